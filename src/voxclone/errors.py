@@ -1,0 +1,50 @@
+"""What goes wrong, as sentences: each error says what, where and how to mend it."""
+
+EXIT_OK = 0
+EXIT_USER = 1
+EXIT_USAGE = 2
+EXIT_QUALITY = 3
+
+
+class VoxcloneError(ValueError):
+    """A mistake that the user can mend; the command line prints it without a trace."""
+
+    exit_code = EXIT_USER
+
+
+class UsageError(VoxcloneError):
+    """The command itself was wrong (a bad option or argument)."""
+
+    exit_code = EXIT_USAGE
+
+
+class AudioError(VoxcloneError):
+    """A recording that cannot be used."""
+
+
+class ReleaseError(VoxcloneError):
+    """A release directory, or a file in it, that is missing, damaged or contradictory."""
+
+
+class VoiceError(VoxcloneError):
+    """A voice file or preset that cannot be used."""
+
+
+class ConfigError(VoxcloneError):
+    """A configuration file with an unknown key or an impossible value."""
+
+
+class MissingExtraError(VoxcloneError):
+    """An optional package that the command needs is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f"run `pip install 'voxclone[{extra}]'`."
+        )
+
+
+class QualityError(VoxcloneError):
+    """A result that exists but is not good enough to be used."""
+
+    exit_code = EXIT_QUALITY

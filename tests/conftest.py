@@ -1,0 +1,15 @@
+"""One thread in all tests: the tensors are tiny, and waiting for a second thread takes longer than
+the sums."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
