@@ -1,0 +1,186 @@
+"""From blocks of samples at any rate to float32 mono at 24 kHz, checked while it is converted.
+
+What is decoded is hostile until shown otherwise: an hour of silence fits into a few bytes, and
+about one damaged file in twenty decodes without an error to nothing, to NaN or to silence. Blocks
+are therefore judged, mixed and resampled one by one, and what is too long is never held in memory.
+
+Shapes: S samples, C channels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from voxclone.errors import AudioError
+
+SAMPLING_RATE = 24000
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 8000, 192000
+FLAT_RUN = 3  # this many samples in a row within 0.1 % of the peak are a flat top
+CANCELLED = 0.01  # a mix below this share of a channel's energy: the channels cancel each other
+
+# A function, because a recording whose channels cancel each other is read twice.
+Blocks = Callable[[], Iterator[np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """Mono samples at 24 kHz and what was seen on the way."""
+
+    wave_S: np.ndarray  # float32 [S]
+    clipped_share: float  # of the samples of all channels
+    channel: int | None  # the only one used, where the channels cancel each other
+
+
+def container_of(head: bytes) -> str | None:
+    """The container that the first bytes of a file announce: WAV, AIFF, FLAC, OGG, MP3 or None."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "WAV"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    if head[:4] == b"fLaC":
+        return "FLAC"
+    if head[:4] == b"OggS":
+        return "OGG"
+    # MPEG frames start with eleven set bits; 01 in the layer field is Layer III, 00 is AAC.
+    mpeg = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] < 0xF0
+    return "MP3" if mpeg or head[:3] == b"ID3" else None
+
+
+def foreign_name(head: bytes) -> str | None:
+    """What a file that is not read here is, where its first bytes tell."""
+    if head[4:8] == b"ftyp":
+        return "an MP4 (M4A) file"
+    if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
+        return "an AAC file"
+    known = {
+        b"\x1aE\xdf\xa3": "a WebM (Matroska) file",
+        b"\x30\x26\xb2\x75": "a WMA file",
+        b"caff": "a CAF file",
+        b".snd": "an AU file",
+    }
+    return known.get(head[:4])
+
+
+def check_header(
+    rate: int, channels: int, frames: int | None, label: str, max_seconds: float
+) -> None:
+    """Raise AudioError for a rate, a number of channels or a length (if known) out of bounds."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(
+            f"{label} has a sampling rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be used."
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{label} has {channels} channels; 1 to {MAX_CHANNELS} can be used.")
+    if frames is not None and frames > max_seconds * rate:
+        raise _too_long(f"{label} is {spoken(frames / rate)} long", max_seconds)
+
+
+def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: float) -> Converted:
+    """Check, mix and resample the blocks (float32 [S, C]) that `blocks()` yields.
+
+    Raises AudioError for no samples, NaN or infinite samples, digital silence and more than
+    `max_seconds`; `label` names the recording in the message.
+    """
+    flat = _FlatTops()
+    energy_C, mix_energy, frames = np.zeros(channels), 0.0, 0
+
+    def mixed() -> Iterator[np.ndarray]:
+        nonlocal mix_energy, frames
+        for block_SC in _checked(blocks(), rate, label, max_seconds):
+            frames += len(block_SC)
+            flat.add(block_SC)
+            mix_S = block_SC.mean(axis=1)
+            energy_C[:] += np.square(block_SC, dtype=np.float64).sum(axis=0)
+            mix_energy += float(np.square(mix_S, dtype=np.float64).sum())
+            yield mix_S
+
+    channel = None
+    with np.errstate(over="ignore", invalid="ignore"):  # judged below, in words
+        wave_S = _resample(mixed(), rate)
+        loudest = int(energy_C.argmax())
+        if mix_energy < CANCELLED * energy_C[loudest]:
+            channel = loudest
+            wave_S = _resample((block_SC[:, loudest] for block_SC in blocks()), rate)
+    if not len(wave_S):
+        raise AudioError(f"{label} holds no samples: it decodes to nothing.")
+    if not energy_C.any():
+        raise AudioError(f"{label} is digital silence: every sample is zero.")
+    if not np.isfinite(wave_S).all():
+        raise AudioError(f"{label} holds numbers far beyond the range of audio samples.")
+    return Converted(wave_S, flat.count / (frames * channels), channel)
+
+
+def spoken(seconds: float) -> str:
+    """A length for messages: `0.4 s`, `75.0 s`, `10 min`, `3 h 20 min`."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _too_long(what: str, max_seconds: float) -> AudioError:
+    return AudioError(
+        f"{what}, and at most {spoken(max_seconds)} can be read: cut out the part that you need."
+    )
+
+
+def _checked(
+    blocks: Iterable[np.ndarray], rate: int, label: str, max_seconds: float
+) -> Iterator[np.ndarray]:
+    """The blocks, up to the first that is not finite; from there on only counts, then raises."""
+    frames = count = first = 0
+    for block_SC in blocks:
+        finite_SC = np.isfinite(block_SC)
+        if not count and not finite_SC.all():
+            first = frames + int(finite_SC.all(axis=1).argmin())
+        count += finite_SC.size - int(finite_SC.sum())
+        frames += len(block_SC)
+        if frames > max_seconds * rate:
+            raise _too_long(f"{label} is longer than its header says", max_seconds)
+        if not count:
+            yield block_SC
+    if count:
+        noun = "sample that is" if count == 1 else "samples that are"
+        raise AudioError(
+            f"{label} holds {count} {noun} NaN or infinite, the first at {first / rate:.3f} s "
+            f"(sample {first})."
+        )
+
+
+def _resample(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+    """Mono blocks [S] at `rate` joined at 24 kHz; bit-equal to resampling them in one piece."""
+    if rate == SAMPLING_RATE:
+        parts = list(blocks)
+    else:
+        stream = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32")
+        parts = [stream.resample_chunk(block_S) for block_S in blocks]
+        parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+class _FlatTops:
+    """Counts the samples of runs at the peak, before mixing and resampling hide them.
+
+    The peak is known only at the end: a higher one voids what was counted below it.
+    """
+
+    def __init__(self) -> None:
+        self.peak, self.count = 0.0, 0
+
+    def add(self, block_SC: np.ndarray) -> None:
+        size_SC = np.abs(block_SC)
+        top = float(size_SC.max(initial=0.0))
+        if top > self.peak * 1.001:
+            self.count = 0
+        self.peak = max(self.peak, top)
+        near_SC = size_SC >= max(self.peak * 0.999, np.finfo(np.float32).tiny)
+        if near_SC.sum() < FLAT_RUN:
+            return
+        padded_SC = np.pad(near_SC, ((FLAT_RUN - 1, FLAT_RUN - 1), (0, 0)))
+        windows_SCW = np.lib.stride_tricks.sliding_window_view(padded_SC, FLAT_RUN, axis=0)
+        full_SC = windows_SCW.all(axis=-1)  # by the first sample of a window of the padded block
+        inside_SCW = np.lib.stride_tricks.sliding_window_view(full_SC, FLAT_RUN, axis=0)
+        self.count += int(inside_SCW.any(axis=-1).sum())

@@ -1,0 +1,300 @@
+"""Audio in and out: any file, bytes or array becomes float32 mono at 24 kHz here, nowhere else.
+
+Shapes: S samples, C channels.
+"""
+
+import hashlib
+import io
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+from pydantic import Field
+
+from voxclone.audio.decode import (
+    SAMPLING_RATE,
+    Blocks,
+    check_header,
+    container_of,
+    convert,
+    foreign_name,
+)
+from voxclone.errors import AudioError
+from voxclone.settings import Settings
+
+__all__ = [
+    "SAMPLING_RATE",
+    "ReadingLimits",
+    "Recording",
+    "Source",
+    "read_recording",
+    "read_wave",
+    "write_wave",
+]
+
+# A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
+
+BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says where the header leaves the length open
+
+READABLE = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF")  # WAVEX: a WAV with a longer header
+# suffix: (container, encoding)
+WRITABLE = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "OPUS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+
+
+class ReadingLimits(Settings):
+    """What is refused before, or at the latest while, it is decoded."""
+
+    max_seconds: float = Field(default=600.0, gt=0)
+    max_bytes: int = Field(default=512 * 2**20, gt=0)
+
+
+DEFAULT_LIMITS = ReadingLimits()
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A decoded recording: mono, finite and not silent."""
+
+    wave_S: np.ndarray  # float32 [S]
+    sampling_rate: int  # of wave_S, always 24000
+    native_rate: int
+    channels: int
+    duration: float  # seconds
+    sha256: str  # of the file or bytes; of an array, that of its little-endian float32 samples
+    source: str  # the file's name without its folder
+    clipped_share: float = 0.0  # samples at flat tops, counted before mixing and resampling
+    notes: tuple[str, ...] = ()  # sentences on how it became mono at 24 kHz
+
+
+def read_wave(path: str | Path) -> np.ndarray:
+    """Samples [S] as float32, mono (channels averaged), at 24 kHz. Raises AudioError."""
+    return read_recording(path).wave_S
+
+
+def read_recording(
+    source: Source, limits: ReadingLimits = DEFAULT_LIMITS, *, name: str | None = None
+) -> Recording:
+    """Decode `source`: a path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
+
+    Integer samples are divided by the range of their type. `name` stands for bytes and arrays in
+    messages and in the result. Raises AudioError, one sentence, for whatever is no usable
+    recording: missing, not audio, empty, too large or long, silent, not finite, a bad rate.
+    """
+    if isinstance(source, tuple):
+        return _read_array(*source, limits, name)
+    if isinstance(source, bytes | bytearray | memoryview):
+        with _Bytes(source) as stream:
+            size = stream.getbuffer().nbytes
+            return _read_stream(stream, None, size, limits, name or "The recording", name)
+    path = Path(source)
+    try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise AudioError(f"{path} is a folder, not a recording.")
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+            raise AudioError(f"{path} is not an ordinary file.")
+        with path.open("rb") as stream:
+            return _read_stream(stream, path, info.st_size, limits, str(path), path.name)
+    except FileNotFoundError:
+        raise AudioError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {_reason(error)}.") from None
+
+
+def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
+    """Write samples [S] as WAV, FLAC, Ogg Opus or MP3, by the suffix; a file there is replaced.
+
+    Samples beyond +-1 are clipped; their number is returned. The file appears complete or not at
+    all. Raises AudioError for an unknown suffix, samples that are missing or not finite, a rate
+    that the format cannot hold, and a folder that cannot be written.
+    """
+    path = Path(path)
+    wave_S = np.asarray(wave_S)
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE:
+        problem = f"its name must end in one of {', '.join(WRITABLE)}"
+    elif wave_S.ndim != 1 or not len(wave_S) or wave_S.dtype.kind != "f":
+        problem = f"the samples are {wave_S.dtype} of the shape {list(wave_S.shape)}"
+    elif not np.isfinite(wave_S).all():
+        problem = "some samples are NaN or infinite"
+    elif not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        problem = f"the folder {path.parent} may not be written to"
+    else:
+        # A short name of our own: tempfile would make a file that only its owner can read.
+        temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}{suffix}")
+        try:
+            _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
+            os.replace(temporary, path)
+            return int((np.abs(wave_S) > 1).sum())
+        except (soundfile.SoundFileError, OSError) as error:
+            problem = _reason(error).replace("System error", "perhaps the disk is full")
+        finally:
+            temporary.unlink(missing_ok=True)
+    raise AudioError(f"{path} cannot be written: {problem}.")
+
+
+class _Bytes(io.BytesIO):
+    """In damaged files libsndfile seeks to before the beginning; as in C, nothing moves then."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
+class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
+    """Reads forwards only: where it can, soundfile seeks after each block, and that fails at the
+    end of a FLAC stream whose header leaves the length open."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _read_stream(
+    stream: BinaryIO,
+    path: Path | None,
+    size: int,
+    limits: ReadingLimits,
+    label: str,
+    name: str | None,
+) -> Recording:
+    if size == 0:
+        raise AudioError(f"{label} is empty (0 bytes).")
+    if size > limits.max_bytes:
+        megabytes, most = size / 2**20, limits.max_bytes / 2**20
+        raise AudioError(f"{label} has {megabytes:.1f} MiB, and at most {most:.1f} can be read.")
+    head = stream.read(16)
+    container = container_of(head)
+    if container is None:
+        what = foreign_name(head) or "not an audio file of a known kind"
+        raise AudioError(
+            f"{label} is {what}; WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF can be read, and "
+            "`ffmpeg -i FILE out.wav` converts others."
+        )
+    stream.seek(0)
+    sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def decoder() -> _Decoder:
+        stream.seek(0)
+        return _Decoder(stream if path is None else str(path))
+
+    def blocks() -> Iterator[np.ndarray]:
+        with decoder() as file:
+            while len(block_SC := file.read(BLOCK_SAMPLES // channels, "float32", True)):
+                yield block_SC
+
+    try:
+        with decoder() as file:
+            rate, channels, frames = file.samplerate, file.channels, file.frames
+            if file.format not in READABLE:
+                raise AudioError(f"{label} begins as {container} but is {file.format} inside.")
+        known_frames = None if frames == UNKNOWN_FRAMES else frames
+        check_header(rate, channels, known_frames, label, limits.max_seconds)
+        return _recording(blocks, rate, channels, sha256, name or "bytes", label, limits)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{label} cannot be decoded: {_reason(error)}.") from None
+
+
+def _read_array(samples: Any, rate: Any, limits: ReadingLimits, name: str | None) -> Recording:
+    label = name or "The array"
+    try:
+        array = np.asarray(samples)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"the shape is {list(array.shape)}")
+        samples_SC = _floats(array if array.ndim == 2 else array[:, None])
+        rate_int = int(rate)
+        if rate_int != rate:
+            raise ValueError(f"the rate {rate} is not a whole number of Hz")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise AudioError(f"{label} cannot be used as samples [S] or [S, C]: {error}.") from None
+    if samples_SC.shape[0] <= 8 < samples_SC.shape[1]:  # [C, S]: nobody records 8 samples
+        samples_SC = samples_SC.T
+    frames, channels = samples_SC.shape
+    check_header(rate_int, channels, frames, label, limits.max_seconds)
+    step = BLOCK_SAMPLES // channels
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield from (samples_SC[start : start + step] for start in range(0, frames, step))
+
+    content = np.ascontiguousarray(samples_SC, dtype="<f4")
+    sha256 = hashlib.sha256(content.data).hexdigest()
+    return _recording(blocks, rate_int, channels, sha256, name or "array", label, limits)
+
+
+def _floats(samples_SC: np.ndarray) -> np.ndarray:
+    """Integers of any width as float32 in [-1, 1); floats as float32."""
+    kind, half = samples_SC.dtype.kind, 2.0 ** (8 * samples_SC.dtype.itemsize - 1)
+    if kind == "u":
+        return ((samples_SC - half) / half).astype(np.float32)
+    if kind == "i":
+        return (samples_SC / half).astype(np.float32)
+    if kind != "f":
+        raise TypeError(f"the type is {samples_SC.dtype}")
+    return samples_SC.astype(np.float32, copy=False)
+
+
+def _recording(
+    blocks: Blocks,
+    rate: int,
+    channels: int,
+    sha256: str,
+    source: str,
+    label: str,
+    limits: ReadingLimits,
+) -> Recording:
+    converted = convert(blocks, rate, channels, label, limits.max_seconds)
+    wave_S = np.ascontiguousarray(converted.wave_S)
+    notes = [f"Resampled from {rate} Hz to {SAMPLING_RATE} Hz."] if rate != SAMPLING_RATE else []
+    if converted.channel is not None:
+        notes.append(
+            f"Used channel {converted.channel + 1} of {channels} alone: the channels are opposite "
+            "in sign and would cancel each other."
+        )
+    elif channels > 1:
+        notes.append(f"Averaged {channels} channels to one.")
+    return Recording(
+        wave_S=wave_S,
+        sampling_rate=SAMPLING_RATE,
+        native_rate=rate,
+        channels=channels,
+        duration=len(wave_S) / SAMPLING_RATE,
+        sha256=sha256,
+        source=source,
+        clipped_share=converted.clipped_share,
+        notes=tuple(notes),
+    )
+
+
+def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, encoding: str) -> None:
+    block = max(rate // 2, 1)  # libsndfile's Vorbis writer crashes on a minute in one call
+    with soundfile.SoundFile(str(path), "w", rate, 1, format=container, subtype=encoding) as file:
+        for start in range(0, len(wave_S), block):
+            part_S = wave_S[start : start + block].clip(-1, 1)
+            if encoding == "PCM_16":  # by 32768, as readers divide: what is read is written again
+                part_S = np.round(part_S * 32768.0).clip(-32768, 32767).astype(np.int16)
+            file.write(part_S)
+    if soundfile.info(str(path)).frames < len(wave_S):
+        raise OSError("the file is shorter than it should be, perhaps because the disk is full")
+
+
+def _reason(error: Exception) -> str:
+    """Why, as the end of a sentence (libsndfile may say it in two)."""
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return str(text).removeprefix("Error : ").strip().rstrip(".").replace(". ", "; ")
