@@ -1,0 +1,94 @@
+"""Recovered encoders: files of their own, each made for one code book.
+
+An encoder file is safetensors with the withheld tensors under their names in the release. Its
+header says for which code book it was trained, so that it is never used with another one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxclone.errors import ReleaseError
+from voxclone.release.archive import Release, load_codec
+from voxclone.release.shards import read_header
+from voxclone.release.tensors import CODEC, encoder_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from voxclone.codec.model import Codec
+
+FORMAT = "voxclone.encoder/1"
+BOOK = (
+    f"{CODEC}quantizer.semantic_codebook.cluster_usage",
+    f"{CODEC}quantizer.semantic_codebook.embedding_sum",
+)
+
+
+def book_hash(release: Release) -> str:
+    """SHA-256 of the release's code book, as it is stored."""
+    import torch
+
+    digest = hashlib.sha256()
+    for tensor in release.files.load_many(list(BOOK)).values():
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_encoder(
+    path: Path, state: Mapping[str, "Tensor"], release: Release, facts: Mapping[str, Any]
+) -> None:
+    """Write an encoder for `release` in bf16, complete or not at all; `facts` (JSON values) go into
+    the header. Raises ReleaseError for tensors that are missing or misshapen."""
+    import torch
+    from safetensors.torch import save_file
+
+    shapes = encoder_tensors(release.params)
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if found != shapes:
+        wrong = sorted({*found.items()} ^ {*shapes.items()})[:3]
+        raise ReleaseError(f"These are not the tensors of the encoder of {release.path}: {wrong}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    header = {"format": FORMAT, "book": book_hash(release), "facts": json.dumps(dict(facts))}
+    tensors = {name: state[name].to(torch.bfloat16).contiguous() for name in shapes}
+    save_file(tensors, temporary, header)
+    os.replace(temporary, path)
+
+
+def packaged_encoders() -> list[Path]:
+    """The encoder files that come with the package."""
+    return sorted((Path(__file__).parents[1] / "encoders").glob("*.safetensors"))
+
+
+def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
+    """The codec of a release with the best encoder there is: the file `encoder` if given, else the
+    release's own, else a packaged one that was made for this code book.
+
+    Raises ReleaseError if there is none, with the ways to get one, or if `encoder` was made for
+    another code book.
+    """
+    if encoder is not None:
+        made_for = read_header(encoder).metadata.get("book")
+        if made_for is not None and made_for != book_hash(release):
+            raise ReleaseError(
+                f"{encoder} was trained for another code book than that of {release.path}: codes "
+                "would mean nothing there. Train one for this release."
+            )
+        return load_codec(release, encoder)
+    if release.report.encoder != "withheld":
+        return load_codec(release)
+    packaged = packaged_encoders()
+    if packaged:
+        wanted = book_hash(release)
+        for path in packaged:
+            if read_header(path).metadata.get("book") == wanted:
+                return load_codec(release, path)
+    raise ReleaseError(
+        f"The release {release.path} has no codec encoder, so it cannot turn a recording into a "
+        "voice. Train one (`voxclone train encoder`), name the file of one that somebody trained "
+        "for it (`--encoder FILE`), or speak with one of its presets (`voxclone speak`)."
+    )

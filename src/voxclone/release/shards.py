@@ -1,0 +1,297 @@
+"""Safetensors files: a strict header reader, lazy loading, and a writer that holds one tensor.
+
+Format: 8 bytes with the length of the header, little-endian; the header, JSON that maps each name
+to dtype, shape and range of bytes; the bytes of all tensors, without gaps
+(https://github.com/huggingface/safetensors).
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from voxclone.errors import ReleaseError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+INDEX = "consolidated.safetensors.index.json"
+HEADER_LIMIT = 100_000_000
+MAX_DIMS = 8
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+OTHERS = {"F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1, "C64": 8}
+INTEGERS = {f"{sign}{8 * size}": size for sign in "IU" for size in (1, 2, 4, 8)}
+DTYPE_BYTES = FLOATS | OTHERS | INTEGERS
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of a tensor; `start` and `stop` are bytes from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def values(self) -> int:
+        """How many numbers the tensor holds."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one safetensors file of `size` bytes."""
+
+    path: Path
+    size: int
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a safetensors file; no data is read or mapped, and torch is not needed.
+
+    Raises ReleaseError if the file is missing, cut short, or not exactly what its header says.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(HEADER_LIMIT, size - 8):
+                raise ReleaseError(
+                    f"{path} has {size} bytes and claims a header of {length}: it is cut short, or "
+                    "no safetensors file; fetch it again."
+                )
+            text = file.read(length)
+    except OSError as error:
+        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"The header of {path} is damaged: {error}; fetch it again.") from None
+    if not isinstance(values, dict):
+        raise ReleaseError(f"The header of {path} is no mapping: fetch the file again.")
+    metadata = values.pop("__metadata__", {})
+    strings = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
+    if not strings:
+        raise ReleaseError(f"The metadata of {path} maps names to something else than text.")
+    tensors = {name: _read_entry(path, name, entry, 8 + length) for name, entry in values.items()}
+    end = 8 + length
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start != end:
+            raise ReleaseError(
+                f"In {path}, the bytes of {name!r} start at {tensor.start} instead of {end}: "
+                "tensors overlap or leave a gap, so the file is damaged; fetch it again."
+            )
+        end = tensor.stop
+    if size != end:
+        what = f"{end - size} bytes are missing" if size < end else f"{size - end} are too many"
+        raise ReleaseError(
+            f"{path} has {size} bytes but its header describes {end}: {what}; fetch it again."
+        )
+    return Header(path, size, tensors, metadata)
+
+
+class TensorFiles:
+    """The tensors of several safetensors files; only what is asked for is read (memory-mapped).
+
+    Raises ReleaseError if a name occurs twice and `index` (name -> file name) does not decide.
+    """
+
+    def __init__(self, headers: Iterable[Header], index: dict[str, str] | None = None) -> None:
+        self.headers = tuple(headers)
+        self._where: dict[str, Header] = {}
+        chosen = index or {}
+        for header in self.headers:
+            for name in header.tensors:
+                if chosen.get(name, header.path.name) != header.path.name:
+                    continue
+                if name in self._where:
+                    raise ReleaseError(
+                        f"{name!r} is in both {self._where[name].path} and {header.path}: "
+                        "remove one of the files."
+                    )
+                self._where[name] = header
+        for name, file in chosen.items():
+            if name not in self._where:
+                raise ReleaseError(f"{INDEX} says that {name!r} is in {file}, but it is not.")
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """What the headers say, by name."""
+        return {name: header.tensors[name] for name, header in self._where.items()}
+
+    def load(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
+        """One tensor, in `dtype` or as it is stored. Raises ReleaseError for an unknown name."""
+        return self.load_many([name], dtype)[name]
+
+    def load_prefix(self, prefix: str, dtype: "torch.dtype | None" = None) -> "dict[str, Tensor]":
+        """All tensors whose name starts with `prefix`, by the rest of their name."""
+        names = [name for name in self._where if name.startswith(prefix)]
+        return {name.removeprefix(prefix): t for name, t in self.load_many(names, dtype).items()}
+
+    def load_many(
+        self, names: list[str], dtype: "torch.dtype | None" = None
+    ) -> "dict[str, Tensor]":
+        """The tensors of these names, each file being opened once."""
+        from safetensors import SafetensorError, safe_open
+
+        for name in names:
+            if name not in self._where:
+                near = get_close_matches(name, self._where, n=1)
+                hint = f"; the nearest name is {near[0]!r}" if near else ""
+                raise ReleaseError(f"There is no tensor {name!r} in this release{hint}.")
+        tensors: dict[str, Tensor] = {}
+        for header in self.headers:
+            here = [name for name in names if self._where[name] is header]
+            if not here:
+                continue
+            try:
+                with safe_open(header.path, framework="pt") as file:
+                    for name in here:
+                        tensor = file.get_tensor(name)
+                        tensors[name] = tensor if dtype is None else tensor.to(dtype)
+            except (SafetensorError, OSError) as error:
+                raise ReleaseError(f"{header.path} cannot be read: {error}.") from None
+        return {name: tensors[name] for name in names}
+
+
+def find_shards(folder: Path) -> TensorFiles:
+    """The safetensors files of a release: those that the index names if there is one, otherwise
+    all of `consolidated*.safetensors` (the rule of vLLM's loader). Only headers are read."""
+    index = _read_index(folder / INDEX)
+    if index is None:
+        paths = sorted(folder.glob("consolidated*.safetensors"))
+    else:
+        paths = [folder / name for name in sorted(set(index.values()))]
+    if not paths:
+        raise ReleaseError(f"There is no consolidated*.safetensors in {folder}: fetch it again.")
+    for path in paths:
+        if not path.is_file():
+            raise ReleaseError(f"{folder / INDEX} names {path.name}, which is missing: fetch it.")
+    return TensorFiles([read_header(path) for path in paths], index)
+
+
+class Entry(NamedTuple):
+    """A tensor to be written; `make` is called when its turn comes."""
+
+    name: str
+    dtype: "torch.dtype"
+    shape: tuple[int, ...]
+    make: "Callable[[], Tensor]"
+
+
+def write_safetensors(
+    path: str | Path, entries: Iterable[Entry], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file with one tensor in memory at a time; it appears complete or not at
+    all. Raises ValueError if `make` gives another dtype or shape than announced."""
+    import torch
+
+    names = {getattr(torch, full): short for short, full in _TORCH_NAMES.items()}
+    # Wide numbers first keep every tensor aligned to its own size.
+    ordered = sorted((Entry(*entry) for entry in entries), key=lambda entry: -entry.dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for entry in ordered:
+        if entry.name in header:
+            raise ValueError(f"{entry.name!r} is given twice")
+        start, end = end, end + prod(entry.shape) * entry.dtype.itemsize
+        shape = list(entry.shape)
+        described = {"dtype": names[entry.dtype], "shape": shape, "data_offsets": [start, end]}
+        header[entry.name] = described
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(Path(path)) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for entry in ordered:
+            tensor = entry.make()
+            if tensor.dtype != entry.dtype or tuple(tensor.shape) != tuple(entry.shape):
+                raise ValueError(
+                    f"{entry.name!r} was announced as {entry.dtype} {list(entry.shape)} but is "
+                    f"{tensor.dtype} {list(tensor.shape)}"
+                )
+            flat = tensor.detach().cpu().contiguous().flatten()
+            file.write(flat.view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in place of `path`, which changes only if the block ends well."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return values
+
+
+def _read_entry(path: Path, name: str, entry: Any, data: int) -> TensorInfo:
+    damaged = ReleaseError(
+        f"In the header of {path}, the entry {name!r} is damaged: fetch it again."
+    )
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise damaged
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise ReleaseError(f"In {path}, {name!r} is of the dtype {dtype!r}, which is not known.")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise damaged
+    if offsets[1] - offsets[0] != prod(shape) * DTYPE_BYTES[dtype]:
+        raise ReleaseError(
+            f"In {path}, {name!r} has {offsets[1] - offsets[0]} bytes, but its shape {shape} in "
+            f"{dtype} needs {prod(shape) * DTYPE_BYTES[dtype]}: fetch the file again."
+        )
+    return TensorInfo(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _are_sizes(values: Any) -> bool:
+    if not isinstance(values, list) or len(values) > MAX_DIMS:
+        return False
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _read_index(path: Path) -> dict[str, str] | None:
+    if not path.exists():
+        return None
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        plain = all(Path(file).name == file for file in index.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ReleaseError(f"{path} is no index of tensors: {error!r}; fetch it again.") from None
+    if not plain:
+        raise ReleaseError(f"{path} names a file outside its own folder: fetch it again.")
+    return dict(index)
