@@ -1,0 +1,1 @@
+"""The neural audio codec: waveform, latent, codes and back."""

@@ -1,0 +1,150 @@
+"""Semantic vector quantisation and acoustic finite scalar quantisation (FSQ).
+
+The numbers are vLLM-Omni's `MistralAudioCodebook`. Latents are [B, D, T]: the first `semantic_dim`
+channels are semantic, the others acoustic and *before* the tanh, which is applied here and only
+here. Codes are [B, K, T], semantic first, without the +2 of the language model.
+
+Shapes: B batch, D latent width, T frames, K code books, V semantic code vectors, N rows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxclone.codec.config import CodecConfig
+
+USAGE_FLOOR = 1e-5
+
+
+class SemanticCodebook(nn.Module):
+    """Nearest code vector in Euclidean distance; the vectors are EMA sums over EMA counts."""
+
+    cluster_usage: Tensor
+    embedding_sum: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("cluster_usage", torch.ones(size))
+        self.register_buffer("embedding_sum", torch.zeros(size, dim))
+
+    def vectors(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The code book [V, D] in `dtype`; the division is carried out in that dtype, as the
+        runtimes do (bf16 in vLLM-Omni)."""
+        usage_V = self.cluster_usage.to(dtype).clamp(min=USAGE_FLOOR)
+        return self.embedding_sum.to(dtype) / usage_V[:, None]
+
+    def spread(self) -> Tensor:
+        """Total variance of the code vectors, weighted by usage: a vector that is never used may
+        lie anywhere."""
+        vectors_VD = self.vectors()
+        weight_V1 = (self.cluster_usage / self.cluster_usage.sum().clamp(min=USAGE_FLOOR))[:, None]
+        mean_D = (weight_V1 * vectors_VD).sum(dim=0)
+        return (weight_V1 * (vectors_VD - mean_D).square()).sum().clamp(min=1e-6)
+
+    def encode(self, latent_BDT: Tensor) -> Tensor:
+        """Codes [B, T], searched in the dtype of the latent."""
+        latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
+        distances_NV = torch.cdist(latent_ND, self.vectors(latent_BDT.dtype))
+        return distances_NV.argmin(dim=-1).view(latent_BDT.shape[0], latent_BDT.shape[2])
+
+    def decode(self, codes_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Code vectors [B, D, T]."""
+        return F.embedding(codes_BT, self.vectors(dtype)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the decoder receives in training, and what was quantised on the way."""
+
+    latent_BDT: Tensor
+    codes_BKT: Tensor
+    commitment: Tensor
+
+
+class Quantizer(nn.Module):
+    """Both quantisers of a codec. It has no parameters; the code book is a pair of buffers."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.semantic_dim = config.semantic_dim
+        self.levels = config.acoustic_codebook_size
+        self.semantic_codebook = SemanticCodebook(
+            config.semantic_codebook_size, config.semantic_dim
+        )
+
+    def split(self, latent_BDT: Tensor) -> tuple[Tensor, Tensor]:
+        """The semantic and the acoustic channels (views)."""
+        return latent_BDT[:, : self.semantic_dim], latent_BDT[:, self.semantic_dim :]
+
+    def encode(self, latent_BDT: Tensor) -> Tensor:
+        """Latent [B, D, T] -> integer codes [B, K, T], in the dtype of the latent."""
+        semantic_BDT, acoustic_BDT = self.split(latent_BDT)
+        semantic_B1T = self.semantic_codebook.encode(semantic_BDT)[:, None]
+        return torch.cat([semantic_B1T, self.levels_of(acoustic_BDT)], dim=1)
+
+    def levels_of(self, acoustic_BDT: Tensor) -> Tensor:
+        """FSQ levels 0 .. L-1 of the acoustic latent; halves are rounded to even, as torch does."""
+        return self._scale(acoustic_BDT).round().long()
+
+    def values_of(self, levels_BDT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Levels 0 .. L-1 -> values -1 .. 1."""
+        return (levels_BDT * 2 / (self.levels - 1) - 1).to(dtype)
+
+    def decode(self, codes_BKT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Codes [B, K, T] -> what the decoder reads [B, D, T]: code vectors, then values."""
+        semantic_BDT = self.semantic_codebook.decode(codes_BKT[:, 0], dtype)
+        return torch.cat([semantic_BDT, self.values_of(codes_BKT[:, 1:], dtype)], dim=1)
+
+    def soften(self, latent_BDT: Tensor) -> Tensor:
+        """What the decoder would read of this latent, with gradients passed straight through."""
+        with torch.no_grad():
+            hard_BDT = self.decode(self.encode(latent_BDT))
+        semantic_BDT, acoustic_BDT = self.split(latent_BDT)
+        soft_BDT = torch.cat([semantic_BDT, torch.tanh(acoustic_BDT)], dim=1)
+        return soft_BDT + (hard_BDT - soft_BDT).detach()
+
+    def train_forward(
+        self,
+        latent_BDT: Tensor,
+        generator: torch.Generator,
+        *,
+        semantic_share: float = 0.5,
+        acoustic_shares: tuple[float, float] = (0.5, 0.25),
+    ) -> Quantized:
+        """The paper's stochastic quantisation (arXiv 2603.25551, 2.1), drawn per item of the batch.
+
+        Semantic: the nearest vector with probability `semantic_share`, else the latent as it is.
+        Acoustic: tanh, then rounded with the first probability, dithered by uniform noise of
+        magnitude 1/L with the second, else as it is. Gradients pass straight through. The
+        commitment is the mean squared distance to the nearest vector over all items.
+        """
+        batch = latent_BDT.shape[0]
+        semantic_BDT, acoustic_BDT = self.split(latent_BDT)
+        with torch.no_grad():
+            semantic_codes_BT = self.semantic_codebook.encode(semantic_BDT)
+            nearest_BDT = self.semantic_codebook.decode(semantic_codes_BT, latent_BDT.dtype)
+        commitment = F.mse_loss(semantic_BDT, nearest_BDT)
+        draw_B11 = torch.rand(batch, 1, 1, generator=generator).to(latent_BDT.device)
+        rounded_BDT = semantic_BDT + (nearest_BDT - semantic_BDT).detach()
+        semantic_BDT = torch.where(draw_B11 < semantic_share, rounded_BDT, semantic_BDT)
+
+        scaled_BDT = self._scale(acoustic_BDT)
+        levels_BDT = scaled_BDT.round()
+        value_BDT = torch.tanh(acoustic_BDT)
+        snapped_BDT = value_BDT + (self.values_of(levels_BDT.detach()) - value_BDT).detach()
+        noise_BDT = torch.rand(acoustic_BDT.shape, generator=generator).to(latent_BDT.device)
+        dithered_BDT = value_BDT + (2 * noise_BDT - 1) / self.levels
+        draw_B11 = torch.rand(batch, 1, 1, generator=generator).to(latent_BDT.device)
+        round_share, dither_share = acoustic_shares
+        acoustic_BDT = torch.where(
+            draw_B11 < round_share,
+            snapped_BDT,
+            torch.where(draw_B11 < round_share + dither_share, dithered_BDT, value_BDT),
+        )
+        codes_BKT = torch.cat([semantic_codes_BT[:, None], levels_BDT.detach().long()], dim=1)
+        return Quantized(torch.cat([semantic_BDT, acoustic_BDT], dim=1), codes_BKT, commitment)
+
+    def _scale(self, acoustic_BDT: Tensor) -> Tensor:
+        return (torch.tanh(acoustic_BDT) + 1) / 2 * (self.levels - 1)
