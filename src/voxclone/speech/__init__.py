@@ -1,0 +1,1 @@
+"""Voice and text to speech: prompt, language model, acoustic head, generation."""

@@ -1,0 +1,184 @@
+"""A release with the real hyper-parameters and random weights: nothing is new on the day the real
+weights are there.
+
+    make test-realsize
+
+writes about 8 GB to a temporary directory, then runs `inspect`, the codec both ways and 20 frames
+of speech in bf16 on the CPU, and prints seconds and peak memory of each. Every step runs in a
+process of its own, limited to 12 GiB of address space.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.release.real_params import REAL
+from tests.release.tiny import voice_rows
+from voxclone.release.params import parse_params
+from voxclone.release.presets import write_preset
+from voxclone.release.shards import Entry, write_safetensors
+from voxclone.release.tekken import small_tekken
+from voxclone.release.tensors import encoder_tensors, expected_tensors
+
+pytestmark = [pytest.mark.realsize, pytest.mark.timeout(3600)]
+
+LIMIT = 12 * 2**30
+FRAMES = 20
+
+
+def random_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Small random numbers that keep activations finite; scales and usages as they must be."""
+    generator = torch.Generator().manual_seed(sum(name.encode()))
+    if name.endswith(("norm.weight", "original0", "cluster_usage")):
+        return torch.ones(shape, dtype=torch.bfloat16)
+    if name.endswith(("attention_scale", "ffn_scale")):
+        return torch.full(shape, 0.01, dtype=torch.bfloat16)
+    deviation = shape[-1] ** -0.5 if len(shape) > 1 else 1.0
+    flat = torch.empty(shape, dtype=torch.bfloat16)
+    for row in flat.view(-1, shape[-1]).split(4096):  # no second copy of a large table in fp32
+        row.copy_(torch.randn(row.shape, generator=generator) * deviation)
+    return flat
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "release"
+    (folder / "voice_embedding").mkdir(parents=True)
+    params = parse_params(REAL)
+    (folder / "params.json").write_text(json.dumps(REAL))
+    rows = 170
+    special = 1000
+    tekken = small_tekken({name: rows for name in params.voices}, special_tokens=special)
+    (folder / "tekken.json").write_text(json.dumps(tekken))
+    shapes = expected_tensors(params)
+    write_safetensors(
+        folder / "consolidated.safetensors",
+        [
+            Entry(name, torch.bfloat16, shape, lambda n=name, s=shape: random_tensor(n, s))
+            for name, shape in shapes.items()
+        ],
+    )
+    write_safetensors(
+        folder.parent / "encoder.safetensors",
+        [
+            Entry(name, torch.bfloat16, shape, lambda n=name, s=shape: random_tensor(n, s))
+            for name, shape in encoder_tensors(params).items()
+        ],
+    )
+    for name in params.voices:
+        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, rows, params))
+    return folder
+
+
+def run(script: str, *arguments: str) -> dict[str, float]:
+    """Run a script in a process limited to 12 GiB; it prints one JSON object on its last line."""
+    prelude = f"""
+        import json, resource, sys, time
+        resource.setrlimit(resource.RLIMIT_AS, ({LIMIT}, {LIMIT}))
+        begun = time.perf_counter()
+        def report(**figures):
+            figures["seconds"] = round(time.perf_counter() - begun, 2)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            figures["peak_mib"] = round(peak / 1024)
+            print(json.dumps(figures))
+    """
+    code = textwrap.dedent(prelude) + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"\n{figures}")
+    return figures
+
+
+def test_inspect_takes_under_a_second(release: Path) -> None:
+    figures = run(
+        """
+        from voxclone.release.archive import Release
+        from voxclone.release.inspection import inspect_release
+        opened = time.perf_counter()
+        found = inspect_release(Release.open(sys.argv[1]))
+        report(
+            inspecting=round(time.perf_counter() - opened, 3),
+            tensors=sum(part.tensors for part in found.parts.values()),
+            values=sum(part.values for part in found.parts.values()),
+            problems=len(found.problems),
+        )
+        """,
+        str(release),
+    )
+    assert figures["tensors"] == 386 and figures["values"] == 4_002_353_392
+    assert figures["problems"] == 0
+    assert figures["seconds"] < 1.0 and figures["peak_mib"] < 300
+
+
+def test_codec_runs_both_ways_in_bf16(release: Path) -> None:
+    figures = run(
+        """
+        from pathlib import Path
+        import torch
+        from voxclone.release.archive import Release, load_codec
+        release = Release.open(sys.argv[1])
+        codec = load_codec(release, Path(sys.argv[2])).to(torch.bfloat16)
+        loaded = time.perf_counter()
+        wave = torch.randn(1, 240_000, generator=torch.Generator().manual_seed(0)) * 0.1
+        with torch.inference_mode():
+            codes = codec.encode(wave, dtype=torch.bfloat16)
+            encoded = time.perf_counter()
+            back = codec.decode(codes, dtype=torch.bfloat16)
+        decoded = time.perf_counter()
+        assert codes.shape == (1, 37, 125) and back.shape == (1, 240_000)
+        assert bool(torch.isfinite(back).all())
+        report(
+            loading=round(loaded - begun, 2),
+            encode_per_second=round((encoded - loaded) / 10, 3),
+            decode_per_second=round((decoded - encoded) / 10, 3),
+        )
+        """,
+        str(release),
+        str(release.parent / "encoder.safetensors"),
+    )
+    assert figures["peak_mib"] * 2**20 < LIMIT
+
+
+def test_speaks_in_bf16_within_twelve_gib(release: Path) -> None:
+    figures = run(
+        f"""
+        import torch
+        from voxclone.release.archive import Release, load_preset
+        from voxclone.speech.generate import Sampling, frames
+        from voxclone.speech.speaker import Speaker
+        release = Release.open(sys.argv[1])
+        speaker = Speaker.load(release, dtype=torch.bfloat16)
+        loaded = time.perf_counter()
+        voice = load_preset(release, "neutral_male")
+        ids = speaker.prompts.ids("Paris is a beautiful city!", len(voice))
+        prompt = speaker.backbone.embed_prompt(ids, voice)[0]
+        made = []
+        steps = frames(speaker.backbone, speaker.head, [prompt], [torch.Generator()], Sampling())
+        for _, frame in zip(range({FRAMES}), steps):
+            if not made:
+                first = time.perf_counter()
+            made.append(frame.shifted_BK[0] - 2)
+        spoken = time.perf_counter()
+        codes = torch.stack(made, dim=-1).clamp(min=0)
+        with torch.inference_mode():
+            wave = speaker.codec.decode(codes[None])
+        assert wave.shape == (1, {FRAMES} * 1920) and bool(torch.isfinite(wave).all())
+        report(
+            loading=round(loaded - begun, 1),
+            prompt=round(first - loaded, 2),
+            per_frame=round((spoken - first) / ({FRAMES} - 1), 3),
+            frames=len(made),
+        )
+        """,
+        str(release),
+    )
+    assert figures["frames"] == FRAMES
+    assert figures["peak_mib"] * 2**20 < LIMIT

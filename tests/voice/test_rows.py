@@ -1,0 +1,61 @@
+"""Codes to rows and back: the END frame, one rounding, exact inversion."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.golden.draw import draw
+from tests.golden.small_params import DATA
+from tests.release.tiny import tiny_params
+from voxclone.release.tensors import codebook_offsets, table_rows
+from voxclone.voice.rows import invert_rows, voice_rows
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_rows_equal_the_runtime(case: int) -> None:
+    cases = load_file(DATA / "codec_small.cases.safetensors")
+    config = json.loads((DATA / "codec_small.config.json").read_text())
+    sizes = [config["semantic_codebook_size"] + 2] + [23] * config["acoustic_dim"]
+    offsets = [sum(sizes[:k]) for k in range(len(sizes))]
+    table = draw("audio_token_embedding.embeddings.weight", (256, 48))
+    rows = voice_rows(cases[f"case{case}.codes"], table, offsets)
+    torch.testing.assert_close(rows, cases[f"case{case}.voice_embedding"], atol=1e-5, rtol=0)
+
+
+def setup(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[int], list[int]]:
+    params = tiny_params()
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(table_rows(params), 96, generator=generator).bfloat16()
+    sizes = [50] + [21] * 6
+    codes = torch.stack([torch.randint(s, (frames,), generator=generator) for s in sizes])
+    return codes, table, codebook_offsets(params), sizes
+
+
+def test_bf16_rows_are_summed_in_fp32_and_rounded_once() -> None:
+    codes, table, offsets, _ = setup(20)
+    rows = voice_rows(codes, table, offsets)
+    places = codes + 2 + torch.tensor(offsets)[:, None]
+    expected = table.double()[places].sum(dim=0).to(torch.bfloat16)
+    assert rows.dtype == torch.bfloat16 and len(rows) == 21
+    assert (rows[:-1] == expected).float().mean() > 0.999  # fp32 and fp64 sums rarely round apart
+    end = table.float()[[1, *offsets[1:]]].sum(dim=0).to(torch.bfloat16)
+    assert torch.equal(rows[-1], end)
+
+
+def test_inversion_is_exact_and_finds_the_end_row() -> None:
+    codes, table, offsets, sizes = setup(60)
+    found = invert_rows(voice_rows(codes, table, offsets), table, offsets, sizes)
+    assert found.has_end and bool(found.exact_T.all())
+    assert torch.equal(found.codes_KT, codes)
+    without = invert_rows(voice_rows(codes, table, offsets)[:-1], table, offsets, sizes)
+    assert not without.has_end and torch.equal(without.codes_KT, codes)
+
+
+def test_rows_that_are_no_sums_are_not_called_exact() -> None:
+    codes, table, offsets, sizes = setup(5)
+    rows = voice_rows(codes, table, offsets)[:-1]
+    rows[2] += 0.5
+    found = invert_rows(rows, table, offsets, sizes)
+    assert found.exact_T.tolist() == [True, True, False, True, True]
