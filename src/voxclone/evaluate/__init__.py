@@ -1,0 +1,1 @@
+"""Figures that decide: codes, signal, likeness, intelligibility."""

@@ -1,0 +1,121 @@
+"""Likeness and intelligibility of cloned speech.
+
+Each test speaker's reference becomes a voice, the voice says sentences, and what it says is
+compared with the reference (*matched*) and with those of all other speakers (*shuffled*). The
+difference is what cloning is worth: an average voice is alike to everybody.
+
+Shapes: S samples, N voice rows, D width, L prompt positions, K code books, T frames.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxclone.evaluate.intelligibility import error_rate
+from voxclone.evaluate.likeness import SpeakerEmbedder
+from voxclone.evaluate.recogniser import normalise_text
+from voxclone.evaluate.signal import active_level
+from voxclone.speech.generate import Sampling, generate
+from voxclone.speech.speaker import Speaker
+from voxclone.speech.text import frame_cap
+
+LEVEL_DBFS = -23.0
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A voice [N, D] that says a text; `reference` is the recording of `speaker` it was made of."""
+
+    speaker: str
+    voice_ND: Tensor
+    reference_S: Tensor
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ClonedScores:
+    """Means over sayings: cosine to the own and to other speakers' references, share of clips
+    that ended by themselves, character and word error rates of a transcriber (None if there was
+    none), and seconds of speech."""
+
+    matched: float
+    shuffled: float
+    ended: float
+    cer: float | None
+    wer: float | None
+    seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Matched minus shuffled likeness."""
+        return self.matched - self.shuffled
+
+
+def say(
+    speaker: Speaker, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
+) -> list[tuple[Tensor, bool]]:
+    """Waveform [S] of each saying and whether it ended by itself."""
+    results = []
+    for start in range(0, len(sayings), batch):
+        group = sayings[start : start + batch]
+        prompts = []
+        for item in group:
+            ids_L = speaker.prompts.ids(item.text, len(item.voice_ND))
+            prompts.append(speaker.backbone.embed_prompt(ids_L, item.voice_ND)[0])
+        caps = [frame_cap(item.text, speaker.codec.frame_rate) for item in group]
+        seeds = [item.seed for item in group]
+        spoken = generate(speaker.backbone, speaker.head, prompts, seeds, caps, Sampling(cfg))
+        with torch.inference_mode():
+            for made in spoken:
+                wave_S = speaker.codec.decode(made.codes_KT[None])[0]
+                results.append((wave_S, not made.truncated))
+    return results
+
+
+def score_cloning(
+    sayings: Sequence[Saying],
+    spoken: Sequence[tuple[Tensor, bool]],
+    embedder: SpeakerEmbedder,
+    transcribe: Callable[[Tensor], str] | None = None,
+    *,
+    least: int = 12000,
+) -> ClonedScores:
+    """Score what was said. Clips under `least` samples count as silence: likeness 0, nothing
+    heard. All sounds are brought to one level first, since GE2E hears loudness as voice."""
+    references = {
+        item.speaker: embedder.embed(to_level(item.reference_S)) for item in reversed(sayings)
+    }
+    if len(references) < 2:
+        raise ValueError("a shuffled comparison needs at least two speakers")
+    matched, strange, pairs, seconds = [], [], [], 0.0
+    for item, (wave_S, _) in zip(sayings, spoken, strict=True):
+        seconds += len(wave_S) / 24000
+        own_likeness = other_likeness = 0.0
+        heard = ""
+        if len(wave_S) >= least:
+            embedding = embedder.embed(to_level(wave_S))
+            alike = {name: float(embedding @ e) for name, e in references.items()}
+            own_likeness = alike.pop(item.speaker)
+            other_likeness = sum(alike.values()) / len(alike)
+            heard = transcribe(wave_S) if transcribe is not None else ""
+        matched.append(own_likeness)
+        strange.append(other_likeness)
+        pairs.append((normalise_text(item.text), normalise_text(heard)))
+    count = len(sayings)
+    return ClonedScores(
+        matched=sum(matched) / count,
+        shuffled=sum(strange) / count,
+        ended=sum(ended for _, ended in spoken) / count,
+        cer=error_rate(pairs, characters=True) if transcribe is not None else None,
+        wer=error_rate(pairs) if transcribe is not None else None,
+        seconds=seconds,
+    )
+
+
+def to_level(wave_S: Tensor) -> Tensor:
+    """The samples with active speech at -23 dBFS."""
+    level = active_level(wave_S)
+    return wave_S * 10 ** ((LEVEL_DBFS - level) / 20)

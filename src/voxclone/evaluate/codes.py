@@ -1,0 +1,32 @@
+"""Figures of codes: how far two encoders agree, and how codes are used.
+
+Shapes: K code books, T frames.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Shares of equal codes: `semantic`, acoustic levels `exact` and `within_one`, and the mean
+    absolute difference of levels."""
+
+    semantic: float
+    exact: float
+    within_one: float
+    level_error: float
+
+
+def agreement(truth_KT: Tensor, estimate_KT: Tensor) -> Agreement:
+    """Compare the codes of one clip. Frames that only one of the two has are left out."""
+    frames = min(truth_KT.shape[1], estimate_KT.shape[1])
+    truth_KT, estimate_KT = truth_KT[:, :frames], estimate_KT[:, :frames]
+    difference = (truth_KT[1:] - estimate_KT[1:]).abs().float()
+    return Agreement(
+        semantic=float((truth_KT[0] == estimate_KT[0]).float().mean()),
+        exact=float((difference == 0).float().mean()),
+        within_one=float((difference <= 1).float().mean()),
+        level_error=float(difference.mean()),
+    )
