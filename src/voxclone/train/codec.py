@@ -1,0 +1,311 @@
+"""Training a codec from scratch: what the mini release's codec is made with.
+
+The objective follows arXiv 2603.25551, section 2 (stochastic quantisation, L1 and STFT losses,
+commitment, semantic distillation, feature matching) with a multi-scale mel loss, and adds two terms
+of our own, without which nobody could read the codes of a small codec off its speech:
+
+- *re-encoding consistency*: decoded speech, degraded (`augment`), must give the codes that it was
+  decoded from. Only the decoder learns from this: an encoder that is taught on decoded speech
+  learns to read marks that real speech does not have.
+- *robustness*: degraded real speech must give the codes of the speech itself.
+
+Shapes: B batch, S samples, D latent width, T frames, K code books, V code vectors, N latents.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.evaluate.codes import agreement
+from voxclone.settings import Settings
+from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
+from voxclone.train.augment import Degradation, degrade
+from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.log import Log
+from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.run import (
+    OptimiserSettings,
+    RunSettings,
+    TrainState,
+    adamw,
+    apply_gradients,
+    pick_device,
+)
+from voxclone.train.semantic import Distillation, TeacherFeatures
+
+
+class CodecWeights(Settings):
+    """Weight of each loss; 0 leaves it out."""
+
+    mel: float = 4.0
+    stft: float = 1.0
+    l1: float = 0.1
+    feature: float = 2.0
+    commitment: float = 0.5
+    semantic: float = 2.0
+    again_semantic: float = 0.3
+    again_levels: float = 0.6
+    robust_semantic: float = 0.2
+    robust_levels: float = 0.4
+
+
+class CodecTraining(Settings):
+    """Values of one codec's training."""
+
+    run: RunSettings
+    optimiser: OptimiserSettings = OptimiserSettings(lr=8e-4, betas=(0.8, 0.99))
+    weights: CodecWeights = CodecWeights()
+    batch: int = 12
+    frames: int = 24
+    evenness: float = 0.5
+    quantise_from: int = 300
+    consistency_from: int = 1000
+    adversary: AdversarySettings = AdversarySettings()
+    adversary_from: int = 4000
+    adversary_every: int = 1
+    adversary_lr: float = 3e-4
+    degradation: Degradation = Degradation()
+    usage_decay: float = 0.99
+    revive_below: float = 0.03
+    stffts: tuple[int, ...] = (2048, 512, 128)
+
+
+@torch.no_grad()
+def update_codebook(
+    book: SemanticCodebook,
+    latent_ND: Tensor,
+    codes_N: Tensor,
+    *,
+    decay: float,
+    revive_below: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """EMA of counts and sums (VQ-VAE, appendix A.1). A vector whose count falls below
+    `revive_below` times the mean count is moved to a random latent. Returns how many were moved."""
+    counts_V = torch.bincount(codes_N, minlength=len(book.cluster_usage)).to(latent_ND.dtype)
+    sums_VD = torch.zeros_like(book.embedding_sum).index_add_(0, codes_N, latent_ND)
+    book.cluster_usage.mul_(decay).add_(counts_V, alpha=1 - decay)
+    book.embedding_sum.mul_(decay).add_(sums_VD, alpha=1 - decay)
+    mean = book.cluster_usage.mean()
+    dead_V = book.cluster_usage < revive_below * mean
+    count = int(dead_V.sum())
+    if count:
+        chosen = torch.randint(len(latent_ND), (count,), generator=generator)
+        book.cluster_usage[dead_V] = mean
+        book.embedding_sum[dead_V] = latent_ND[chosen] * mean
+    return torch.tensor(float(count))
+
+
+@dataclass
+class CodecTask:
+    """A codec in training; see `run.Task`."""
+
+    settings: CodecTraining
+    corpus: Corpus
+    train: Subset
+    valid: Subset
+    codec: Codec
+    teacher: TeacherFeatures
+    distillation: Distillation
+    adversary: Adversary
+    state: TrainState
+
+    @classmethod
+    def create(
+        cls,
+        settings: CodecTraining,
+        config: CodecConfig,
+        corpus: Corpus,
+        train: Subset,
+        valid: Subset,
+        teacher: TeacherFeatures,
+    ) -> "CodecTask":
+        """A fresh codec and the projection through which it is taught."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.run.seed)
+            codec = Codec(config)
+            distillation = Distillation(config.semantic_dim, teacher.dim, teacher.per_frame)
+            adversary = Adversary(settings.adversary)
+        device = pick_device(settings.run.device)
+        taught = nn.ModuleList([codec, distillation]).to(device)
+        judge_optimiser = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+        state = TrainState(
+            {"codec": codec, "distillation": distillation, "adversary": adversary.to(device)},
+            {
+                "adamw": adamw(taught.parameters(), settings.optimiser),
+                "adversary": adamw(adversary.parameters(), judge_optimiser),
+            },
+        )
+        return cls(settings, corpus, train, valid, codec, teacher, distillation, adversary, state)
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        settings, weights = self.settings, self.settings.weights
+        generator = step_generator(settings.run.seed, step)
+        wave_BS, target = self._draw(generator)
+        quantise = step >= settings.quantise_from
+        judged = step >= settings.adversary_from and step % settings.adversary_every == 0
+        if step == settings.quantise_from:
+            self._start_codebook(generator)
+        with torch.autocast(wave_BS.device.type, torch.bfloat16, enabled=settings.run.autocast):
+            latent_BDT = self._encode(wave_BS).float()
+            quantized = self.codec.quantizer.train_forward(
+                latent_BDT,
+                generator,
+                semantic_share=0.5 if quantise else 0.0,
+                acoustic_shares=(0.5, 0.25) if quantise else (0.0, 0.5),
+            )
+            decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
+            losses = {
+                "mel": mel_loss(decoded_BS, wave_BS),
+                "stft": stft_loss(decoded_BS, wave_BS, settings.stffts),
+                "l1": F.l1_loss(decoded_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3),
+            }
+            semantic_BDT = self._semantic(latent_BDT, quantized.codes_BKT, generator, quantise)
+            losses["semantic"] = self.distillation(semantic_BDT, target)
+            if quantise:
+                losses["commitment"] = quantized.commitment
+            if step >= settings.consistency_from:
+                losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
+            if judged:
+                half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
+                hinge = self._judge(wave_BS[:, half:], decoded_BS[:, half:].detach(), step)
+                losses["feature"] = self._match(wave_BS[:, half:], decoded_BS[:, half:])
+        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        assert isinstance(total, Tensor)
+        total.backward()
+        optimiser = self.state.optimisers["adamw"]
+        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        figures = {f"loss/{name}": value for name, value in losses.items()}
+        figures |= {"loss/total": total, "other/grad_norm": norm}
+        if judged:
+            figures["loss/hinge"] = hinge
+        if quantise:
+            figures["codes/revived"] = self._update_codebook(
+                latent_BDT, quantized.codes_BKT, step, generator
+            )
+        return figures
+
+    def _encode(self, wave_BS: Tensor) -> Tensor:
+        latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
+        return latent_BDT
+
+    def _semantic(
+        self, latent_BDT: Tensor, codes_BKT: Tensor, generator: torch.Generator, quantise: bool
+    ) -> Tensor:
+        """The semantic stream after quantisation, straight through: what distillation reads."""
+        semantic_BDT, _ = self.codec.quantizer.split(latent_BDT)
+        if not quantise:
+            return semantic_BDT
+        nearest_BDT = self.codec.quantizer.semantic_codebook.decode(codes_BKT[:, 0])
+        return semantic_BDT + (nearest_BDT - semantic_BDT).detach()
+
+    def _consistency(
+        self, wave_BS: Tensor, decoded_BS: Tensor, codes_BKT: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Codes of degraded decoded speech, read by an encoder that does not learn from it, and of
+        degraded real speech, against the first codes."""
+        degradation, quantizer = self.settings.degradation, self.codec.quantizer
+        encoder = self.codec.require_encoder()
+        fixed = {name: value.detach() for name, value in encoder.named_parameters()}
+        degraded_BS = degrade(decoded_BS, degradation, generator)
+        again_BDT = functional_call(encoder, fixed, (degraded_BS,)).float()
+        again = code_losses(quantizer, again_BDT, codes_BKT)
+        robust_BDT = self._encode(degrade(wave_BS, degradation, generator)).float()
+        robust = code_losses(quantizer, robust_BDT, codes_BKT)
+        return {
+            "again_semantic": again.semantic,
+            "again_levels": again.levels,
+            "robust_semantic": robust.semantic,
+            "robust_levels": robust.levels,
+        }
+
+    def _judge(self, wave_BS: Tensor, decoded_BS: Tensor, step: int) -> Tensor:
+        """One step of the discriminators."""
+        self.adversary.requires_grad_(True)
+        hinge = hinge_loss(self.adversary(wave_BS), self.adversary(decoded_BS))
+        hinge.backward()
+        settings = self.settings
+        rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+        apply_gradients(self.state.optimisers["adversary"], rates, step, settings.run.steps)
+        self.adversary.requires_grad_(False)
+        return hinge.detach()
+
+    def _match(self, wave_BS: Tensor, decoded_BS: Tensor) -> Tensor:
+        with torch.no_grad():
+            real = self.adversary(wave_BS)
+        return feature_loss(real, self.adversary(decoded_BS))
+
+    def validate(self, step: int, log: Log) -> dict[str, float]:
+        """Reconstruction and re-encoding of whole held-out clips."""
+        self.codec.eval()
+        mel, bound, count = 0.0, [], 24
+        indices = self.valid.indices[:: max(1, len(self.valid.indices) // count)][:count]
+        used = []
+        with torch.no_grad():
+            for position, index in enumerate(indices):
+                wave_BS = self.corpus.wave(index, 0, min(self.corpus.length(index), 24000 * 6))[
+                    None
+                ]
+                codes_BKT = self.codec.encode(wave_BS)
+                decoded_BS = self.codec.decode(codes_BKT)
+                mel += float(mel_loss(decoded_BS[:, : wave_BS.shape[-1]], wave_BS)) / len(indices)
+                bound.append(agreement(codes_BKT[0], self.codec.encode(decoded_BS)[0]))
+                used.append(codes_BKT[0, 0])
+                if position < 4:
+                    log.audio(step, f"decoded/{position}", decoded_BS[0])
+                    if step <= self.settings.run.validate_every:
+                        log.audio(step, f"original/{position}", wave_BS[0])
+        self.codec.train()
+        return {
+            "valid/mel": mel,
+            "valid/again_semantic": sum(a.semantic for a in bound) / len(bound),
+            "valid/again_exact": sum(a.exact for a in bound) / len(bound),
+            "valid/again_within_one": sum(a.within_one for a in bound) / len(bound),
+            "valid/codes_in_use": float(len(torch.cat(used).unique())),
+        }
+
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        if not hasattr(self, "_weights_N"):
+            self._weights_N = self.train.weights(settings.evenness)
+        samples = settings.frames * self.codec.frame_size
+        drawn = self.train.crops(
+            settings.batch, samples, generator, self._weights_N, grid=self.teacher.hop
+        )
+        device = next(self.codec.parameters()).device
+        return drawn.wave_BS.to(device), self.teacher.crops(drawn).to(device)
+
+    @torch.no_grad()
+    def _start_codebook(self, generator: torch.Generator) -> None:
+        """Code vectors start as latents of random speech."""
+        book = self.codec.quantizer.semantic_codebook
+        size = len(book.cluster_usage)
+        latents: list[Tensor] = []
+        while sum(len(latent) for latent in latents) < size:
+            wave_BS, _ = self._draw(generator)
+            semantic_BDT, _ = self.codec.quantizer.split(self._encode(wave_BS).float())
+            latents.append(semantic_BDT.transpose(1, 2).flatten(0, 1))
+        all_ND = torch.cat(latents)
+        chosen = torch.randperm(len(all_ND), generator=generator)[:size]
+        book.cluster_usage.fill_(1.0)
+        book.embedding_sum.copy_(all_ND[chosen])
+
+    def _update_codebook(
+        self, latent_BDT: Tensor, codes_BKT: Tensor, step: int, generator: torch.Generator
+    ) -> Tensor:
+        semantic_BDT, _ = self.codec.quantizer.split(latent_BDT.detach())
+        settling = step > 0.8 * self.settings.run.steps
+        return update_codebook(
+            self.codec.quantizer.semantic_codebook,
+            semantic_BDT.transpose(1, 2).flatten(0, 1),
+            codes_BKT[:, 0].flatten(),
+            decay=self.settings.usage_decay,
+            revive_below=0.0 if settling else self.settings.revive_below,
+            generator=generator,
+        )

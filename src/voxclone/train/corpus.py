@@ -1,0 +1,211 @@
+"""Speech for training: a manifest of clips, packed once into one file of samples.
+
+A manifest is JSON lines with at least `id`, `path` (relative to the manifest), `speaker` and
+`duration` (seconds); `language`, `text`, `split` and `licence` are optional. Packing decodes every
+clip once to 24 kHz mono 16-bit samples beside an index, so that training reads random crops from a
+memory map. Batches are drawn from a generator seeded by (seed, step): a resumed run draws what the
+interrupted one would have drawn, and nothing about data needs to be saved.
+
+Shapes: B batch, S samples.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxclone.audio.files import SAMPLING_RATE, read_wave
+from voxclone.errors import AudioError, ConfigError
+
+FULL_SCALE = 32767.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of one speaker."""
+
+    id: str
+    path: Path
+    speaker: str
+    duration: float
+    language: str | None = None
+    text: str | None = None
+    split: str = "train"
+    licence: str = "unknown"
+
+
+def read_manifest(path: str | Path) -> list[Clip]:
+    """Clips of a JSON-lines manifest, in its order. Raises ConfigError naming the bad line."""
+    path = Path(path)
+    clips = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
+            clips.append(Clip(**(known | {"path": path.parent / row["path"]})))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"Line {number} of {path} is no valid clip: {error!r}.") from None
+    if not clips:
+        raise ConfigError(f"The manifest {path} lists no clip.")
+    return clips
+
+
+class Corpus:
+    """Clips whose samples lie one after another in a memory map of 16-bit integers."""
+
+    def __init__(self, clips: Sequence[Clip], starts: Sequence[int], samples: np.ndarray) -> None:
+        self.clips = list(clips)
+        self.starts = np.asarray(starts, dtype=np.int64)  # one more than clips: the end comes last
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def length(self, index: int) -> int:
+        """Samples in a clip."""
+        return int(self.starts[index + 1] - self.starts[index])
+
+    def wave(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
+        """Samples [S] of a clip as float32; what lies beyond its end is silence."""
+        begin = int(self.starts[index]) + start
+        end = int(self.starts[index + 1])
+        count = end - begin if count is None else count
+        values = self.samples[begin : min(end, begin + count)].astype(np.float32) / FULL_SCALE
+        wave_S = torch.from_numpy(values)
+        return torch.nn.functional.pad(wave_S, (0, count - len(wave_S)))
+
+    def subset(self, keep: Callable[[Clip], bool]) -> "Subset":
+        """The clips for which `keep` holds, by speaker."""
+        return Subset(self, [i for i, clip in enumerate(self.clips) if keep(clip)])
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some clips of a corpus, to draw from. `seconds_of` and `indices_of` are by speaker."""
+
+    corpus: Corpus
+    indices: list[int]
+
+    def __post_init__(self) -> None:
+        if not self.indices:
+            raise ConfigError("No clip of the manifest fits the selection of the config.")
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.corpus.length(i) for i in self.indices) / SAMPLING_RATE
+
+    def by_speaker(self) -> dict[str, list[int]]:
+        speakers: dict[str, list[int]] = {}
+        for index in self.indices:
+            speakers.setdefault(self.corpus.clips[index].speaker, []).append(index)
+        return speakers
+
+    def weights(self, evenness: float) -> Tensor:
+        """Probability of each clip: its length times (its speaker's total length)^-evenness, so
+        that 0 draws seconds alike and 1 draws speakers alike."""
+        lengths = np.array([self.corpus.length(i) for i in self.indices], dtype=np.float64)
+        names = [self.corpus.clips[i].speaker for i in self.indices]
+        totals: dict[str, float] = {}
+        for name, length in zip(names, lengths, strict=True):
+            totals[name] = totals.get(name, 0.0) + length
+        weights = lengths * np.array([totals[name] for name in names]) ** -evenness
+        return torch.from_numpy(weights / weights.sum())
+
+    def crops(
+        self,
+        count: int,
+        samples: int,
+        generator: torch.Generator,
+        weights_N: Tensor,
+        *,
+        grid: int = 1,
+    ) -> "Crops":
+        """Random crops whose starts are multiples of `grid`; a clip shorter than a crop is
+        followed by silence."""
+        drawn = torch.multinomial(weights_N, count, replacement=True, generator=generator)
+        indices = [self.indices[position] for position in drawn.tolist()]
+        starts = []
+        for index in indices:
+            spare = max(0, self.corpus.length(index) - samples)
+            starts.append(int(torch.randint(spare // grid + 1, (1,), generator=generator)) * grid)
+        waves = [self.corpus.wave(i, s, samples) for i, s in zip(indices, starts, strict=True)]
+        return Crops(indices, starts, torch.stack(waves))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Stretches [B, S] of clips: which clips, and where in each the stretch begins (samples)."""
+
+    indices: list[int]
+    starts: list[int]
+    wave_BS: Tensor
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The random numbers of one step: a function of (seed, step, stream) and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def pack(
+    clips: Sequence[Clip],
+    folder: str | Path,
+    track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter,
+) -> Corpus:
+    """Decode clips once into `folder` and open them; a second call opens what the first made.
+
+    Clips that cannot be decoded are left out and named in `left_out.json`; more than one in
+    twenty is an error. `track` may wrap the clips, to show progress.
+    """
+    folder = Path(folder)
+    identity = hashlib.sha256("\n".join(c.id for c in clips).encode()).hexdigest()
+    index_path = folder / "index.json"
+    if index_path.exists():
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        if index["identity"] == identity:
+            return _open(folder, index)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, starts, left_out = [], [0], {}
+    samples_tmp = folder / "samples.i16.tmp"
+    with samples_tmp.open("wb") as file:
+        for clip in track(clips):
+            try:
+                wave = read_wave(clip.path)
+            except AudioError as error:
+                left_out[clip.id] = str(error)
+                continue
+            file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
+            kept.append(clip)
+            starts.append(starts[-1] + len(wave))
+    if len(left_out) * 20 > len(clips):
+        first = next(iter(left_out.items()))
+        raise ConfigError(
+            f"{len(left_out)} of {len(clips)} clips cannot be decoded, the first is {first[0]}: "
+            f"{first[1]}"
+        )
+    os.replace(samples_tmp, folder / "samples.i16")
+    (folder / "left_out.json").write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+    rows = [asdict(clip) | {"path": str(clip.path)} for clip in kept]
+    index = {"identity": identity, "starts": starts, "clips": rows}
+    index_tmp = folder / "index.json.tmp"
+    index_tmp.write_text(json.dumps(index), encoding="utf-8")
+    os.replace(index_tmp, index_path)
+    return _open(folder, index)
+
+
+def _open(folder: Path, index: dict[str, list[dict[str, str]]]) -> Corpus:
+    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]  # type: ignore[arg-type]
+    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
+    return Corpus(clips, index["starts"], samples)  # type: ignore[arg-type]

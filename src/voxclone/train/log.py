@@ -1,0 +1,48 @@
+"""What a run writes down: JSON lines always, TensorBoard beside them where it is installed."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+class Log:
+    """Scalars, audio and text of one run, in `folder`."""
+
+    def __init__(self, folder: Path, *, sampling_rate: int = 24000) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._rate = sampling_rate
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board_missing = True
+        else:
+            self.board_missing = False
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Named figures of a step; the part of a name before `/` is its group."""
+        row = {"step": step, "time": round(time.time(), 1)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        self._lines.write(json.dumps(row) + "\n")
+        self._lines.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+    def audio(self, step: int, name: str, wave_S: Tensor) -> None:
+        """A waveform, for TensorBoard alone."""
+        if self._board is not None:
+            clipped = wave_S.detach().float().cpu().clamp(-1, 1)
+            self._board.add_audio(name, clipped[None], step, self._rate)
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()

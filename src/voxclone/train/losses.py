@@ -1,0 +1,94 @@
+"""Losses between waveforms (multi-resolution STFT, multi-scale mel) and between codes.
+
+Shapes: B batch, S samples, F frequency bins, M mel bands, D latent width, T frames, K code books,
+V code vectors, N latents.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.audio.spectrum import magnitudes, mel_spectrogram
+from voxclone.codec.quantizer import Quantizer
+
+PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
+
+
+def stft_loss(estimate_BS: Tensor, target_BS: Tensor, n_ffts: Sequence[int] = PAPER_FFTS) -> Tensor:
+    """Mean over resolutions of spectral convergence plus L1 of log magnitudes (hop n/4; Yamamoto
+    et al. 2020, as in Parallel WaveGAN)."""
+    total = torch.zeros((), device=estimate_BS.device)
+    for n_fft in n_ffts:
+        estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
+        target = magnitudes(target_BS, n_fft, n_fft // 4)
+        convergence = (target - estimate).norm() / target.norm().clamp(min=1e-5)
+        total = total + convergence + _log_distance(estimate, target, 1e-5)
+    return total / len(n_ffts)
+
+
+def mel_loss(
+    estimate_BS: Tensor,
+    target_BS: Tensor,
+    scales: Sequence[tuple[int, int]] = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20)),
+    rate: int = 24000,
+) -> Tensor:
+    """Mean over (n_fft, bands) of the L1 distance of log10 mel magnitudes (DAC's multi-scale mel
+    loss with clamp 1e-5; hop n/4)."""
+    total = torch.zeros((), device=estimate_BS.device)
+    for n_fft, bands in scales:
+        estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
+        target = mel_spectrogram(target_BS, n_fft, n_fft // 4, bands, rate)
+        total = total + _log_distance(estimate, target, 1e-5) / math.log(10)
+    return total / len(scales)
+
+
+def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:
+    return (estimate.clamp(min=floor).log() - target.clamp(min=floor).log()).abs().mean()
+
+
+@dataclass(frozen=True)
+class CodeLosses:
+    """Distance of a latent from given codes."""
+
+    semantic: Tensor
+    levels: Tensor
+
+
+def code_losses(
+    quantizer: Quantizer,
+    latent_BDT: Tensor,
+    codes_BKT: Tensor,
+    *,
+    mask_BT: Tensor | None = None,
+    temperature: float = 1.0,
+) -> CodeLosses:
+    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the frames of the mask.
+
+    Semantic: cross-entropy over code vectors with logits -|z - e|^2 / (temperature * spread), plus
+    half the squared distance to the true vector in the same unit; it sets direction, scale and
+    offset at once and cannot collapse. The spread is an eighth of the code vectors' total variance.
+    Levels: smooth L1 between 10 tanh(z) + 10 (for 21 levels) and the level.
+    """
+    semantic_BDT, acoustic_BDT = quantizer.split(latent_BDT)
+    vectors_VD = quantizer.semantic_codebook.vectors()
+    spread = quantizer.semantic_codebook.spread() / 8
+    codes_BT = codes_BKT[:, 0]
+    keep_N = slice(None) if mask_BT is None else mask_BT.flatten()
+    latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
+    codes_N = codes_BT.flatten()[keep_N]
+    squared_NV = (
+        latent_ND.square().sum(-1, keepdim=True)
+        - 2 * latent_ND @ vectors_VD.T
+        + vectors_VD.square().sum(-1)
+    )
+    cross_entropy = F.cross_entropy(-squared_NV / (spread * temperature), codes_N)
+    distance = (latent_ND - vectors_VD[codes_N]).square().sum(-1).mean() / spread
+    half = (quantizer.levels - 1) / 2
+    estimate_NC = (half * torch.tanh(acoustic_BDT) + half).transpose(1, 2).flatten(0, 1)[keep_N]
+    level_NC = codes_BKT[:, 1:].transpose(1, 2).flatten(0, 1)[keep_N]
+    levels = F.smooth_l1_loss(estimate_NC, level_NC.to(estimate_NC.dtype))
+    return CodeLosses(cross_entropy + 0.5 * distance, levels)

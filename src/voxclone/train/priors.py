@@ -1,0 +1,59 @@
+"""What the checkpoint tells of the true encoder's codes, as losses on the codes of real speech.
+
+`cluster_usage` is the marginal of semantic codes in the true training; genuine codes (presets and
+the model's own speech) give the histogram of levels of every acoustic channel.
+
+Shapes: B batch, D latent width, T frames, K code books, C channels, Q levels, V code vectors,
+N latents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import Quantizer
+
+
+@dataclass(frozen=True)
+class CodePriors:
+    """Share of each semantic code [V] and quantiles of the values of each channel [C, Q]."""
+
+    usage_V: Tensor
+    quantiles_CQ: Tensor
+
+    @classmethod
+    def from_codes(cls, codec: Codec, genuine: Sequence[Tensor], points: int = 64) -> "CodePriors":
+        """Read usage from the code book and quantiles from genuine codes [K, T]."""
+        usage_V = codec.quantizer.semantic_codebook.cluster_usage.clamp(min=1e-5)
+        levels_CT = torch.cat([codes[1:] for codes in genuine], dim=1)
+        values_CT = codec.quantizer.values_of(levels_CT.to(usage_V.device))
+        at_Q = (torch.arange(points, device=usage_V.device) + 0.5) / points
+        quantiles_CQ = torch.quantile(values_CT[:, -200_000:], at_Q, dim=1).T
+        return cls(usage_V / usage_V.sum(), quantiles_CQ)
+
+
+def level_loss(priors: CodePriors, quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
+    """Distance of each channel's values in the batch from genuine ones: the mean absolute
+    difference of quantiles (Wasserstein-1), so a channel may not drift or spread."""
+    _, acoustic_BCT = quantizer.split(latent_BDT)
+    values_CN = torch.tanh(acoustic_BCT).transpose(0, 1).flatten(1)
+    points = priors.quantiles_CQ.shape[1]
+    at_Q = (torch.arange(points, device=values_CN.device) + 0.5) / points
+    found_CQ = torch.quantile(values_CN.float(), at_Q, dim=1).T
+    return (found_CQ - priors.quantiles_CQ).abs().mean()
+
+
+def usage_loss(
+    priors: CodePriors, quantizer: Quantizer, latent_BDT: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """KL of the batch's mean soft assignment from the true marginal of semantic codes."""
+    semantic_BDT, _ = quantizer.split(latent_BDT)
+    latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)
+    vectors_VD = quantizer.semantic_codebook.vectors()
+    spread = quantizer.semantic_codebook.spread()
+    squared_NV = torch.cdist(latent_ND, vectors_VD).square()
+    mean_V = (-squared_NV / (spread * temperature)).softmax(dim=-1).mean(dim=0)
+    return (mean_V * (mean_V.clamp(min=1e-8) / priors.usage_V).log()).sum()

@@ -1,0 +1,393 @@
+"""Training a language model and an acoustic head from scratch on the codes of a codec.
+
+Triples of one speaker: a stretch of one clip is the voice, another clip's text and codes are what
+is to be said (arXiv 2603.25551, 3.1; the loss is on the second clip alone, and the hidden state is
+dropped for a tenth of the frames, for guidance). Hours of speech are few, so three helps that cost
+nothing at inference: variants of every clip (`codebank`), noise on the codes that are read, and one
+layer's attention taught to look at the character that is being spoken.
+
+Shapes: B batch, L positions, D width, K code books, T frames, N frames of a batch, C acoustic
+channels, H heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxclone.release.params import Params
+from voxclone.settings import Settings
+from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
+from voxclone.speech.backbone import Backbone
+from voxclone.speech.prompt import PromptMaker
+from voxclone.train.codebank import CodeBank
+from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.guide import attention_of
+from voxclone.train.log import Log
+from voxclone.train.run import (
+    OptimiserSettings,
+    RunSettings,
+    TrainState,
+    adamw,
+    apply_gradients,
+    pick_device,
+)
+
+
+class SpeechTraining(Settings):
+    """Values of one training of language model and acoustic head."""
+
+    run: RunSettings
+    optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
+    batch_positions: int = 5000
+    voice_frames: tuple[int, int] = (20, 110)
+    target_frames: tuple[int, int] = (8, 130)
+    drop_condition: float = 0.1
+    flow_draws: int = 2
+    level_noise: float = 0.1
+    semantic_noise: float = 0.02
+    label_smoothing: float = 0.05
+    flow_weight: float = 1.0
+    guide_weight: float = 0.3
+    guide_layer: int = 2
+    guide_heads: int = 2
+    evenness: float = 0.5
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
+    the place in the text ids of what is being said (-1 where unknown)."""
+
+    voice_TK: Tensor
+    text_ids: list[int]
+    target_TK: Tensor
+    places_T: Tensor
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What is said in a clip: text ids, and when (seconds at speed 1) each id is begun."""
+
+    ids: list[int]
+    seconds: list[float] | None
+
+
+@dataclass(frozen=True)
+class SpeechData:
+    """Codes and transcripts to draw triples from."""
+
+    corpus: Corpus
+    subset: Subset
+    bank: CodeBank
+    transcripts: dict[int, Transcript]
+    frame_rate: float
+    speakers: dict[str, list[int]] = field(default_factory=dict)
+
+    def draw(
+        self, settings: SpeechTraining, generator: torch.Generator, weights_N: Tensor
+    ) -> Example:
+        """One triple: the target by weight, the voice from another clip of the speaker in the same
+        speed, cut at random."""
+        while True:
+            position = int(torch.multinomial(weights_N, 1, generator=generator))
+            index = self.subset.indices[position]
+            if index not in self.transcripts:
+                continue
+            variant = int(torch.randint(len(self.bank.variants), (1,), generator=generator))
+            target_TK = self.bank.clip(variant, index)
+            low, high = settings.target_frames
+            others = [i for i in self.speakers[self.corpus.clips[index].speaker] if i != index]
+            if not low <= len(target_TK) <= high or not others:
+                continue
+            voice_TK = self._voice(settings, generator, others, variant)
+            places_T = self._places(index, variant, len(target_TK))
+            return Example(voice_TK, self.transcripts[index].ids, target_TK, places_T)
+
+    def _voice(
+        self, settings: SpeechTraining, generator: torch.Generator, others: list[int], variant: int
+    ) -> Tensor:
+        low, high = settings.voice_frames
+        wanted = int(torch.randint(low, high + 1, (1,), generator=generator))
+        speed = self.bank.variants[variant].speed
+        alike = [i for i, v in enumerate(self.bank.variants) if v.speed == speed]
+        parts: list[Tensor] = []
+        while sum(len(part) for part in parts) < wanted and len(parts) < 4:
+            other = others[int(torch.randint(len(others), (1,), generator=generator))]
+            which = alike[int(torch.randint(len(alike), (1,), generator=generator))]
+            parts.append(self.bank.clip(which, other))
+        joined = torch.cat(parts)
+        spare = max(0, len(joined) - wanted)
+        start = int(torch.randint(spare + 1, (1,), generator=generator))
+        return joined[start : start + wanted]
+
+    def _places(self, index: int, variant: int, frames: int) -> Tensor:
+        seconds = self.transcripts[index].seconds
+        if seconds is None:
+            return torch.full((frames,), -1)
+        chosen = self.bank.variants[variant]
+        middle_T = (torch.arange(frames) + 0.5 + chosen.delay) / self.frame_rate * chosen.speed
+        begun = torch.tensor(seconds, dtype=middle_T.dtype)
+        return (torch.searchsorted(begun, middle_T, right=True) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences padded on the right. `rows` are the positions whose hidden state predicts a frame:
+    (item, position); `target_NK` are those frames shifted, the end frame included; `guide_N` is the
+    position of the character being spoken, or -1."""
+
+    ids_BL: Tensor
+    codes_BLK: Tensor
+    is_code_BL: Tensor
+    item_N: Tensor
+    place_N: Tensor
+    target_NK: Tensor
+    guide_N: Tensor
+
+
+@dataclass
+class SpeechTask:
+    """A language model and an acoustic head in training; see `run.Task`."""
+
+    settings: SpeechTraining
+    params: Params
+    train: SpeechData
+    valid: SpeechData
+    prompts: PromptMaker
+    backbone: Backbone
+    head: AcousticHead
+    state: TrainState
+
+    @classmethod
+    def create(
+        cls,
+        settings: SpeechTraining,
+        params: Params,
+        train: SpeechData,
+        valid: SpeechData,
+        prompts: PromptMaker,
+    ) -> "SpeechTask":
+        """Fresh weights: normal with 0.02 for tables, 1/sqrt(fan-in) for matrices."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.run.seed)
+            backbone = Backbone(params)
+            head = AcousticHead(params)
+            nn.init.normal_(backbone.text_table.weight, std=0.3)
+            nn.init.normal_(backbone.audio_table.weight, std=0.3 / params.codec.num_codebooks**0.5)
+            for name, weight in [*backbone.model.named_parameters(), *head.named_parameters()]:
+                if weight.ndim == 2:
+                    nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+                    if name.endswith(
+                        ("o_proj.weight", "down_proj.weight", "wo.weight", "w2.weight")
+                    ):
+                        weight.data *= (2 * params.lm.n_layers) ** -0.5
+        device = pick_device(settings.run.device)
+        both = nn.ModuleList([backbone, head]).to(device)
+        optimiser = adamw(both.parameters(), settings.optimiser)
+        state = TrainState({"backbone": backbone, "head": head}, {"adamw": optimiser})
+        return cls(settings, params, train, valid, prompts, backbone, head, state)
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        settings = self.settings
+        generator = step_generator(settings.run.seed, step)
+        if not hasattr(self, "_weights_N"):
+            self._weights_N = self.train.subset.weights(settings.evenness)
+        examples, positions = [], 0
+        while positions < settings.batch_positions:
+            examples.append(self.train.draw(settings, generator, self._weights_N))
+            positions += _length(examples[-1])
+        batch = self._batch(examples)
+        self.backbone.train()
+        losses = self._losses(batch, generator, noisy=True)
+        total = (
+            losses["loss/semantic"]
+            + settings.flow_weight * losses["loss/flow"]
+            + settings.guide_weight * losses["loss/guide"]
+        )
+        total.backward()
+        optimiser = self.state.optimisers["adamw"]
+        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        return losses | {"other/grad_norm": norm}
+
+    def validate(self, step: int, log: Log) -> dict[str, float]:
+        """Losses on held-out speakers, with the right voice and with somebody else's."""
+        self.backbone.eval()
+        settings = self.settings
+        generator = step_generator(settings.run.seed, 0, stream=1)
+        weights_N = self.valid.subset.weights(1.0)
+        examples = [self.valid.draw(settings, generator, weights_N) for _ in range(96)]
+        figures: dict[str, float] = {}
+        for name, shift in (("matched", 0), ("shuffled", 7)):
+            rows: list[dict[str, Tensor]] = []
+            for start in range(0, len(examples), 16):
+                group = [
+                    Example(
+                        examples[(i + shift) % len(examples)].voice_TK,
+                        examples[i].text_ids,
+                        examples[i].target_TK,
+                        examples[i].places_T,
+                    )
+                    for i in range(start, min(len(examples), start + 16))
+                ]
+                with torch.no_grad():
+                    draws = step_generator(settings.run.seed, start, stream=2)
+                    rows.append(self._losses(self._batch(group), draws, noisy=False))
+            for key in rows[0]:
+                mean = sum(float(row[key]) for row in rows) / len(rows)
+                figures[f"valid_{name}/{key.split('/')[1]}"] = mean
+        self.backbone.train()
+        return figures
+
+    def _losses(
+        self, batch: Batch, generator: torch.Generator, *, noisy: bool
+    ) -> dict[str, Tensor]:
+        settings = self.settings
+        device = batch.ids_BL.device
+        codes_BLK = self._noisy(batch.codes_BLK, generator) if noisy else batch.codes_BLK
+        guided = self._watch_attention()
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
+            embedded_BLD = torch.where(
+                batch.is_code_BL[..., None],
+                self.backbone.embed_codes(codes_BLK),
+                self.backbone.text_table(batch.ids_BL),
+            )
+            if noisy and settings.dropout:
+                keep = torch.rand(embedded_BLD.shape, generator=generator).to(device)
+                embedded_BLD = embedded_BLD * (keep > settings.dropout) / (1 - settings.dropout)
+            hidden_BLD = self.backbone(embedded_BLD)
+            hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
+            logits_NV = self.head.semantic_logits(hidden_ND)
+            flow = self._flow_loss(hidden_ND, batch.target_NK, generator, noisy)
+            attention_BHLL = guided()
+        logits_NV = self.head.mask_semantic(logits_NV)[:, : SHIFT + self.head.semantic_size]
+        logits_NV = logits_NV[:, 1:]  # EMPTY_AUDIO is never said
+        target_N = batch.target_NK[:, 0] - 1
+        smoothing = settings.label_smoothing if noisy else 0.0
+        semantic = F.cross_entropy(logits_NV, target_N, label_smoothing=smoothing)
+        hit = (logits_NV.argmax(dim=-1) == target_N).float().mean()
+        known_N = batch.guide_N >= 0
+        looked_NH = attention_BHLL[batch.item_N, :, batch.place_N]
+        window = torch.arange(-1, 2, device=device)
+        places_NW = (batch.guide_N.clamp(min=1)[:, None] + window).clamp(
+            max=looked_NH.shape[-1] - 1
+        )
+        places_NHW = places_NW[:, None].expand(-1, looked_NH.shape[1], -1)
+        mass_NH = looked_NH.gather(-1, places_NHW).sum(dim=-1)
+        guide_N = -(mass_NH.float() + 1e-4).log().mean(dim=-1)
+        guide = (guide_N * known_N).sum() / known_N.sum().clamp(min=1)
+        return {
+            "loss/semantic": semantic,
+            "loss/flow": flow,
+            "loss/guide": guide,
+            "codes/semantic_hit": hit,
+        }
+
+    def _flow_loss(
+        self, hidden_ND: Tensor, target_NK: Tensor, generator: torch.Generator, noisy: bool
+    ) -> Tensor:
+        """Mean squared error of the velocity x1 - x0 at a random time of every frame but ends."""
+        settings = self.settings
+        speaks_N = target_NK[:, 0] != END_AUDIO
+        hidden_ND = hidden_ND[speaks_N].repeat(settings.flow_draws, 1)
+        level_NC = (target_NK[speaks_N, 1:] - SHIFT).repeat(settings.flow_draws, 1)
+        data_NC = level_NC.float() * 2 / (self.head.levels - 1) - 1
+        device = hidden_ND.device
+        noise_NC = torch.randn(data_NC.shape, generator=generator).to(device)
+        time_N1 = torch.rand(len(data_NC), 1, generator=generator).to(device)
+        if noisy:
+            drop_N1 = torch.rand(len(data_NC), 1, generator=generator) < settings.drop_condition
+            hidden_ND = hidden_ND.masked_fill(drop_N1.to(device), 0.0)
+            # Levels stand for intervals; spreading them keeps the flow from learning a comb.
+            jitter = torch.rand(data_NC.shape, generator=generator).to(device) - 0.5
+            data_NC = data_NC + jitter * 2 / (self.head.levels - 1)
+        point_NC = time_N1 * data_NC + (1 - time_N1) * noise_NC
+        speed_NC = self.head.velocity(
+            point_NC, self.head.time_token(time_N1[:, 0]), self.head.llm_projection(hidden_ND)
+        )
+        return F.mse_loss(speed_NC.float(), data_NC - noise_NC)
+
+    def _watch_attention(self) -> Callable[[], Tensor]:
+        """Attention [B, H, L, L] of the guided heads in the next forward pass, from what goes into
+        their layer: the fused kernels of all layers keep no attention."""
+        kept: dict[str, Any] = {}
+        layer: Any = self.backbone.model.layers[self.settings.guide_layer]
+
+        def keep(module: nn.Module, inputs: object, named: dict[str, Any]) -> None:
+            kept.update(named)
+
+        handle = layer.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+
+        def take() -> Tensor:
+            handle.remove()
+            return attention_of(
+                layer.self_attn,
+                kept["hidden_states"],
+                kept["position_embeddings"],
+                self.settings.guide_heads,
+            )
+
+        return take
+
+    def _noisy(self, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
+        """Some levels moved by one, some semantic codes replaced; special codes stay."""
+        settings = self.settings
+        device = codes_BLK.device
+        draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
+        sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
+        moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + self.head.levels - 1)
+        shape = codes_BLK[..., 0].shape
+        other_BL = (
+            torch.randint(self.head.semantic_size, shape, generator=generator).to(device) + SHIFT
+        )
+        moved_BLK[..., 0] = other_BL
+        share_K = torch.full((codes_BLK.shape[-1],), settings.level_noise, device=device)
+        share_K[0] = settings.semantic_noise
+        ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
+        return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
+
+    def _batch(self, examples: list[Example]) -> Batch:
+        device = next(self.head.parameters()).device
+        longest = max(_length(example) for example in examples)
+        count, books = len(examples), examples[0].target_TK.shape[1]
+        ids_BL = torch.zeros(count, longest, dtype=torch.long)
+        codes_BLK = torch.zeros(count, longest, books, dtype=torch.long)
+        is_code_BL = torch.zeros(count, longest, dtype=torch.bool)
+        items, places, targets, guides = [], [], [], []
+        end_1K = torch.full((1, books), EMPTY_AUDIO)
+        end_1K[0, 0] = END_AUDIO
+        for row, example in enumerate(examples):
+            voice_NK = torch.cat([example.voice_TK + SHIFT, end_1K])
+            head = [self.params.bos_token_id, self.params.audio.begin_audio_token_id]
+            tail = self.prompts.around_text(example.text_ids)
+            begin = len(head)
+            ids_BL[row, :begin] = torch.tensor(head)
+            codes_BLK[row, begin : begin + len(voice_NK)] = voice_NK
+            is_code_BL[row, begin : begin + len(voice_NK)] = True
+            text_at = begin + len(voice_NK) + 1
+            ids_BL[row, text_at - 1 : text_at - 1 + len(tail)] = torch.tensor(tail)
+            last = text_at - 1 + len(tail) - 1  # [BEGIN_AUDIO]: its state predicts frame 0
+            frames = len(example.target_TK)
+            codes_BLK[row, last + 1 : last + 1 + frames] = example.target_TK + SHIFT
+            is_code_BL[row, last + 1 : last + 1 + frames] = True
+            items.append(torch.full((frames + 1,), row))
+            places.append(torch.arange(last, last + frames + 1))
+            targets.append(torch.cat([example.target_TK + SHIFT, end_1K]))
+            known_T = example.places_T >= 0
+            guide_T = torch.where(known_T, example.places_T + text_at, -1)
+            guides.append(torch.cat([guide_T, torch.full((1,), -1)]))
+        tensors = (
+            ids_BL,
+            codes_BLK,
+            is_code_BL,
+            *(torch.cat(x) for x in (items, places, targets, guides)),
+        )
+        return Batch(*(tensor.to(device) for tensor in tensors))
+
+
+def _length(example: Example) -> int:
+    return len(example.voice_TK) + len(example.text_ids) + len(example.target_TK) + 6

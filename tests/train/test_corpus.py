@@ -1,0 +1,100 @@
+"""Manifests, packing and drawing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from voxclone.audio.files import read_wave
+from voxclone.errors import ConfigError
+from voxclone.train.corpus import Corpus, pack, read_manifest, step_generator
+
+
+def test_packed_clips_are_the_decoded_files(corpus: Corpus, manifest: Path) -> None:
+    clips = read_manifest(manifest)
+    assert [c.id for c in corpus.clips] == [c.id for c in clips]
+    for index, clip in enumerate(clips):
+        wave = read_wave(clip.path)
+        assert corpus.length(index) == len(wave)
+        np.testing.assert_allclose(corpus.wave(index).numpy(), wave, atol=1 / 32000)
+    beyond = corpus.wave(0, corpus.length(0) - 10, 30)
+    assert len(beyond) == 30 and bool((beyond[10:] == 0).all())
+
+
+def test_packing_again_opens_what_is_there(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    pack(clips, tmp_path)
+    before = (tmp_path / "samples.i16").stat().st_mtime_ns
+    pack(clips, tmp_path)
+    assert (tmp_path / "samples.i16").stat().st_mtime_ns == before
+    pack(clips[:-1], tmp_path)
+    assert (tmp_path / "samples.i16").stat().st_mtime_ns != before
+
+
+def test_draws_depend_on_seed_and_step_alone(corpus: Corpus) -> None:
+    subset = corpus.subset(lambda c: c.split == "train")
+    weights = subset.weights(0.5)
+
+    def draw(seed: int, step: int) -> torch.Tensor:
+        return subset.crops(5, 4800, step_generator(seed, step), weights, grid=480).wave_BS
+
+    assert torch.equal(draw(1, 7), draw(1, 7))
+    assert not torch.equal(draw(1, 7), draw(1, 8))
+    assert not torch.equal(draw(1, 7), draw(2, 7))
+
+
+def test_crops_start_on_the_grid_and_cover_the_clips(corpus: Corpus) -> None:
+    subset = corpus.subset(lambda c: True)
+    crops = subset.crops(400, 4800, step_generator(0, 0), subset.weights(0.0), grid=480)
+    assert all(start % 480 == 0 for start in crops.starts)
+    assert set(crops.indices) == set(subset.indices)
+
+
+def test_evenness_goes_from_seconds_to_speakers(corpus: Corpus) -> None:
+    subset = corpus.subset(lambda c: c.speaker == "ada" or c.id == "ben-1")
+    names = [corpus.clips[i].speaker for i in subset.indices]
+    by_seconds, by_speaker = subset.weights(0.0), subset.weights(1.0)
+    share = [float(w[[n == "ben" for n in names]].sum()) for w in (by_seconds, by_speaker)]
+    assert share[0] < 0.3 and share[1] == pytest.approx(0.5)
+
+
+BAD_LINES = {
+    "no JSON": "{",
+    "no path": json.dumps({"id": "a", "speaker": "b", "duration": 1.0}),
+    "no speaker": json.dumps({"id": "a", "path": "b.wav", "duration": 1.0}),
+    "a list": "[1]",
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_bad_lines_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n" + BAD_LINES[name] + "\n")
+    with pytest.raises(ConfigError, match="Line 2"):
+        read_manifest(path)
+
+
+def test_missing_and_empty_manifests_and_selections(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_manifest(tmp_path / "none.jsonl")
+    (tmp_path / "m.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="lists no clip"):
+        read_manifest(tmp_path / "m.jsonl")
+    with pytest.raises(ConfigError, match="No clip"):
+        corpus.subset(lambda c: False)
+
+
+def test_clips_that_fail_to_decode_are_named_and_many_are_an_error(
+    manifest: Path, tmp_path: Path
+) -> None:
+    clips = read_manifest(manifest)
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no sound")
+    one = [*clips * 2, clips[0].__class__(id="bad", path=bad, speaker="x", duration=1.0)]
+    packed = pack(one, tmp_path / "packed")
+    assert len(packed) == len(one) - 1
+    assert "bad" in json.loads((tmp_path / "packed" / "left_out.json").read_text())
+    with pytest.raises(ConfigError, match="cannot be decoded"):
+        pack([*clips[:3], one[-1]], tmp_path / "other")

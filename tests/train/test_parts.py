@@ -1,0 +1,149 @@
+"""Losses, alignment, priors, adversary: small laws."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.golden.draw import drawn_codec
+from tests.release.tiny import tiny_params
+from tests.train.test_tasks import CODEC
+from voxclone.speech.backbone import Backbone
+from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
+from voxclone.train.alignment import align, character_places
+from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
+from voxclone.train.guide import attention_of
+from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.priors import CodePriors, level_loss, usage_loss
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("loss", [mel_loss, stft_loss])
+def test_wave_losses_are_zero_for_equal_and_grow_with_noise(loss) -> None:  # type: ignore[no-untyped-def]
+    wave = noise(2, 9600) * 0.1
+    values = [float(loss(wave + noise(2, 9600, seed=1) * n, wave)) for n in (0, 0.01, 0.1)]
+    assert values[0] == pytest.approx(0, abs=1e-5)
+    assert values[0] < values[1] < values[2]
+
+
+def test_mel_loss_has_a_gradient_in_silence() -> None:
+    wave = torch.zeros(1, 4800, requires_grad=True)
+    mel_loss(wave, noise(1, 4800) * 0.1).backward()
+    assert wave.grad is not None and bool(torch.isfinite(wave.grad).all())
+
+
+def test_code_losses_vanish_at_the_true_codes_and_a_step_leads_there() -> None:
+    quantizer = drawn_codec(CODEC).quantizer
+    codes = torch.cat([torch.randint(16, (2, 1, 7)), torch.randint(3, 18, (2, 3, 7))], dim=1)
+    codes[codes[:, :1].expand_as(codes) == 3] = 4  # vector 3 has no usage and lies far away
+    target = quantizer.decode(codes)
+    exact = torch.cat([target[:, :6], torch.atanh(target[:, 6:])], dim=1)
+    at_truth = code_losses(quantizer, exact, codes)
+    assert float(at_truth.levels) == pytest.approx(0, abs=1e-6)
+    latent = (exact + noise(*exact.shape)).requires_grad_()
+    away = code_losses(quantizer, latent, codes)
+    assert away.semantic > at_truth.semantic and away.levels > at_truth.levels
+    (away.semantic + away.levels).backward()
+    assert latent.grad is not None
+    moved = code_losses(quantizer, latent.detach() - 0.05 * latent.grad, codes)
+    assert moved.semantic < away.semantic and moved.levels < away.levels
+
+
+def test_code_losses_leave_masked_frames_out() -> None:
+    quantizer = drawn_codec(CODEC).quantizer
+    codes = torch.ones(1, 4, 6, dtype=torch.long)
+    latent = noise(1, 9, 6)
+    mask = torch.tensor([[True, True, True, False, False, False]])
+    masked = code_losses(quantizer, latent, codes, mask_BT=mask)
+    short = code_losses(quantizer, latent[..., :3], codes[..., :3])
+    torch.testing.assert_close(masked.semantic, short.semantic)
+    torch.testing.assert_close(masked.levels, short.levels)
+
+
+def test_alignment_finds_the_frames_of_each_character() -> None:
+    path = [0, 0, 1, 1, 0, 2, 0, 2, 2, 0, 3]
+    log_probs = np.full((len(path), 4), np.log(0.01))
+    log_probs[np.arange(len(path)), path] = np.log(0.97)
+    assert align(log_probs, [1, 2, 2, 3]) is not None
+    assert align(log_probs, [1, 2, 2, 3]).tolist() == [2, 5, 7, 10]  # type: ignore[union-attr]
+    assert align(log_probs[:3], [1, 2, 2, 3]) is None
+    assert align(log_probs, []) is None
+
+
+def test_places_of_normalised_characters_in_the_text() -> None:
+    text, normal = "\u201cWe, the DOGS!\u201d", "we the dogs"
+    places = character_places(text, normal)
+    letters = [text[p].lower() for p, c in zip(places, normal, strict=True) if c != " "]
+    assert "".join(letters) == normal.replace(" ", "")
+    assert places == sorted(places)
+
+
+def test_priors_are_zero_for_genuine_codes_and_see_drift() -> None:
+    codec = drawn_codec(CODEC)
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(6, 15, (3, 4000), generator=generator)
+    genuine = [torch.cat([torch.randint(16, (1, 4000), generator=generator), levels])]
+    priors = CodePriors.from_codes(codec, genuine)
+    values = codec.quantizer.values_of(levels)[None]
+    latent = torch.cat([torch.zeros(1, 6, 4000), torch.atanh(values)], dim=1)
+    own = float(level_loss(priors, codec.quantizer, latent))
+    drifted = float(level_loss(priors, codec.quantizer, latent + 0.3))
+    saturated = float(level_loss(priors, codec.quantizer, latent * 5))
+    assert own < 0.02 and drifted > 5 * own and saturated > 5 * own
+    usage = codec.quantizer.semantic_codebook.cluster_usage
+    drawn = torch.multinomial(usage, 4000, replacement=True, generator=generator)
+    spread = codec.quantizer.semantic_codebook.decode(drawn[None])
+    acoustic = torch.zeros(1, 3, 4000)
+    good = usage_loss(priors, codec.quantizer, torch.cat([spread, acoustic], dim=1))
+    one = codec.quantizer.semantic_codebook.decode(torch.zeros(1, 4000, dtype=torch.long))
+    collapsed = usage_loss(priors, codec.quantizer, torch.cat([one, acoustic], dim=1))
+    assert float(collapsed) > 2 * float(good) + 0.5
+
+
+def test_critic_and_adversary_learn_to_tell_two_kinds() -> None:
+    critic = CodeCritic(CODEC, width=16)
+    optimiser = torch.optim.Adam(critic.parameters(), 1e-2)
+    genuine, claimed = noise(4, 9, 12) + 1, noise(4, 9, 12, seed=1)
+    mask = torch.ones(4, 12, dtype=torch.bool)
+    for _ in range(30):
+        loss = critic_loss(critic(genuine), critic(claimed), mask)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 1.0
+    assert fooling_loss(critic(genuine)).item() < fooling_loss(critic(claimed)).item()
+
+    adversary = Adversary(AdversarySettings(n_ffts=(128,), channels=4))
+    real, fake = noise(2, 2400) * 0.1, noise(2, 2400, seed=2).cumsum(-1) * 0.01
+    assert feature_loss(adversary(real), adversary(real)).item() == 0
+    assert float(feature_loss(adversary(real), adversary(fake))) > 0
+    optimiser = torch.optim.Adam(adversary.parameters(), 1e-2)
+    first = None
+    for _ in range(20):
+        loss = hinge_loss(adversary(real), adversary(fake))
+        first = loss.item() if first is None else first
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert first is not None and loss.item() < first
+
+
+def test_guided_attention_is_the_layer_s_own() -> None:
+    """Recomputed for two heads, it equals what the layer gives with unfused attention."""
+    params = tiny_params()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(params, attention="eager")
+        embedded_BLD = torch.randn(2, 11, params.lm.dim)
+    layer = backbone.model.layers[-1].self_attn
+    given: list[torch.Tensor] = []
+    taken: dict[str, Any] = {}
+    layer.register_forward_hook(lambda module, inputs, output: given.append(output[1]))
+    layer.register_forward_pre_hook(lambda m, i, named: taken.update(named), with_kwargs=True)
+    backbone(embedded_BLD)
+    own = attention_of(layer, taken["hidden_states"], taken["position_embeddings"], 2)
+    torch.testing.assert_close(own, given[0][:, :2])

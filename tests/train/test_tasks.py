@@ -1,0 +1,300 @@
+"""Each training runs, learns, and can be resumed, on a tiny corpus."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.golden.draw import drawn_codec
+from tests.release.tiny import tiny_params
+from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec
+from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
+from voxclone.release.params import Params
+from voxclone.release.tekken import small_tekken
+from voxclone.speech.prompt import PromptMaker
+from voxclone.train.augment import add_noise, disperse, roughen
+from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
+from voxclone.train.codec import CodecTask, CodecTraining, update_codebook
+from voxclone.train.corpus import Corpus, step_generator
+from voxclone.train.encoder import EncoderTask, EncoderTraining, EncoderWeights
+from voxclone.train.log import Log
+from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
+from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
+from voxclone.train.semantic import teacher_features
+from voxclone.train.speech import SpeechData, SpeechTask, SpeechTraining, Transcript
+
+QUIET = Console(quiet=True)
+FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
+CODEC = CodecConfig(
+    semantic_codebook_size=16,
+    semantic_dim=6,
+    acoustic_dim=3,
+    dim=16,
+    hidden_dim=24,
+    head_dim=8,
+    n_heads=2,
+    n_kv_heads=2,
+)
+
+
+def steps(task: Task, count: int, start: int = 0) -> list[dict[str, float]]:
+    rows = []
+    for step in range(start, start + count):
+        rows.append({k: float(v.detach()) for k, v in task.train_step(step).items()})
+    return rows
+
+
+def mean(rows: list[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        recogniser = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1)).eval()
+    teacher = teacher_features(recogniser, corpus, CODEC.frame_size, folder)
+    settings = CodecTraining.model_validate(
+        {
+            "run": {"steps": 12, "save_every": 3, "validate_every": 12, "autocast": False},
+            "optimiser": FAST.model_dump(),
+            "batch": 2,
+            "frames": 4,
+            "quantise_from": 2,
+            "consistency_from": 4,
+            "adversary_from": 6,
+            "adversary": {"n_ffts": (256, 64), "channels": 4},
+        }
+    )
+    subset = corpus.subset(lambda c: c.split == "train")
+    valid = corpus.subset(lambda c: c.split == "valid")
+    return CodecTask.create(settings, CODEC, corpus, subset, valid, teacher)
+
+
+def test_codec_training_learns_through_all_its_phases(corpus: Corpus, tmp_path: Path) -> None:
+    task = codec_task(corpus, tmp_path)
+    rows = steps(task, 12)
+    assert {"loss/again_semantic", "loss/feature", "loss/hinge", "codes/revived"} <= set(rows[-1])
+    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
+    assert rows[-1]["loss/mel"] < rows[0]["loss/mel"]
+    figures = task.validate(12, Log(tmp_path))
+    assert 0 <= figures["valid/again_within_one"] <= 1
+
+
+def test_codec_training_resumes_bit_identically(corpus: Corpus, tmp_path: Path) -> None:
+    whole = codec_task(corpus, tmp_path)
+    settings = whole.settings.run
+    fit(whole, settings, tmp_path / "a", resume=True, config={}, console=QUIET)
+    first = codec_task(corpus, tmp_path)
+    limited = settings.model_copy(update={"max_minutes": 0.0})  # stops after every step
+    for _ in range(7):
+        reason = fit(first, limited, tmp_path / "b", resume=True, config={}, console=QUIET).reason
+        assert reason == "time"
+        first = codec_task(corpus, tmp_path)
+    fit(first, settings, tmp_path / "b", resume=True, config={}, console=QUIET)
+    for name, value in whole.state.tensors().items():
+        assert torch.equal(value, first.state.tensors()[name]), name
+
+
+def test_silence_after_a_clip_has_no_direction_to_learn(corpus: Corpus, tmp_path: Path) -> None:
+    task = codec_task(corpus, tmp_path)
+    crops = task.train.crops(3, 24000 * 8, step_generator(0, 0), task.train.weights(0.0), grid=480)
+    states = task.teacher.crops(crops)
+    assert states.shape[:3] == (3, 100, 4)
+    for row, index in enumerate(crops.indices):
+        frames = -(-corpus.length(index) // 480)
+        assert bool((states[row].flatten(0, 1)[frames:] == 0).all())
+        assert bool((states[row].flatten(0, 1)[: frames - 1].abs().sum(-1) > 0).all())
+
+
+def test_codebook_follows_latents_and_revives_the_dead() -> None:
+    codec = Codec(CODEC)
+    book = codec.quantizer.semantic_codebook
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(400, 6, generator=generator)
+    book.embedding_sum.copy_(latents[:16])
+    book.embedding_sum[3] = 100.0
+    for _ in range(200):
+        codes = torch.cdist(latents, book.vectors()).argmin(-1)
+        update_codebook(book, latents, codes, decay=0.9, revive_below=0.03, generator=generator)
+    codes = torch.cdist(latents, book.vectors()).argmin(-1)
+    assert len(codes.unique()) == 16
+    means = torch.stack([latents[codes == v].mean(0) for v in range(16)])
+    torch.testing.assert_close(book.vectors(), means, atol=0.1, rtol=0)
+    share = book.cluster_usage / book.cluster_usage.sum()
+    counts = torch.bincount(codes, minlength=16) / 400
+    torch.testing.assert_close(share, counts, atol=0.05, rtol=0)
+
+
+def test_noise_has_the_ratio_that_was_asked_for() -> None:
+    wave = torch.randn(200, 4800, generator=torch.Generator().manual_seed(0)) * 0.1
+    noisy = add_noise(wave, (20.0, 20.0), torch.Generator().manual_seed(1))
+    ratio = wave.square().mean() / (noisy - wave).square().mean()
+    assert 10 * float(ratio.log10()) == pytest.approx(20.0, abs=1.0)
+
+
+def test_dispersion_keeps_magnitudes_and_changes_phases() -> None:
+    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
+    wave[:, :1200] = wave[:, -1200:] = 0
+    moved = disperse(wave, 2.0, 12, torch.Generator().manual_seed(1))
+    assert (moved - wave).abs().mean() > 0.5
+    before, after = torch.fft.rfft(wave).abs(), torch.fft.rfft(moved).abs()
+    # a constant phase cannot turn what is real: 0 Hz and half the rate
+    torch.testing.assert_close(after[:, 20:-20], before[:, 20:-20], atol=1.0, rtol=0.02)
+    centre = (wave.square() * torch.arange(9600)).sum(1) / wave.square().sum(1)
+    shifted = (moved.square() * torch.arange(9600)).sum(1) / moved.square().sum(1)
+    assert (shifted - centre).abs().max() < 24  # a millisecond: no delay as a whole
+
+
+def test_roughening_changes_texture_and_keeps_level() -> None:
+    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
+    wave[2] = 0
+    rough = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
+    assert rough.shape == wave.shape and torch.equal(rough[2], wave[2])
+    torch.testing.assert_close(rough.square().mean(1), wave.square().mean(1), rtol=1e-3, atol=1e-6)
+    assert 0.01 < (rough - wave)[:2].square().mean() < 2
+    again = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
+    assert torch.equal(rough, again)
+
+
+def test_recogniser_learns(corpus: Corpus, tmp_path: Path) -> None:
+    settings = RecogniserTraining(
+        run=RunSettings(steps=30, autocast=False),
+        optimiser=FAST,
+        dim=16,
+        blocks=1,
+        batch_seconds=6,
+        min_character_count=1,
+    )
+    everything = corpus.subset(lambda c: True)
+    task = RecogniserTask.create(settings, corpus, everything, everything)
+    rows = steps(task, 30)
+    assert rows[-1]["loss/ctc"] < 0.6 * rows[0]["loss/ctc"]
+    figures = task.validate(30, Log(tmp_path))
+    assert 0 <= figures["valid/cer"] <= 1.5
+
+
+def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
+    codec = drawn_codec(CODEC)
+    generator = torch.Generator().manual_seed(0)
+    genuine = [
+        torch.cat(
+            [
+                torch.randint(16, (1, 9), generator=generator),
+                torch.randint(5, 16, (3, 9), generator=generator),
+            ]
+        )
+        for _ in range(6)
+    ]
+    settings = EncoderTraining(
+        run=RunSettings(steps=40, autocast=False),
+        optimiser=FAST,
+        weights=EncoderWeights(**weights),
+        pair_batch=2,
+        real_batch=2,
+        frames=6,
+        real_from=3,
+        cycle_from=5,
+    )
+    subset = corpus.subset(lambda c: c.split == "train")
+    return EncoderTask.create(settings, codec, genuine, {"p": genuine[0]}, corpus, subset)
+
+
+def test_recovery_learns_with_every_loss_on(corpus: Corpus, tmp_path: Path) -> None:
+    task = encoder_task(corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, commitment=0.1)
+    before = {k: v.clone() for k, v in task.codec.decoder.state_dict().items()}
+    rows = steps(task, 40)
+    assert mean(rows[-10:], "loss/pair_levels") < mean(rows[:10], "loss/pair_levels")
+    assert {"loss/critic", "loss/level_prior", "loss/usage_prior", "loss/cycle_levels"} <= set(
+        rows[-1]
+    )
+    after = task.codec.decoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before), "the decoder moved"
+    figures = task.validate(40, Log(tmp_path))
+    assert 0 <= figures["preset/within_one"] <= 1 and figures["real/codes_in_use"] >= 1
+
+
+def test_recovery_starts_from_nothing_of_a_given_encoder(corpus: Corpus) -> None:
+    task = encoder_task(corpus)
+    given = drawn_codec(CODEC).require_encoder().state_dict()
+    made = task.codec.require_encoder().state_dict()
+    assert not any(torch.equal(given[name], made[name]) for name in given if "original1" in name)
+
+
+@pytest.fixture
+def speech_task(corpus: Corpus, tmp_path: Path) -> SpeechTask:
+    params: Params = tiny_params()
+    codec = drawn_codec(params.codec)
+    path = tmp_path / "tekken.json"
+    path.write_text(json.dumps(small_tekken({}, frame_rate=100.0)))
+    prompts = PromptMaker(path)
+    everything = corpus.subset(lambda c: True)
+    bank = encode_corpus(
+        codec, corpus, everything.indices, variants_of((1.0, 0.9), (0.0, 0.5)), tmp_path
+    )
+    transcripts = {
+        i: Transcript(prompts.text_ids(corpus.clips[i].text or ""), None)
+        for i in everything.indices
+    }
+    for i, transcript in list(transcripts.items())[1:]:
+        times = [0.1 * k for k in range(len(transcript.ids))]
+        transcripts[i] = Transcript(transcript.ids, times)
+    data = SpeechData(
+        corpus, everything, bank, transcripts, codec.frame_rate, everything.by_speaker()
+    )
+    settings = SpeechTraining(
+        run=RunSettings(steps=40, autocast=False),
+        optimiser=FAST,
+        batch_positions=600,
+        voice_frames=(5, 20),
+        target_frames=(4, 200),
+        guide_layer=1,
+    )
+    return SpeechTask.create(settings, params, data, data, prompts)
+
+
+def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None:
+    rows = steps(speech_task, 40)
+    for name in ("loss/semantic", "loss/flow", "loss/guide"):
+        assert mean(rows[-10:], name) < mean(rows[:10], name), name
+    figures = speech_task.validate(40, Log(tmp_path))
+    assert {"valid_matched/semantic", "valid_shuffled/semantic"} <= set(figures)
+
+
+def test_a_batch_is_the_prompt_of_the_runtime(speech_task: SpeechTask) -> None:
+    """Training reads exactly what generation will: ids, voice rows with their END, text, codes."""
+    settings = speech_task.settings
+    generator = step_generator(0, 0)
+    data = speech_task.train
+    example = data.draw(settings, generator, data.subset.weights(0.0))
+    batch = speech_task._batch([example])
+    rows = len(example.voice_TK) + 1
+    prompt_ids = list(batch.ids_BL[0])
+    place = int(batch.place_N[0])
+    expected = speech_task.prompts.ids(bytes(i - 40 for i in example.text_ids).decode(), rows)
+    assert place + 1 == len(expected)
+    for position, wanted in enumerate(expected.tolist()):
+        if wanted == 24:
+            assert bool(batch.is_code_BL[0, position])
+        else:
+            assert int(prompt_ids[position]) == wanted and not batch.is_code_BL[0, position]
+    end = batch.codes_BLK[0, 1 + rows]
+    assert end.tolist() == [1] + [0] * (end.numel() - 1)
+    assert batch.target_NK[-1].tolist() == end.tolist()
+    assert torch.equal(batch.target_NK[:-1], example.target_TK + 2)
+    assert torch.equal(batch.codes_BLK[0, place + 1 : place + 1 + len(example.target_TK)],
+                       example.target_TK + 2)  # fmt: skip
+
+
+def test_variants_of_a_clip_are_encoded_alone(corpus: Corpus, tmp_path: Path) -> None:
+    codec = drawn_codec(CODEC)
+    variants = [Variant(1.0, 0.0), Variant(1.1, 0.5)]
+    bank = encode_corpus(codec, corpus, [0, 5], variants, tmp_path)
+    for number, variant in enumerate(variants):
+        wave = varied_wave(corpus.wave(5), variant, codec)
+        alone = codec.encode(wave[None])[0].T
+        assert torch.equal(bank.clip(number, 5), alone)
+        assert len(bank.clip(number, 1)) == 0
+    assert len(bank.clip(1, 5)) < len(bank.clip(0, 5))
