@@ -1,0 +1,59 @@
+"""What comes with the package: a release that withholds its encoder, an oracle, a recovery."""
+
+from pathlib import Path
+
+import torch
+
+import voxclone
+from voxclone.mini.oracle import ASSETS, oracle_codec, recogniser
+from voxclone.release.archive import Release
+from voxclone.release.encoders import open_codec, packaged_encoders
+from voxclone.release.inspection import inspect_release
+from voxclone.train.pairs import preset_codes
+
+PACKAGE = Path(voxclone.__file__).parent
+
+
+def test_release_is_whole_and_withholds_its_encoder() -> None:
+    found = inspect_release(Release.open("mini"))
+    assert found.encoder == "withheld" and not found.problems
+    assert len(found.voices) == 20
+
+
+def test_presets_invert_bit_for_bit() -> None:
+    assert set(preset_codes(Release.open("mini")).exact.values()) == {1.0}
+
+
+def test_weights_stay_small_and_have_their_licence() -> None:
+    files = [p for folder in (ASSETS, PACKAGE / "encoders") for p in folder.rglob("*")]
+    assert sum(p.stat().st_size for p in files if p.is_file()) < 32e6
+    assert "CC BY-NC-SA 4.0" in (ASSETS / "README.md").read_text(encoding="utf-8")
+
+
+def test_recovered_encoder_is_not_the_oracle() -> None:
+    """Both belong to the release, and they are two different networks."""
+    release = Release.open("mini")
+    assert len(packaged_encoders()) == 1
+    oracle = oracle_codec(release).require_encoder().state_dict()
+    recovered = open_codec(release).require_encoder().state_dict()
+    assert oracle.keys() == recovered.keys()
+    for name, tensor in oracle.items():
+        if tensor.ndim > 1 and tensor.shape[1] > 1:  # gains of channels follow from the code book
+            both = torch.stack([tensor.flatten(), recovered[name].flatten()]).double()
+            assert abs(float(torch.corrcoef(both)[0, 1])) < 0.1, name
+
+
+def test_the_oracle_gives_its_own_codes_back() -> None:
+    """The re-encoding bound, on the presets: decoded, and read again."""
+    release = Release.open("mini")
+    codec = oracle_codec(release)
+    codes = preset_codes(release).codes["en_female_1"][None, :, :50]
+    with torch.inference_mode():
+        again = codec.encode(codec.decode(codes))
+    near = (again[:, 1:] - codes[:, 1:]).abs() <= 1
+    assert float(near.float().mean()) > 0.85
+    assert float((again[:, 0] == codes[:, 0]).float().mean()) > 0.4
+
+
+def test_recogniser_opens() -> None:
+    assert isinstance(recogniser().transcribe(torch.zeros(24000)), str)
