@@ -1,0 +1,366 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from voxclone.audio.reference import Reference
+    from voxclone.cloning.enroll import Enrolled
+    from voxclone.release.archive import Release
+    from voxclone.speech.speaker import Speaker, Speech
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Voice cloning for Voxtral TTS: recover the encoder, make voices, speak.",
+)
+mini_app = typer.Typer(no_args_is_help=True, help="Make the mini release.")
+train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks.")
+app.add_typer(train_app, name="train")
+app.add_typer(mini_app, name="mini")
+
+Model = Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")]
+Encoder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--encoder", help="Encoder file, where the release has none."),
+]
+Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
+Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
+Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="Override a value of the config, such as run.steps=100."),
+]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one sentence and an exit code."""
+    try:
+        app()
+    except VoxcloneError as error:
+        print(f"voxclone: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("voxclone: interrupted.", file=sys.stderr)
+        sys.exit(EXIT_USER)
+
+
+@app.command()
+def clone(
+    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
+    text: Text,
+    out: Out,
+    model: Model = "mini",
+    encoder: Encoder = None,
+    seed: Seed = None,
+    cfg: Cfg = 1.2,
+    quiet: Quiet = False,
+) -> None:
+    """Say a text in the voice of a recording."""
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
+    from voxclone.speech.speaker import Speaker
+    from voxclone.voice.file import Consent
+
+    _check_output(out)
+    said, console = _text(text), _console(quiet)
+    release = Release.open(model)
+    codec = open_codec(release, encoder)
+    consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
+    enrolled = _enroll(reference, release, codec, "clone", consent, console)
+    speaker = Speaker.load(release, codec=codec)
+    _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
+
+
+@app.command()
+def enroll(
+    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
+    name: Annotated[str, typer.Option(help="Name of the voice.")],
+    consent: Annotated[
+        str, typer.Option(help="Who allows it: self, written, public-domain or synthetic.")
+    ],
+    statement: Annotated[str, typer.Option(help="The speaker's consent in words.")] = "",
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--out", help="Voice file; NAME.voice.safetensors if not given."),
+    ] = None,
+    model: Model = "mini",
+    encoder: Encoder = None,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a recording into a voice file."""
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
+    from voxclone.settings import parse_settings
+    from voxclone.voice.file import SUFFIX, Consent, save_voice
+
+    if consent == "unstated":
+        raise UsageError("A saved voice needs consent: self, written, public-domain or synthetic.")
+    given = parse_settings(Consent, {"kind": consent, "statement": statement}, "--consent")
+    path = out if out is not None else Path(f"{name}{SUFFIX}")
+    _check_output(path)
+    release, console = Release.open(model), _console(quiet)
+    codec = open_codec(release, encoder)
+    enrolled = _enroll(reference, release, codec, name, given, console)
+    save_voice(enrolled.voice, path)
+    console.print(f"Wrote      {path}")
+
+
+@app.command()
+def speak(
+    text: Text,
+    voice: Annotated[str, typer.Option(help="Voice file, or the name of a preset.")],
+    out: Out,
+    model: Model = "mini",
+    seed: Seed = None,
+    cfg: Cfg = 1.2,
+    quiet: Quiet = False,
+) -> None:
+    """Say a text with a voice file or a preset."""
+    from voxclone.release.archive import Release
+    from voxclone.speech.speaker import Speaker
+
+    _check_output(out)
+    said, console = _text(text), _console(quiet)
+    release = Release.open(model)
+    rows_ND = _voice_rows(voice, release)
+    speaker = Speaker.load(release)
+    _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")] = "mini",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is in a release: sizes, parts, voices, and whether the encoder is there."""
+    import dataclasses
+    import json
+
+    from voxclone.release.archive import Release
+    from voxclone.release.inspection import describe, inspect_release
+
+    found = inspect_release(Release.open(model))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        print(describe(found))
+    if found.problems:
+        raise typer.Exit(EXIT_USER)
+
+
+@train_app.command("encoder")
+def train_encoder(
+    config: Annotated[Path, typer.Argument(help="For example configs/encoder/mini.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    resume: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="`auto` goes on from the newest checkpoint in the folder."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Recover the withheld encoder of a release."""
+    from voxclone.settings import load_settings
+    from voxclone.train import recovery
+    from voxclone.train.encoder import EncoderTraining
+
+    if resume not in (None, "auto"):
+        raise UsageError(f"--resume takes `auto`, not {resume!r}.")
+    settings = load_settings(EncoderTraining, config, overrides or [])
+    raise typer.Exit(recovery.recover(settings, out, _console(False), resume=resume == "auto"))
+
+
+@mini_app.command("train")
+def mini_train(
+    config: Annotated[Path, typer.Argument(help="configs/mini/mini.yaml")],
+    speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
+    out: Annotated[Path, typer.Option(help="folder of the run")],
+    stage: Annotated[Optional[str], typer.Option(help="stop after this stage")] = None,  # noqa: UP045
+    overrides: Overrides = None,
+) -> None:
+    """Train recogniser, codec and language model; goes on where it stopped."""
+    from voxclone.mini import recipe
+    from voxclone.settings import load_settings
+
+    settings = load_settings(recipe.MiniSettings, config, overrides or [])
+    recipe.run(settings, speech, out, _console(False), last=stage)
+
+
+@mini_app.command("publish")
+def mini_publish(
+    config: Annotated[Path, typer.Argument(help="configs/mini/mini.yaml")],
+    speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
+    out: Annotated[Path, typer.Option(help="folder of the finished run")],
+    target: Annotated[Path, typer.Option(help="folder to write release, oracle, recogniser to")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the release and the oracle of a finished run."""
+    from voxclone.mini import publish, recipe
+    from voxclone.settings import load_settings
+
+    settings = load_settings(recipe.MiniSettings, config, overrides or [])
+    publish.publish(recipe.open_workshop(settings, speech, out, _console(False)), target)
+
+
+@mini_app.command("report")
+def mini_report(
+    speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
+    work: Annotated[Path, typer.Option(help="folder for decoded speech and report.json")],
+    encoder: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=FILE of an encoder to compare with the oracle."),
+    ] = None,
+    assets: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder that `mini publish` wrote, if not the packaged one."),
+    ] = None,
+) -> None:
+    """Measure codec, presets and cloning on the test speakers, against the oracle."""
+    import json
+
+    from voxclone.mini import oracle, report
+    from voxclone.release.archive import Release
+
+    named = dict(item.split("=", 1) for item in encoder or [])
+    folder = assets if assets is not None else oracle.ASSETS
+    release = Release.open(folder / "release")
+    encoders = {name: Path(path) for name, path in named.items()}
+    figures = report.report(
+        release, speech, work / "speech", encoders, _console(False), assets=folder
+    )
+    (work / "report.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+def _enroll(
+    path: Path, release: "Release", codec: Any, name: str, consent: Any, console: "Console"
+) -> "Enrolled":
+    import voxclone.cloning.enroll as cloning
+    from voxclone.audio.files import read_recording
+
+    recording = read_recording(path)
+    enrolled = cloning.enroll(recording, release, codec, name=name, consent=consent)
+    for sentence in enrolled.reference.report.sentences():
+        console.print(f"Reference  {sentence}", highlight=False, soft_wrap=True)
+    frames = enrolled.voice.codes_KT.shape[1]
+    seconds = enrolled.voice.facts.reference_seconds
+    console.print(f"Voice      {frames} frames of codes from {seconds:.1f} s.")
+    return enrolled
+
+
+def _speak(
+    speaker: "Speaker",
+    text: str,
+    rows_ND: "Tensor",
+    out: Path,
+    seed: int | None,
+    cfg: float,
+    console: "Console",
+    reference: "Reference | None",
+) -> None:
+    from voxclone.audio.files import write_wave
+
+    with _speaking(console) as progress:
+        speech = speaker.speak(text, rows_ND, seed=seed, cfg=cfg, progress=progress)
+    if not len(speech.wave_S):
+        raise VoxcloneError(
+            f"The model ended before it said anything (seed {speech.seed}): try another seed."
+        )
+    clipped = write_wave(out, speech.wave_S.numpy(), speech.sampling_rate)
+    ratio = speech.seconds / speech.duration
+    console.print(
+        f"Speech     {speech.duration:.1f} s in {speech.seconds:.1f} s ({ratio:.2f} x real time), "
+        f"seed {speech.seed}, cfg {speech.cfg:g}."
+    )
+    if clipped:
+        console.print(f"[yellow]Clipped    {clipped} samples were beyond full scale.[/yellow]")
+    for part in speech.truncated:
+        console.print(f"[yellow]Truncated  The model did not end by itself: {part!r}.[/yellow]")
+    if reference is not None:
+        _print_likeness(speech, reference, console)
+    console.print(f"Wrote      {out}")
+
+
+def _print_likeness(speech: "Speech", reference: "Reference", console: "Console") -> None:
+    import torch
+
+    from voxclone.evaluate.cloned import to_level
+    from voxclone.evaluate.likeness import Ge2eEmbedder, likeness
+
+    embedder = Ge2eEmbedder.load()
+    reference_S = torch.from_numpy(reference.wave_S)
+    try:
+        value = likeness(embedder, to_level(speech.wave_S), to_level(reference_S))
+    except AudioError as error:
+        console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
+        return
+    console.print(
+        f"Likeness   {value:.2f} to the reference ({embedder.name}: one speaker's own recordings "
+        "are near 0.75, strangers near 0.5)."
+    )
+
+
+@contextmanager
+def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
+    """A progress bar of frames, where somebody looks at it."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("Speaking"), BarColumn(), TextColumn("{task.fields[s]:.1f} s"))
+    shown = console.is_terminal and not console.quiet
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not shown) as bar:
+        task = bar.add_task("", total=None, s=0.0)
+        yield lambda done, of: bar.update(task, completed=done, total=max(of, done), s=done / 12.5)
+
+
+def _voice_rows(voice: str, release: "Release") -> "Tensor":
+    """Rows of a voice file or of a preset."""
+    from voxclone.release.archive import load_preset, load_table
+    from voxclone.voice.file import load_voice, tensor_hash
+
+    if not voice.endswith(".safetensors") and not Path(voice).exists():
+        return load_preset(release, voice)
+    loaded = load_voice(Path(voice))
+    table_VD = load_table(release)
+    if loaded.facts.table_hash == tensor_hash(table_VD):
+        return loaded.rows_ND
+    raise UsageError(
+        f"{voice} was made with another embedding table than that of {release.path}: enroll the "
+        "recording again."
+    )
+
+
+def _text(text: str) -> str:
+    from voxclone.speech.text import check_text
+
+    return check_text(sys.stdin.read() if text == "-" else text)
+
+
+def _check_output(path: Path) -> None:
+    """Refuse before any work is done: a folder that is not there, a file that cannot be written."""
+    import os
+
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory: name the file to write.")
+    if not folder.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no directory {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path} cannot be written: the directory {folder} is read-only.")
+
+
+def _console(quiet: bool) -> "Console":
+    from rich.console import Console
+
+    return Console(quiet=quiet)
