@@ -188,15 +188,15 @@ def mini_train(
     config: Annotated[Path, typer.Argument(help="configs/mini/mini.yaml")],
     speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
     out: Annotated[Path, typer.Option(help="folder of the run")],
-    stage: Annotated[Optional[str], typer.Option(help="stop after this stage")] = None,  # noqa: UP045
+    stage: Annotated[Optional[str], typer.Option(help="this stage alone")] = None,  # noqa: UP045
     overrides: Overrides = None,
 ) -> None:
     """Train recogniser, codec and language model; goes on where it stopped."""
-    from voxclone.mini import recipe
+    from voxclone.mini import recipe, workshop
     from voxclone.settings import load_settings
 
-    settings = load_settings(recipe.MiniSettings, config, overrides or [])
-    recipe.run(settings, speech, out, _console(False), last=stage)
+    settings = load_settings(workshop.MiniSettings, config, overrides or [])
+    recipe.run(settings, speech, out, _console(False), stage=stage)
 
 
 @mini_app.command("publish")
@@ -208,11 +208,11 @@ def mini_publish(
     overrides: Overrides = None,
 ) -> None:
     """Write the release and the oracle of a finished run."""
-    from voxclone.mini import publish, recipe
+    from voxclone.mini import publish, workshop
     from voxclone.settings import load_settings
 
-    settings = load_settings(recipe.MiniSettings, config, overrides or [])
-    publish.publish(recipe.open_workshop(settings, speech, out, _console(False)), target)
+    settings = load_settings(workshop.MiniSettings, config, overrides or [])
+    publish.publish(workshop.open_workshop(settings, speech, out, _console(False)), target)
 
 
 @mini_app.command("report")

@@ -9,11 +9,12 @@ import torch
 from rich.console import Console
 
 from tests.audio.signals import speech
+from voxclone.errors import ConfigError
 from voxclone.mini import recipe
 from voxclone.mini.oracle import oracle_codec
 from voxclone.mini.publish import publish
-from voxclone.mini.recipe import MiniSettings
 from voxclone.mini.report import ReportSizes, report
+from voxclone.mini.workshop import MiniSettings, open_workshop
 from voxclone.release.archive import Release, load_preset, preset_names
 from voxclone.release.encoders import book_hash, open_codec
 from voxclone.release.inspection import inspect_release
@@ -74,9 +75,12 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mini")
     settings = MiniSettings.model_validate(SETTINGS)
-    recipe.run(settings, manifest, folder / "run", QUIET, last="codec")
-    recipe.run(settings, manifest, folder / "run", QUIET, last=None)
-    shop = recipe.open_workshop(settings, manifest, folder / "run", QUIET)
+    for needed, stage in (("recogniser", "codec"), ("codec", "speech")):
+        with pytest.raises(ConfigError, match=f"stage {needed}.*has not begun.*finish it first"):
+            recipe.run(settings, manifest, folder / "run", QUIET, stage=stage)
+        recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)
+    recipe.run(settings, manifest, folder / "run", QUIET)
+    shop = open_workshop(settings, manifest, folder / "run", QUIET)
     assert all(clip.licence == "CC0-1.0" for clip in shop.corpus.clips)
     publish(shop, folder / "assets")
     publish(shop, folder / "assets")

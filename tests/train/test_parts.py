@@ -120,7 +120,7 @@ def test_critic_and_adversary_learn_to_tell_two_kinds() -> None:
     adversary = Adversary(AdversarySettings(n_ffts=(128,), channels=4))
     real, fake = noise(2, 2400) * 0.1, noise(2, 2400, seed=2).cumsum(-1) * 0.01
     assert feature_loss(adversary(real), adversary(real)).item() == 0
-    assert float(feature_loss(adversary(real), adversary(fake))) > 0
+    assert feature_loss(adversary(real), adversary(fake)).item() > 0
     optimiser = torch.optim.Adam(adversary.parameters(), 1e-2)
     first = None
     for _ in range(20):

@@ -1,5 +1,6 @@
 """Each training runs, learns, and can be resumed, on a tiny corpus."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from voxclone.train.log import Log
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
 from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
-from voxclone.train.speech import SpeechData, SpeechTask, SpeechTraining, Transcript
+from voxclone.train.speech import SpeechTask, SpeechTraining
+from voxclone.train.triples import SpeechData, Transcript
 
 QUIET = Console(quiet=True)
 FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
@@ -261,6 +263,35 @@ def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None
         assert mean(rows[-10:], name) < mean(rows[:10], name), name
     figures = speech_task.validate(40, Log(tmp_path))
     assert {"valid_matched/semantic", "valid_shuffled/semantic"} <= set(figures)
+
+
+def test_a_clip_without_words_is_cut_into_voice_and_speech(speech_task: SpeechTask) -> None:
+    data = dataclasses.replace(speech_task.train, wordless=speech_task.train.subset)
+    settings = speech_task.settings.model_copy(update={"wordless_share": 1.0})
+    weights = data.subset.weights(0.0)
+    clips = [
+        data.bank.clip(variant, index)
+        for variant in range(len(data.bank.variants))
+        for index in data.subset.indices
+    ]
+    for seed in range(20):
+        example = data.draw(settings, step_generator(seed, 0), weights)
+        whole = torch.cat([example.voice_TK, example.target_TK])
+        assert example.text_ids == [] and (example.places_T == -1).all()
+        assert any(len(c) == len(whole) and torch.equal(c, whole) for c in clips)
+        assert 5 <= len(example.voice_TK) <= 20 and len(example.target_TK) >= 4
+        batch = speech_task._batch([example])
+        assert batch.target_NK.shape[0] == len(example.target_TK) + 1
+
+
+def test_a_batch_of_one_length_has_hardly_any_padding(speech_task: SpeechTask) -> None:
+    data, settings = speech_task.train, speech_task.settings
+    weights = data.subset.weights(0.0)
+    generator = step_generator(0, 0)
+    for _ in range(20):
+        example = data.draw(settings, generator, weights, 60)
+        rest = len(example.text_ids) + len(example.target_TK) + 6
+        assert len(example.voice_TK) == max(5, min(20, 60 - rest))
 
 
 def test_a_batch_is_the_prompt_of_the_runtime(speech_task: SpeechTask) -> None:

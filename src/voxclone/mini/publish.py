@@ -17,13 +17,12 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
-from voxclone.mini.recipe import (
-    SPECIAL_TOKENS,
+from voxclone.mini.layout import SPECIAL_TOKENS, mini_params
+from voxclone.mini.workshop import (
     Workshop,
     finished_codec,
     finished_recogniser,
     finished_speech,
-    mini_params,
 )
 from voxclone.release.archive import Release
 from voxclone.release.encoders import save_encoder

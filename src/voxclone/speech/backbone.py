@@ -10,6 +10,7 @@ Shapes: B batch, L prompt positions, N voice rows, K code books, D width, V rows
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.errors import MissingExtraError
@@ -83,7 +84,11 @@ class Backbone(nn.Module):
     def embed_codes(self, shifted_BK: Tensor) -> Tensor:
         """Sum of table rows [B, D] for frames of codes in the +2-shifted space [B, K]. The sum is
         taken in fp32 and rounded once, as torch sums bf16."""
-        rows_BKD = self.audio_table(shifted_BK + self.offsets_K)
+        places_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
+        if table_VD.dtype == torch.float32:  # in training: the rows themselves are never kept
+            bags = F.embedding_bag(places_BK.flatten(0, -2), table_VD, mode="sum")
+            return bags.view(*places_BK.shape[:-1], -1)
+        rows_BKD = F.embedding(places_BK, table_VD)  # a bag of bf16 would round every addition
         return rows_BKD.float().sum(dim=-2).to(rows_BKD.dtype)
 
     def embed_prompt(self, ids_L: Tensor, voice_ND: Tensor) -> Tensor:

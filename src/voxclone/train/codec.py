@@ -74,6 +74,7 @@ class CodecTraining(Settings):
     usage_decay: float = 0.99
     revive_below: float = 0.03
     stffts: tuple[int, ...] = (2048, 512, 128)
+    spectral_floor: float = 0.0
 
 
 @torch.no_grad()
@@ -162,8 +163,10 @@ class CodecTask:
             )
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
             losses = {
-                "mel": mel_loss(decoded_BS, wave_BS),
-                "stft": stft_loss(decoded_BS, wave_BS, settings.stffts),
+                "mel": mel_loss(decoded_BS, wave_BS, floor=settings.spectral_floor),
+                "stft": stft_loss(
+                    decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
+                ),
                 "l1": F.l1_loss(decoded_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3),
             }
             semantic_BDT = self._semantic(latent_BDT, quantized.codes_BKT, generator, quantise)

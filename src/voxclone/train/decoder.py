@@ -53,6 +53,7 @@ class DecoderTraining(Settings):
     adversary_lr: float = 3e-4
     degradation: Degradation = Degradation()
     stffts: tuple[int, ...] = (2048, 512, 128)
+    spectral_floor: float = 0.0
 
 
 @dataclass
@@ -112,8 +113,10 @@ class DecoderTask:
                 given_BDT = codec.quantizer.decode(codes_BKT)
             decoded_BS = codec.decoder(given_BDT).float()
             losses = {
-                "mel": mel_loss(decoded_BS, wave_BS),
-                "stft": stft_loss(decoded_BS, wave_BS, settings.stffts),
+                "mel": mel_loss(decoded_BS, wave_BS, floor=settings.spectral_floor),
+                "stft": stft_loss(
+                    decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
+                ),
             }
             degraded_BS = degrade(decoded_BS, settings.degradation, generator)
             again_BDT = codec.require_encoder()(degraded_BS).float()

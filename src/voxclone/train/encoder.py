@@ -72,6 +72,7 @@ class EncoderTraining(Settings):
     cycle_from: int = 400
     real_from: int = 200
     mel_scales: tuple[tuple[int, int], ...] = ((1024, 120), (512, 80), (256, 40))
+    spectral_floor: float = 0.0
     critic_lr: float = 3e-4
     degradation: Degradation = Degradation()
     semantic_share: float = 0.5
@@ -162,9 +163,13 @@ class EncoderTask:
         if weights.mel or weights.stft:
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
         if weights.mel:
-            losses["mel"] = mel_loss(decoded_BS, wave_BS, settings.mel_scales)
+            losses["mel"] = mel_loss(
+                decoded_BS, wave_BS, settings.mel_scales, floor=settings.spectral_floor
+            )
         if weights.stft:
-            losses["stft"] = stft_loss(decoded_BS, wave_BS, (2048, 512, 128))
+            losses["stft"] = stft_loss(
+                decoded_BS, wave_BS, (2048, 512, 128), floor=settings.spectral_floor
+            )
         if weights.commitment:
             losses["commitment"] = quantized.commitment
         if weights.level_prior:

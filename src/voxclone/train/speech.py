@@ -11,7 +11,7 @@ channels, H heads.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.release.params import Params
-from voxclone.settings import Settings
 from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
 from voxclone.speech.backbone import Backbone
 from voxclone.speech.prompt import PromptMaker
-from voxclone.train.codebank import CodeBank
-from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.corpus import step_generator
 from voxclone.train.guide import attention_of
 from voxclone.train.log import Log
 from voxclone.train.run import (
@@ -35,16 +33,16 @@ from voxclone.train.run import (
     apply_gradients,
     pick_device,
 )
+from voxclone.train.triples import PROMPT_EXTRA, Example, SpeechData, TripleSettings
 
 
-class SpeechTraining(Settings):
+class SpeechTraining(TripleSettings):
     """Values of one training of language model and acoustic head."""
 
     run: RunSettings
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
     batch_positions: int = 5000
-    voice_frames: tuple[int, int] = (20, 110)
-    target_frames: tuple[int, int] = (8, 130)
+    batch_length: tuple[int, int] = (140, 260)
     drop_condition: float = 0.1
     flow_draws: int = 2
     level_noise: float = 0.1
@@ -56,83 +54,6 @@ class SpeechTraining(Settings):
     guide_heads: int = 2
     evenness: float = 0.5
     dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class Example:
-    """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
-    the place in the text ids of what is being said (-1 where unknown)."""
-
-    voice_TK: Tensor
-    text_ids: list[int]
-    target_TK: Tensor
-    places_T: Tensor
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What is said in a clip: text ids, and when (seconds at speed 1) each id is begun."""
-
-    ids: list[int]
-    seconds: list[float] | None
-
-
-@dataclass(frozen=True)
-class SpeechData:
-    """Codes and transcripts to draw triples from."""
-
-    corpus: Corpus
-    subset: Subset
-    bank: CodeBank
-    transcripts: dict[int, Transcript]
-    frame_rate: float
-    speakers: dict[str, list[int]] = field(default_factory=dict)
-
-    def draw(
-        self, settings: SpeechTraining, generator: torch.Generator, weights_N: Tensor
-    ) -> Example:
-        """One triple: the target by weight, the voice from another clip of the speaker in the same
-        speed, cut at random."""
-        while True:
-            position = int(torch.multinomial(weights_N, 1, generator=generator))
-            index = self.subset.indices[position]
-            if index not in self.transcripts:
-                continue
-            variant = int(torch.randint(len(self.bank.variants), (1,), generator=generator))
-            target_TK = self.bank.clip(variant, index)
-            low, high = settings.target_frames
-            others = [i for i in self.speakers[self.corpus.clips[index].speaker] if i != index]
-            if not low <= len(target_TK) <= high or not others:
-                continue
-            voice_TK = self._voice(settings, generator, others, variant)
-            places_T = self._places(index, variant, len(target_TK))
-            return Example(voice_TK, self.transcripts[index].ids, target_TK, places_T)
-
-    def _voice(
-        self, settings: SpeechTraining, generator: torch.Generator, others: list[int], variant: int
-    ) -> Tensor:
-        low, high = settings.voice_frames
-        wanted = int(torch.randint(low, high + 1, (1,), generator=generator))
-        speed = self.bank.variants[variant].speed
-        alike = [i for i, v in enumerate(self.bank.variants) if v.speed == speed]
-        parts: list[Tensor] = []
-        while sum(len(part) for part in parts) < wanted and len(parts) < 4:
-            other = others[int(torch.randint(len(others), (1,), generator=generator))]
-            which = alike[int(torch.randint(len(alike), (1,), generator=generator))]
-            parts.append(self.bank.clip(which, other))
-        joined = torch.cat(parts)
-        spare = max(0, len(joined) - wanted)
-        start = int(torch.randint(spare + 1, (1,), generator=generator))
-        return joined[start : start + wanted]
-
-    def _places(self, index: int, variant: int, frames: int) -> Tensor:
-        seconds = self.transcripts[index].seconds
-        if seconds is None:
-            return torch.full((frames,), -1)
-        chosen = self.bank.variants[variant]
-        middle_T = (torch.arange(frames) + 0.5 + chosen.delay) / self.frame_rate * chosen.speed
-        begun = torch.tensor(seconds, dtype=middle_T.dtype)
-        return (torch.searchsorted(begun, middle_T, right=True) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -175,7 +96,9 @@ class SpeechTask:
         """Fresh weights: normal with 0.02 for tables, 1/sqrt(fan-in) for matrices."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
-            backbone = Backbone(params)
+            # On a CPU the fused kernel takes longer than the products of such short sequences.
+            fused = pick_device(settings.run.device).type == "cuda"
+            backbone = Backbone(params, attention="sdpa" if fused else "eager")
             head = AcousticHead(params)
             nn.init.normal_(backbone.text_table.weight, std=0.3)
             nn.init.normal_(backbone.audio_table.weight, std=0.3 / params.codec.num_codebooks**0.5)
@@ -197,9 +120,11 @@ class SpeechTask:
         generator = step_generator(settings.run.seed, step)
         if not hasattr(self, "_weights_N"):
             self._weights_N = self.train.subset.weights(settings.evenness)
+        low, high = settings.batch_length
+        length = int(torch.randint(low, high + 1, (1,), generator=generator))
         examples, positions = [], 0
         while positions < settings.batch_positions:
-            examples.append(self.train.draw(settings, generator, self._weights_N))
+            examples.append(self.train.draw(settings, generator, self._weights_N, length))
             positions += _length(examples[-1])
         batch = self._batch(examples)
         self.backbone.train()
@@ -390,4 +315,4 @@ class SpeechTask:
 
 
 def _length(example: Example) -> int:
-    return len(example.voice_TK) + len(example.text_ids) + len(example.target_TK) + 6
+    return len(example.voice_TK) + len(example.text_ids) + len(example.target_TK) + PROMPT_EXTRA
