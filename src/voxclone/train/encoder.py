@@ -2,7 +2,8 @@
 
 Three kinds of material, each switched on by its weights (design, section 5):
 - *pairs*: codes that the release made, decoded; the encoder must give the codes back;
-- *cycle*: codes that the encoder itself gives for real speech, decoded and encoded again;
+- *cycle*: codes that the encoder itself gives for real speech, decoded and encoded again; and real
+  speech, degraded, which must give the codes of the speech as it was (*robust*);
 - *real*: real speech through encoder, quantizer and frozen decoder, held near the statistics of
   genuine codes by priors and by a critic on short runs of codes.
 
@@ -45,6 +46,8 @@ class EncoderWeights(Settings):
     pair_levels: float = 1.0
     cycle_semantic: float = 0.1
     cycle_levels: float = 0.5
+    robust_semantic: float = 0.0
+    robust_levels: float = 0.0
     mel: float = 2.0
     stft: float = 0.0
     critic: float = 0.0
@@ -178,12 +181,18 @@ class EncoderTask:
             losses["usage_prior"] = usage_loss(self.priors, quantizer, latent_BDT)
         if weights.critic:
             losses["critic"] = self._criticise(latent_BDT, codes_BKT, mask_BT, step)
-        if step >= settings.cycle_from and (weights.cycle_semantic or weights.cycle_levels):
-            with torch.no_grad():
-                own_BKT = quantizer.encode(latent_BDT.detach().float())
+        if step < settings.cycle_from:
+            return losses
+        with torch.no_grad():
+            own_BKT = quantizer.encode(latent_BDT.detach().float())
+        if weights.cycle_semantic or weights.cycle_levels:
             again_BDT = self._encode(self._decode(own_BKT, generator))
             cycle = code_losses(quantizer, again_BDT, own_BKT)
             losses |= {"cycle_semantic": cycle.semantic, "cycle_levels": cycle.levels}
+        if weights.robust_semantic or weights.robust_levels:
+            degraded_BS = degrade(wave_BS, settings.degradation, generator)
+            robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
+            losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses
 
     def _criticise(
