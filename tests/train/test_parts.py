@@ -9,12 +9,15 @@ import torch
 from tests.golden.draw import drawn_codec
 from tests.release.tiny import tiny_params
 from tests.train.test_tasks import CODEC
+from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec
 from voxclone.speech.backbone import Backbone
 from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
 from voxclone.train.alignment import align, character_places
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.guide import attention_of
-from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.initial import initialise
+from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.priors import CodePriors, level_loss, usage_loss
 
 
@@ -22,12 +25,27 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("loss", [mel_loss, stft_loss])
+@pytest.mark.parametrize("loss", [mel_loss, stft_loss, low_loss])
 def test_wave_losses_are_zero_for_equal_and_grow_with_noise(loss) -> None:  # type: ignore[no-untyped-def]
     wave = noise(2, 9600) * 0.1
     values = [float(loss(wave + noise(2, 9600, seed=1) * n, wave)) for n in (0, 0.01, 0.1)]
     assert values[0] == pytest.approx(0, abs=1e-5)
     assert values[0] < values[1] < values[2]
+
+
+def test_low_loss_hears_phases_of_low_tones_and_nothing_high() -> None:
+    time = torch.arange(24000) / 24000
+    tone = torch.sin(2 * torch.pi * 120 * time)[None]
+    hiss = 0.3 * torch.sin(2 * torch.pi * 6000 * time)[None]
+    assert float(low_loss(-tone, tone)) == pytest.approx(4, rel=1e-3)
+    assert float(low_loss(tone + hiss, tone)) < 1e-3
+
+
+def test_a_floor_makes_noise_of_pauses_count_little() -> None:
+    quiet = [1e-4 * noise(1, 9600, seed=seed) for seed in (0, 1)]
+    for loss in (mel_loss, stft_loss):
+        heard, floored = (float(loss(quiet[0], quiet[1], floor=f)) for f in (0.0, 0.1))
+        assert floored < (0.4 if loss is mel_loss else 1.0) * heard
 
 
 def test_mel_loss_has_a_gradient_in_silence() -> None:
@@ -147,3 +165,29 @@ def test_guided_attention_is_the_layer_s_own() -> None:
     backbone(embedded_BLD)
     own = attention_of(layer, taken["hidden_states"], taken["position_embeddings"], 2)
     torch.testing.assert_close(own, given[0][:, :2])
+
+
+@pytest.mark.parametrize("weight_norm", [True, False])
+def test_first_weights_keep_signals_near_their_size(weight_norm: bool) -> None:
+    config = CodecConfig(
+        semantic_dim=16, acoustic_dim=16, dim=48, hidden_dim=96, head_dim=16, n_heads=3,
+        n_kv_heads=3, semantic_codebook_size=32, layer_scale_init=0.3,
+        conv_weight_norm=weight_norm,
+    )  # fmt: skip
+    codec = Codec(config)
+    initialise(codec, seed=3)
+    wave = 0.05 * noise(2, 24000)
+    sizes = []
+    for block in [*codec.require_encoder().encoder_blocks[:-1], *codec.decoder.decoder_blocks]:
+        block.register_forward_hook(lambda m, i, o: sizes.append(o.std().item()))
+    with torch.no_grad():
+        latent = codec.require_encoder()(wave)
+        decoded = codec.decoder(0.5 * noise(2, 32, 13))
+    assert 0.3 < latent.std().item() < 1.5
+    assert 0.02 < decoded.std().item() < 0.15
+    assert all(0.5 < size < 3 for size in sizes), sizes
+    again = Codec(config)
+    initialise(again, seed=3)
+    assert all(
+        torch.equal(a, b) for a, b in zip(codec.parameters(), again.parameters(), strict=True)
+    )

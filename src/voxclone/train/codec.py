@@ -27,8 +27,9 @@ from voxclone.settings import Settings
 from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.initial import initialise
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
@@ -46,6 +47,7 @@ class CodecWeights(Settings):
     mel: float = 4.0
     stft: float = 1.0
     l1: float = 0.1
+    low: float = 0.0
     feature: float = 2.0
     commitment: float = 0.5
     semantic: float = 2.0
@@ -131,6 +133,7 @@ class CodecTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             codec = Codec(config)
+            initialise(codec, settings.run.seed)
             distillation = Distillation(config.semantic_dim, teacher.dim, teacher.per_frame)
             adversary = Adversary(settings.adversary)
         device = pick_device(settings.run.device)
@@ -159,7 +162,7 @@ class CodecTask:
                 latent_BDT,
                 generator,
                 semantic_share=0.5 if quantise else 0.0,
-                acoustic_shares=(0.5, 0.25) if quantise else (0.0, 0.5),
+                acoustic_shares=(0.5, 0.25) if quantise else (0.0, 0.0),
             )
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
             losses = {
@@ -168,6 +171,7 @@ class CodecTask:
                     decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
                 ),
                 "l1": F.l1_loss(decoded_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3),
+                "low": low_loss(decoded_BS, wave_BS),
             }
             semantic_BDT = self._semantic(latent_BDT, quantized.codes_BKT, generator, quantise)
             losses["semantic"] = self.distillation(semantic_BDT, target)
