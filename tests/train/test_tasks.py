@@ -206,7 +206,7 @@ def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
 
 def test_recovery_learns_with_every_loss_on(corpus: Corpus, tmp_path: Path) -> None:
     task = encoder_task(
-        corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, commitment=0.1, stft=0.1,
+        corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, commitment=0.1, stft=0.1, low=0.1,
         robust_semantic=0.1, robust_levels=0.2,
     )  # fmt: skip
     before = {k: v.clone() for k, v in task.codec.decoder.state_dict().items()}

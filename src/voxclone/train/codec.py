@@ -66,6 +66,9 @@ class CodecTraining(Settings):
     batch: int = 12
     frames: int = 24
     evenness: float = 0.5
+    phases_until: int = 0
+    """Up to this step every loss but `low` has a quarter of its weight: the decoder finds the
+    fundamental of voices first, while it is not yet content with a whisper."""
     quantise_from: int = 300
     consistency_from: int = 1000
     adversary: AdversarySettings = AdversarySettings()
@@ -183,7 +186,11 @@ class CodecTask:
                 half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
                 hinge = self._judge(wave_BS[:, half:], decoded_BS[:, half:].detach(), step)
                 losses["feature"] = self._match(wave_BS[:, half:], decoded_BS[:, half:])
-        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        share = 0.25 if step < settings.phases_until else 1.0
+        total = sum(
+            getattr(weights, name) * value * (1.0 if name == "low" else share)
+            for name, value in losses.items()
+        )
         assert isinstance(total, Tensor)
         total.backward()
         optimiser = self.state.optimisers["adamw"]

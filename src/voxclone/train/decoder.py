@@ -19,7 +19,7 @@ from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss,
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
@@ -35,6 +35,7 @@ class DecoderWeights(Settings):
 
     mel: float = 4.0
     stft: float = 1.0
+    low: float = 0.0
     feature: float = 2.0
     again_semantic: float = 1.0
     again_levels: float = 1.0
@@ -117,6 +118,7 @@ class DecoderTask:
                 "stft": stft_loss(
                     decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
                 ),
+                "low": low_loss(decoded_BS, wave_BS),
             }
             degraded_BS = degrade(decoded_BS, settings.degradation, generator)
             again_BDT = codec.require_encoder()(degraded_BS).float()

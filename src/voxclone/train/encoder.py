@@ -25,8 +25,9 @@ from voxclone.settings import Settings
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
+from voxclone.train.initial import initialise
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.pairs import PairSettings
 from voxclone.train.priors import CodePriors, level_loss, usage_loss
 from voxclone.train.run import (
@@ -37,6 +38,11 @@ from voxclone.train.run import (
     apply_gradients,
     pick_device,
 )
+
+
+OWN_SEEDS = 10**9
+"""A codec trained from scratch with the same seed may be the one to recover: beginning where its
+encoder began would be no recovery."""
 
 
 class EncoderWeights(Settings):
@@ -50,6 +56,7 @@ class EncoderWeights(Settings):
     robust_levels: float = 0.0
     mel: float = 2.0
     stft: float = 0.0
+    low: float = 0.0
     critic: float = 0.0
     level_prior: float = 0.0
     usage_prior: float = 0.0
@@ -112,6 +119,7 @@ class EncoderTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             fresh = Codec(codec.config)
+            initialise(fresh, OWN_SEEDS + settings.run.seed)
             critic = CodeCritic(codec.config)
         fresh.decoder.load_state_dict(codec.decoder.state_dict())
         fresh.quantizer.load_state_dict(codec.quantizer.state_dict())
@@ -163,7 +171,7 @@ class EncoderTask:
             semantic_share=settings.semantic_share,
             acoustic_shares=settings.acoustic_shares,
         )
-        if weights.mel or weights.stft:
+        if weights.mel or weights.stft or weights.low:
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
         if weights.mel:
             losses["mel"] = mel_loss(
@@ -173,6 +181,8 @@ class EncoderTask:
             losses["stft"] = stft_loss(
                 decoded_BS, wave_BS, (2048, 512, 128), floor=settings.spectral_floor
             )
+        if weights.low:
+            losses["low"] = low_loss(decoded_BS, wave_BS)
         if weights.commitment:
             losses["commitment"] = quantized.commitment
         if weights.level_prior:
