@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from tests.audio.signals import speech
 from voxclone.errors import ConfigError
@@ -102,6 +103,22 @@ def test_presets_are_the_oracle_s_codes(published: Path) -> None:
     assert set(codes.exact.values()) == {1.0}
     assert oracle_codec(release, published).encoder is not None
     assert len(book_hash(release)) == 64
+
+
+def test_a_run_can_go_on_from_published_weights(
+    published: Path, manifest: Path, tmp_path: Path
+) -> None:
+    """With no steps to go, what is published again is what was published."""
+    none = {"run": FEW | {"steps": 0}}
+    stages = ("codec_training", "decoder_training", "speech")
+    values = SETTINGS | {stage: SETTINGS[stage] | none for stage in stages}
+    settings = MiniSettings.model_validate(values | {"start": str(published)})
+    recipe.run(settings, manifest, tmp_path / "run", QUIET)
+    publish(open_workshop(settings, manifest, tmp_path / "run", QUIET), tmp_path / "assets")
+    for name in ("release/consolidated.safetensors", "oracle/encoder.safetensors"):
+        before, after = (load_file(folder / name) for folder in (published, tmp_path / "assets"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
 
 
 def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) -> None:

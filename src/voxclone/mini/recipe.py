@@ -16,6 +16,7 @@ from rich.console import Console
 from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser, normalise_text
 from voxclone.mini.layout import mini_params, write_tekken
+from voxclone.mini.oracle import oracle_codec
 from voxclone.mini.workshop import (
     MiniSettings,
     Workshop,
@@ -24,7 +25,9 @@ from voxclone.mini.workshop import (
     finished_recogniser,
     open_workshop,
 )
+from voxclone.release.archive import Release
 from voxclone.speech.prompt import PromptMaker
+from voxclone.speech.speaker import Speaker
 from voxclone.train.alignment import align, character_places
 from voxclone.train.codebank import CodeBank, encode_corpus, variants_of
 from voxclone.train.codec import CodecTask
@@ -61,6 +64,9 @@ def train_codec(shop: Workshop) -> None:
     task = CodecTask.create(
         settings, config, shop.corpus, shop.split("train"), shop.split("valid"), teacher
     )
+    if shop.settings.start is not None:
+        release = Release.open(shop.settings.start / "release")
+        task.codec.load_state_dict(oracle_codec(release, shop.settings.start).state_dict())
     dumped = settings.model_dump(mode="json") | {"codec": config.model_dump(mode="json")}
     _fit(shop, task, settings.run, "codec", dumped)
 
@@ -104,6 +110,10 @@ def train_speech(shop: Workshop) -> None:
         )
         data[split] = speech_data(shop, every, bank, recogniser, prompts, codec.frame_rate)
     task = SpeechTask.create(settings, params, data["train"], data["valid"], prompts)
+    if shop.settings.start is not None:
+        spoken = Speaker.load(Release.open(shop.settings.start / "release"))
+        task.backbone.load_state_dict(spoken.backbone.state_dict())
+        task.head.load_state_dict(spoken.head.state_dict())
     dumped = settings.model_dump(mode="json")
     dumped |= {"size": shop.settings.language_model.model_dump(mode="json")}
     _fit(shop, task, settings.run, "speech", dumped)

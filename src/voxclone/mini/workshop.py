@@ -43,8 +43,11 @@ class LanguageModelSize(Settings):
 
 
 class MiniSettings(Settings):
-    """Every value of the recipe. `licences` are the only ones trained on."""
+    """Every value of the recipe. `licences` are the only ones trained on. With `start` (a folder
+    that `mini publish` wrote) codec, language model and head go on from published weights: give a
+    stage no steps to keep its part, and the codec `quantise_from: -1` to keep its code book."""
 
+    start: Path | None = None
     licences: tuple[str, ...]
     recogniser: RecogniserTraining
     codec: CodecConfig

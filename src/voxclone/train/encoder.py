@@ -39,7 +39,6 @@ from voxclone.train.run import (
     pick_device,
 )
 
-
 OWN_SEEDS = 10**9
 """A codec trained from scratch with the same seed may be the one to recover: beginning where its
 encoder began would be no recovery."""
