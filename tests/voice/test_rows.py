@@ -62,7 +62,7 @@ def test_rows_that_are_no_sums_are_not_called_exact() -> None:
 
 
 def test_inversion_solves_a_narrow_table_with_the_real_number_of_code_books() -> None:
-    """36 acoustic code books in 192 dimensions: one descent stops beside the truth for most rows."""
+    """36 acoustic code books in 192 dimensions: one descent stops beside the truth."""
     generator = torch.Generator().manual_seed(5)
     sizes = [200] + [21] * 36
     offsets = [0, *range(202, 202 + 23 * 36, 23)]
