@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from voxclone.settings import Settings
+from voxclone.train.run import OptimiserSettings, apply_gradients
 
 
 class AdversarySettings(Settings):
@@ -98,3 +99,28 @@ def feature_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tenso
             size = r.detach().float().abs().mean().clamp(min=1e-4)
             terms.append((r.detach().float() - f.float()).abs().mean() / size)
     return torch.stack(terms).mean()
+
+
+def judge(
+    adversary: Adversary,
+    optimiser: torch.optim.Optimizer,
+    rates: OptimiserSettings,
+    step: int,
+    steps: int,
+    real_BS: Tensor,
+    made_BS: Tensor,
+) -> Tensor:
+    """One step of the discriminators, which are frozen outside of it. Returns their loss."""
+    adversary.requires_grad_(True)
+    hinge = hinge_loss(adversary(real_BS), adversary(made_BS.detach()))
+    hinge.backward()
+    apply_gradients(optimiser, rates, step, steps)
+    adversary.requires_grad_(False)
+    return hinge.detach()
+
+
+def match(adversary: Adversary, real_BS: Tensor, made_BS: Tensor) -> Tensor:
+    """`feature_loss` of decoded speech against real speech, with gradients into the former."""
+    with torch.no_grad():
+        real = adversary(real_BS)
+    return feature_loss(real, adversary(made_BS))

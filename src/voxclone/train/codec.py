@@ -24,7 +24,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
-from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
+from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.initial import initialise
@@ -184,8 +184,13 @@ class CodecTask:
                 losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
             if judged:
                 half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
-                hinge = self._judge(wave_BS[:, half:], decoded_BS[:, half:].detach(), step)
-                losses["feature"] = self._match(wave_BS[:, half:], decoded_BS[:, half:])
+                real_BS, made_BS = wave_BS[:, half:], decoded_BS[:, half:]
+                rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+                judges = self.state.optimisers["adversary"]
+                hinge = judge(
+                    self.adversary, judges, rates, step, settings.run.steps, real_BS, made_BS
+                )
+                losses["feature"] = match(self.adversary, real_BS, made_BS)
         share = 0.25 if step < settings.phases_until else 1.0
         total = sum(
             getattr(weights, name) * value * (1.0 if name == "low" else share)
@@ -238,22 +243,6 @@ class CodecTask:
             "robust_semantic": robust.semantic,
             "robust_levels": robust.levels,
         }
-
-    def _judge(self, wave_BS: Tensor, decoded_BS: Tensor, step: int) -> Tensor:
-        """One step of the discriminators."""
-        self.adversary.requires_grad_(True)
-        hinge = hinge_loss(self.adversary(wave_BS), self.adversary(decoded_BS))
-        hinge.backward()
-        settings = self.settings
-        rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-        apply_gradients(self.state.optimisers["adversary"], rates, step, settings.run.steps)
-        self.adversary.requires_grad_(False)
-        return hinge.detach()
-
-    def _match(self, wave_BS: Tensor, decoded_BS: Tensor) -> Tensor:
-        with torch.no_grad():
-            real = self.adversary(wave_BS)
-        return feature_loss(real, self.adversary(decoded_BS))
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Reconstruction and re-encoding of whole held-out clips."""

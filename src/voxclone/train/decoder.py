@@ -15,7 +15,7 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
-from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
+from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.log import Log
@@ -127,10 +127,12 @@ class DecoderTask:
             if judged:
                 half = samples // 2  # the later half: its decoder has a past
                 real_BS, made_BS = wave_BS[:, half:], decoded_BS[:, half:]
-                hinge = self._judge(real_BS, made_BS.detach(), step)
-                with torch.no_grad():
-                    features = self.adversary(real_BS)
-                losses["feature"] = feature_loss(features, self.adversary(made_BS))
+                rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+                judges = self.state.optimisers["adversary"]
+                hinge = judge(
+                    self.adversary, judges, rates, step, settings.run.steps, real_BS, made_BS
+                )
+                losses["feature"] = match(self.adversary, real_BS, made_BS)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()
@@ -139,17 +141,6 @@ class DecoderTask:
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         return figures if hinge is None else figures | {"loss/hinge": hinge}
-
-    def _judge(self, real_BS: Tensor, made_BS: Tensor, step: int) -> Tensor:
-        """One step of the discriminators."""
-        self.adversary.requires_grad_(True)
-        hinge = hinge_loss(self.adversary(real_BS), self.adversary(made_BS))
-        hinge.backward()
-        rates = self.settings.optimiser.model_copy(update={"lr": self.settings.adversary_lr})
-        optimiser = self.state.optimisers["adversary"]
-        apply_gradients(optimiser, rates, step, self.settings.run.steps)
-        self.adversary.requires_grad_(False)
-        return hinge.detach()
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Reconstruction and re-encoding of whole held-out clips."""
