@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +19,15 @@ from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
     TrainState,
-    adamw,
     apply_gradients,
     fit,
+    learners_of,
     learning_rate,
     pick_device,
 )
 
 SETTINGS = OptimiserSettings(lr=1e-2, warmup_steps=3)
+WITH_MUON = OptimiserSettings(lr=1e-2, warmup_steps=3, muon=True)
 QUIET = Console(quiet=True)
 
 
@@ -34,19 +36,21 @@ class Toy:
     """A regression whose batches depend on the step alone."""
 
     stop_at: int | None = None
+    settings: OptimiserSettings = SETTINGS
     state: TrainState = field(init=False)
 
     def __post_init__(self) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.state = TrainState({"model": model}, {"adamw": adamw(model.parameters(), SETTINGS)})
+            layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        model = nn.Sequential(OrderedDict(layers=layers))
+        self.state = TrainState({"model": model}, learners_of(model, self.settings))
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         x = torch.randn(16, 4, generator=step_generator(0, step))
         loss = (self.state.modules["model"](x)[:, 0] - x.sum(dim=1)).square().mean()
         loss.backward()
-        apply_gradients(self.state.optimisers["adamw"], SETTINGS, step, 20)
+        apply_gradients(self.state.learners, self.settings, step, 20)
         if step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return {"loss/toy": loss}
@@ -66,14 +70,17 @@ def weights(task: Toy) -> Tensor:
     return torch.cat([p.detach().flatten() for p in task.state.modules["model"].parameters()])
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, WITH_MUON])
 @pytest.mark.parametrize("stop_at", [0, 3, 4, 9, 13, 18])
-def test_interrupted_and_resumed_is_bit_identical(stop_at: int, tmp_path: Path) -> None:
-    whole = Toy()
+def test_interrupted_and_resumed_is_bit_identical(
+    stop_at: int, settings: OptimiserSettings, tmp_path: Path
+) -> None:
+    whole = Toy(settings=settings)
     assert run(whole, tmp_path / "whole") == "done"
-    first = Toy(stop_at=stop_at)
+    first = Toy(stop_at=stop_at, settings=settings)
     assert run(first, tmp_path / "parts") == "interrupted"
     assert first.state.step == stop_at + 1
-    second = Toy()
+    second = Toy(settings=settings)
     assert run(second, tmp_path / "parts") == "done"
     assert torch.equal(weights(whole), weights(second))
     for key, value in whole.state.tensors().items():
@@ -105,9 +112,22 @@ def test_gradients_that_are_not_finite_change_nothing() -> None:
     before = weights(task)
     model = task.state.modules["model"]
     (model(torch.full((1, 4), torch.inf)) * 0).sum().backward()
-    norm = apply_gradients(task.state.optimisers["adamw"], SETTINGS, 0, 10)
+    norm = apply_gradients(task.state.learners, SETTINGS, 0, 10)
     assert not torch.isfinite(norm) and torch.equal(before, weights(task))
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_muon_steps_the_matrices_of_layers_and_nothing_else() -> None:
+    task = Toy(settings=WITH_MUON)
+    names = {id(p): n for n, p in task.state.modules["model"].named_parameters()}
+    stepped = {
+        kind: {names[id(p)] for group in optimiser.param_groups for p in group["params"]}
+        for kind, optimiser in task.state.optimisers.items()
+    }
+    assert stepped == {
+        "muon": {"layers.0.weight", "layers.2.weight"},
+        "adamw": {"layers.0.bias", "layers.2.bias"},
+    }
 
 
 def test_the_rate_warms_up_and_falls_to_its_end() -> None:

@@ -114,7 +114,7 @@ def judge(
     adversary.requires_grad_(True)
     hinge = hinge_loss(adversary(real_BS), adversary(made_BS.detach()))
     hinge.backward()
-    apply_gradients(optimiser, rates, step, steps)
+    apply_gradients([optimiser], rates, step, steps)
     adversary.requires_grad_(False)
     return hinge.detach()
 

@@ -36,6 +36,7 @@ from voxclone.train.run import (
     TrainState,
     adamw,
     apply_gradients,
+    learners_of,
     pick_device,
 )
 from voxclone.train.semantic import Distillation, TeacherFeatures
@@ -144,10 +145,8 @@ class CodecTask:
         judge_optimiser = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
         state = TrainState(
             {"codec": codec, "distillation": distillation, "adversary": adversary.to(device)},
-            {
-                "adamw": adamw(taught.parameters(), settings.optimiser),
-                "adversary": adamw(adversary.parameters(), judge_optimiser),
-            },
+            learners_of(taught, settings.optimiser)
+            | {"adversary": adamw(adversary.parameters(), judge_optimiser)},
         )
         return cls(settings, corpus, train, valid, codec, teacher, distillation, adversary, state)
 
@@ -198,8 +197,7 @@ class CodecTask:
         )
         assert isinstance(total, Tensor)
         total.backward()
-        optimiser = self.state.optimisers["adamw"]
-        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         if judged:

@@ -26,6 +26,7 @@ from voxclone.train.run import (
     TrainState,
     adamw,
     apply_gradients,
+    learners_of,
     pick_device,
 )
 
@@ -89,10 +90,8 @@ class DecoderTask:
         rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
         state = TrainState(
             {"decoder": codec.decoder, "adversary": adversary.to(device)},
-            {
-                "adamw": adamw(codec.decoder.parameters(), settings.optimiser),
-                "adversary": adamw(adversary.parameters(), rates),
-            },
+            learners_of(codec.decoder, settings.optimiser)
+            | {"adversary": adamw(adversary.parameters(), rates)},
         )
         return cls(settings, corpus, train, valid, codec, adversary, state)
 
@@ -136,8 +135,7 @@ class DecoderTask:
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()
-        optimiser = self.state.optimisers["adamw"]
-        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         return figures if hinge is None else figures | {"loss/hinge": hinge}

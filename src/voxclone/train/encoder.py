@@ -36,6 +36,7 @@ from voxclone.train.run import (
     TrainState,
     adamw,
     apply_gradients,
+    learners_of,
     pick_device,
 )
 
@@ -128,10 +129,8 @@ class EncoderTask:
         rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
         state = TrainState(
             {"encoder": encoder, "critic": critic.to(device)},
-            {
-                "adamw": adamw(encoder.parameters(), settings.optimiser),
-                "critic": adamw(critic.parameters(), rates),
-            },
+            learners_of(encoder, settings.optimiser)
+            | {"critic": adamw(critic.parameters(), rates)},
         )
         priors = CodePriors.from_codes(fresh, genuine)
         return cls(settings, fresh, genuine, held_out, corpus, train, critic, priors, state)
@@ -151,8 +150,7 @@ class EncoderTask:
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()
-        optimiser = self.state.optimisers["adamw"]
-        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         return figures | {"loss/total": total, "other/grad_norm": norm}
 
@@ -216,7 +214,7 @@ class EncoderTask:
         loss = critic_loss(self.critic(genuine_BDT), self.critic(claimed_BDT.detach()), mask_BT)
         loss.backward()
         rates = self.settings.optimiser.model_copy(update={"lr": self.settings.critic_lr})
-        apply_gradients(self.state.optimisers["critic"], rates, step, self.settings.run.steps)
+        apply_gradients([self.state.optimisers["critic"]], rates, step, self.settings.run.steps)
         self.critic.requires_grad_(False)
         return fooling_loss(self.critic(claimed_BDT))
 

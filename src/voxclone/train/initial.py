@@ -5,7 +5,11 @@ codec's stream would start far below the epsilon of its norms and its layers wou
 (docs/LOG.md). Here every layer keeps the size of what it is given: the stream is near 1, latents
 near one half, and the decoder's output near speech.
 
-Shapes: D width.
+The first and the last convolution begin as filter banks (windowed sinusoids in pairs, at mel
+spacing), since to find a spectrum in a waveform costs plain descent most of a short training:
+docs/LOG.md, 2026-11-25, gives the figures.
+
+Shapes: D width, P samples of a patch, K patches that a convolution sees, N samples of those.
 """
 
 import math
@@ -14,11 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voxclone.codec.config import CodecConfig
 from voxclone.codec.layers import CausalConv1d, CausalConvTranspose1d
 from voxclone.codec.model import Codec, Decoder, Encoder
 
 SPEECH_RMS = 0.05
 LATENT_STD = 0.5
+LOWEST_HZ = 60.0
+HIGHEST_SHARE = 0.875
+"""Of half the sampling rate."""
 
 
 def initialise(codec: Codec, seed: int) -> None:
@@ -33,7 +41,8 @@ def initialise(codec: Codec, seed: int) -> None:
 def initialise_encoder(encoder: Encoder, generator: torch.Generator) -> None:
     """Waveforms of the size of speech give latents of a standard deviation near one half."""
     _draw(encoder, generator)
-    _scale(encoder.input_proj, 1 / SPEECH_RMS)
+    atoms_DN, size_D = filter_bank(encoder.config, generator, newest_last=True)
+    _set(encoder.input_proj, _patches(atoms_DN / size_D[:, None], encoder.config).mT)
     _scale(encoder.encoder_blocks[-1], LATENT_STD)
 
 
@@ -42,7 +51,57 @@ def initialise_decoder(decoder: Decoder, generator: torch.Generator) -> None:
     """Latents near one half give waveforms of the size of speech."""
     _draw(decoder, generator)
     _scale(decoder.decoder_blocks[0], 1 / LATENT_STD)
-    _scale(decoder.output_proj, SPEECH_RMS)
+    atoms_DN, size_D = filter_bank(decoder.config, generator, newest_last=False)
+    power = size_D.square().sum() / decoder.config.pretransform_patch_size  # of unit channels
+    made_DN = atoms_DN * size_D[:, None] * SPEECH_RMS / power.sqrt()
+    weight_DKP = _patches(made_DN, decoder.config)
+    _set(decoder.output_proj, weight_DKP.flip(1).permute(2, 0, 1))  # the newest patch sounds first
+
+
+def filter_bank(
+    config: CodecConfig, generator: torch.Generator, *, newest_last: bool
+) -> tuple[Tensor, Tensor]:
+    """Atoms [D, N] of unit energy, cosine and sine in pairs, Hann-windowed over two periods of the
+    spacing (10 to 40 ms), at the end of the samples or at their beginning; and how large speech is
+    in each (its spectrum falls by 6 dB an octave from 500 Hz). Which channel has which frequency,
+    and each pair's phase, are drawn."""
+    rate, pairs = config.sampling_rate, -(-config.dim // 2)
+    samples = config.pretransform_patch_size * config.patch_proj_kernel_size
+    top = _mel(HIGHEST_SHARE * rate / 2)
+    edges = torch.linspace(_mel(LOWEST_HZ), top, pairs + 2, dtype=torch.float64)
+    hertz = 700 * (10 ** (edges / 2595) - 1)
+    phases = torch.rand(pairs, generator=generator) * 2 * math.pi
+    atoms = torch.zeros(2 * pairs, samples)
+    sizes = torch.zeros(2 * pairs)
+    for pair in range(pairs):
+        low, centre, high = hertz[pair : pair + 3].tolist()
+        longest, shortest = min(samples, round(0.04 * rate)), min(samples, round(0.01 * rate))
+        length = int(min(longest, max(shortest, 2 * rate / (high - low))))
+        turn = 2 * math.pi * centre / rate * torch.arange(length) + phases[pair]
+        window = torch.hann_window(length + 2, periodic=False)[1:-1]
+        part = slice(samples - length, samples) if newest_last else slice(0, length)
+        for row, wave in ((2 * pair, torch.cos(turn)), (2 * pair + 1, torch.sin(turn))):
+            atoms[row, part] = window * wave / (window * wave).norm().clamp(min=1e-6)
+            sizes[row] = 5 * SPEECH_RMS / (1 + centre / 500)
+    order = torch.randperm(2 * pairs, generator=generator)[: config.dim]
+    return atoms[order], sizes[order]
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+def _patches(atoms_DN: Tensor, config: CodecConfig) -> Tensor:
+    """[D, K, P], patches in order of time."""
+    return atoms_DN.unflatten(1, (config.patch_proj_kernel_size, config.pretransform_patch_size))
+
+
+def _set(layer: CausalConv1d, weight: Tensor) -> None:
+    conv: Any = layer.conv
+    if hasattr(conv, "parametrizations"):
+        conv.weight = weight.contiguous().to(conv.weight)
+    else:
+        conv.weight.copy_(weight)
 
 
 def _draw(module: nn.Module, generator: torch.Generator) -> None:

@@ -20,8 +20,8 @@ from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
     TrainState,
-    adamw,
     apply_gradients,
+    learners_of,
     pick_device,
 )
 
@@ -75,8 +75,7 @@ class RecogniserTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             model = Recogniser(config).to(pick_device(settings.run.device))
-        optimiser = adamw(model.parameters(), settings.optimiser)
-        state = TrainState({"recogniser": model}, {"adamw": optimiser})
+        state = TrainState({"recogniser": model}, learners_of(model, settings.optimiser))
         state.values["recogniser"] = config.model_dump()
         return cls(settings, corpus, train, valid, model, state)
 
@@ -96,8 +95,7 @@ class RecogniserTask:
             log_probs_BTV.transpose(0, 1), torch.cat(targets), frames, lengths, zero_infinity=True
         )
         loss.backward()
-        optimiser = self.state.optimisers["adamw"]
-        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
         return {"loss/ctc": loss, "other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:

@@ -8,7 +8,7 @@ and resumed ends with the weights of one that was not (bit for bit on a CPU).
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,9 @@ class RunSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """AdamW with linear warm-up and cosine decay to `final_share` of the rate."""
+    """AdamW with linear warm-up and cosine decay to `final_share` of the rate. With `muon` the
+    matrices of transformer layers are stepped by Muon (Jordan et al. 2024, its steps brought to the
+    size of AdamW's as in arXiv 2502.16982), all else by AdamW."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -50,6 +52,7 @@ class OptimiserSettings(Settings):
     warmup_steps: int = 200
     final_share: float = 0.05
     clip: float = 1.0
+    muon: bool = False
 
 
 @dataclass
@@ -60,6 +63,11 @@ class TrainState:
     optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     step: int = 0
     values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def learners(self) -> list[torch.optim.Optimizer]:
+        """The optimisers that `learners_of` made, without those of judges."""
+        return [self.optimisers[name] for name in ("adamw", "muon") if name in self.optimisers]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under flat names: `module.NAME.key`, `optimiser.NAME.index.key`."""
@@ -134,6 +142,22 @@ def adamw(parameters: Iterator[nn.Parameter], settings: OptimiserSettings) -> to
     )
 
 
+def learners_of(module: nn.Module, settings: OptimiserSettings) -> dict[str, torch.optim.Optimizer]:
+    """What trains a module: `adamw`, and beside it `muon` if the settings say so."""
+    if not settings.muon:
+        return {"adamw": adamw(module.parameters(), settings)}
+    named = dict(module.named_parameters())
+    matrices = [n for n, p in named.items() if p.ndim == 2 and ".layers." in f".{n}"]
+    others = (parameter for name, parameter in named.items() if name not in set(matrices))
+    muon = torch.optim.Muon(
+        [(name, named[name]) for name in matrices],
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return {"adamw": adamw(others, settings), "muon": muon}
+
+
 def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
     """The rate of a step: linear warm-up, then cosine to `final_share` at the last step."""
     if step < settings.warmup_steps:
@@ -144,17 +168,23 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int) -> float:
 
 
 def apply_gradients(
-    optimiser: torch.optim.Optimizer, settings: OptimiserSettings, step: int, steps: int
+    optimisers: Sequence[torch.optim.Optimizer],
+    settings: OptimiserSettings,
+    step: int,
+    steps: int,
 ) -> Tensor:
     """Clip, set the rate, step and clear. Returns the norm before clipping; a norm that is not
     finite skips the step."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
     if torch.isfinite(norm):
-        for group in optimiser.param_groups:
+        for group in groups:
             group["lr"] = learning_rate(settings, step, steps)
-        optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
     return norm
 
 

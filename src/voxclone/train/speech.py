@@ -29,8 +29,8 @@ from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
     TrainState,
-    adamw,
     apply_gradients,
+    learners_of,
     pick_device,
 )
 from voxclone.train.triples import PROMPT_EXTRA, Example, SpeechData, TripleSettings
@@ -111,8 +111,8 @@ class SpeechTask:
                         weight.data *= (2 * params.lm.n_layers) ** -0.5
         device = pick_device(settings.run.device)
         both = nn.ModuleList([backbone, head]).to(device)
-        optimiser = adamw(both.parameters(), settings.optimiser)
-        state = TrainState({"backbone": backbone, "head": head}, {"adamw": optimiser})
+        learners = learners_of(both, settings.optimiser)
+        state = TrainState({"backbone": backbone, "head": head}, learners)
         return cls(settings, params, train, valid, prompts, backbone, head, state)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
@@ -135,8 +135,7 @@ class SpeechTask:
             + settings.guide_weight * losses["loss/guide"]
         )
         total.backward()
-        optimiser = self.state.optimisers["adamw"]
-        norm = apply_gradients(optimiser, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
         return losses | {"other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
