@@ -27,6 +27,7 @@ from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.train.speech import SpeechTask, SpeechTraining
 from voxclone.train.triples import SpeechData, Transcript
+from voxclone.voice.rows import invert_rows, voice_rows
 
 QUIET = Console(quiet=True)
 FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
@@ -331,3 +332,16 @@ def test_variants_of_a_clip_are_encoded_alone(corpus: Corpus, tmp_path: Path) ->
         assert torch.equal(bank.clip(number, 5), alone)
         assert len(bank.clip(number, 1)) == 0
     assert len(bank.clip(1, 5)) < len(bank.clip(0, 5))
+
+
+def test_rows_of_neighbouring_levels_begin_as_neighbours(speech_task: SpeechTask) -> None:
+    table_VD = speech_task.backbone.audio_table.weight.detach()
+    offset = int(speech_task.backbone.offsets_K[1]) + 2
+    first_D, second_D, last_D = (table_VD[offset + level] for level in (0, 1, 20))
+    assert (first_D - second_D).norm() < 0.5 * (first_D - last_D).norm()
+    books = len(speech_task.backbone.offsets_K)
+    codes_KT = torch.randint(0, 16, (books, 12), generator=torch.Generator().manual_seed(0))
+    offsets = speech_task.backbone.offsets_K.tolist()
+    rows_ND = voice_rows(codes_KT, table_VD.bfloat16(), offsets)
+    found = invert_rows(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
+    assert found.exact_T.all() and torch.equal(found.codes_KT, codes_KT)

@@ -35,6 +35,9 @@ from voxclone.train.run import (
 )
 from voxclone.train.triples import PROMPT_EXTRA, Example, SpeechData, TripleSettings
 
+USUAL_LEVELS = 7
+"""Levels of a channel that speech is mostly within: about one direction's unit to each side."""
+
 
 class SpeechTraining(TripleSettings):
     """Values of one training of language model and acoustic head."""
@@ -93,7 +96,8 @@ class SpeechTask:
         valid: SpeechData,
         prompts: PromptMaker,
     ) -> "SpeechTask":
-        """Fresh weights: normal with 0.02 for tables, 1/sqrt(fan-in) for matrices."""
+        """Fresh weights: normal, with 1/sqrt(fan-in) for matrices; rows of neighbouring levels
+        begin as neighbours."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             # On a CPU the fused kernel takes longer than the products of such short sequences.
@@ -101,7 +105,9 @@ class SpeechTask:
             backbone = Backbone(params, attention="sdpa" if fused else "eager")
             head = AcousticHead(params)
             nn.init.normal_(backbone.text_table.weight, std=0.3)
-            nn.init.normal_(backbone.audio_table.weight, std=0.3 / params.codec.num_codebooks**0.5)
+            size = 0.3 / params.codec.num_codebooks**0.5
+            nn.init.normal_(backbone.audio_table.weight, std=size)
+            order_levels(backbone, size)
             for name, weight in [*backbone.model.named_parameters(), *head.named_parameters()]:
                 if weight.ndim == 2:
                     nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
@@ -311,6 +317,20 @@ class SpeechTask:
             *(torch.cat(x) for x in (items, places, targets, guides)),
         )
         return Batch(*(tensor.to(device) for tensor in tensors))
+
+
+@torch.no_grad()
+def order_levels(backbone: Backbone, size: float) -> None:
+    """Half of what tells the levels of a channel apart is one direction, along which they lie in
+    order: the sum over channels then holds the latent itself, which is what a voice is read from.
+    The other half stays as drawn, so that a row still has one set of codes."""
+    levels = backbone.params.audio.acoustic_codebook_size
+    table_VD = backbone.audio_table.weight
+    height_Q1 = torch.linspace(-1, 1, levels)[:, None] * levels / USUAL_LEVELS
+    for offset in backbone.offsets_K[1:].tolist():
+        rows = slice(offset + SHIFT, offset + SHIFT + levels)
+        direction_D = torch.randn(table_VD.shape[1]) * size
+        table_VD[rows] = 0.7 * table_VD[rows] + 0.7 * height_Q1 * direction_D
 
 
 def _length(example: Example) -> int:
