@@ -9,7 +9,7 @@ from voxclone.mini.oracle import ASSETS, oracle_codec, recogniser
 from voxclone.release.archive import Release
 from voxclone.release.encoders import open_codec, packaged_encoders
 from voxclone.release.inspection import inspect_release
-from voxclone.train.pairs import preset_codes
+from voxclone.voice.presets import preset_codes
 
 PACKAGE = Path(voxclone.__file__).parent
 

@@ -20,8 +20,8 @@ from voxclone.release.archive import Release, load_preset, preset_names
 from voxclone.release.encoders import book_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.train.encoder import EncoderTraining
-from voxclone.train.pairs import preset_codes
 from voxclone.train.recovery import recover
+from voxclone.voice.presets import preset_codes
 
 QUIET = Console(quiet=True)
 SPLITS = {"ada": "train", "ben": "train", "cid": "valid", "dan": "test", "eve": "test"}

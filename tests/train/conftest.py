@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from tests.audio.signals import speech
-from voxclone.train.corpus import Corpus, pack, read_manifest
+from voxclone.audio.manifest import read_manifest
+from voxclone.train.corpus import Corpus, pack
 
 SPEAKERS = ("ada", "ben", "cid")
 CLIPS = 4

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from voxclone.audio.files import read_wave
+from voxclone.audio.manifest import read_manifest
 from voxclone.errors import ConfigError
-from voxclone.train.corpus import Corpus, pack, read_manifest, step_generator
+from voxclone.train.corpus import Corpus, pack, step_generator
 
 
 def test_packed_clips_are_the_decoded_files(corpus: Corpus, manifest: Path) -> None:

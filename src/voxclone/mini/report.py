@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from voxclone.audio.manifest import read_manifest
 from voxclone.codec.model import Codec
 from voxclone.evaluate.cloned import ClonedScores, Saying, say, score_cloning
 from voxclone.evaluate.codes import Agreement
@@ -24,7 +25,8 @@ from voxclone.release.archive import Release, load_preset, load_table, preset_na
 from voxclone.release.encoders import open_codec
 from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.speaker import Speaker
-from voxclone.train.corpus import Corpus, pack, read_manifest
+from voxclone.train.corpus import Corpus, pack
+from voxclone.voice.presets import preset_codes
 from voxclone.voice.rows import voice_rows
 
 PAUSE = 4800
@@ -114,8 +116,6 @@ def preset_figures(
     release: Release, speaker: Speaker, corpus: Corpus, listener: Any, sizes: ReportSizes
 ) -> ClonedScores:
     """Speech of the presets, against the preset's own decoded codes."""
-    from voxclone.train.pairs import preset_codes
-
     codes = preset_codes(release).codes
     texts = _texts(corpus)
     sayings = []

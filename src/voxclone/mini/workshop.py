@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
@@ -19,7 +20,7 @@ from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.settings import Settings
 from voxclone.train import checkpoint
 from voxclone.train.codec import CodecTraining
-from voxclone.train.corpus import Clip, Corpus, Subset, pack, read_manifest
+from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.decoder import DecoderTraining
 from voxclone.train.recogniser import RecogniserTraining
 from voxclone.train.run import RunSettings

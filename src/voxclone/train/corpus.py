@@ -1,10 +1,9 @@
-"""Speech for training: a manifest of clips, packed once into one file of samples.
+"""Speech for training: the clips of a manifest, packed once into one file of samples.
 
-A manifest is JSON lines with at least `id`, `path` (relative to the manifest), `speaker` and
-`duration` (seconds); `language`, `text`, `split` and `licence` are optional. Packing decodes every
-clip once to 24 kHz mono 16-bit samples beside an index, so that training reads random crops from a
-memory map. Batches are drawn from a generator seeded by (seed, step): a resumed run draws what the
-interrupted one would have drawn, and nothing about data needs to be saved.
+Packing decodes every clip once to 24 kHz mono 16-bit samples beside an index, so that training
+reads random crops from a memory map. Batches are drawn from a generator seeded by (seed, step): a
+resumed run draws what the interrupted one would have drawn, and nothing about data needs to be
+saved.
 
 Shapes: B batch, S samples.
 """
@@ -21,45 +20,10 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE, read_wave
+from voxclone.audio.manifest import Clip
 from voxclone.errors import AudioError, ConfigError
 
 FULL_SCALE = 32767.0
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording of one speaker."""
-
-    id: str
-    path: Path
-    speaker: str
-    duration: float
-    language: str | None = None
-    text: str | None = None
-    split: str = "train"
-    licence: str = "unknown"
-
-
-def read_manifest(path: str | Path) -> list[Clip]:
-    """Clips of a JSON-lines manifest, in its order. Raises ConfigError naming the bad line."""
-    path = Path(path)
-    clips = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
-            clips.append(Clip(**(known | {"path": path.parent / row["path"]})))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"Line {number} of {path} is no valid clip: {error!r}.") from None
-    if not clips:
-        raise ConfigError(f"The manifest {path} lists no clip.")
-    return clips
 
 
 class Corpus:

@@ -9,21 +9,18 @@ Shapes: K code books, T frames, N rows, S samples.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from voxclone.release.archive import Release, load_preset, load_table, preset_names
-from voxclone.release.tensors import codebook_offsets
+from voxclone.release.archive import Release, load_preset, preset_names
 from voxclone.settings import Settings
 from voxclone.speech.generate import Sampling, generate
 from voxclone.speech.speaker import Speaker
 from voxclone.speech.text import frame_cap
 from voxclone.train.corpus import step_generator
-from voxclone.voice.rows import invert_rows
 
 
 class PairSettings(Settings):
@@ -35,29 +32,6 @@ class PairSettings(Settings):
     temperature: tuple[float, float] = (0.5, 1.0)
     least_frames: int = 12
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class PresetCodes:
-    """True codes [K, T] of each preset; `exact` is the share of frames that invert bit for bit."""
-
-    codes: dict[str, Tensor]
-    exact: dict[str, float]
-
-
-def preset_codes(release: Release) -> PresetCodes:
-    """Invert every preset of a release to codes; the END row is left out."""
-    table_VD = load_table(release)
-    params = release.params
-    sizes = [params.audio.semantic_codebook_size]
-    sizes += [params.audio.acoustic_codebook_size] * params.audio.n_acoustic_codebook
-    codes, exact = {}, {}
-    for name in preset_names(release):
-        rows_ND = load_preset(release, name)
-        found = invert_rows(rows_ND, table_VD, codebook_offsets(params), sizes)
-        codes[name] = found.codes_KT
-        exact[name] = float(found.exact_T.float().mean())
-    return PresetCodes(codes, exact)
 
 
 def speak_pairs(

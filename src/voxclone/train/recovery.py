@@ -11,14 +11,16 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.errors import EXIT_OK, ConfigError
 from voxclone.release.archive import Release, load_codec
 from voxclone.release.encoders import save_encoder
 from voxclone.speech.speaker import Speaker
-from voxclone.train.corpus import Clip, Corpus, Subset, pack, read_manifest
+from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.encoder import EncoderTask, EncoderTraining, encoder_state
-from voxclone.train.pairs import preset_codes, speak_pairs
+from voxclone.train.pairs import speak_pairs
 from voxclone.train.run import EXIT_INTERRUPTED, fit
+from voxclone.voice.presets import preset_codes
 
 ENCODER_FILE = "encoder.safetensors"
 TEXTS = Path(__file__).parent / "texts.txt"
