@@ -32,6 +32,7 @@ SETTINGS = {
     "recogniser": {
         "run": FEW, "batch_seconds": 4, "min_character_count": 1, "dim": 16, "blocks": 1,
     },
+    "voices": {"run": FEW, "batch": 2, "seconds": 0.5, "dim": 8, "blocks": 1},
     "codec": {
         "semantic_codebook_size": 16, "semantic_dim": 6, "acoustic_dim": 3, "dim": 16,
         "hidden_dim": 24, "head_dim": 8, "n_heads": 2, "n_kv_heads": 2,
@@ -39,8 +40,9 @@ SETTINGS = {
     "codec_training": {
         "run": FEW, "batch": 2, "frames": 4, "quantise_from": 0, "consistency_from": 0,
         "adversary_from": 0, "adversary": {"n_ffts": [256], "channels": 4},
+        "weights": {"heard": 1.0},
     },
-    "decoder_training": {"run": FEW, "batch": 2, "frames": 4},
+    "decoder_training": {"run": FEW, "batch": 2, "frames": 4, "weights": {"heard": 1.0}},
     "speeds": [1.0],
     "delays": [0.0],
     "language_model": {
@@ -76,7 +78,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mini")
     settings = MiniSettings.model_validate(SETTINGS)
-    for needed, stage in (("recogniser", "codec"), ("codec", "speech")):
+    for needed, stage in (
+        ("recogniser", "codec"),
+        ("voices", "codec"),
+        ("codec", "speech"),
+    ):
         with pytest.raises(ConfigError, match=f"stage {needed}.*has not begun.*finish it first"):
             recipe.run(settings, manifest, folder / "run", QUIET, stage=stage)
         recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)

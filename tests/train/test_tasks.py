@@ -10,17 +10,20 @@ from rich.console import Console
 
 from tests.golden.draw import drawn_codec
 from tests.release.tiny import tiny_params
+from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.augment import add_noise, disperse, roughen
 from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
-from voxclone.train.codec import CodecTask, CodecTraining, update_codebook
+from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
 from voxclone.train.corpus import Corpus, step_generator
 from voxclone.train.encoder import EncoderTask, EncoderTraining, EncoderWeights
+from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
 from voxclone.train.log import Log
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
 from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
@@ -99,6 +102,57 @@ def test_codec_training_resumes_bit_identically(corpus: Corpus, tmp_path: Path) 
     fit(first, settings, tmp_path / "b", resume=True, config={}, console=QUIET)
     for name, value in whole.state.tensors().items():
         assert torch.equal(value, first.state.tensors()[name]), name
+
+
+def humming_corpus() -> Corpus:
+    """Three speakers who hum, each at pitches and in a timbre of their own."""
+    time = torch.arange(24000) / 24000
+    clips, waves = [], []
+    for s, speaker in enumerate(("ada", "ben", "cid")):
+        for c in range(4):
+            pitch = 100 * 1.5**s + 5 * c
+            parts = [torch.sin(2 * torch.pi * pitch * h * time) / h ** (s + 1) for h in range(1, 9)]
+            clips.append(Clip(f"{speaker}-{c}", Path("none"), speaker, 1.0))
+            waves.append((0.1 * sum(parts) * 32767).to(torch.int16))
+    starts = [24000 * i for i in range(len(waves) + 1)]
+    return Corpus(clips, starts, torch.cat(waves).numpy())
+
+
+def test_a_network_learns_to_tell_speakers_apart(tmp_path: Path) -> None:
+    corpus = humming_corpus()
+    settings = VoicesTraining(
+        run=RunSettings(steps=40, autocast=False), optimiser=FAST, dim=8, blocks=1, batch=6,
+        seconds=0.5,
+    )  # fmt: skip
+    train = corpus.subset(lambda c: not c.id.endswith("3"))
+    held_out = corpus.subset(lambda c: c.id.endswith(("2", "3")))
+    task = VoicesTask.create(settings, corpus, train, held_out)
+    rows = steps(task, 40)
+    assert mean(rows[-8:], "loss/voices") < 0.8 * mean(rows[:4], "loss/voices")
+    figures = task.validate(40, Log(tmp_path))
+    assert figures["valid/same"] > figures["valid/others"]
+
+
+def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        listeners = Listeners.frozen(
+            Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=2)), VoiceNetwork(3, 8, 1)
+        )
+    wave_BS = corpus.wave(0, 0, 12000)[None]
+    generator = torch.Generator().manual_seed(0)
+    noise_BS = torch.randn(wave_BS.shape, generator=generator)
+    distances = [
+        float(listeners.distance(wave_BS + share * noise_BS, wave_BS)) for share in (0, 1e-3, 1e-1)
+    ]
+    assert distances[0] == 0 and 0 < distances[1] < distances[2]
+    estimate_BS = (wave_BS + 1e-2 * noise_BS).requires_grad_()
+    listeners.distance(estimate_BS, wave_BS).backward()
+    assert estimate_BS.grad is not None and bool(estimate_BS.grad.abs().sum() > 0)
+    assert all(p.grad is None for p in listeners.voices.parameters())
+    with pytest.raises(ConfigError, match="needs listeners"):
+        settings = CodecTraining(run=RunSettings(steps=1), weights=CodecWeights(heard=1.0))
+        CodecTask.create(settings, CODEC, corpus, None, None, None)
 
 
 def test_silence_after_a_clip_has_no_direction_to_learn(corpus: Corpus, tmp_path: Path) -> None:

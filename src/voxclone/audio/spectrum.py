@@ -27,6 +27,7 @@ def mel_spectrogram(wave_BS: Tensor, n_fft: int, hop: int, bands: int, rate: int
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # the first caller may be in inference mode, the next one in training
 def mel_matrix(n_fft: int, bands: int, rate: int, device: torch.device) -> Tensor:
     """Triangular mel filters [M, F] on the Slaney scale (linear below 1 kHz), peak 1."""
 
@@ -42,5 +43,6 @@ def mel_matrix(n_fft: int, bands: int, rate: int, device: torch.device) -> Tenso
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _window(n_fft: int, device: torch.device) -> Tensor:
     return torch.hann_window(n_fft, device=device)

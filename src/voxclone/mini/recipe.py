@@ -23,6 +23,7 @@ from voxclone.mini.workshop import (
     codec_of,
     finished,
     finished_recogniser,
+    listeners,
     open_workshop,
 )
 from voxclone.release.archive import Release
@@ -33,13 +34,14 @@ from voxclone.train.codebank import CodeBank, encode_corpus, variants_of
 from voxclone.train.codec import CodecTask
 from voxclone.train.corpus import Corpus, Subset
 from voxclone.train.decoder import DecoderTask
+from voxclone.train.listeners import VoicesTask
 from voxclone.train.recogniser import RecogniserTask
 from voxclone.train.run import Outcome, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.train.speech import SpeechTask
 from voxclone.train.triples import SpeechData, Transcript
 
-STAGES = ("recogniser", "codec", "decoder", "speech")
+STAGES = ("recogniser", "voices", "codec", "decoder", "speech")
 
 
 def train_recogniser(shop: Workshop) -> None:
@@ -49,6 +51,13 @@ def train_recogniser(shop: Workshop) -> None:
         settings, shop.corpus, shop.split("train", spoken=True), shop.split("valid", spoken=True)
     )
     _fit(shop, task, settings.run, "recogniser", settings.model_dump(mode="json"))
+
+
+def train_voices(shop: Workshop) -> None:
+    """Stage 1b: which training speaker is it?"""
+    settings = shop.settings.voices
+    task = VoicesTask.create(settings, shop.corpus, shop.split("train"), shop.split("valid"))
+    _fit(shop, task, settings.run, "voices", settings.model_dump(mode="json"))
 
 
 def train_codec(shop: Workshop) -> None:
@@ -62,7 +71,13 @@ def train_codec(shop: Workshop) -> None:
         shop.track("teacher states"),
     )
     task = CodecTask.create(
-        settings, config, shop.corpus, shop.split("train"), shop.split("valid"), teacher
+        settings,
+        config,
+        shop.corpus,
+        shop.split("train"),
+        shop.split("valid"),
+        teacher,
+        listeners(shop) if settings.weights.heard else None,
     )
     if shop.settings.start is not None:
         release = Release.open(shop.settings.start / "release")
@@ -85,6 +100,7 @@ def train_decoder(shop: Workshop) -> None:
         shop.corpus,
         shop.split("train"),
         shop.split("valid"),
+        listeners(shop) if settings.weights.heard else None,
     )
     _fit(shop, task, settings.run, "decoder", settings.model_dump(mode="json"))
 
@@ -205,6 +221,7 @@ def run(
     shop = open_workshop(settings, manifest, folder, console)
     work = {
         "recogniser": train_recogniser,
+        "voices": train_voices,
         "codec": train_codec,
         "decoder": train_decoder,
         "speech": train_speech,

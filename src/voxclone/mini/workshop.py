@@ -22,6 +22,7 @@ from voxclone.train import checkpoint
 from voxclone.train.codec import CodecTraining
 from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.decoder import DecoderTraining
+from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTraining
 from voxclone.train.recogniser import RecogniserTraining
 from voxclone.train.run import RunSettings
 from voxclone.train.speech import SpeechTraining
@@ -51,6 +52,7 @@ class MiniSettings(Settings):
     start: Path | None = None
     licences: tuple[str, ...]
     recogniser: RecogniserTraining
+    voices: VoicesTraining
     codec: CodecConfig
     codec_training: CodecTraining
     decoder_training: DecoderTraining
@@ -115,6 +117,15 @@ def finished_recogniser(shop: Workshop) -> Recogniser:
     model = Recogniser(RecogniserConfig(**found.values["state"]["recogniser"]))
     model.load_state_dict(_part(found.tensors, "recogniser"))
     return model.eval().requires_grad_(False)
+
+
+def listeners(shop: Workshop) -> Listeners:
+    """The recogniser and the network that tells speakers apart, frozen."""
+    settings = shop.settings.voices
+    found = finished(shop, "voices", settings.run)
+    voices = VoiceNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
+    voices.load_state_dict(_part(found.tensors, "voices"))
+    return Listeners.frozen(finished_recogniser(shop), voices)
 
 
 def finished_speech(shop: Workshop) -> dict[str, Tensor]:

@@ -22,12 +22,14 @@ from torch.func import functional_call
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
 from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.initial import initialise
+from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.run import (
@@ -50,6 +52,7 @@ class CodecWeights(Settings):
     l1: float = 0.1
     low: float = 0.0
     feature: float = 2.0
+    heard: float = 0.0
     commitment: float = 0.5
     semantic: float = 2.0
     again_semantic: float = 0.3
@@ -122,6 +125,7 @@ class CodecTask:
     distillation: Distillation
     adversary: Adversary
     state: TrainState
+    listeners: Listeners | None = None
 
     @classmethod
     def create(
@@ -132,8 +136,12 @@ class CodecTask:
         train: Subset,
         valid: Subset,
         teacher: TeacherFeatures,
+        listeners: Listeners | None = None,
     ) -> "CodecTask":
-        """A fresh codec and the projection through which it is taught."""
+        """A fresh codec and the projection through which it is taught; `listeners` are needed where
+        the weight of `heard` is not 0."""
+        if settings.weights.heard and listeners is None:
+            raise ConfigError("The weight `heard` needs listeners.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             codec = Codec(config)
@@ -148,7 +156,18 @@ class CodecTask:
             learners_of(taught, settings.optimiser)
             | {"adversary": adamw(adversary.parameters(), judge_optimiser)},
         )
-        return cls(settings, corpus, train, valid, codec, teacher, distillation, adversary, state)
+        return cls(
+            settings,
+            corpus,
+            train,
+            valid,
+            codec,
+            teacher,
+            distillation,
+            adversary,
+            state,
+            listeners,
+        )
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings, weights = self.settings, self.settings.weights
@@ -175,6 +194,8 @@ class CodecTask:
                 "l1": F.l1_loss(decoded_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3),
                 "low": low_loss(decoded_BS, wave_BS),
             }
+            if weights.heard and self.listeners is not None:
+                losses["heard"] = self.listeners.distance(decoded_BS, wave_BS)
             semantic_BDT = self._semantic(latent_BDT, quantized.codes_BKT, generator, quantise)
             losses["semantic"] = self.distillation(semantic_BDT, target)
             if quantise:

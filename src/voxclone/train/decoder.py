@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
 from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
 from voxclone.train.run import (
@@ -38,6 +40,7 @@ class DecoderWeights(Settings):
     stft: float = 1.0
     low: float = 0.0
     feature: float = 2.0
+    heard: float = 0.0
     again_semantic: float = 1.0
     again_levels: float = 1.0
 
@@ -69,6 +72,7 @@ class DecoderTask:
     codec: Codec
     adversary: Adversary
     state: TrainState
+    listeners: Listeners | None = None
 
     @classmethod
     def create(
@@ -80,8 +84,12 @@ class DecoderTask:
         corpus: Corpus,
         train: Subset,
         valid: Subset,
+        listeners: Listeners | None = None,
     ) -> "DecoderTask":
-        """Goes on from the decoder of `codec` and from discriminators."""
+        """Goes on from the decoder of `codec` and from discriminators; `listeners` are needed where
+        the weight of `heard` is not 0."""
+        if settings.weights.heard and listeners is None:
+            raise ConfigError("The weight `heard` needs listeners.")
         adversary = Adversary(adversary_settings)
         adversary.load_state_dict(adversary_state)
         device = pick_device(settings.run.device)
@@ -93,7 +101,7 @@ class DecoderTask:
             learners_of(codec.decoder, settings.optimiser)
             | {"adversary": adamw(adversary.parameters(), rates)},
         )
-        return cls(settings, corpus, train, valid, codec, adversary, state)
+        return cls(settings, corpus, train, valid, codec, adversary, state, listeners)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings, weights, codec = self.settings, self.settings.weights, self.codec
@@ -119,6 +127,8 @@ class DecoderTask:
                 ),
                 "low": low_loss(decoded_BS, wave_BS),
             }
+            if weights.heard and self.listeners is not None:
+                losses["heard"] = self.listeners.distance(decoded_BS, wave_BS)
             degraded_BS = degrade(decoded_BS, settings.degradation, generator)
             again_BDT = codec.require_encoder()(degraded_BS).float()
             again = code_losses(codec.quantizer, again_BDT, codes_BKT)

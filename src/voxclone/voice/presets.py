@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxclone.release.archive import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.voice.rows import invert_rows
+from voxclone.voice.rows import Inversion, invert_rows
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,23 @@ class PresetCodes:
     exact: dict[str, float]
 
 
-def preset_codes(release: Release) -> PresetCodes:
-    """Invert every preset of a release to codes; the END row is left out."""
+def preset_inversions(release: Release) -> dict[str, Inversion]:
+    """Every preset of a release, turned back to codes."""
     table_VD = load_table(release)
     params = release.params
     sizes = [params.audio.semantic_codebook_size]
     sizes += [params.audio.acoustic_codebook_size] * params.audio.n_acoustic_codebook
-    codes, exact = {}, {}
-    for name in preset_names(release):
-        rows_ND = load_preset(release, name)
-        found = invert_rows(rows_ND, table_VD, codebook_offsets(params), sizes)
-        codes[name] = found.codes_KT
-        exact[name] = float(found.exact_T.float().mean())
-    return PresetCodes(codes, exact)
+    offsets = codebook_offsets(params)
+    return {
+        name: invert_rows(load_preset(release, name), table_VD, offsets, sizes)
+        for name in preset_names(release)
+    }
+
+
+def preset_codes(release: Release) -> PresetCodes:
+    """Codes of every preset; the END row is left out."""
+    found = preset_inversions(release)
+    return PresetCodes(
+        {name: each.codes_KT for name, each in found.items()},
+        {name: float(each.exact_T.float().mean()) for name, each in found.items()},
+    )

@@ -1,0 +1,78 @@
+"""How likely the model finds given speech after a given voice and text.
+
+The released model can still be asked for its own pretraining loss: the cross-entropy of semantic
+codes and the squared error of the flow's velocity (arXiv 2603.25551, 3.1). Speech whose codes are
+not of the kind that the model was trained on is unlikely under it, whatever it sounds like.
+
+Shapes: K code books, T frames, N voice rows, D width, L prompt positions, V semantic outputs,
+C acoustic channels, R draws.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
+from voxclone.speech.speaker import Speaker
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """`semantic` is in nats per frame (the end counts as one); `flow` is the mean squared error of
+    the velocity per acoustic channel; both less where the model finds the speech more likely."""
+
+    semantic: float
+    flow: float
+    frames: int
+
+
+@torch.inference_mode()
+def likelihood(
+    speaker: Speaker,
+    voice_ND: Tensor,
+    text: str,
+    codes_KT: Tensor,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+) -> Likelihood:
+    """The model's loss on `codes` [K, T] (without the +2) as speech of `text` after a voice [N, D].
+
+    The flow is asked at `draws` times for each frame, with noise from `seed`: two calls with the
+    same seed differ by what they are given alone, so their difference is exact in few draws.
+    """
+    backbone, head = speaker.backbone, speaker.head
+    device = backbone.text_table.weight.device
+    ids_L = speaker.prompts.ids(text, len(voice_ND)).to(device)
+    prompt_BLD = backbone.embed_prompt(ids_L, voice_ND.to(device))
+    shifted_TK = codes_KT.T.to(device) + SHIFT
+    spoken_BTD = backbone.embed_codes(shifted_TK)[None]
+    hidden_BLD = backbone(torch.cat([prompt_BLD, spoken_BTD], dim=1))
+    hidden_TD = hidden_BLD[0, len(ids_L) - 1 :]  # predicts each frame, then the end
+    logits_TV = head.mask_semantic(head.semantic_logits(hidden_TD))
+    end = torch.tensor([END_AUDIO], device=device)
+    target_T = torch.cat([shifted_TK[:, 0], end])
+    usable = slice(EMPTY_AUDIO + 1, SHIFT + head.semantic_size)
+    semantic = F.cross_entropy(logits_TV[:, usable].float(), target_T - usable.start)
+    flow = _flow_error(head, hidden_TD[:-1], shifted_TK[:, 1:] - SHIFT, draws, seed)
+    return Likelihood(float(semantic), flow, len(shifted_TK))
+
+
+def _flow_error(
+    head: AcousticHead, hidden_TD: Tensor, level_TC: Tensor, draws: int, seed: int
+) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    dtype, device = hidden_TD.dtype, hidden_TD.device
+    data_TC = (level_TC * 2 / (head.levels - 1) - 1).float()
+    noise_RTC = torch.randn((draws, *data_TC.shape), generator=generator).to(device)
+    times_R = (torch.arange(draws, device=device) + 0.5) / draws
+    projected_TD = head.llm_projection(hidden_TD)
+    errors = []
+    for time, noise_TC in zip(times_R, noise_RTC, strict=True):
+        point_TC = time * data_TC + (1 - time) * noise_TC
+        token_TD = head.time_token(time[None]).expand(len(data_TC), -1)
+        speed_TC = head.velocity(point_TC.to(dtype), token_TD, projected_TD)
+        errors.append(F.mse_loss(speed_TC.float(), data_TC - noise_TC))
+    return float(torch.stack(errors).mean())
