@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from voxclone.cli_evaluate import diagnose
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -160,6 +161,9 @@ def inspect(
         print(describe(found))
     if found.problems:
         raise typer.Exit(EXIT_USER)
+
+
+app.command()(diagnose)
 
 
 @train_app.command("encoder")

@@ -105,14 +105,16 @@ def diagnose(
     *,
     encoder: str,
     model: Speaker | None,
+    inversions: Mapping[str, Inversion] | None = None,
     seed: int = 0,
     track: Track = lambda items, what: items,
 ) -> Diagnosis:
     """Measure the encoder of `codec` on `speech`. Without `model` (the release's language model)
-    the figures that need it are missing. Raises ReleaseError if the codec has no encoder."""
+    the figures that need it are missing. `inversions` are those of `preset_inversions`, if they are
+    known already. Raises ReleaseError if the codec has no encoder."""
     codec.require_encoder()
     encoded = [encode(codec, each) for each in track(speech.utterances, "encoding")]
-    inversions = preset_inversions(release)
+    inversions = preset_inversions(release) if inversions is None else inversions
     if len(inversions) < 2:
         raise ConfigError(f"{release.path} has {len(inversions)} presets; two are needed.")
     genuine = {name: found.codes_KT for name, found in inversions.items()}
