@@ -19,6 +19,7 @@ from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.augment import add_noise, disperse, roughen
+from voxclone.train.bridge import advice, lesson
 from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
 from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
 from voxclone.train.corpus import Corpus, step_generator
@@ -256,13 +257,37 @@ def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
         cycle_from=5,
     )
     subset = corpus.subset(lambda c: c.split == "train")
-    return EncoderTask.create(settings, codec, genuine, {"p": genuine[0]}, corpus, subset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+    held_out = {"p": genuine[0]}
+    return EncoderTask.create(settings, codec, genuine, held_out, corpus, subset, teacher)
+
+
+def test_the_bridge_learns_from_pairs_and_advises_on_real_speech(corpus: Corpus) -> None:
+    task = encoder_task(corpus, bridge=0.5)
+    bridge = task.bridge
+    assert bridge is not None
+    book = task.codec.quantizer.semantic_codebook
+    codes_BKT = torch.stack(list(task.genuine))
+    wave_BS = task.codec.decode(codes_BKT)
+    mask_BT = torch.ones(len(codes_BKT), codes_BKT.shape[2], dtype=torch.bool)
+    before = float(lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT))
+    rows = steps(task, 40)
+    assert float(lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT)) < before
+    assert rows[-1]["loss/bridge"] > 0 and "loss/bridge" not in rows[0]
+    semantic_BDT = torch.zeros(len(codes_BKT), CODEC.semantic_dim, 9, requires_grad=True)
+    advice(bridge, book, wave_BS, semantic_BDT).backward()
+    assert semantic_BDT.grad is not None and bool(semantic_BDT.grad.abs().sum() > 0)
+    assert all(p.grad is None for p in bridge.parameters())
+    with pytest.raises(ConfigError, match="needs a `teacher`"):
+        EncoderTask.create(task.settings, task.codec, task.genuine, {}, corpus, task.train, None)
 
 
 def test_recovery_learns_with_every_loss_on(corpus: Corpus, tmp_path: Path) -> None:
     task = encoder_task(
         corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, commitment=0.1, stft=0.1, low=0.1,
-        robust_semantic=0.1, robust_levels=0.2,
+        robust_semantic=0.1, robust_levels=0.2, bridge=0.1,
     )  # fmt: skip
     before = {k: v.clone() for k, v in task.codec.decoder.state_dict().items()}
     rows = steps(task, 40)

@@ -6,14 +6,18 @@ is trained from scratch, and a second one, never used for teaching, transcribes 
 Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width, V characters.
 """
 
+import json
 import unicodedata
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
-from voxclone.settings import Settings
+from voxclone.errors import ConfigError
+from voxclone.settings import Settings, parse_settings
 
 N_FFT, HOP, BANDS, USED_BANDS = 640, 240, 96, 80  # the used bands end near 8 kHz
 STRIDE = 2
@@ -48,6 +52,19 @@ class _Block(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD = self.depthwise(x_BTD.transpose(1, 2)).transpose(1, 2)
         return x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm(y_BTD)))))
+
+
+def load_recogniser(folder: Path) -> "Recogniser":
+    """A recogniser from `config.json` and `recogniser.safetensors`, in fp32 and frozen. Raises
+    ConfigError if they are not there."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "recogniser.safetensors")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"There is no recogniser in {folder}: {error}.") from None
+    model = Recogniser(parse_settings(RecogniserConfig, values, str(folder)))
+    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
+    return model.eval().requires_grad_(False)
 
 
 class Recogniser(nn.Module):

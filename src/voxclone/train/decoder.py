@@ -112,7 +112,7 @@ class DecoderTask:
         samples = settings.frames * codec.frame_size
         drawn = self.train.crops(settings.batch, samples, generator, self._weights_N)
         wave_BS = drawn.wave_BS.to(device)
-        judged = step % settings.adversary_every == 0
+        judged = bool(weights.feature) and step % settings.adversary_every == 0
         hinge = None
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
             with torch.no_grad():

@@ -20,9 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
+from voxclone.evaluate.recogniser import Recogniser
 from voxclone.settings import Settings
 from voxclone.train.augment import Degradation, degrade
+from voxclone.train.bridge import Bridge, advice, lesson
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.initial import initialise
@@ -61,6 +64,7 @@ class EncoderWeights(Settings):
     level_prior: float = 0.0
     usage_prior: float = 0.0
     commitment: float = 0.0
+    bridge: float = 0.0
 
 
 class EncoderTraining(Settings):
@@ -71,6 +75,8 @@ class EncoderTraining(Settings):
     speech: Path | None = None
     licences: tuple[str, ...] | None = None
     texts: Path | None = None
+    teacher: str | None = None
+    """Folder of a recogniser, or mini, for the weight `bridge`."""
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))
     weights: EncoderWeights = EncoderWeights()
     pairs: PairSettings = PairSettings()
@@ -103,6 +109,7 @@ class EncoderTask:
     critic: CodeCritic
     priors: CodePriors
     state: TrainState
+    bridge: Bridge | None = None
 
     @classmethod
     def create(
@@ -113,14 +120,20 @@ class EncoderTask:
         held_out: dict[str, Tensor],
         corpus: Corpus,
         train: Subset,
+        teacher: Recogniser | None = None,
     ) -> "EncoderTask":
         """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used)."""
+        if settings.weights.bridge and teacher is None:
+            raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
         device = pick_device(settings.run.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             fresh = Codec(codec.config)
             initialise(fresh, OWN_SEEDS + settings.run.seed)
             critic = CodeCritic(codec.config)
+            bridge = None
+            if settings.weights.bridge and teacher is not None:
+                bridge = Bridge(teacher, codec.config.semantic_dim, codec.frame_size).to(device)
         fresh.decoder.load_state_dict(codec.decoder.state_dict())
         fresh.quantizer.load_state_dict(codec.quantizer.state_dict())
         fresh.to(device)
@@ -132,8 +145,11 @@ class EncoderTask:
             learners_of(encoder, settings.optimiser)
             | {"critic": adamw(critic.parameters(), rates)},
         )
+        if bridge is not None:
+            state.modules["bridge"] = bridge
+            state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
         priors = CodePriors.from_codes(fresh, genuine)
-        return cls(settings, fresh, genuine, held_out, corpus, train, critic, priors, state)
+        return cls(settings, fresh, genuine, held_out, corpus, train, critic, priors, state, bridge)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings, weights = self.settings, self.settings.weights
@@ -142,7 +158,10 @@ class EncoderTask:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
             codes_BKT, mask_BT = self._genuine(generator)
             if weights.pair_semantic or weights.pair_levels:
-                latent_BDT = self._encode(self._decode(codes_BKT, generator))
+                made_BS = self._decode(codes_BKT, generator)
+                if self.bridge is not None:
+                    self._teach_bridge(self.bridge, made_BS, codes_BKT[:, 0], mask_BT, step)
+                latent_BDT = self._encode(made_BS)
                 pair = code_losses(self.codec.quantizer, latent_BDT, codes_BKT, mask_BT=mask_BT)
                 losses |= {"pair_semantic": pair.semantic, "pair_levels": pair.levels}
             if step >= settings.real_from:
@@ -180,6 +199,10 @@ class EncoderTask:
             )
         if weights.low:
             losses["low"] = low_loss(decoded_BS, wave_BS)
+        if self.bridge is not None:
+            semantic_BDT, _ = quantizer.split(latent_BDT)
+            book = quantizer.semantic_codebook
+            losses["bridge"] = advice(self.bridge, book, wave_BS, semantic_BDT)
         if weights.commitment:
             losses["commitment"] = quantized.commitment
         if weights.level_prior:
@@ -201,6 +224,14 @@ class EncoderTask:
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses
+
+    def _teach_bridge(
+        self, bridge: Bridge, wave_BS: Tensor, codes_BT: Tensor, mask_BT: Tensor, step: int
+    ) -> None:
+        book = self.codec.quantizer.semantic_codebook
+        lesson(bridge, book, wave_BS, codes_BT, mask_BT).backward()
+        rates = self.settings.optimiser
+        apply_gradients([self.state.optimisers["bridge"]], rates, step, self.settings.run.steps)
 
     def _criticise(
         self, latent_BDT: Tensor, codes_BKT: Tensor, mask_BT: Tensor, step: int

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.errors import EXIT_OK, ConfigError
-from voxclone.release.archive import Release, load_codec
+from voxclone.evaluate.recogniser import Recogniser, load_recogniser
+from voxclone.release.archive import MINI, Release, load_codec, mini_release
 from voxclone.release.encoders import save_encoder
 from voxclone.speech.speaker import Speaker
 from voxclone.train.corpus import Corpus, Subset, pack
@@ -59,7 +60,16 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     held_out = dict(sorted(presets.codes.items())[::3])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
     corpus, subset = _speech(settings, out, console)
-    return EncoderTask.create(settings, codec, genuine, held_out, corpus, subset)
+    return EncoderTask.create(
+        settings, codec, genuine, held_out, corpus, subset, _teacher(settings.teacher)
+    )
+
+
+def _teacher(source: str | None) -> Recogniser | None:
+    """The recogniser in a folder; `mini` is the packaged one."""
+    if source is None:
+        return None
+    return load_recogniser(mini_release().parent / "recogniser" if source == MINI else Path(source))
 
 
 def read_texts(path: Path) -> list[str]:
