@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from voxclone.cli_evaluate import diagnose
+from voxclone.cli_evaluate import diagnose, evaluate_app
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def inspect(
 
 
 app.command()(diagnose)
+app.add_typer(evaluate_app, name="evaluate")
 
 
 @train_app.command("encoder")

@@ -1,40 +1,56 @@
 """Commands that measure. As in `cli`, what is heavy is imported inside them."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from voxclone.cli_report import finish, heard, print_report, progress, read_report, write_report
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from voxclone.codec.model import Codec
-    from voxclone.evaluate.page import Heard
     from voxclone.evaluate.speechset import SpeechSet
 
-SHOWN_CLIPS = 4
-SHOWN_SECONDS = 6
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
+
+Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
+Speech = Annotated[
+    Path,
+    typer.Option(help="Manifest (JSON lines), or a folder with a sub-folder for each speaker."),
+]
+EncoderFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--encoder", help="Encoder file, where the release has none."),
+]
+Split = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Only clips of this split of the manifest."),
+]
+Seconds = Annotated[float, typer.Option(help="About how much speech, speakers in turn.")]
+Json = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", help="File for all figures."),
+]
+Embedders = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm; may be repeated."),
+]
+Transcribers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--transcriber", help="mini (packaged), pocketsphinx or whisper."),
+]
 
 
 def diagnose(
-    model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")] = "mini",
+    model: Model = "mini",
     speech: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Manifest (JSON lines), or a folder with a sub-folder for each speaker."),
+        typer.Option(help="Manifest (JSON lines), or a folder with a folder for each speaker."),
     ] = None,
-    encoder: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--encoder", help="Encoder file, where the release has none."),
-    ] = None,
-    split: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Only clips of this split of the manifest."),
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="About how much speech, speakers in turn.")] = 300,
+    encoder: EncoderFile = None,
+    split: Split = None,
+    seconds: Seconds = 300,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--out", help="Folder for report.html and report.json."),
@@ -53,7 +69,6 @@ def diagnose(
 
     from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.evaluate.illnesses import verdict
-    from voxclone.evaluate.speechset import choose, list_clips, load_speech
     from voxclone.release.archive import Release
     from voxclone.release.encoders import open_codec
     from voxclone.speech.speaker import Speaker
@@ -64,11 +79,8 @@ def diagnose(
     console = Console(quiet=quiet)
     release = Release.open(model)
     codec = open_codec(release, encoder)
-    clips = [clip for clip in list_clips(speech) if split in (None, clip.split)]
-    if not clips:
-        raise UsageError(f"{speech} has no clip of the split {split!r}.")
     track = progress(console)
-    found = load_speech(choose(clips, seconds), lambda items: track(items, "reading"))
+    found = _speech(speech, split, seconds, track)
     speaker = None if no_model else Speaker.load(release, codec=codec)
     name = "the release's own" if encoder is None else str(encoder)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
@@ -82,105 +94,165 @@ def diagnose(
         raise typer.Exit(EXIT_QUALITY)
 
 
-def print_report(
-    report: Mapping[str, Any], before: Mapping[str, Any] | None, console: "Console"
+@evaluate_app.command("codec")
+def evaluate_codec(
+    speech: Speech,
+    model: Model = "mini",
+    encoder: EncoderFile = None,
+    mimi: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Measure Mimi with so many code books instead, to calibrate."),
+    ] = None,
+    split: Split = None,
+    seconds: Seconds = 300,
+    embedder: Embedders = None,
+    transcriber: Transcribers = None,
+    json_file: Json = None,
 ) -> None:
-    """Verdict, findings and figures on a terminal."""
-    from rich.table import Table
+    """How well a codec gives speech back (Table 2 of the paper)."""
+    from rich.console import Console
 
-    from voxclone.evaluate.page import FIGURES, look_up, show
+    from voxclone.evaluate import reconstruction
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "now", *(("before",) if before is not None else ()), ""):
-        table.add_column(heading)
-    group = ""
-    for figure in FIGURES:
-        if figure.group != group:
-            group = figure.group
-            table.add_row(f"[bold]{group}[/bold]")
-        values = [report] if before is None else [report, before]
-        cells = [show(look_up(each, figure.path), figure.form) for each in values]
-        table.add_row(f"  {figure.label}", *cells, f"[dim]{figure.note}[/dim]")
-    console.print(table)
-    for name, why in report["unreadable"].items():
-        console.print(f"Left out   {name}: {why}", highlight=False, soft_wrap=True)
-    for name, why in report["missing"].items():
-        console.print(f"Missing    {name}: {why}", highlight=False, soft_wrap=True)
-    for finding in report["verdict"]["findings"]:
-        console.print(
-            f"[bold]{finding['name']}[/bold]: {finding['sentence']} ({finding['figure']}.) "
-            f"{finding['remedy']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"Verdict    {report['verdict']['summary']}", highlight=False, soft_wrap=True)
+    console = Console()
+    track = progress(console)
+    found = _speech(speech, split, seconds, track)
+    codec: reconstruction.Reconstructor
+    if mimi is not None:
+        codec = reconstruction.MimiReconstructor(books=mimi)
+    else:
+        release = Release.open(model)
+        codec = reconstruction.VoxtralReconstructor(open_codec(release, encoder), model)
+    scores = reconstruction.evaluate_codec(
+        codec,
+        found,
+        _embedders(embedder),
+        _transcribers(transcriber),
+        lambda items: track(items, "measuring"),
+    )
+    finish(scores.to_json(), json_file, console)
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """A report to compare with. Raises UsageError for anything else."""
-    from voxclone.evaluate.diagnosis import SCHEMA
-
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The report {path} cannot be read: {error}.") from None
-    schema = report.get("schema") if isinstance(report, dict) else None
-    if schema != SCHEMA:
-        raise UsageError(
-            f"{path} is of schema {schema!r}; this version compares {SCHEMA!r}: diagnose again."
-        )
-    assert isinstance(report, dict)
-    return report
-
-
-def write_report(
-    report: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    clips: "list[Heard]",
-    folder: Path,
+@evaluate_app.command("encoder")
+def evaluate_encoder(
+    speech: Speech,
+    model: Model = "mini",
+    encoder: EncoderFile = None,
+    oracle: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File of the true encoder, where it was kept."),
+    ] = None,
+    split: Split = None,
+    seconds: Seconds = 300,
+    json_file: Json = None,
 ) -> None:
-    """report.json and report.html, each complete or not at all."""
-    import os
+    """Codes of an encoder against those of presets and, where there is one, of the oracle."""
+    from rich.console import Console
 
-    from voxclone.evaluate.page import page
+    from voxclone.evaluate import encoders
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
 
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "report.json": json.dumps(report, indent=1, allow_nan=False),
-        "report.html": page(report, clips, before),
+    console = Console()
+    track = progress(console)
+    release = Release.open(model)
+    codec = open_codec(release, encoder)
+    report = encoders.evaluate_encoder(
+        release,
+        codec,
+        _speech(speech, split, seconds, track),
+        None if oracle is None else open_codec(release, oracle),
+        name="the release's own" if encoder is None else str(encoder),
+        track=lambda items: track(items, "encoding"),
+    )
+    finish(report.to_json(), json_file, console)
+
+
+@evaluate_app.command("voices")
+def evaluate_voices(
+    speech: Speech,
+    model: Model = "mini",
+    encoder: EncoderFile = None,
+    split: Split = None,
+    seconds: Seconds = 600,
+    length: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(help="Seconds of reference; may be repeated (3, 5, 10, 16 and 25)."),
+    ] = None,
+    sentences: Annotated[int, typer.Option(help="Sentences of each speaker and length.")] = 2,
+    seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 3,
+    cfg: Annotated[float, typer.Option(help="Guidance.")] = 1.2,
+    embedder: Embedders = None,
+    transcriber: Transcribers = None,
+    json_file: Json = None,
+) -> None:
+    """Clone every speaker and measure likeness, errors, pace and level."""
+    from rich.console import Console
+
+    from voxclone.evaluate import voices
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
+    from voxclone.speech.speaker import Speaker
+
+    console = Console()
+    track = progress(console)
+    release = Release.open(model)
+    codec = open_codec(release, encoder)
+    plan = voices.VoicePlan(sentences=sentences, seeds=tuple(range(seeds)), cfg=cfg)
+    if length:
+        plan = voices.VoicePlan(tuple(length), sentences, tuple(range(seeds)), cfg)
+    report = voices.evaluate_voices(
+        release,
+        codec,
+        Speaker.load(release, codec=codec),
+        _speech(speech, split, seconds, track),
+        _embedders(embedder),
+        _transcribers(transcriber),
+        plan,
+        name="the release's own" if encoder is None else str(encoder),
+        track=track,
+    )
+    finish(report.to_json(), json_file, console)
+
+
+def _speech(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":
+    from voxclone.evaluate.speechset import choose, list_clips, load_speech
+
+    clips = [clip for clip in list_clips(source) if split in (None, clip.split)]
+    if not clips:
+        raise UsageError(f"{source} has no clip of the split {split!r}.")
+    return load_speech(choose(clips, seconds), lambda items: track(items, "reading"))
+
+
+def _embedders(names: list[str] | None) -> list[Any]:
+    from voxclone.evaluate import likeness
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "ge2e": likeness.Ge2eEmbedder.load,
+        "ecapa": likeness.EcapaEmbedder,
+        "wavlm": likeness.WavLmEmbedder,
     }
-    for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+    return [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
 
 
-def heard(codec: "Codec", speech: "SpeechSet") -> "list[Heard]":
-    """The first clip of some speakers, and what the codec makes of it."""
-    import torch
+def _transcribers(names: list[str] | None) -> list[Any]:
+    from voxclone.evaluate import transcribe
+    from voxclone.evaluate.recogniser import load_recogniser
+    from voxclone.release.archive import mini_release
 
-    from voxclone.evaluate.page import Heard
+    kinds: dict[str, Callable[[], Any]] = {
+        "mini": lambda: transcribe.CharacterTranscriber(
+            load_recogniser(mini_release().parent / "recogniser")
+        ),
+        "pocketsphinx": transcribe.PocketsphinxTranscriber,
+        "whisper": transcribe.WhisperTranscriber,
+    }
+    return [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
 
-    shown = []
-    for name, own in list(speech.by_speaker().items())[:SHOWN_CLIPS]:
-        wave_S = own[0].wave_S[: SHOWN_SECONDS * codec.sampling_rate]
-        with torch.inference_mode():
-            decoded_S = codec.decode(codec.encode(wave_S[None]))[0][: len(wave_S)]
-        shown.append(Heard(name, wave_S, decoded_S))
-    return shown
 
-
-def progress(console: "Console") -> Callable[[Iterable[Any], str], Iterable[Any]]:
-    """Progress bars, where somebody looks."""
-    from rich.progress import track
-
-    def show(items: Iterable[Any], what: str) -> Iterable[Any]:
-        return track(
-            list(items),
-            description=what,
-            console=console,
-            transient=True,
-            disable=console.quiet or not console.is_terminal,
-        )
-
-    return show
+def _pick(kinds: Mapping[str, Callable[[], Any]], name: str, option: str) -> Callable[[], Any]:
+    if name not in kinds:
+        raise UsageError(f"{option} takes {', '.join(kinds)}, not {name!r}.")
+    return kinds[name]

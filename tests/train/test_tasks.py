@@ -272,9 +272,9 @@ def test_the_bridge_learns_from_pairs_and_advises_on_real_speech(corpus: Corpus)
     codes_BKT = torch.stack(list(task.genuine))
     wave_BS = task.codec.decode(codes_BKT)
     mask_BT = torch.ones(len(codes_BKT), codes_BKT.shape[2], dtype=torch.bool)
-    before = float(lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT))
+    before = lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT).item()
     rows = steps(task, 40)
-    assert float(lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT)) < before
+    assert lesson(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT).item() < before
     assert rows[-1]["loss/bridge"] > 0 and "loss/bridge" not in rows[0]
     semantic_BDT = torch.zeros(len(codes_BKT), CODEC.semantic_dim, 9, requires_grad=True)
     advice(bridge, book, wave_BS, semantic_BDT).backward()

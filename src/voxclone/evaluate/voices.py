@@ -1,0 +1,237 @@
+"""Cloning measured: references of several lengths become voices, voices say texts, and what is said
+is compared with its speaker and with the others.
+
+Every figure is a mean over speakers with an interval; *gain* is likeness to the own reference minus
+likeness to those of other speakers (`matched` and `shuffled`).
+
+Shapes: S samples, N rows, D width.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voxclone.audio.files import SAMPLING_RATE
+from voxclone.codec.model import Codec
+from voxclone.errors import AudioError, ConfigError, MissingExtraError, UsageError
+from voxclone.evaluate.cloned import Saying, say, to_level
+from voxclone.evaluate.likeness import SpeakerEmbedder
+from voxclone.evaluate.signal import active_level
+from voxclone.evaluate.speechset import SpeechSet, Utterance
+from voxclone.evaluate.statistics import Interval, bootstrap
+from voxclone.evaluate.transcribe import Transcriber, word_error
+from voxclone.release.archive import Release, load_table
+from voxclone.release.tensors import codebook_offsets
+from voxclone.speech.speaker import Speaker
+from voxclone.speech.text import expected_seconds
+from voxclone.voice.rows import voice_rows
+
+SCHEMA = "voxclone.voices/1"
+PAUSE = 4800  # samples between joined clips
+LEAST = 12000  # samples: less is silence
+
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class VoicePlan:
+    """What is measured: seconds of reference, sentences of each speaker, seeds, guidance."""
+
+    lengths: tuple[float, ...] = (3.0, 5.0, 10.0, 16.0, 25.0)
+    sentences: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
+    cfg: float = 1.2
+
+
+@dataclass(frozen=True)
+class VoiceScores:
+    """Figures of one length of reference. `likeness` is by embedder: matched, shuffled and gain.
+    `ended` is the share that ended by itself, `pace` its seconds over those expected of the text,
+    `level` that of active speech in dBFS."""
+
+    seconds: float
+    speakers: int
+    sayings: int
+    likeness: dict[str, dict[str, Interval]]
+    cer: dict[str, float]
+    wer: dict[str, float]
+    ended: Interval
+    pace: Interval
+    level: Interval | None
+
+
+@dataclass(frozen=True)
+class VoicesReport:
+    """Scores by length of reference; `missing` names lengths and figures that could not be had."""
+
+    encoder: str
+    scores: list[VoiceScores]
+    missing: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values with their schema."""
+        return {"schema": SCHEMA} | asdict(self)
+
+
+def evaluate_voices(
+    release: Release,
+    codec: Codec,
+    model: Speaker,
+    speech: SpeechSet,
+    embedders: Sequence[SpeakerEmbedder],
+    transcribers: Sequence[Transcriber],
+    plan: VoicePlan,
+    *,
+    name: str,
+    track: Track = lambda items, what: items,
+) -> VoicesReport:
+    """Clone every speaker of `speech` and measure. Raises ConfigError with fewer than two."""
+    owners = speech.by_speaker()
+    if len(owners) < 2:
+        raise ConfigError("A shuffled comparison needs speech of at least two speakers.")
+    missing: dict[str, str] = {}
+    scores = []
+    for seconds in plan.lengths:
+        sayings = plan_sayings(release, codec, model, owners, seconds, plan)
+        if len({each.speaker for each in sayings}) < 2:
+            missing[f"{seconds:g} s"] = (
+                "fewer than two speakers have so much speech and a context with room for it"
+            )
+            continue
+        groups = [sayings[i : i + 16] for i in range(0, len(sayings), 16)]
+        spoken: list[tuple[Tensor, bool]] = []
+        for group in track(groups, f"speaking after {seconds:g} s"):
+            spoken += say(model, group, cfg=plan.cfg)
+        scores.append(_score(seconds, sayings, spoken, embedders, transcribers, missing))
+    return VoicesReport(name, scores, missing)
+
+
+def plan_sayings(
+    release: Release,
+    codec: Codec,
+    model: Speaker,
+    owners: Mapping[str, Sequence[Utterance]],
+    seconds: float,
+    plan: VoicePlan,
+) -> list[Saying]:
+    """Voices from the first `seconds` of each speaker, and texts of the speaker's later clips (or,
+    where those have none, of any clip in the same language). Speakers with less speech, and voices
+    that leave the context no room, are left out."""
+    table_VD, offsets = load_table(release), codebook_offsets(release.params)
+    texts: dict[str | None, list[str]] = {}
+    for each in (utterance for own in owners.values() for utterance in own):
+        if each.clip.text:
+            texts.setdefault(each.clip.language, []).append(each.clip.text)
+    sayings = []
+    for number, (speaker, own) in enumerate(owners.items()):
+        reference_S, used = reference_of(own, seconds)
+        if reference_S is None:
+            continue
+        with torch.inference_mode():
+            codes_KT = codec.encode(reference_S[None])[0]
+        rows_ND = voice_rows(codes_KT, table_VD, offsets)
+        later = [each.clip.text for each in own[used:] if each.clip.text]
+        choice = (
+            later or texts.get(own[0].clip.language) or [t for ts in texts.values() for t in ts]
+        )
+        try:
+            room = model.part_characters(len(rows_ND))
+        except UsageError:
+            continue
+        choice = [text for text in choice if len(text) <= room]
+        if not choice:
+            continue
+        for turn in range(plan.sentences):
+            text = choice[(number * 13 + turn) % len(choice)]
+            for seed in plan.seeds:
+                sayings.append(Saying(speaker, rows_ND, reference_S, text, seed))
+    return sayings
+
+
+def reference_of(own: Sequence[Utterance], seconds: float) -> tuple[Tensor | None, int]:
+    """The first `seconds` of clips joined with short pauses, and how many clips went in; None if
+    there is less speech."""
+    wanted = round(seconds * SAMPLING_RATE)
+    parts: list[Tensor] = []
+    for used, each in enumerate(own, 1):
+        parts += [each.wave_S, torch.zeros(PAUSE)]
+        joined_S = torch.cat(parts[:-1])
+        if len(joined_S) >= wanted:
+            return joined_S[:wanted], used
+    return None, len(own)
+
+
+def _score(
+    seconds: float,
+    sayings: Sequence[Saying],
+    spoken: Sequence[tuple[Tensor, bool]],
+    embedders: Sequence[SpeakerEmbedder],
+    transcribers: Sequence[Transcriber],
+    missing: dict[str, str],
+) -> VoiceScores:
+    names = [each.speaker for each in sayings]
+    alike = {}
+    for embedder in embedders:
+        try:
+            alike[embedder.name] = _likeness(sayings, spoken, embedder)
+        except MissingExtraError as error:
+            missing[embedder.name] = str(error)
+    heard = {each.name: [_heard(each, wave_S) for wave_S, _ in spoken] for each in transcribers}
+    texts = [each.text for each in sayings]
+    pace = [
+        len(wave_S) / SAMPLING_RATE / expected_seconds(each.text)
+        for each, (wave_S, _) in zip(sayings, spoken, strict=True)
+    ]
+    loud = [(names[i], active_level(w)) for i, (w, _) in enumerate(spoken) if len(w) >= LEAST]
+    return VoiceScores(
+        seconds=seconds,
+        speakers=len(set(names)),
+        sayings=len(sayings),
+        likeness=alike,
+        cer={
+            name: word_error(list(zip(texts, words, strict=True)), characters=True)
+            for name, words in heard.items()
+        },
+        wer={
+            name: word_error(list(zip(texts, words, strict=True))) for name, words in heard.items()
+        },
+        ended=bootstrap([float(ended) for _, ended in spoken], names),
+        pace=bootstrap(pace, names),
+        level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,
+    )
+
+
+def _likeness(
+    sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]], embedder: SpeakerEmbedder
+) -> dict[str, Interval]:
+    """Clips under half a second count as silence: likeness 0."""
+    references = {
+        each.speaker: embedder.embed(to_level(each.reference_S)) for each in reversed(sayings)
+    }
+    matched, shuffled, names = [], [], []
+    for each, (wave_S, _) in zip(sayings, spoken, strict=True):
+        own = strange = 0.0
+        if len(wave_S) >= LEAST:
+            embedding = embedder.embed(to_level(wave_S))
+            cosines = {name: float(embedding @ other) for name, other in references.items()}
+            own = cosines.pop(each.speaker)
+            strange = sum(cosines.values()) / len(cosines)
+        matched.append(own)
+        shuffled.append(strange)
+        names.append(each.speaker)
+    gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
+    return {
+        "matched": bootstrap(matched, names),
+        "shuffled": bootstrap(shuffled, names),
+        "gain": bootstrap(gain, names),
+    }
+
+
+def _heard(transcriber: Transcriber, wave_S: Tensor) -> str:
+    try:
+        return transcriber.transcribe(wave_S)
+    except AudioError:
+        return ""  # nothing can be heard in silence

@@ -1,0 +1,157 @@
+"""Reconstruction, encoders and voices measured, on what the mini release itself says."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from voxclone.audio.manifest import Clip
+from voxclone.cli import app
+from voxclone.cli_report import flatten
+from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError, UsageError
+from voxclone.evaluate.encoders import evaluate_encoder
+from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_codec
+from voxclone.evaluate.speechset import SpeechSet, Utterance
+from voxclone.evaluate.statistics import bootstrap, rank_correlation
+from voxclone.evaluate.voices import VoicePlan, evaluate_voices, reference_of
+from voxclone.mini.oracle import oracle_codec
+from voxclone.release.archive import Release, load_preset, load_table, preset_names
+from voxclone.release.tensors import codebook_offsets
+from voxclone.speech.speaker import Speaker
+from voxclone.voice.rows import invert_rows
+
+NAMES = 3
+
+
+@pytest.fixture(scope="module")
+def release() -> Release:
+    return Release.open("mini")
+
+
+@pytest.fixture(scope="module")
+def oracle(release: Release) -> Codec:
+    return oracle_codec(release)
+
+
+@pytest.fixture(scope="module")
+def speech(release: Release, oracle: Codec) -> SpeechSet:
+    """Some presets as speakers with two clips each."""
+    table_VD, offsets = load_table(release), codebook_offsets(release.params)
+    audio = release.params.audio
+    sizes = [audio.semantic_codebook_size]
+    sizes += [audio.acoustic_codebook_size] * audio.n_acoustic_codebook
+    utterances = []
+    for name in preset_names(release)[:NAMES]:
+        rows_ND = load_preset(release, name)[:64]
+        codes_KT = invert_rows(rows_ND, table_VD, offsets, sizes).codes_KT
+        with torch.inference_mode():
+            wave_S = oracle.decode(codes_KT[None])[0].clone()
+        for turn, part_S in enumerate(wave_S.split(32 * oracle.frame_size)):
+            clip = Clip(f"{name}-{turn}", Path("x"), name, 2.5, language="en", text="we went home")
+            utterances.append(Utterance(clip, part_S))
+    return SpeechSet(utterances)
+
+
+def test_an_interval_is_of_speakers_and_holds_their_mean() -> None:
+    found = bootstrap([1.0, 1.0, 1.0, 2.0], ["a", "a", "a", "b"])
+    assert found.mean == 1.5 and found.groups == 2 and found.values == 4
+    assert found.low == 1.0 and found.high == 2.0
+    alone = bootstrap([1.0, 3.0], ["a", "a"])
+    assert alone.mean == 2.0 and alone.low is None and not alone.above(0) and not alone.below(9)
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(200):
+        values = torch.randn(20, generator=generator).tolist()
+        drawn = bootstrap(values, [str(i) for i in range(20)])
+        covered += not (drawn.above(0.0) or drawn.below(0.0))
+    assert 170 <= covered <= 200  # 95 % of 200, less what twenty values cost
+    with pytest.raises(ValueError, match="as many groups"):
+        bootstrap([], [])
+
+
+def test_ranks_correlate_as_spearman_says() -> None:
+    assert rank_correlation([1, 2, 3, 4], [10, 20, 25, 1000]) == pytest.approx(1.0)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(3 / math.sqrt(10))
+
+
+def test_a_codec_is_measured_with_intervals(oracle: Codec, speech: SpeechSet) -> None:
+    class Deaf:
+        name = "deaf"
+
+        def transcribe(self, wave_S: Tensor) -> str:
+            return "we went"
+
+    codec = VoxtralReconstructor(oracle, "mini")
+    found = evaluate_codec(codec, speech, [Ge2eEmbedder.load()], [Deaf()])
+    assert found.kbps == pytest.approx((10 + 36 * math.log2(21)) * 12.5 / 1000)
+    assert found.mel_distance.mean > 0 and found.mel_distance.groups == NAMES
+    assert 0 < found.likeness[Ge2eEmbedder.load().name].mean <= 1
+    assert found.cer["deaf"] == found.recordings_cer["deaf"] == pytest.approx(5 / 12)
+    assert found.wer["deaf"] == pytest.approx(1 / 3)
+    assert json.loads(json.dumps(found.to_json()))["schema"] == "voxclone.reconstruction/1"
+
+    class Perfect:
+        name, kbps = "perfect", 384.0
+
+        def reconstruct(self, wave_S: Tensor) -> Tensor:
+            return wave_S
+
+    assert evaluate_codec(Perfect(), speech, [], []).mel_distance.mean == 0
+
+
+def test_the_oracle_has_every_score_of_an_oracle(
+    release: Release, oracle: Codec, speech: SpeechSet
+) -> None:
+    found = evaluate_encoder(release, oracle, speech, oracle, name="oracle")
+    assert found.oracle is not None
+    assert found.oracle.real.semantic.mean == found.oracle.row_cosine.mean == pytest.approx(1.0)
+    assert found.oracle.decoded == found.oracle.bound
+    assert found.oracle.normalised["within_one"].mean >= 1.0
+    assert found.presets.within_one.mean > found.presets_by_chance.within_one.mean + 0.2
+    assert evaluate_encoder(release, oracle, speech, None, name="x").oracle is None
+
+
+def test_voices_are_measured_by_length_of_reference(
+    release: Release, oracle: Codec, speech: SpeechSet
+) -> None:
+    model = Speaker.load(release, codec=oracle)
+    plan = VoicePlan(lengths=(2.0, 60.0), sentences=1, seeds=(0,))
+    found = evaluate_voices(
+        release, oracle, model, speech, [Ge2eEmbedder.load()], [], plan, name="oracle"
+    )
+    assert [scores.seconds for scores in found.scores] == [2.0] and "60 s" in found.missing
+    scores = found.scores[0]
+    assert scores.speakers == NAMES and scores.sayings == NAMES
+    alike = scores.likeness[Ge2eEmbedder.load().name]
+    assert alike["gain"].mean == pytest.approx(alike["matched"].mean - alike["shuffled"].mean)
+    assert 0 <= scores.ended.mean <= 1 and scores.pace.mean > 0
+    rows = dict(flatten(found.to_json()))
+    assert "scores.0.pace" in rows and "not measured" not in rows["scores.0.pace"]
+    alone = SpeechSet(speech.utterances[:2])
+    with pytest.raises(ConfigError, match="two speakers"):
+        evaluate_voices(release, oracle, model, alone, [], [], plan, name="x")
+    reference_S, used = reference_of(speech.utterances[:2], 3.0)
+    assert reference_S is not None and len(reference_S) == 72000 and used == 2
+
+
+def test_the_commands_write_their_figures(speech: SpeechSet, tmp_path: Path) -> None:
+    for each in speech.utterances[:4]:
+        path = tmp_path / "speech" / each.speaker / f"{each.clip.id}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, each.wave_S.numpy(), 24000)
+    given = ["--speech", str(tmp_path / "speech"), "--json", str(tmp_path / "figures.json")]
+    result = CliRunner().invoke(app, ["evaluate", "codec", "mini", *given])
+    assert result.exit_code == 0, result.output
+    assert "mel_distance" in result.output
+    stored = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert stored["speakers"] == 2 and stored["wer"] == {}
+    wrong = CliRunner().invoke(app, ["evaluate", "codec", "mini", *given, "--embedder", "nobody"])
+    assert isinstance(wrong.exception, UsageError) and "ge2e" in str(wrong.exception)
