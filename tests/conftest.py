@@ -13,3 +13,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered between evaluations stays out of the home directory."""
+    folder = tmp_path_factory.getbasetemp() / "heard"
+    monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder)

@@ -31,15 +31,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "me.wav", samples, rate)
     shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "my").mkdir()
-    row = {"id": "a", "path": "../me.wav", "speaker": "me", "duration": len(samples) / rate}
-    row |= {"licence": "CC0-1.0"}
-    (folder / "my" / "manifest.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    rows = []
+    for speaker in ("me", "you"):  # nobody else has given a recording
+        row = {"id": speaker, "path": "../me.wav", "speaker": speaker, "licence": "CC0-1.0"}
+        rows.append(row | {"duration": len(samples) / rate, "text": "the news of the day"})
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (folder / "my" / "manifest.jsonl").write_text(lines + "\n", encoding="utf-8")
     return folder
 
 
 def run(script: str, folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "2", "HOME": str(folder)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=280,
@@ -70,6 +73,18 @@ def test_training_as_shown_but_short(place: Path) -> None:
     run(f"{train} {SHORT}", place)
     run(clone.replace("out.wav", "trained.wav"), place)
     assert (place / "trained.wav").exists()
+
+
+def test_measuring_as_shown(place: Path) -> None:
+    (shown,) = [block for block in blocks("") if "diagnose" in block]
+    diagnose, evaluate = shown.strip().splitlines()
+    printed = run(f"{diagnose} || test $? = 3", place)
+    assert "Verdict" in printed
+    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["speakers"] == 2 and (place / "report" / "report.html").exists()
+    run(evaluate, place)
+    voices = json.loads((place / "voices.json").read_text(encoding="utf-8"))
+    assert voices["scores"][0]["seconds"] == 5.0
 
 
 def test_python_example(place: Path) -> None:

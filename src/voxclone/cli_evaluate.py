@@ -217,6 +217,72 @@ def evaluate_voices(
     finish(report.to_json(), json_file, console)
 
 
+@evaluate_app.command("speech")
+def evaluate_speech(
+    listed: Annotated[
+        Path, typer.Argument(help="meta.lst of seed-tts-eval, or the folder of MiniMax's test set.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")] = "mini",
+    encoder: EncoderFile = None,
+    language: Annotated[str, typer.Option(help="Language of MiniMax's set.")] = "english",
+    spoken: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with ID.wav of another program, to be scored instead."),
+    ] = None,
+    most: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--most", help="Only so many sentences, from the top."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same speech.")] = 0,
+    embedder: Embedders = None,
+    transcriber: Transcribers = None,
+    json_file: Json = None,
+) -> None:
+    """Run a published list: clone each prompt, say each text, score likeness and word errors."""
+    from rich.console import Console
+
+    from voxclone.evaluate import protocols
+
+    console = Console()
+    track = progress(console)
+    read = protocols.read_seed_tts
+    sentences = protocols.read_minimax(listed, language) if listed.is_dir() else read(listed)
+    sentences = sentences[:most]
+    if spoken is not None:
+        waves = protocols.read_spoken(sentences, spoken)
+    else:
+        waves = _say_list(sentences, model, encoder, seed, track)
+    scores = protocols.score_spoken(
+        sentences, waves, _embedders(embedder), _transcribers(transcriber)
+    )
+    finish(scores.to_json(), json_file, console)
+
+
+def _say_list(
+    sentences: Any, model: str, encoder: Path | None, seed: int, track: Any
+) -> dict[str, Any]:
+    from voxclone.audio.files import read_recording
+    from voxclone.cloning.enroll import enroll
+    from voxclone.evaluate import protocols
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
+    from voxclone.speech.speaker import Speaker
+    from voxclone.voice.file import Consent
+
+    release = Release.open(model)
+    codec = open_codec(release, encoder)
+    consent = Consent(kind="unstated", statement="made and used at once by `voxclone evaluate`")
+
+    def voice_of(prompt: Path) -> Any:
+        recording = read_recording(prompt)
+        return enroll(recording, release, codec, name="prompt", consent=consent).voice.rows_ND
+
+    speaker = Speaker.load(release, codec=codec)
+    return protocols.say_all(
+        speaker, sentences, voice_of, seed=seed, track=lambda items: track(items, "speaking")
+    )
+
+
 def _speech(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":
     from voxclone.evaluate.speechset import choose, list_clips, load_speech
 
@@ -228,17 +294,20 @@ def _speech(source: Path, split: str | None, seconds: float, track: Any) -> "Spe
 
 def _embedders(names: list[str] | None) -> list[Any]:
     from voxclone.evaluate import likeness
+    from voxclone.evaluate.cache import CachedEmbedder, default_folder
 
     kinds: dict[str, Callable[[], Any]] = {
         "ge2e": likeness.Ge2eEmbedder.load,
         "ecapa": likeness.EcapaEmbedder,
         "wavlm": likeness.WavLmEmbedder,
     }
-    return [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
+    made = [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
+    return [CachedEmbedder(each, default_folder()) for each in made]
 
 
 def _transcribers(names: list[str] | None) -> list[Any]:
     from voxclone.evaluate import transcribe
+    from voxclone.evaluate.cache import CachedTranscriber, default_folder
     from voxclone.evaluate.recogniser import load_recogniser
     from voxclone.release.archive import mini_release
 
@@ -249,7 +318,8 @@ def _transcribers(names: list[str] | None) -> list[Any]:
         "pocketsphinx": transcribe.PocketsphinxTranscriber,
         "whisper": transcribe.WhisperTranscriber,
     }
-    return [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
+    made = [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
+    return [CachedTranscriber(each, default_folder()) for each in made]
 
 
 def _pick(kinds: Mapping[str, Callable[[], Any]], name: str, option: str) -> Callable[[], Any]:

@@ -17,6 +17,7 @@ from voxclone.evaluate.intelligibility import error_rate
 from voxclone.evaluate.likeness import load_pretrained
 from voxclone.evaluate.recogniser import Recogniser, normalise_text
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.voice.file import tensor_hash
 
 WHISPER_SECONDS = 30  # longer clips go through its own windowed decoding
 
@@ -121,10 +122,10 @@ class PocketsphinxTranscriber:
 class CharacterTranscriber:
     """The project's own CTC recogniser, in the languages of its alphabet and training."""
 
-    name = "characters"
-
     def __init__(self, recogniser: Recogniser) -> None:
+        """Its name tells its weights, since every run of the recipe trains one of its own."""
         self._recogniser = recogniser.eval()
+        self.name = f"characters-{tensor_hash(*recogniser.state_dict().values())[:8]}"
 
     def transcribe(self, wave_S: Tensor) -> str:
         """Lower-case letters and spaces heard in one clip at 24 kHz. Raises AudioError."""

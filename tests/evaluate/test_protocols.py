@@ -1,0 +1,145 @@
+"""Published lists are read as their files are, and scored as they say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from voxclone.cli import app
+from voxclone.errors import ConfigError
+from voxclone.evaluate.cache import CachedEmbedder, CachedTranscriber
+from voxclone.evaluate.protocols import read_minimax, read_seed_tts, read_spoken, score_spoken
+
+ROOT = Path(__file__).parents[2]
+
+
+def tone(path: Path, hertz: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 0.2 * np.sin(2 * np.pi * hertz * np.arange(36000) / 24000)
+    soundfile.write(path, samples, 24000)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    tone(tmp_path / "prompt-wavs" / "a.wav", 200)
+    tone(tmp_path / "prompt-wavs" / "b.wav", 300)
+    path = tmp_path / "meta.lst"
+    path.write_text(
+        "one|we met|prompt-wavs/a.wav|good morning\n"
+        "two|we met|prompt-wavs/b.wav|good evening to you|wavs/two.wav\n\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+class Pitch:
+    """An embedder that tells tones apart."""
+
+    name = "pitch"
+
+    def embed(self, wave_S: Tensor) -> Tensor:
+        vector = torch.zeros(40)
+        vector[int(torch.fft.rfft(wave_S[:24000]).abs().argmax()) // 20] = 1.0
+        return vector
+
+
+class Parrot:
+    name = "parrot"
+
+    def transcribe(self, wave_S: Tensor) -> str:
+        return "Good morning!"
+
+
+def test_seed_tts_is_read_and_scored(listed: Path, tmp_path: Path) -> None:
+    sentences = read_seed_tts(listed)
+    assert [(s.id, s.text) for s in sentences] == [
+        ("one", "good morning"),
+        ("two", "good evening to you"),
+    ]
+    tone(tmp_path / "made" / "one.wav", 200)
+    with pytest.raises(ConfigError, match=r"lacks 1 of 2 files, such as two\.wav"):
+        read_spoken(sentences, tmp_path / "made")
+    tone(tmp_path / "made" / "two.wav", 200)
+    spoken = read_spoken(sentences, tmp_path / "made")
+    found = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
+    assert found.likeness["pitch"].mean == 0.5 and found.silent == []
+    assert found.wer["parrot"].mean == pytest.approx((0 + 3 / 4) / 2)  # of sentences, not of words
+    spoken["one"] = torch.zeros(24000)
+    silent = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
+    assert silent.silent == ["one"] and silent.wer["parrot"].mean == pytest.approx((1 + 3 / 4) / 2)
+    assert json.loads(json.dumps(silent.to_json()))["schema"] == "voxclone.protocol/1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("one|we met|prompt-wavs/a.wav", "has 3 fields"),
+        ("one|we met|prompt-wavs/c.wav|hello", r"c\.wav, which is not there"),
+        ("", "has no sentence"),
+        ("a|b|prompt-wavs/a.wav|c\na|b|prompt-wavs/a.wav|c", "'a' twice"),
+    ],
+)
+def test_a_bad_list_is_refused_with_its_line(listed: Path, text: str, said: str) -> None:
+    listed.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        read_seed_tts(listed)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_seed_tts(listed.with_name("none.lst"))
+
+
+def test_minimax_is_read(tmp_path: Path) -> None:
+    for speaker in ("dutch_female", "dutch_male"):
+        tone(tmp_path / "speaker" / "dutch" / speaker / f"common_voice_{speaker}.wav", 200)
+    (tmp_path / "text").mkdir()
+    path = tmp_path / "text" / "dutch.txt"
+    path.write_text("dutch_female|Goedemorgen.\ndutch_male|Tot ziens | dag.\n", encoding="utf-8")
+    sentences = read_minimax(tmp_path, "dutch")
+    assert [s.speaker for s in sentences] == ["dutch_female", "dutch_male"]
+    assert sentences[1].text == "Tot ziens | dag." and sentences[0].id == "dutch_female-001"
+    path.write_text("dutch_child|Hoi.\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="'dutch_child' has no recording"):
+        read_minimax(tmp_path, "dutch")
+
+
+def test_the_command_clones_every_prompt_of_a_list(tmp_path: Path) -> None:
+    samples, rate = soundfile.read(ROOT / "examples" / "reference.flac")
+    soundfile.write(tmp_path / "a.wav", samples, rate)
+    listed = tmp_path / "meta.lst"
+    listed.write_text("one|x|a.wav|we went home\ntwo|x|a.wav|never said", encoding="utf-8")
+    command = ["evaluate", "speech", str(listed), "--most", "1"]
+    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "figures.json")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    stored = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert stored["sentences"] == 1 and len(stored["likeness"]) == 1
+
+
+def test_what_was_heard_is_remembered_by_content(tmp_path: Path) -> None:
+    class Counting(Pitch, Parrot):
+        name = "counting"
+        calls = 0
+
+        def embed(self, wave_S: Tensor) -> Tensor:
+            self.calls += 1
+            return super().embed(wave_S)
+
+        def transcribe(self, wave_S: Tensor) -> str:
+            self.calls += 1
+            return super().transcribe(wave_S)
+
+    counting = Counting()
+    embedder = CachedEmbedder(counting, tmp_path)
+    wave_S = 0.2 * torch.sin(torch.arange(24000) * 0.05)
+    first = embedder.embed(wave_S)
+    assert torch.equal(embedder.embed(wave_S.clone()), first) and counting.calls == 1
+    embedder.embed(0.5 * wave_S)
+    assert counting.calls == 2
+    transcriber = CachedTranscriber(counting, tmp_path)
+    assert transcriber.transcribe(wave_S) == "Good morning!" and counting.calls == 3
+    for path in tmp_path.rglob("*.json"):
+        path.write_text("{", encoding="utf-8")
+    assert torch.equal(embedder.embed(wave_S), first) and counting.calls == 4
