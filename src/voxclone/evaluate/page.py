@@ -256,10 +256,11 @@ header.ill{border-color:var(--ill)}
 h1{font-size:1.5rem;line-height:1.25;margin:.2em 0}h2{font-size:1.1rem;margin:2em 0 .4em}
 .finding{background:var(--card);border-radius:8px;padding:2px 16px;margin:12px 0}
 .finding h2{margin-top:.6em;color:var(--ill)}
-table{border-collapse:collapse;width:100%}
+table{border-collapse:collapse;width:100%;table-layout:fixed}
 th,td{text-align:left;font-weight:normal;padding:4px 10px 4px 0;vertical-align:top;
 border-bottom:1px solid var(--faint)}
 td:not(.note){font-variant-numeric:tabular-nums}
+td.note{width:34%}
 .note{opacity:.7;font-size:.85rem}.moved{font-weight:bold;color:var(--ill)}
 b.own{color:var(--own)}b.genuine{color:var(--genuine)}
 svg{width:100%;height:auto}svg text{font:9px system-ui,sans-serif;fill:var(--ink)}
