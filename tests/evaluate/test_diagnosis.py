@@ -220,6 +220,19 @@ def test_with_the_model_acceptance_is_measured(
     assert found.acceptance.speakers == 4 and found.acceptance.trials == 8
     assert found.acceptance.semantic.mean > 0 and found.acceptance.semantic_gain.low is not None
     assert found.missing == {}
+    names_of = [finding.name for finding in verdict(found).findings]
+    assert "foreign semantic codes" not in names_of
+    vectors_VD = oracle.quantizer.semantic_codebook.vectors()
+
+    def other_words(semantic: Tensor, acoustic: Tensor) -> tuple[Tensor, Tensor]:
+        codes_BT = oracle.quantizer.semantic_codebook.encode(semantic)
+        return vectors_VD[(codes_BT * 5 + 3) % len(vectors_VD)].mT.to(semantic), acoustic
+
+    foreign = diagnose(
+        release, sick(oracle, other_words), SpeechSet(utterances), encoder="x", model=model,
+        inversions=inversions,
+    )  # fmt: skip
+    assert "foreign semantic codes" in [finding.name for finding in verdict(foreign).findings]
     lonely = measure([each for each in utterances if each.speaker == names[0]])
     assert lonely.acceptance is None and "two speakers" in lonely.missing["acceptance"]
     assert "not measured" in show(None, "{}")

@@ -5,6 +5,7 @@ attempts have): each rule names its figure and the bound, so that a reader can d
 relative to what the release itself shows (prior, presets, its own speech) wherever it shows it.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ def verdict(found: Diagnosis) -> Verdict:
     """Examine a diagnosis for every illness that is known."""
     rules = (
         _collapse, _saturation, _double_tanh, _offsets, _off_manifold, _loudness, _end_row,
-        _batch_leakage, _bf16_drift, _unheard,
+        _batch_leakage, _bf16_drift, _foreign, _unheard,
     )  # fmt: skip
     findings = [finding for rule in rules if (finding := rule(found)) is not None]
     unsure = []
@@ -200,6 +201,23 @@ def _bf16_drift(found: Diagnosis) -> Finding | None:
         f"{100 * drifted.semantic:.1f} % of semantic codes the same, "
         f"{100 * drifted.within_one:.1f} % of levels within one",
         "Look for large activations that cancel; train in bf16 autocast.",
+    )
+
+
+def _foreign(found: Diagnosis) -> Finding | None:
+    """What the codes cost without any context, guessed from the prior alone, is entropy plus KL."""
+    if found.acceptance is None:
+        return None
+    nats, guessed = found.acceptance.semantic.mean, math.log(found.book.perplexity) + found.book.kl
+    if nats < guessed:
+        return None
+    return Finding(
+        "foreign semantic codes",
+        "The model, given voice and text, finds the semantic codes less likely than the prior does "
+        "without either: they are real codes that say something else.",
+        f"{nats:.2f} nats per frame where the prior alone gives {guessed:.2f}",
+        "Reconstruction does not fix which code stands for which sound: learn it from pairs, and "
+        "for real speech through a recogniser.",
     )
 
 
