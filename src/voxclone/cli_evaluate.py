@@ -85,7 +85,7 @@ def diagnose(
     name = "the release's own" if encoder is None else str(encoder)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
-    report = result.to_json() | {"verdict": judged.to_json()}
+    report = result.to_json() | {"release": model, "verdict": judged.to_json()}
     print_report(report, before, console)
     if out is not None:
         write_report(report, before, heard(codec, found), out)

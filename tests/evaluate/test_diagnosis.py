@@ -153,18 +153,6 @@ def test_an_illness_is_named(
     assert not found.healthy and illness in found.summary
 
 
-def test_a_second_tanh_is_named(examine: Examine, healthy: Diagnosis, oracle: Codec) -> None:
-    """The mini's levels hardly reach where a second tanh shows, so genuine codes are widened."""
-    codec = sick(oracle, lambda s, a: (s, torch.tanh(3 * a)))
-    found = examine(codec)
-    assert found.levels.own.outer == 0.0
-    outer = replace(healthy.levels.genuine, outer=0.1)
-    wide = replace(found, levels=replace(found.levels, genuine=outer))
-    assert "double tanh" in [finding.name for finding in verdict(wide).findings]
-    usual = replace(healthy, levels=replace(healthy.levels, genuine=outer, own=outer))
-    assert verdict(usual).healthy
-
-
 def test_wrong_loudness_is_named(examine: Examine, oracle: Codec) -> None:
     class Deaf(nn.Module):
         def __init__(self, encoder: nn.Module) -> None:

@@ -14,7 +14,7 @@ from voxclone.evaluate.diagnosis import Diagnosis
 COLLAPSED_SHARE = 0.1
 ODD_SCALE = 2.0
 SATURATED = 0.05
-DOUBLE_TANH_LEAST = 0.002
+DOUBLE_TANH_LEAST = 20  # levels that should lie there: of fewer, none may be chance
 OFFSET_SPREADS = 1.5
 STRANGE = 1.5
 LOUDNESS_DB = 4.0
@@ -112,7 +112,8 @@ def _saturation(found: Diagnosis) -> Finding | None:
 
 def _double_tanh(found: Diagnosis) -> Finding | None:
     own, genuine = found.levels.own.outer, found.levels.genuine.outer
-    if genuine < DOUBLE_TANH_LEAST or own > genuine / 50:
+    levels = found.levels.own.frames * len(found.levels.own.mean)
+    if genuine * levels < DOUBLE_TANH_LEAST or own > genuine / 20:
         return None
     return Finding(
         "double tanh",
