@@ -10,7 +10,9 @@ from voxclone.cli_report import finish, heard, print_report, progress, read_repo
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
+    from voxclone.codec.model import Codec
     from voxclone.evaluate.speechset import SpeechSet
+    from voxclone.release.archive import Release
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
 
@@ -69,20 +71,16 @@ def diagnose(
 
     from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.evaluate.illnesses import verdict
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
     from voxclone.speech.speaker import Speaker
 
     if speech is None:
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
     before = None if baseline is None else read_report(baseline)
     console = Console(quiet=quiet)
-    release = Release.open(model)
-    codec = open_codec(release, encoder)
+    release, codec, name = _opened(model, encoder)
     track = progress(console)
     found = _speech(speech, split, seconds, track)
     speaker = None if no_model else Speaker.load(release, codec=codec)
-    name = "the release's own" if encoder is None else str(encoder)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
     report = result.to_json() | {"release": model, "verdict": judged.to_json()}
@@ -113,8 +111,6 @@ def evaluate_codec(
     from rich.console import Console
 
     from voxclone.evaluate import reconstruction
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
 
     console = Console()
     track = progress(console)
@@ -123,8 +119,7 @@ def evaluate_codec(
     if mimi is not None:
         codec = reconstruction.MimiReconstructor(books=mimi)
     else:
-        release = Release.open(model)
-        codec = reconstruction.VoxtralReconstructor(open_codec(release, encoder), model)
+        codec = reconstruction.VoxtralReconstructor(_opened(model, encoder)[1], model)
     scores = reconstruction.evaluate_codec(
         codec,
         found,
@@ -152,19 +147,17 @@ def evaluate_encoder(
     from rich.console import Console
 
     from voxclone.evaluate import encoders
-    from voxclone.release.archive import Release
     from voxclone.release.encoders import open_codec
 
     console = Console()
     track = progress(console)
-    release = Release.open(model)
-    codec = open_codec(release, encoder)
+    release, codec, name = _opened(model, encoder)
     report = encoders.evaluate_encoder(
         release,
         codec,
         _speech(speech, split, seconds, track),
         None if oracle is None else open_codec(release, oracle),
-        name="the release's own" if encoder is None else str(encoder),
+        name=name,
         track=lambda items: track(items, "encoding"),
     )
     finish(report.to_json(), json_file, console)
@@ -192,14 +185,11 @@ def evaluate_voices(
     from rich.console import Console
 
     from voxclone.evaluate import voices
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
     from voxclone.speech.speaker import Speaker
 
     console = Console()
     track = progress(console)
-    release = Release.open(model)
-    codec = open_codec(release, encoder)
+    release, codec, name = _opened(model, encoder)
     plan = voices.VoicePlan(sentences=sentences, seeds=tuple(range(seeds)), cfg=cfg)
     if length:
         plan = voices.VoicePlan(tuple(length), sentences, tuple(range(seeds)), cfg)
@@ -211,7 +201,7 @@ def evaluate_voices(
         _embedders(embedder),
         _transcribers(transcriber),
         plan,
-        name="the release's own" if encoder is None else str(encoder),
+        name=name,
         track=track,
     )
     finish(report.to_json(), json_file, console)
@@ -264,13 +254,10 @@ def _say_list(
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
     from voxclone.evaluate import protocols
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
     from voxclone.speech.speaker import Speaker
     from voxclone.voice.file import Consent
 
-    release = Release.open(model)
-    codec = open_codec(release, encoder)
+    release, codec, _ = _opened(model, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone evaluate`")
 
     def voice_of(prompt: Path) -> Any:
@@ -281,6 +268,16 @@ def _say_list(
     return protocols.say_all(
         speaker, sentences, voice_of, seed=seed, track=lambda items: track(items, "speaking")
     )
+
+
+def _opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
+    """A release, its codec with an encoder, and what reports call that encoder."""
+    from voxclone.release.archive import Release
+    from voxclone.release.encoders import open_codec
+
+    release = Release.open(model)
+    name = "the release's own" if encoder is None else str(encoder)
+    return release, open_codec(release, encoder), name
 
 
 def _speech(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":

@@ -1,12 +1,12 @@
 """How measuring commands print, and the files that they read and write."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import UsageError
+from voxclone.release.shards import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,9 +85,8 @@ def write_report(
         "report.html": page(report, clips, before),
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        with replacing(folder / name) as file:
+            file.write(text.encode())
 
 
 def heard(codec: "Codec", speech: "SpeechSet") -> "list[Heard]":
@@ -126,9 +125,8 @@ def finish(report: Mapping[str, Any], path: Path | None, console: "Console") -> 
     for name, text in flatten(report):
         console.print(f"{name:<44} {text}", highlight=False, soft_wrap=True)
     if path is not None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(json.dumps(report, indent=1, allow_nan=False).encode())
         console.print(f"Wrote {path}")
 
 

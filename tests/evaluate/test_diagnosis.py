@@ -25,7 +25,6 @@ from voxclone.evaluate.geometry import inversion_health
 from voxclone.evaluate.illnesses import verdict
 from voxclone.evaluate.page import page, show
 from voxclone.evaluate.speechset import SpeechSet, Utterance, choose, list_clips, load_speech
-from voxclone.mini.oracle import oracle_codec
 from voxclone.release.archive import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.speaker import Speaker
@@ -43,16 +42,6 @@ class Sick(nn.Module):
 
     def forward(self, wave_BS: Tensor, past: object = None) -> Tensor:
         return self.change(self.encoder(wave_BS, past))
-
-
-@pytest.fixture(scope="module")
-def release() -> Release:
-    return Release.open("mini")
-
-
-@pytest.fixture(scope="module")
-def oracle(release: Release) -> Codec:
-    return oracle_codec(release)
 
 
 @pytest.fixture(scope="module")

@@ -21,23 +21,12 @@ from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_code
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
 from voxclone.evaluate.voices import VoicePlan, evaluate_voices, reference_of
-from voxclone.mini.oracle import oracle_codec
 from voxclone.release.archive import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.speaker import Speaker
 from voxclone.voice.rows import invert_rows
 
 NAMES = 3
-
-
-@pytest.fixture(scope="module")
-def release() -> Release:
-    return Release.open("mini")
-
-
-@pytest.fixture(scope="module")
-def oracle(release: Release) -> Codec:
-    return oracle_codec(release)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,16 @@ class SemanticCodebook(nn.Module):
         mean_D = (weight_V1 * vectors_VD).sum(dim=0)
         return (weight_V1 * (vectors_VD - mean_D).square()).sum().clamp(min=1e-6)
 
+    def squared_distances(self, latent_ND: Tensor) -> Tensor:
+        """|z - e|^2 [N, V] of latents [N, D] to the code vectors, with gradients: what losses are
+        made of."""
+        vectors_VD = self.vectors()
+        return (
+            latent_ND.square().sum(-1, keepdim=True)
+            - 2 * latent_ND @ vectors_VD.T
+            + vectors_VD.square().sum(-1)
+        )
+
     def encode(self, latent_BDT: Tensor) -> Tensor:
         """Codes [B, T], searched in the dtype of the latent."""
         latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)

@@ -85,24 +85,11 @@ def score_cloning(
 ) -> ClonedScores:
     """Score what was said. Clips under `least` samples count as silence: likeness 0, nothing
     heard. All sounds are brought to one level first, since GE2E hears loudness as voice."""
-    references = {
-        item.speaker: embedder.embed(to_level(item.reference_S)) for item in reversed(sayings)
-    }
-    if len(references) < 2:
-        raise ValueError("a shuffled comparison needs at least two speakers")
-    matched, strange, pairs, seconds = [], [], [], 0.0
+    matched, strange = likenesses(sayings, spoken, embedder, least=least)
+    pairs, seconds = [], 0.0
     for item, (wave_S, _) in zip(sayings, spoken, strict=True):
         seconds += len(wave_S) / 24000
-        own_likeness = other_likeness = 0.0
-        heard = ""
-        if len(wave_S) >= least:
-            embedding = embedder.embed(to_level(wave_S))
-            alike = {name: float(embedding @ e) for name, e in references.items()}
-            own_likeness = alike.pop(item.speaker)
-            other_likeness = sum(alike.values()) / len(alike)
-            heard = transcribe(wave_S) if transcribe is not None else ""
-        matched.append(own_likeness)
-        strange.append(other_likeness)
+        heard = transcribe(wave_S) if transcribe is not None and len(wave_S) >= least else ""
         pairs.append((normalise_text(item.text), normalise_text(heard)))
     count = len(sayings)
     return ClonedScores(
@@ -113,6 +100,33 @@ def score_cloning(
         wer=error_rate(pairs) if transcribe is not None else None,
         seconds=seconds,
     )
+
+
+def likenesses(
+    sayings: Sequence[Saying],
+    spoken: Sequence[tuple[Tensor, bool]],
+    embedder: SpeakerEmbedder,
+    *,
+    least: int = 12000,
+) -> tuple[list[float], list[float]]:
+    """Cosine of each saying to its own speaker's reference, and the mean of those to the others'.
+    Clips under `least` samples count as silence: 0. Raises ValueError for a single speaker."""
+    references = {
+        item.speaker: embedder.embed(to_level(item.reference_S)) for item in reversed(sayings)
+    }
+    if len(references) < 2:
+        raise ValueError("a shuffled comparison needs at least two speakers")
+    matched, strange = [], []
+    for item, (wave_S, _) in zip(sayings, spoken, strict=True):
+        own_likeness = other_likeness = 0.0
+        if len(wave_S) >= least:
+            embedding = embedder.embed(to_level(wave_S))
+            alike = {name: float(embedding @ e) for name, e in references.items()}
+            own_likeness = alike.pop(item.speaker)
+            other_likeness = sum(alike.values()) / len(alike)
+        matched.append(own_likeness)
+        strange.append(other_likeness)
+    return matched, strange
 
 
 def to_level(wave_S: Tensor) -> Tensor:

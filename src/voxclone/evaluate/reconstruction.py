@@ -21,7 +21,7 @@ from voxclone.evaluate.likeness import SpeakerEmbedder, likeness, load_pretraine
 from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.transcribe import Transcriber, word_error
+from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
 
 SCHEMA = "voxclone.reconstruction/1"
 
@@ -130,8 +130,8 @@ def evaluate_codec(
             note(embedder.name, each.speaker, _alike(embedder, each.wave_S, decoded_S, missing))
         for transcriber in transcribers if each.clip.text else ():
             text = each.clip.text or ""
-            said[transcriber.name].append((text, _heard(transcriber, decoded_S)))
-            recorded[transcriber.name].append((text, _heard(transcriber, each.wave_S)))
+            said[transcriber.name].append((text, words_of(transcriber, decoded_S)))
+            recorded[transcriber.name].append((text, words_of(transcriber, each.wave_S)))
 
     def interval(name: str) -> Interval | None:
         return bootstrap(values[name], owners[name]) if name in values else None
@@ -169,10 +169,3 @@ def _alike(
     except (AudioError, MissingExtraError) as error:
         missing[embedder.name] = str(error)
         return None
-
-
-def _heard(transcriber: Transcriber, wave_S: Tensor) -> str:
-    try:
-        return transcriber.transcribe(wave_S)
-    except AudioError:
-        return ""  # nothing can be heard in silence

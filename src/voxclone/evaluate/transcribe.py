@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from voxclone.errors import MissingExtraError
+from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.intelligibility import error_rate
 from voxclone.evaluate.likeness import load_pretrained
 from voxclone.evaluate.recogniser import Recogniser, normalise_text
@@ -33,6 +33,14 @@ class Transcriber(Protocol):
         Raises AudioError for a clip that is empty, silent or not finite.
         """
         ...
+
+
+def words_of(transcriber: Transcriber, wave_S: Tensor) -> str:
+    """What is heard in a clip; nothing where there is no sound to hear."""
+    try:
+        return transcriber.transcribe(wave_S)
+    except AudioError:
+        return ""
 
 
 def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE
 from voxclone.codec.model import Codec
-from voxclone.errors import AudioError, ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.cloned import Saying, say, to_level
+from voxclone.errors import ConfigError, MissingExtraError, UsageError
+from voxclone.evaluate.cloned import Saying, likenesses, say
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.signal import active_level
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.transcribe import Transcriber, word_error
+from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
 from voxclone.release.archive import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.speaker import Speaker
@@ -179,7 +179,7 @@ def _score(
             alike[embedder.name] = _likeness(sayings, spoken, embedder)
         except MissingExtraError as error:
             missing[embedder.name] = str(error)
-    heard = {each.name: [_heard(each, wave_S) for wave_S, _ in spoken] for each in transcribers}
+    heard = {each.name: [words_of(each, wave_S) for wave_S, _ in spoken] for each in transcribers}
     texts = [each.text for each in sayings]
     pace = [
         len(wave_S) / SAMPLING_RATE / expected_seconds(each.text)
@@ -207,31 +207,11 @@ def _score(
 def _likeness(
     sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]], embedder: SpeakerEmbedder
 ) -> dict[str, Interval]:
-    """Clips under half a second count as silence: likeness 0."""
-    references = {
-        each.speaker: embedder.embed(to_level(each.reference_S)) for each in reversed(sayings)
-    }
-    matched, shuffled, names = [], [], []
-    for each, (wave_S, _) in zip(sayings, spoken, strict=True):
-        own = strange = 0.0
-        if len(wave_S) >= LEAST:
-            embedding = embedder.embed(to_level(wave_S))
-            cosines = {name: float(embedding @ other) for name, other in references.items()}
-            own = cosines.pop(each.speaker)
-            strange = sum(cosines.values()) / len(cosines)
-        matched.append(own)
-        shuffled.append(strange)
-        names.append(each.speaker)
+    matched, shuffled = likenesses(sayings, spoken, embedder, least=LEAST)
+    names = [each.speaker for each in sayings]
     gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
     return {
         "matched": bootstrap(matched, names),
         "shuffled": bootstrap(shuffled, names),
         "gain": bootstrap(gain, names),
     }
-
-
-def _heard(transcriber: Transcriber, wave_S: Tensor) -> str:
-    try:
-        return transcriber.transcribe(wave_S)
-    except AudioError:
-        return ""  # nothing can be heard in silence

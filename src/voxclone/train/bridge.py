@@ -48,13 +48,7 @@ def code_logits(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:
     """Logits [N, V] of the codes of latents: -|z - e|^2 over an eighth of the book's variance, as
     in `losses.code_losses`."""
     latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
-    vectors_VD = book.vectors()
-    squared_NV = (
-        latent_ND.square().sum(-1, keepdim=True)
-        - 2 * latent_ND @ vectors_VD.T
-        + vectors_VD.square().sum(-1)
-    )
-    return -squared_NV / (book.spread() / 8)
+    return -book.squared_distances(latent_ND) / (book.spread() / 8)
 
 
 def lesson(bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor,

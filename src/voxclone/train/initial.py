@@ -42,7 +42,7 @@ def initialise_encoder(encoder: Encoder, generator: torch.Generator) -> None:
     """Waveforms of the size of speech give latents of a standard deviation near one half."""
     _draw(encoder, generator)
     atoms_DN, size_D = filter_bank(encoder.config, generator, newest_last=True)
-    _set(encoder.input_proj, _patches(atoms_DN / size_D[:, None], encoder.config).mT)
+    _put(encoder.input_proj.conv, _patches(atoms_DN / size_D[:, None], encoder.config).mT)
     _scale(encoder.encoder_blocks[-1], LATENT_STD)
 
 
@@ -55,7 +55,9 @@ def initialise_decoder(decoder: Decoder, generator: torch.Generator) -> None:
     power = size_D.square().sum() / decoder.config.pretransform_patch_size  # of unit channels
     made_DN = atoms_DN * size_D[:, None] * SPEECH_RMS / power.sqrt()
     weight_DKP = _patches(made_DN, decoder.config)
-    _set(decoder.output_proj, weight_DKP.flip(1).permute(2, 0, 1))  # the newest patch sounds first
+    _put(
+        decoder.output_proj.conv, weight_DKP.flip(1).permute(2, 0, 1)
+    )  # the newest patch sounds first
 
 
 def filter_bank(
@@ -96,9 +98,8 @@ def _patches(atoms_DN: Tensor, config: CodecConfig) -> Tensor:
     return atoms_DN.unflatten(1, (config.patch_proj_kernel_size, config.pretransform_patch_size))
 
 
-def _set(layer: CausalConv1d, weight: Tensor) -> None:
-    conv: Any = layer.conv
-    if hasattr(conv, "parametrizations"):
+def _put(conv: Any, weight: Tensor) -> None:
+    if hasattr(conv, "parametrizations"):  # the weight norm takes gain and direction from it
         conv.weight = weight.contiguous().to(conv.weight)
     else:
         conv.weight.copy_(weight)
@@ -123,10 +124,7 @@ def _fill(weight: Tensor, terms: float, generator: torch.Generator) -> None:
 
 def _fill_conv(conv: Any, terms: float, generator: torch.Generator) -> None:
     drawn = (torch.randn(conv.weight.shape, generator=generator) / math.sqrt(terms)).to(conv.weight)
-    if hasattr(conv, "parametrizations"):
-        conv.weight = drawn  # the weight norm takes gain and direction from it
-    else:
-        conv.weight.copy_(drawn)
+    _put(conv, drawn)
 
 
 def _scale(layer: Any, factor: float) -> None:

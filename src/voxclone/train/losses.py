@@ -104,11 +104,7 @@ def code_losses(
     keep_N = slice(None) if mask_BT is None else mask_BT.flatten()
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
     codes_N = codes_BT.flatten()[keep_N]
-    squared_NV = (
-        latent_ND.square().sum(-1, keepdim=True)
-        - 2 * latent_ND @ vectors_VD.T
-        + vectors_VD.square().sum(-1)
-    )
+    squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
     cross_entropy = F.cross_entropy(-squared_NV / (spread * temperature), codes_N)
     distance = (latent_ND - vectors_VD[codes_N]).square().sum(-1).mean() / spread
     half = (quantizer.levels - 1) / 2
