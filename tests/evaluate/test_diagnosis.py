@@ -122,10 +122,8 @@ def test_the_true_encoder_is_not_accused(healthy: Diagnosis) -> None:
         ("collapse by scale mismatch", lambda oracle: lambda s, a: (0.02 * s, a)),
         ("collapse into one cell", lambda oracle: lambda s, a: one_cell(s, a, oracle)),
         ("saturation", lambda oracle: lambda s, a: (s, 20 * a)),
-        (
-            "offset channels",
-            lambda oracle: lambda s, a: (s, torch.cat([a[:, :3] + 1, a[:, 3:]], 1)),
-        ),
+        ("double tanh", lambda oracle: lambda s, a: (s, torch.tanh(a))),
+        ("offset channels", lambda oracle: lambda s, a: (s, moved(a))),
         ("off-manifold", lambda oracle: lambda s, a: (s, out_of_step(a))),
         ("batch leakage", lambda oracle: lambda s, a: (leaking(s), leaking(a))),
         ("bf16 drift", lambda oracle: lambda s, a: ((s + 64) - 64, (a + 64) - 64)),
