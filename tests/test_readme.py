@@ -83,7 +83,7 @@ def test_measuring_as_shown(place: Path) -> None:
     report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["speakers"] == 2 and (place / "report" / "report.html").exists()
     run(evaluate, place)
-    voices = json.loads((place / "voices.json").read_text(encoding="utf-8"))
+    voices = json.loads((place / "voices" / "report.json").read_text(encoding="utf-8"))
     assert voices["scores"][0]["seconds"] == 5.0
 
 

@@ -1,16 +1,18 @@
 """Commands that measure. As in `cli`, what is heavy is imported inside them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from voxclone.cli_report import finish, heard, print_report, progress, read_report, write_report
+from voxclone.cli_report import SHOWN_CLIPS, present, progress, read_report, side_by_side
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
     from voxclone.codec.model import Codec
+    from voxclone.evaluate.opinion import Listener
     from voxclone.evaluate.speechset import SpeechSet
     from voxclone.release.archive import Release
 
@@ -30,10 +32,15 @@ Split = Annotated[
     typer.Option(help="Only clips of this split of the manifest."),
 ]
 Seconds = Annotated[float, typer.Option(help="About how much speech, speakers in turn.")]
-Json = Annotated[
+Out = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--json", help="File for all figures."),
+    typer.Option("-o", "--out", help="Folder for report.html and report.json."),
 ]
+Baseline = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="report.json of an earlier run, to compare with."),
+]
+Opinion = Annotated[bool, typer.Option("--dnsmos", help="Rate the sound by DNSMOS, too.")]
 Embedders = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm; may be repeated."),
@@ -53,14 +60,8 @@ def diagnose(
     encoder: EncoderFile = None,
     split: Split = None,
     seconds: Seconds = 300,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Folder for report.html and report.json."),
-    ] = None,
-    baseline: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="report.json to compare with."),
-    ] = None,
+    out: Out = None,
+    baseline: Baseline = None,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Leave the language model out (quicker).")
     ] = False,
@@ -69,13 +70,15 @@ def diagnose(
     """Is an encoder healthy, and if not, of which known illness? Ends with 3 if it is ill."""
     from rich.console import Console
 
+    from voxclone.evaluate import reconstruction
+    from voxclone.evaluate.diagnosis import SCHEMA
     from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.evaluate.illnesses import verdict
     from voxclone.speech.speaker import Speaker
 
     if speech is None:
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
-    before = None if baseline is None else read_report(baseline)
+    before = read_report(baseline, SCHEMA)
     console = Console(quiet=quiet)
     release, codec, name = _opened(model, encoder)
     track = progress(console)
@@ -84,10 +87,9 @@ def diagnose(
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
     report = result.to_json() | {"release": model, "verdict": judged.to_json()}
-    print_report(report, before, console)
-    if out is not None:
-        write_report(report, before, heard(codec, found), out)
-        console.print(f"Wrote      {out / 'report.html'} and {out / 'report.json'}")
+    heard = reconstruction.VoxtralReconstructor(codec, model).reconstruct
+    clips = partial(side_by_side, heard, found, codec.sampling_rate)
+    present(report, before, clips, out, console)
     if not judged.healthy:
         raise typer.Exit(EXIT_QUALITY)
 
@@ -105,14 +107,18 @@ def evaluate_codec(
     seconds: Seconds = 300,
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    json_file: Json = None,
+    dnsmos: Opinion = False,
+    out: Out = None,
+    baseline: Baseline = None,
 ) -> None:
     """How well a codec gives speech back (Table 2 of the paper)."""
     from rich.console import Console
 
+    from voxclone.audio.files import SAMPLING_RATE
     from voxclone.evaluate import reconstruction
 
     console = Console()
+    before = read_report(baseline, reconstruction.SCHEMA)
     track = progress(console)
     found = _speech(speech, split, seconds, track)
     codec: reconstruction.Reconstructor
@@ -125,9 +131,11 @@ def evaluate_codec(
         found,
         _embedders(embedder),
         _transcribers(transcriber),
-        lambda items: track(items, "measuring"),
+        listener=_listener(dnsmos),
+        track=lambda items: track(items, "measuring"),
     )
-    finish(scores.to_json(), json_file, console)
+    clips = partial(side_by_side, codec.reconstruct, found, SAMPLING_RATE)
+    present(scores.to_json(), before, clips, out, console)
 
 
 @evaluate_app.command("encoder")
@@ -141,7 +149,8 @@ def evaluate_encoder(
     ] = None,
     split: Split = None,
     seconds: Seconds = 300,
-    json_file: Json = None,
+    out: Out = None,
+    baseline: Baseline = None,
 ) -> None:
     """Codes of an encoder against those of presets and, where there is one, of the oracle."""
     from rich.console import Console
@@ -150,6 +159,7 @@ def evaluate_encoder(
     from voxclone.release.encoders import open_codec
 
     console = Console()
+    before = read_report(baseline, encoders.SCHEMA)
     track = progress(console)
     release, codec, name = _opened(model, encoder)
     report = encoders.evaluate_encoder(
@@ -160,7 +170,7 @@ def evaluate_encoder(
         name=name,
         track=lambda items: track(items, "encoding"),
     )
-    finish(report.to_json(), json_file, console)
+    present(report.to_json(), before, list, out, console)
 
 
 @evaluate_app.command("voices")
@@ -179,15 +189,19 @@ def evaluate_voices(
     cfg: Annotated[float, typer.Option(help="Guidance.")] = 1.2,
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    json_file: Json = None,
+    dnsmos: Opinion = False,
+    out: Out = None,
+    baseline: Baseline = None,
 ) -> None:
     """Clone every speaker and measure likeness, errors, pace and level."""
     from rich.console import Console
 
     from voxclone.evaluate import voices
+    from voxclone.evaluate.page import Heard
     from voxclone.speech.speaker import Speaker
 
     console = Console()
+    before = read_report(baseline, voices.SCHEMA)
     track = progress(console)
     release, codec, name = _opened(model, encoder)
     plan = voices.VoicePlan(sentences=sentences, seeds=tuple(range(seeds)), cfg=cfg)
@@ -202,9 +216,17 @@ def evaluate_voices(
         _transcribers(transcriber),
         plan,
         name=name,
+        listener=_listener(dnsmos),
         track=track,
     )
-    finish(report.to_json(), json_file, console)
+    clips = [
+        Heard(
+            f"{each.speaker}, {each.seconds:g} s of reference: {each.text}",
+            {"reference": each.reference_S, "cloned": each.spoken_S},
+        )
+        for each in report.examples[:SHOWN_CLIPS]
+    ]
+    present(report.to_json(), before, lambda: clips, out, console)
 
 
 @evaluate_app.command("speech")
@@ -226,14 +248,20 @@ def evaluate_speech(
     seed: Annotated[int, typer.Option(help="Same seed, same speech.")] = 0,
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    json_file: Json = None,
+    dnsmos: Opinion = False,
+    out: Out = None,
+    baseline: Baseline = None,
 ) -> None:
     """Run a published list: clone each prompt, say each text, score likeness and word errors."""
+    import torch
     from rich.console import Console
 
+    from voxclone.audio.files import read_wave
     from voxclone.evaluate import protocols
+    from voxclone.evaluate.page import Heard
 
     console = Console()
+    before = read_report(baseline, protocols.SCHEMA)
     track = progress(console)
     read = protocols.read_seed_tts
     sentences = protocols.read_minimax(listed, language) if listed.is_dir() else read(listed)
@@ -243,9 +271,20 @@ def evaluate_speech(
     else:
         waves = _say_list(sentences, model, encoder, seed, track)
     scores = protocols.score_spoken(
-        sentences, waves, _embedders(embedder), _transcribers(transcriber)
+        sentences, waves, _embedders(embedder), _transcribers(transcriber), _listener(dnsmos)
     )
-    finish(scores.to_json(), json_file, console)
+
+    def clips() -> list[Heard]:
+        loud = [each for each in sentences if each.id not in scores.silent]
+        return [
+            Heard(
+                f"{each.id}: {each.text}",
+                {"prompt": torch.from_numpy(read_wave(each.prompt)), "spoken": waves[each.id]},
+            )
+            for each in loud[:SHOWN_CLIPS]
+        ]
+
+    present(scores.to_json(), before, clips, out, console)
 
 
 def _say_list(
@@ -300,6 +339,13 @@ def _embedders(names: list[str] | None) -> list[Any]:
     }
     made = [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
     return [CachedEmbedder(each, default_folder()) for each in made]
+
+
+def _listener(wanted: bool) -> "Listener | None":
+    from voxclone.evaluate.cache import CachedListener, default_folder
+    from voxclone.evaluate.opinion import DnsmosListener
+
+    return CachedListener(DnsmosListener(), default_folder()) if wanted else None
 
 
 def _transcribers(names: list[str] | None) -> list[Any]:

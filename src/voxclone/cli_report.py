@@ -10,97 +10,83 @@ from voxclone.release.shards import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
-    from voxclone.codec.model import Codec
     from voxclone.evaluate.page import Heard
     from voxclone.evaluate.speechset import SpeechSet
+    from voxclone.evaluate.tables import Table
 
 SHOWN_CLIPS = 4
 SHOWN_SECONDS = 6
 
 
-def print_report(
-    report: Mapping[str, Any], before: Mapping[str, Any] | None, console: "Console"
+def present(
+    report: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    clips: "Callable[[], list[Heard]]",
+    out: Path | None,
+    console: "Console",
 ) -> None:
-    """Verdict, findings and figures on a terminal."""
-    from rich.table import Table
+    """Print a report, beside an earlier one if there is one, and write report.json and report.html
+    to `out`, each complete or not at all. `clips` are made only for the page."""
+    from voxclone.evaluate.contents import summary_of, tables_of
+    from voxclone.evaluate.page import page
 
-    from voxclone.evaluate.page import FIGURES, look_up, show
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "now", *(("before",) if before is not None else ()), ""):
-        table.add_column(heading)
-    group = ""
-    for figure in FIGURES:
-        if figure.group != group:
-            group = figure.group
-            table.add_row(f"[bold]{group}[/bold]")
-        values = [report] if before is None else [report, before]
-        cells = [show(look_up(each, figure.path), figure.form) for each in values]
-        table.add_row(f"  {figure.label}", *cells, f"[dim]{figure.note}[/dim]")
-    console.print(table)
-    for name, why in report["unreadable"].items():
-        console.print(f"Left out   {name}: {why}", highlight=False, soft_wrap=True)
-    for name, why in report["missing"].items():
-        console.print(f"Missing    {name}: {why}", highlight=False, soft_wrap=True)
-    for finding in report["verdict"]["findings"]:
+    earlier = None if before is None else tables_of(before)
+    for table in tables_of(report):
+        _print_table(table, earlier, console)
+    for kind, name in (("unreadable", "Left out"), ("missing", "Missing")):
+        for what, why in report.get(kind, {}).items():
+            console.print(f"{name:<10} {what}: {why}", highlight=False, soft_wrap=True)
+    for finding in report.get("verdict", {}).get("findings", ()):
         console.print(
             f"[bold]{finding['name']}[/bold]: {finding['sentence']} ({finding['figure']}.) "
             f"{finding['remedy']}",
             highlight=False,
             soft_wrap=True,
         )
-    console.print(f"Verdict    {report['verdict']['summary']}", highlight=False, soft_wrap=True)
+    console.print(f"Verdict    {summary_of(report)[0]}", highlight=False, soft_wrap=True)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "report.json": json.dumps(report, indent=1, allow_nan=False),
+        "report.html": page(report, clips(), before),
+    }
+    for name, text in texts.items():
+        with replacing(out / name) as file:
+            file.write(text.encode())
+    console.print(f"Wrote      {out / 'report.html'} and {out / 'report.json'}")
 
 
-def read_report(path: Path) -> dict[str, Any]:
-    """A report to compare with. Raises UsageError for anything else."""
-    from voxclone.evaluate.diagnosis import SCHEMA
-
+def read_report(path: Path | None, schema: str) -> dict[str, Any] | None:
+    """A report to compare with. Raises UsageError for anything but one of `schema`."""
+    if path is None:
+        return None
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"The report {path} cannot be read: {error}.") from None
-    schema = report.get("schema") if isinstance(report, dict) else None
-    if schema != SCHEMA:
+    found = report.get("schema") if isinstance(report, dict) else None
+    if found != schema:
         raise UsageError(
-            f"{path} is of schema {schema!r}; this version compares {SCHEMA!r}: diagnose again."
+            f"{path} is of schema {found!r}; here only {schema!r} can be compared with: "
+            "measure again."
         )
     assert isinstance(report, dict)
     return report
 
 
-def write_report(
-    report: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    clips: "list[Heard]",
-    folder: Path,
-) -> None:
-    """report.json and report.html, each complete or not at all."""
-    from voxclone.evaluate.page import page
-
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "report.json": json.dumps(report, indent=1, allow_nan=False),
-        "report.html": page(report, clips, before),
-    }
-    for name, text in texts.items():
-        with replacing(folder / name) as file:
-            file.write(text.encode())
-
-
-def heard(codec: "Codec", speech: "SpeechSet") -> "list[Heard]":
-    """The first clip of some speakers, and what the codec makes of it."""
-    import torch
-
+def side_by_side(
+    reconstruct: "Callable[[Tensor], Tensor]", speech: "SpeechSet", rate: int
+) -> "list[Heard]":
+    """The first clip of some speakers, and what `reconstruct` makes of it."""
     from voxclone.evaluate.page import Heard
 
     shown = []
     for name, own in list(speech.by_speaker().items())[:SHOWN_CLIPS]:
-        wave_S = own[0].wave_S[: SHOWN_SECONDS * codec.sampling_rate]
-        with torch.inference_mode():
-            decoded_S = codec.decode(codec.encode(wave_S[None]))[0][: len(wave_S)]
-        shown.append(Heard(name, wave_S, decoded_S))
+        wave_S = own[0].wave_S[: SHOWN_SECONDS * rate]
+        shown.append(Heard(name, {"recording": wave_S, "decoded": reconstruct(wave_S)}))
     return shown
 
 
@@ -120,29 +106,24 @@ def progress(console: "Console") -> Callable[[Iterable[Any], str], Iterable[Any]
     return show
 
 
-def finish(report: Mapping[str, Any], path: Path | None, console: "Console") -> None:
-    """Print every figure with its path, and write all to a file if one is named."""
-    for name, text in flatten(report):
-        console.print(f"{name:<44} {text}", highlight=False, soft_wrap=True)
-    if path is not None:
-        with replacing(path) as file:
-            file.write(json.dumps(report, indent=1, allow_nan=False).encode())
-        console.print(f"Wrote {path}")
+def _print_table(table: "Table", earlier: "list[Table] | None", console: "Console") -> None:
+    from rich.table import Table as RichTable
 
+    from voxclone.evaluate.tables import compared
 
-def flatten(report: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted names and texts of the figures of a report; an interval is one figure."""
-    from voxclone.evaluate.page import show
-
-    if isinstance(report, Mapping) and {"mean", "low", "high"} <= set(report):
-        return [(prefix, show(report, "{:.3f}"))]
-    if isinstance(report, Mapping):
-        inner = [
-            (f"{prefix}.{key}" if prefix else str(key), value) for key, value in report.items()
+    marks = None
+    if earlier is not None:
+        table, marks = compared(table, earlier)
+    shown = RichTable(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    shown.add_column(f"[bold]{table.title}[/bold]", no_wrap=True)
+    width = max(len(row.cells) for row in table.rows) if table.rows else 0
+    for column in range(width):
+        shown.add_column(table.headings[column] if table.headings else "")
+    shown.add_column("")
+    for number, row in enumerate(table.rows):
+        cells = [
+            f"[bold red]{cell.text}[/bold red]" if marks and marks[number][column] else cell.text
+            for column, cell in enumerate(row.cells)
         ]
-    elif isinstance(report, list):
-        inner = [(f"{prefix}.{index}", value) for index, value in enumerate(report)]
-    else:
-        value = "not measured" if report is None else report
-        return [(prefix, f"{value:.3f}" if isinstance(value, float) else str(value))]
-    return [row for name, value in inner for row in flatten(value, name)]
+        shown.add_row(f"  {row.label}", *cells, f"[dim]{row.note}[/dim]")
+    console.print(shown)

@@ -1,7 +1,9 @@
 """Reconstruction, encoders and voices measured, on what the mini release itself says."""
 
+import html
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,20 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from voxclone.audio.files import read_wave
 from voxclone.audio.manifest import Clip
 from voxclone.cli import app
-from voxclone.cli_report import flatten
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, UsageError
+from voxclone.evaluate.contents import summary_of, tables_of
 from voxclone.evaluate.encoders import evaluate_encoder
 from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.evaluate.opinion import DnsmosListener, rate_all
+from voxclone.evaluate.page import page
 from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_codec
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
+from voxclone.evaluate.tables import Cell, Row, Table, compared
 from voxclone.evaluate.voices import VoicePlan, evaluate_voices, reference_of
 from voxclone.release.archive import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
@@ -27,6 +33,7 @@ from voxclone.speech.speaker import Speaker
 from voxclone.voice.rows import invert_rows
 
 NAMES = 3
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +129,12 @@ def test_voices_are_measured_by_length_of_reference(
     alike = scores.likeness[Ge2eEmbedder.load().name]
     assert alike["gain"].mean == pytest.approx(alike["matched"].mean - alike["shuffled"].mean)
     assert 0 <= scores.ended.mean <= 1 and scores.pace.mean > 0
-    rows = dict(flatten(found.to_json()))
-    assert "scores.0.pace" in rows and "not measured" not in rows["scores.0.pace"]
+    assert [each.seconds for each in found.examples] == [2.0] * NAMES
+    (manner,) = [each for each in tables_of(found.to_json()) if each.title == "Manner"]
+    pace = {row.label: row for row in manner.rows}["pace"]
+    assert manner.headings == ("2 s",) and pace.cells[0].text.startswith(
+        f"{scores.pace.mean:.2f} ("
+    )
     alone = SpeechSet(speech.utterances[:2])
     with pytest.raises(ConfigError, match="two speakers"):
         evaluate_voices(release, oracle, model, alone, [], [], plan, name="x")
@@ -136,11 +147,75 @@ def test_the_commands_write_their_figures(speech: SpeechSet, tmp_path: Path) -> 
         path = tmp_path / "speech" / each.speaker / f"{each.clip.id}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, each.wave_S.numpy(), 24000)
-    given = ["--speech", str(tmp_path / "speech"), "--json", str(tmp_path / "figures.json")]
+    given = ["--speech", str(tmp_path / "speech"), "--out", str(tmp_path / "found")]
     result = CliRunner().invoke(app, ["evaluate", "codec", "mini", *given])
     assert result.exit_code == 0, result.output
-    assert "mel_distance" in result.output
-    stored = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert "mel distance" in result.output
+    stored = json.loads((tmp_path / "found" / "report.json").read_text(encoding="utf-8"))
     assert stored["speakers"] == 2 and stored["wer"] == {}
+    shown = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert shown.count("<audio") == 4 and "Mel distance" in shown
+    before = [*given, "--baseline", str(tmp_path / "found" / "report.json")]
+    result = CliRunner().invoke(app, ["evaluate", "codec", "mini", *before])
+    assert result.exit_code == 0 and "before" in result.output
+    result = CliRunner().invoke(app, ["evaluate", "encoder", "mini", *before])
+    assert isinstance(result.exception, UsageError) and "voxclone.encoder/1" in str(
+        result.exception
+    )
     wrong = CliRunner().invoke(app, ["evaluate", "codec", "mini", *given, "--embedder", "nobody"])
     assert isinstance(wrong.exception, UsageError) and "ge2e" in str(wrong.exception)
+
+
+def test_reports_of_every_kind_become_tables_and_pages(
+    release: Release, oracle: Codec, speech: SpeechSet
+) -> None:
+    model = Speaker.load(release, codec=oracle)
+    few = SpeechSet(speech.utterances[:4])
+    plan = VoicePlan(lengths=(1.0, 2.0), sentences=1, seeds=(0,))
+    embedders = [Ge2eEmbedder.load()]
+    reports = [
+        evaluate_voices(release, oracle, model, few, embedders, [], plan, name="x").to_json(),
+        evaluate_encoder(release, oracle, few, oracle, name="x").to_json(),
+        evaluate_codec(VoxtralReconstructor(oracle, "mini"), few, embedders, []).to_json(),
+    ]
+    for report in reports:
+        report = json.loads(json.dumps(report))
+        cells = [c for table in tables_of(report) for row in table.rows for c in row.cells]
+        assert cells and any("(" in cell.text for cell in cells)
+        text = page(report)
+        assert all(html.escape(sentence) in text for sentence in summary_of(report))
+        assert 'class="moved"' not in page(report, (), report)
+    assert "<polyline" in page(json.loads(json.dumps(reports[0])))
+
+
+def test_figures_that_moved_are_marked() -> None:
+    def table(low: float, high: float) -> Table:
+        value = {"mean": (low + high) / 2, "low": low, "high": high}
+        return Table("t", (), (Row("a", (Cell(value),)), Row("b", (Cell(1.0, "{:.0f}"),))))
+
+    beside, marks = compared(table(0.1, 0.2), [table(0.3, 0.4)])
+    assert beside.headings == ("now", "before")
+    assert beside.rows[0].cells[1].text == "0.350 (0.300 to 0.400)"
+    assert marks == [[False, True], [False, False]]
+    assert compared(table(0.1, 0.2), [table(0.15, 0.4)])[1][0] == [False, False]
+    assert compared(table(0.1, 0.2), [])[0].rows[1].cells[1].text == "not measured"
+
+
+def test_dnsmos_hears_noise() -> None:
+    listener = DnsmosListener()
+    clean_S = torch.from_numpy(read_wave(ROOT / "examples" / "reference.flac"))
+    noise_S = torch.randn(clean_S.shape, generator=torch.Generator().manual_seed(0))
+    clean, noisy = (listener.rate(each) for each in (clean_S, clean_S + 0.1 * noise_S))
+    assert set(clean) == {"overall", "speech", "background", "p808"}
+    assert all(1 <= value <= 5 for value in [*clean.values(), *noisy.values()])
+    assert clean["background"] > noisy["background"] + 0.5
+    missing: dict[str, str] = {}
+    found = rate_all(listener, [clean_S, torch.zeros(100)], ["a", "b"], missing)
+    assert found["overall"].mean == pytest.approx(clean["overall"]) and not missing
+
+
+def test_a_listener_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "speechmos", None)
+    missing: dict[str, str] = {}
+    assert rate_all(DnsmosListener(), [torch.ones(24000)], ["a"], missing) == {}
+    assert "voxclone[eval]" in missing["dnsmos"]

@@ -112,9 +112,9 @@ def test_the_command_clones_every_prompt_of_a_list(tmp_path: Path) -> None:
     listed = tmp_path / "meta.lst"
     listed.write_text("one|x|a.wav|we went home\ntwo|x|a.wav|never said", encoding="utf-8")
     command = ["evaluate", "speech", str(listed), "--most", "1"]
-    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "figures.json")])
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found")])
     assert result.exit_code == 0, (result.output, result.exception)
-    stored = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    stored = json.loads((tmp_path / "found" / "report.json").read_text(encoding="utf-8"))
     assert stored["sentences"] == 1 and len(stored["likeness"]) == 1
 
 

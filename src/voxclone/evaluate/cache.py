@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.likeness import SpeakerEmbedder
+from voxclone.evaluate.opinion import Listener
 from voxclone.evaluate.transcribe import Transcriber
 
 FORMAT = "voxclone.cache/1"
@@ -57,6 +58,21 @@ class CachedTranscriber:
 
         words: str = _remembered(self.folder, self.name, wave_S, compute, str)
         return words
+
+
+class CachedListener:
+    """A listener that remembers."""
+
+    def __init__(self, listener: Listener, folder: Path) -> None:
+        self.listener, self.folder = listener, folder
+        self.name = listener.name
+
+    def rate(self, wave_S: Tensor) -> dict[str, float]:
+        def compute() -> dict[str, float]:
+            return self.listener.rate(wave_S)
+
+        ratings: dict[str, float] = _remembered(self.folder, self.name, wave_S, compute, dict)
+        return ratings
 
 
 def _remembered(

@@ -40,6 +40,52 @@ def lines(
     return _svg(width, height, axis + "".join(parts))
 
 
+def intervals(
+    series: Sequence[tuple[str, Sequence[tuple[float, float, float | None, float | None]]]],
+    *,
+    width: int = 640,
+    height: int = 240,
+) -> str:
+    """Curves with bars; each is (CSS colour variable, points (x, mean, low, high))."""
+    points = [point for _, curve in series for point in curve]
+    ends = [value for _, *values in points for value in values if value is not None]
+    low, high = min(ends), max(max(ends), min(ends) + 1e-6)
+    first, last = min(p[0] for p in points), max(max(p[0] for p in points), 1e-6)
+    right, base = width - 16, height - 22
+
+    def place(x: float) -> float:
+        return MARGIN + 8 + (right - MARGIN - 8) * (x - first) / max(1e-9, last - first)
+
+    def rise(y: float) -> float:
+        return base - (base - 12) * (y - low) / (high - low)
+
+    parts = [
+        f'<line x1="{MARGIN}" x2="{right}" y1="{rise(y):.1f}" y2="{rise(y):.1f}" '
+        f'stroke="var(--faint)"/><text x="{MARGIN - 4}" y="{rise(y) + 3:.1f}" '
+        f'text-anchor="end">{y:.2f}</text>'
+        for y in (low, (low + high) / 2, high)
+    ]
+    parts += [
+        f'<text x="{place(x):.1f}" y="{height - 6}" text-anchor="middle">{x:g} s</text>'
+        for x in sorted({point[0] for point in points})
+    ]
+    for number, (colour, curve) in enumerate(series):
+        aside = 3 * number  # so that bars of two curves do not hide each other
+        line = " ".join(f"{place(x) + aside:.1f},{rise(mean):.1f}" for x, mean, _, _ in curve)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="var({colour})"/>')
+        for x, mean, least, most in curve:
+            at = place(x) + aside
+            parts.append(
+                f'<circle cx="{at:.1f}" cy="{rise(mean):.1f}" r="3" fill="var({colour})"/>'
+            )
+            if least is not None and most is not None:
+                parts.append(
+                    f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{rise(least):.1f}" '
+                    f'y2="{rise(most):.1f}" stroke="var({colour})" stroke-width="1.4"/>'
+                )
+    return _svg(width, height, "".join(parts))
+
+
 def histograms(
     own: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]], *, columns: int = 6
 ) -> str:

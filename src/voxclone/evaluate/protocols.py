@@ -24,6 +24,7 @@ from voxclone.audio.files import read_wave
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
+from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.speechset import SOUND_SUFFIXES
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.transcribe import Transcriber, word_error
@@ -54,6 +55,8 @@ class ProtocolScores:
     likeness: dict[str, Interval]
     wer: dict[str, Interval]
     cer: dict[str, Interval]
+    opinion: dict[str, Interval]
+    missing: dict[str, str]
     silent: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -138,6 +141,7 @@ def score_spoken(
     spoken: dict[str, Tensor],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
+    listener: Listener | None = None,
 ) -> ProtocolScores:
     """Score speech [S] by id against prompts and texts."""
     speakers = [each.speaker for each in sentences]
@@ -165,7 +169,13 @@ def score_spoken(
             characters.append(word_error([(each.text, heard)], characters=True))
         wer[transcriber.name] = bootstrap(words, speakers)
         cer[transcriber.name] = bootstrap(characters, speakers)
-    return ProtocolScores(len(sentences), len(set(speakers)), likeness, wer, cer, silent)
+    missing: dict[str, str] = {}
+    opinion = {}
+    if listener is not None:
+        waves = [spoken[each.id] for each in sentences]
+        opinion = rate_all(listener, waves, speakers, missing)
+    count = len(sentences)
+    return ProtocolScores(count, len(set(speakers)), likeness, wer, cer, opinion, missing, silent)
 
 
 def _sounds(wave_S: Tensor) -> bool:

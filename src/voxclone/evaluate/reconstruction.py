@@ -18,6 +18,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.cloned import to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder, likeness, load_pretrained
+from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -77,7 +78,8 @@ class MimiReconstructor:
 class ReconstructionScores:
     """Means over speakers with intervals; what was not measured is None, and `missing` says why.
     Word errors are over all clips with a text together: of decoded speech, and of the recordings
-    themselves, which is the least that could be reached."""
+    themselves, which is the least that could be reached. `opinion` is by scale of a listener, and
+    likewise."""
 
     codec: str
     kbps: float
@@ -94,6 +96,8 @@ class ReconstructionScores:
     wer: dict[str, float]
     recordings_cer: dict[str, float]
     recordings_wer: dict[str, float]
+    opinion: dict[str, Interval]
+    recordings_opinion: dict[str, Interval]
     missing: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +110,8 @@ def evaluate_codec(
     speech: SpeechSet,
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
+    *,
+    listener: Listener | None = None,
     track: Callable[[Iterable[Utterance]], Iterable[Utterance]] = iter,
 ) -> ReconstructionScores:
     """Send every clip through a codec and compare."""
@@ -114,6 +120,7 @@ def evaluate_codec(
     missing: dict[str, str] = {}
     said: dict[str, list[tuple[str, str]]] = {each.name: [] for each in transcribers}
     recorded: dict[str, list[tuple[str, str]]] = {each.name: [] for each in transcribers}
+    made: list[Tensor] = []
 
     def note(name: str, speaker: str, value: float | None) -> None:
         if value is not None:
@@ -122,6 +129,7 @@ def evaluate_codec(
 
     for each in track(speech.utterances):
         decoded_S = codec.reconstruct(each.wave_S)
+        made.append(decoded_S)
         scores = evaluate_pair(each.wave_S, decoded_S)
         missing |= scores.missing
         for name in ("mel_distance", "stft_distance", "level_difference", "pesq", "estoi"):
@@ -135,6 +143,10 @@ def evaluate_codec(
 
     def interval(name: str) -> Interval | None:
         return bootstrap(values[name], owners[name]) if name in values else None
+
+    def opinion(waves: Iterable[Tensor]) -> dict[str, Interval]:
+        speakers = [each.speaker for each in speech.utterances]
+        return {} if listener is None else rate_all(listener, waves, speakers, missing)
 
     mel, stft = interval("mel_distance"), interval("stft_distance")
     assert mel is not None and stft is not None  # every clip has them
@@ -157,6 +169,8 @@ def evaluate_codec(
             name: word_error(pairs, characters=True) for name, pairs in recorded.items() if pairs
         },
         recordings_wer={name: word_error(pairs) for name, pairs in recorded.items() if pairs},
+        opinion=opinion(made),
+        recordings_opinion=opinion(each.wave_S for each in speech.utterances),
         missing=missing,
     )
 

@@ -19,6 +19,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
 from voxclone.evaluate.cloned import Saying, likenesses, say
 from voxclone.evaluate.likeness import SpeakerEmbedder
+from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.signal import active_level
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -58,22 +59,41 @@ class VoiceScores:
     likeness: dict[str, dict[str, Interval]]
     cer: dict[str, float]
     wer: dict[str, float]
+    opinion: dict[str, Interval]
     ended: Interval
     pace: Interval
     level: Interval | None
 
 
 @dataclass(frozen=True)
+class Example:
+    """A reference [S] of so many seconds, and the text in its voice [S]."""
+
+    speaker: str
+    seconds: float
+    text: str
+    reference_S: Tensor
+    spoken_S: Tensor
+
+
+@dataclass(frozen=True)
 class VoicesReport:
-    """Scores by length of reference; `missing` names lengths and figures that could not be had."""
+    """Scores by length of reference; `missing` names lengths and figures that could not be had.
+    `examples` are one of each speaker, of the longest reference that was measured."""
 
     encoder: str
     scores: list[VoiceScores]
     missing: dict[str, str]
+    examples: list[Example]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values with their schema."""
-        return {"schema": SCHEMA} | asdict(self)
+        """JSON values with their schema, without the examples."""
+        return {
+            "schema": SCHEMA,
+            "encoder": self.encoder,
+            "scores": [asdict(each) for each in self.scores],
+            "missing": self.missing,
+        }
 
 
 def evaluate_voices(
@@ -86,6 +106,7 @@ def evaluate_voices(
     plan: VoicePlan,
     *,
     name: str,
+    listener: Listener | None = None,
     track: Track = lambda items, what: items,
 ) -> VoicesReport:
     """Clone every speaker of `speech` and measure. Raises ConfigError with fewer than two."""
@@ -94,6 +115,7 @@ def evaluate_voices(
         raise ConfigError("A shuffled comparison needs speech of at least two speakers.")
     missing: dict[str, str] = {}
     scores = []
+    examples: dict[str, Example] = {}
     for seconds in plan.lengths:
         sayings = plan_sayings(release, codec, model, owners, seconds, plan)
         if len({each.speaker for each in sayings}) < 2:
@@ -105,8 +127,13 @@ def evaluate_voices(
         spoken: list[tuple[Tensor, bool]] = []
         for group in track(groups, f"speaking after {seconds:g} s"):
             spoken += say(model, group, cfg=plan.cfg)
-        scores.append(_score(seconds, sayings, spoken, embedders, transcribers, missing))
-    return VoicesReport(name, scores, missing)
+        scores.append(_score(seconds, sayings, spoken, embedders, transcribers, listener, missing))
+        examples = {
+            each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
+            for each, (wave_S, _) in reversed(list(zip(sayings, spoken, strict=True)))
+            if len(wave_S) >= LEAST
+        }
+    return VoicesReport(name, scores, missing, list(examples.values()))
 
 
 def plan_sayings(
@@ -170,6 +197,7 @@ def _score(
     spoken: Sequence[tuple[Tensor, bool]],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
+    listener: Listener | None,
     missing: dict[str, str],
 ) -> VoiceScores:
     names = [each.speaker for each in sayings]
@@ -198,6 +226,7 @@ def _score(
         wer={
             name: word_error(list(zip(texts, words, strict=True))) for name, words in heard.items()
         },
+        opinion=rate_all(listener, [w for w, _ in spoken], names, missing) if listener else {},
         ended=bootstrap([float(ended) for _, ended in spoken], names),
         pace=bootstrap(pace, names),
         level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,

@@ -2,9 +2,10 @@
 
 Triples of one speaker: a stretch of one clip is the voice, another clip's text and codes are what
 is to be said (arXiv 2603.25551, 3.1; the loss is on the second clip alone, and the hidden state is
-dropped for a tenth of the frames, for guidance). Hours of speech are few, so three helps that cost
-nothing at inference: variants of every clip (`codebank`), noise on the codes that are read, and one
-layer's attention taught to look at the character that is being spoken.
+dropped for a tenth of the frames, for guidance). Hours of speech are few, so four helps that cost
+nothing at inference: variants of every clip (`codebank`), noise on the codes that are read, levels
+of what was already said taken away now and then, so that the voice is read from where it is given,
+and one layer's attention taught to look at the character that is being spoken.
 
 Shapes: B batch, L positions, D width, K code books, T frames, N frames of a batch, C acoustic
 channels, H heads.
@@ -40,7 +41,8 @@ USUAL_LEVELS = 7
 
 
 class SpeechTraining(TripleSettings):
-    """Values of one training of language model and acoustic head."""
+    """Values of one training of language model and acoustic head. `forgotten` is the share of
+    examples in which some of the frames already said (a share drawn anew) lose their levels."""
 
     run: RunSettings
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
@@ -50,6 +52,7 @@ class SpeechTraining(TripleSettings):
     flow_draws: int = 2
     level_noise: float = 0.1
     semantic_noise: float = 0.02
+    forgotten: float = 0.0
     label_smoothing: float = 0.05
     flow_weight: float = 1.0
     guide_weight: float = 0.3
@@ -178,7 +181,9 @@ class SpeechTask:
     ) -> dict[str, Tensor]:
         settings = self.settings
         device = batch.ids_BL.device
-        codes_BLK = self._noisy(batch.codes_BLK, generator) if noisy else batch.codes_BLK
+        codes_BLK = batch.codes_BLK
+        if noisy:
+            codes_BLK = self._forget(batch, self._noisy(codes_BLK, generator), generator)
         guided = self._watch_attention()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
             embedded_BLD = torch.where(
@@ -220,7 +225,10 @@ class SpeechTask:
     def _flow_loss(
         self, hidden_ND: Tensor, target_NK: Tensor, generator: torch.Generator, noisy: bool
     ) -> Tensor:
-        """Mean squared error of the velocity x1 - x0 at a random time of every frame but ends."""
+        """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time
+        points to, (1 - t)^2 times that of the velocity, over all frames but ends. Every time has
+        the same best velocity either way; but at late times x0 cannot be known, and the velocity's
+        own error is then noise that outweighs what is learned of voices."""
         settings = self.settings
         speaks_N = target_NK[:, 0] != END_AUDIO
         hidden_ND = hidden_ND[speaks_N].repeat(settings.flow_draws, 1)
@@ -239,7 +247,7 @@ class SpeechTask:
         speed_NC = self.head.velocity(
             point_NC, self.head.time_token(time_N1[:, 0]), self.head.llm_projection(hidden_ND)
         )
-        return F.mse_loss(speed_NC.float(), data_NC - noise_NC)
+        return ((1 - time_N1) * (speed_NC.float() - (data_NC - noise_NC))).square().mean()
 
     def _watch_attention(self) -> Callable[[], Tensor]:
         """Attention [B, H, L, L] of the guided heads in the next forward pass, from what goes into
@@ -279,6 +287,20 @@ class SpeechTask:
         share_K[0] = settings.semantic_noise
         ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
         return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
+
+    def _forget(self, batch: Batch, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
+        """Take the levels of some frames that are already said, as if they were empty."""
+        count, length = batch.ids_BL.shape
+        chosen_B1 = torch.rand(count, 1, generator=generator) < self.settings.forgotten
+        share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
+        gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
+        said_BL = torch.zeros_like(gone_BL)
+        said_BL[batch.item_N, batch.place_N] = True
+        gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(
+            1, 1, codes_BLK.shape[-1]
+        )
+        gone_BLK[..., 0] = False
+        return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)
 
     def _batch(self, examples: list[Example]) -> Batch:
         device = next(self.head.parameters()).device
