@@ -17,6 +17,7 @@ from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
+from voxclone.speech.acoustic import EMPTY_AUDIO, SHIFT
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.augment import add_noise, disperse, roughen
 from voxclone.train.bridge import advice, lesson
@@ -29,6 +30,7 @@ from voxclone.train.log import Log
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
 from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
+from voxclone.train.sequences import forget, misread
 from voxclone.train.speech import SpeechTask, SpeechTraining
 from voxclone.train.triples import SpeechData, Transcript
 from voxclone.voice.rows import invert_rows, voice_rows
@@ -362,7 +364,7 @@ def test_a_clip_without_words_is_cut_into_voice_and_speech(speech_task: SpeechTa
         assert example.text_ids == [] and (example.places_T == -1).all()
         assert any(len(c) == len(whole) and torch.equal(c, whole) for c in clips)
         assert 5 <= len(example.voice_TK) <= 20 and len(example.target_TK) >= 4
-        batch = speech_task._batch([example])
+        batch = speech_task.sequences([example])
         assert batch.target_NK.shape[0] == len(example.target_TK) + 1
 
 
@@ -382,7 +384,7 @@ def test_a_batch_is_the_prompt_of_the_runtime(speech_task: SpeechTask) -> None:
     generator = step_generator(0, 0)
     data = speech_task.train
     example = data.draw(settings, generator, data.subset.weights(0.0))
-    batch = speech_task._batch([example])
+    batch = speech_task.sequences([example])
     rows = len(example.voice_TK) + 1
     prompt_ids = list(batch.ids_BL[0])
     place = int(batch.place_N[0])
@@ -424,3 +426,36 @@ def test_rows_of_neighbouring_levels_begin_as_neighbours(speech_task: SpeechTask
     rows_ND = voice_rows(codes_KT, table_VD.bfloat16(), offsets)
     found = invert_rows(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
     assert found.exact_T.all() and torch.equal(found.codes_KT, codes_KT)
+
+
+def test_only_levels_already_said_are_forgotten(speech_task: SpeechTask) -> None:
+    data = speech_task.train
+    generator = step_generator(0, 0)
+    weights = data.subset.weights(0.0)
+    batch = speech_task.sequences(
+        [data.draw(speech_task.settings, generator, weights) for _ in range(8)]
+    )
+    kept = forget(batch, batch.codes_BLK, step_generator(1, 0), share=0.0)
+    assert torch.equal(kept, batch.codes_BLK)
+    gone = forget(batch, batch.codes_BLK, step_generator(1, 0), share=1.0)
+    changed_BL = (gone != batch.codes_BLK).any(dim=-1)
+    said_BL = torch.zeros_like(changed_BL)
+    said_BL[batch.item_N, batch.place_N] = True
+    assert changed_BL.any() and not (changed_BL & ~said_BL).any()
+    assert (gone[changed_BL][:, 1:] == EMPTY_AUDIO).all()
+    assert torch.equal(gone[..., 0], batch.codes_BLK[..., 0])
+
+
+def test_misread_levels_are_neighbours_and_special_codes_stay(speech_task: SpeechTask) -> None:
+    data = speech_task.train
+    generator = step_generator(0, 0)
+    example = data.draw(speech_task.settings, generator, data.subset.weights(0.0))
+    codes_BLK = speech_task.sequences([example]).codes_BLK
+    noisy = misread(
+        codes_BLK, step_generator(2, 0), params=speech_task.params, levels=0.5, semantic=0.0
+    )
+    assert torch.equal(noisy[..., 0], codes_BLK[..., 0])
+    ordinary_BL = codes_BLK[..., 0] >= SHIFT
+    assert torch.equal(noisy[~ordinary_BL], codes_BLK[~ordinary_BL])
+    apart = (noisy - codes_BLK)[ordinary_BL][:, 1:].abs()
+    assert int(apart.max()) == 1 and 0.3 < float(apart.float().mean()) < 0.6

@@ -7,11 +7,11 @@ nothing at inference: variants of every clip (`codebank`), noise on the codes th
 of what was already said taken away now and then, so that the voice is read from where it is given,
 and one layer's attention taught to look at the character that is being spoken.
 
-Shapes: B batch, L positions, D width, K code books, T frames, N frames of a batch, C acoustic
-channels, H heads.
+Shapes: B batch, L positions, D width, K code books, N frames of a batch, C acoustic channels,
+H heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.release.params import Params
-from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
+from voxclone.speech.acoustic import END_AUDIO, SHIFT, AcousticHead
 from voxclone.speech.backbone import Backbone
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.corpus import step_generator
@@ -34,7 +34,8 @@ from voxclone.train.run import (
     learners_of,
     pick_device,
 )
-from voxclone.train.triples import PROMPT_EXTRA, Example, SpeechData, TripleSettings
+from voxclone.train.sequences import Batch, forget, length_of, misread, sequences
+from voxclone.train.triples import Example, SpeechData, TripleSettings
 
 USUAL_LEVELS = 7
 """Levels of a channel that speech is mostly within: about one direction's unit to each side."""
@@ -60,21 +61,6 @@ class SpeechTraining(TripleSettings):
     guide_heads: int = 2
     evenness: float = 0.5
     dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences padded on the right. `rows` are the positions whose hidden state predicts a frame:
-    (item, position); `target_NK` are those frames shifted, the end frame included; `guide_N` is the
-    position of the character being spoken, or -1."""
-
-    ids_BL: Tensor
-    codes_BLK: Tensor
-    is_code_BL: Tensor
-    item_N: Tensor
-    place_N: Tensor
-    target_NK: Tensor
-    guide_N: Tensor
 
 
 @dataclass
@@ -134,8 +120,8 @@ class SpeechTask:
         examples, positions = [], 0
         while positions < settings.batch_positions:
             examples.append(self.train.draw(settings, generator, self._weights_N, length))
-            positions += _length(examples[-1])
-        batch = self._batch(examples)
+            positions += length_of(examples[-1])
+        batch = self.sequences(examples)
         self.backbone.train()
         losses = self._losses(batch, generator, noisy=True)
         total = (
@@ -169,12 +155,17 @@ class SpeechTask:
                 ]
                 with torch.no_grad():
                     draws = step_generator(settings.run.seed, start, stream=2)
-                    rows.append(self._losses(self._batch(group), draws, noisy=False))
+                    rows.append(self._losses(self.sequences(group), draws, noisy=False))
             for key in rows[0]:
                 mean = sum(float(row[key]) for row in rows) / len(rows)
                 figures[f"valid_{name}/{key.split('/')[1]}"] = mean
         self.backbone.train()
         return figures
+
+    def sequences(self, examples: Sequence[Example]) -> Batch:
+        """Examples as this model reads them."""
+        device = next(self.head.parameters()).device
+        return sequences(examples, self.prompts, self.params, device)
 
     def _losses(
         self, batch: Batch, generator: torch.Generator, *, noisy: bool
@@ -183,7 +174,14 @@ class SpeechTask:
         device = batch.ids_BL.device
         codes_BLK = batch.codes_BLK
         if noisy:
-            codes_BLK = self._forget(batch, self._noisy(codes_BLK, generator), generator)
+            codes_BLK = misread(
+                codes_BLK,
+                generator,
+                params=self.params,
+                levels=settings.level_noise,
+                semantic=settings.semantic_noise,
+            )
+            codes_BLK = forget(batch, codes_BLK, generator, share=settings.forgotten)
         guided = self._watch_attention()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
             embedded_BLD = torch.where(
@@ -271,75 +269,6 @@ class SpeechTask:
 
         return take
 
-    def _noisy(self, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
-        """Some levels moved by one, some semantic codes replaced; special codes stay."""
-        settings = self.settings
-        device = codes_BLK.device
-        draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
-        sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
-        moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + self.head.levels - 1)
-        shape = codes_BLK[..., 0].shape
-        other_BL = (
-            torch.randint(self.head.semantic_size, shape, generator=generator).to(device) + SHIFT
-        )
-        moved_BLK[..., 0] = other_BL
-        share_K = torch.full((codes_BLK.shape[-1],), settings.level_noise, device=device)
-        share_K[0] = settings.semantic_noise
-        ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
-        return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
-
-    def _forget(self, batch: Batch, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
-        """Take the levels of some frames that are already said, as if they were empty."""
-        count, length = batch.ids_BL.shape
-        chosen_B1 = torch.rand(count, 1, generator=generator) < self.settings.forgotten
-        share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
-        gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
-        said_BL = torch.zeros_like(gone_BL)
-        said_BL[batch.item_N, batch.place_N] = True
-        gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(
-            1, 1, codes_BLK.shape[-1]
-        )
-        gone_BLK[..., 0] = False
-        return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)
-
-    def _batch(self, examples: list[Example]) -> Batch:
-        device = next(self.head.parameters()).device
-        longest = max(_length(example) for example in examples)
-        count, books = len(examples), examples[0].target_TK.shape[1]
-        ids_BL = torch.zeros(count, longest, dtype=torch.long)
-        codes_BLK = torch.zeros(count, longest, books, dtype=torch.long)
-        is_code_BL = torch.zeros(count, longest, dtype=torch.bool)
-        items, places, targets, guides = [], [], [], []
-        end_1K = torch.full((1, books), EMPTY_AUDIO)
-        end_1K[0, 0] = END_AUDIO
-        for row, example in enumerate(examples):
-            voice_NK = torch.cat([example.voice_TK + SHIFT, end_1K])
-            head = [self.params.bos_token_id, self.params.audio.begin_audio_token_id]
-            tail = self.prompts.around_text(example.text_ids)
-            begin = len(head)
-            ids_BL[row, :begin] = torch.tensor(head)
-            codes_BLK[row, begin : begin + len(voice_NK)] = voice_NK
-            is_code_BL[row, begin : begin + len(voice_NK)] = True
-            text_at = begin + len(voice_NK) + 1
-            ids_BL[row, text_at - 1 : text_at - 1 + len(tail)] = torch.tensor(tail)
-            last = text_at - 1 + len(tail) - 1  # [BEGIN_AUDIO]: its state predicts frame 0
-            frames = len(example.target_TK)
-            codes_BLK[row, last + 1 : last + 1 + frames] = example.target_TK + SHIFT
-            is_code_BL[row, last + 1 : last + 1 + frames] = True
-            items.append(torch.full((frames + 1,), row))
-            places.append(torch.arange(last, last + frames + 1))
-            targets.append(torch.cat([example.target_TK + SHIFT, end_1K]))
-            known_T = example.places_T >= 0
-            guide_T = torch.where(known_T, example.places_T + text_at, -1)
-            guides.append(torch.cat([guide_T, torch.full((1,), -1)]))
-        tensors = (
-            ids_BL,
-            codes_BLK,
-            is_code_BL,
-            *(torch.cat(x) for x in (items, places, targets, guides)),
-        )
-        return Batch(*(tensor.to(device) for tensor in tensors))
-
 
 @torch.no_grad()
 def order_levels(backbone: Backbone, size: float) -> None:
@@ -353,7 +282,3 @@ def order_levels(backbone: Backbone, size: float) -> None:
         rows = slice(offset + SHIFT, offset + SHIFT + levels)
         direction_D = torch.randn(table_VD.shape[1]) * size
         table_VD[rows] = 0.7 * table_VD[rows] + 0.7 * height_Q1 * direction_D
-
-
-def _length(example: Example) -> int:
-    return len(example.voice_TK) + len(example.text_ids) + len(example.target_TK) + PROMPT_EXTRA
