@@ -48,7 +48,7 @@ def page(
     """The whole page of a report of any schema; `baseline` is an earlier one of the same."""
     title = TITLES[report["schema"].split("/")[0]]
     verdict = report.get("verdict", {})
-    state = "well" if verdict.get("healthy", True) else "ill"
+    state = {None: "", True: "well", False: "ill"}[verdict.get("healthy")]
     summary = [html.escape(sentence) for sentence in summary_of(report)]
     body = (
         f'<header class="{state}"><p>{title}</p><h1>{summary[0]}</h1>'
@@ -101,7 +101,7 @@ def _table(table: Table, marks: Sequence[Sequence[bool]] | None) -> str:
             cells += f"<td{MOVED if marked else ''}>{html.escape(cell.text)}</td>"
         note = f'<td class="note">{html.escape(row.note)}</td>' if noted else ""
         lines.append(f"<tr><th>{html.escape(row.label)}</th>{cells}{note}</tr>")
-    wide = ' class="wide"' if len(table.headings) > 3 else ""
+    wide = ' class="wide"' if len(table.headings) > 2 else ""
     return f"<h2>{html.escape(table.title)}</h2><div{wide}><table>{''.join(lines)}</table></div>"
 
 
@@ -146,8 +146,8 @@ STYLE = """
 --card:#1b212a;--own:#6aa6ff;--genuine:#f0a95c;--well:#4cc26b;--ill:#ff8a7a}}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:760px;margin:auto;padding:0 16px 48px}
-header{border-left:6px solid var(--well);padding:4px 16px;margin:24px 0;overflow-wrap:anywhere}
-header.ill{border-color:var(--ill)}
+header{border-left:6px solid var(--faint);padding:4px 16px;margin:24px 0;overflow-wrap:anywhere}
+header.ill{border-color:var(--ill)}header.well{border-color:var(--well)}
 h1{font-size:1.5rem;line-height:1.25;margin:.2em 0}h2{font-size:1.1rem;margin:2em 0 .4em}
 .finding{background:var(--card);border-radius:8px;padding:2px 16px;margin:12px 0}
 .finding h2{margin-top:.6em;color:var(--ill)}
