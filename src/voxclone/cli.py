@@ -180,7 +180,7 @@ def train_encoder(
     """Recover the withheld encoder of a release."""
     from voxclone.settings import load_settings
     from voxclone.train import recovery
-    from voxclone.train.encoder import EncoderTraining
+    from voxclone.train.encoder_settings import EncoderTraining
 
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")

@@ -19,7 +19,7 @@ from voxclone.mini.workshop import MiniSettings, open_workshop
 from voxclone.release.archive import Release, load_preset, preset_names
 from voxclone.release.encoders import book_hash, open_codec
 from voxclone.release.inspection import inspect_release
-from voxclone.train.encoder import EncoderTraining
+from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import recover
 from voxclone.voice.presets import preset_codes
 

@@ -19,12 +19,22 @@ from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
 from voxclone.speech.acoustic import EMPTY_AUDIO, SHIFT
 from voxclone.speech.prompt import PromptMaker
+from voxclone.speech.speaker import Speaker
 from voxclone.train.augment import add_noise, disperse, roughen
 from voxclone.train.bridge import advice, lesson
+from voxclone.train.channel import (
+    ChannelSettings,
+    Label,
+    label_clip,
+    load_labels,
+    semantic_opinion,
+    told_loss,
+)
 from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
 from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
 from voxclone.train.corpus import Corpus, step_generator
-from voxclone.train.encoder import EncoderTask, EncoderTraining, EncoderWeights
+from voxclone.train.encoder import EncoderTask
+from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
 from voxclone.train.log import Log
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
@@ -459,3 +469,111 @@ def test_misread_levels_are_neighbours_and_special_codes_stay(speech_task: Speec
     assert torch.equal(noisy[~ordinary_BL], codes_BLK[~ordinary_BL])
     apart = (noisy - codes_BLK)[ordinary_BL][:, 1:].abs()
     assert int(apart.max()) == 1 and 0.3 < float(apart.float().mean()) < 0.6
+
+
+def labelled(speech_task: SpeechTask) -> tuple[Codec, Speaker]:
+    codec = drawn_codec(speech_task.params.codec).eval()
+    model = Speaker(
+        speech_task.params, speech_task.backbone.eval(), speech_task.head, codec,
+        speech_task.prompts,
+    )  # fmt: skip
+    return codec, model
+
+
+def test_labels_are_the_product_of_what_is_heard_and_what_is_said(
+    speech_task: SpeechTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, model = labelled(speech_task)
+    corpus = speech_task.train.corpus
+    codes_KT = codec.encode(corpus.wave(0)[None])[0]
+
+    def sure(*args: object) -> torch.Tensor:
+        opinion_TV = torch.full((codes_KT.shape[1], codec.config.semantic_codebook_size), -50.0)
+        opinion_TV[:, 3] = 0.0
+        return opinion_TV
+
+    alone = ChannelSettings(model=0.0, kept=2)
+    label = label_clip(codec, None, model, corpus, 0, 1, alone)
+    assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
+    assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
+    monkeypatch.setattr("voxclone.train.channel.semantic_opinion", sure)
+    told = label_clip(codec, None, model, corpus, 0, 1, ChannelSettings(encoder=0.0, model=1.0))
+    assert (told.code_TJ[:, 0] == 3).all()
+
+
+def test_the_model_is_asked_as_it_was_trained(speech_task: SpeechTask) -> None:
+    """The same logits as in training, for the same voice, text and codes."""
+    _, model = labelled(speech_task)
+    generator = step_generator(0, 0)
+    data = speech_task.train
+    example = data.draw(speech_task.settings, generator, data.subset.weights(0.0))
+    batch = speech_task.sequences([example])
+    backbone, head = speech_task.backbone, speech_task.head
+    with torch.no_grad():
+        embedded = torch.where(
+            batch.is_code_BL[..., None],
+            backbone.embed_codes(batch.codes_BLK),
+            backbone.text_table(batch.ids_BL),
+        )
+        hidden_ND = backbone(embedded)[batch.item_N, batch.place_N]
+        text = bytes(i - 40 for i in example.text_ids).decode()
+        found_TV = semantic_opinion(model, example.voice_TK.T, text, example.target_TK + SHIFT)
+        size = head.semantic_size
+        wanted_TV = head.semantic_logits(hidden_ND[:-1])[:, SHIFT : SHIFT + size].log_softmax(-1)
+    assert torch.allclose(found_TV, wanted_TV, atol=1e-4)
+
+
+def test_what_is_told_ends_with_the_clip() -> None:
+    book = drawn_codec(CODEC).quantizer.semantic_codebook
+    codes_T = torch.tensor([1, 2, 3])
+    label = Label(codes_T[:, None], torch.ones(3, 1))
+    vectors_VD = book.vectors()
+    right_BDT = vectors_VD[codes_T].T[None].clone()
+    assert told_loss(book, right_BDT, [label], [0]) < 0.1
+    late_BDT = vectors_VD[torch.tensor([2, 3, 9])].T[None].clone()
+    assert told_loss(book, late_BDT, [label], [1]) < 0.1  # the third frame lies beyond the end
+    assert told_loss(book, late_BDT, [label], [0]) > 1.0
+
+
+def test_recovery_is_told_and_goes_on_from_its_labels(
+    speech_task: SpeechTask, tmp_path: Path
+) -> None:
+    codec, model = labelled(speech_task)
+    corpus = speech_task.train.corpus
+    generator = torch.Generator().manual_seed(0)
+    books = [codec.config.semantic_codebook_size]
+    books += [codec.quantizer.levels] * codec.config.acoustic_dim
+    genuine = [
+        torch.stack([torch.randint(size, (9,), generator=generator) for size in books])
+        for _ in range(4)
+    ]
+
+    def task() -> EncoderTask:
+        settings = EncoderTraining(
+            run=RunSettings(steps=8, autocast=False),
+            optimiser=FAST,
+            weights=EncoderWeights(told=0.5),
+            pair_batch=2, real_batch=2, told_batch=2, frames=6, real_from=0, cycle_from=99,
+            channel=ChannelSettings(at=(2, 5), clips=3),
+        )  # fmt: skip
+        return EncoderTask.create(
+            settings, codec, genuine, {"p": genuine[0]}, corpus, corpus.subset(lambda c: True),
+            None, model, tmp_path,
+        )  # fmt: skip
+
+    whole = task()
+    rows = [whole.train_step(step) for step in range(6)]
+    assert ["loss/told" in row for row in rows] == [False, False, True, True, True, True]
+    assert sorted(path.name for path in tmp_path.glob("labels-*")) == [
+        "labels-0000002.safetensors", "labels-0000005.safetensors",
+    ]  # fmt: skip
+    again = task()
+    again.train_step(4)
+    assert set(again.labels) == set(load_labels(tmp_path / "labels-0000002.safetensors"))
+    (tmp_path / "labels-0000002.safetensors").unlink()
+    with pytest.raises(ConfigError, match="is missing"):
+        task().train_step(4)
+    with pytest.raises(ConfigError, match="steps in"):
+        EncoderTask.create(
+            again.settings, codec, genuine, {}, corpus, again.train, None, None, None
+        )

@@ -17,6 +17,8 @@ from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
 
 WIDTH = 256
+SURENESS = 0.2
+"""On real speech the bridge is far surer than it is right: its opinion is taken to this power."""
 
 
 class Bridge(nn.Module):
@@ -63,5 +65,5 @@ def advice(bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, semantic_BDT
     """Cross-entropy of an encoder's semantic latents [B, D, T] of real speech with the bridge's
     opinion; the bridge does not learn from it."""
     with torch.no_grad():
-        opinion_NV = code_logits(book, bridge(wave_BS)).softmax(dim=-1)
+        opinion_NV = (SURENESS * code_logits(book, bridge(wave_BS))).softmax(dim=-1)
     return F.cross_entropy(code_logits(book, semantic_BDT), opinion_NV)

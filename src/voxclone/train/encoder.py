@@ -5,37 +5,43 @@ Three kinds of material, each switched on by its weights (design, section 5):
 - *cycle*: codes that the encoder itself gives for real speech, decoded and encoded again; and real
   speech, degraded, which must give the codes of the speech as it was (*robust*);
 - *real*: real speech through encoder, quantizer and frozen decoder, held near the statistics of
-  genuine codes by priors and by a critic on short runs of codes.
+  genuine codes by priors and by a critic on short runs of codes; where its words are known, it is
+  also told what the language model and the encoder together think it says (`channel`).
 
 Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels, Q levels.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
 from voxclone.evaluate.recogniser import Recogniser
-from voxclone.settings import Settings
-from voxclone.train.augment import Degradation, degrade
+from voxclone.speech.speaker import Speaker
+from voxclone.train.augment import degrade
 from voxclone.train.bridge import Bridge, advice, lesson
+from voxclone.train.channel import (
+    Label,
+    label_clips,
+    load_labels,
+    save_labels,
+    told_loss,
+)
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
+from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.initial import initialise
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
-from voxclone.train.pairs import PairSettings
+from voxclone.train.pairs import draw_pairs, perturb
 from voxclone.train.priors import CodePriors, level_loss, usage_loss
 from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
     TrainState,
     adamw,
     apply_gradients,
@@ -46,54 +52,6 @@ from voxclone.train.run import (
 OWN_SEEDS = 10**9
 """A codec trained from scratch with the same seed may be the one to recover: beginning where its
 encoder began would be no recovery."""
-
-
-class EncoderWeights(Settings):
-    """Weight of each loss; 0 leaves it out."""
-
-    pair_semantic: float = 0.2
-    pair_levels: float = 1.0
-    cycle_semantic: float = 0.1
-    cycle_levels: float = 0.5
-    robust_semantic: float = 0.0
-    robust_levels: float = 0.0
-    mel: float = 2.0
-    stft: float = 0.0
-    low: float = 0.0
-    critic: float = 0.0
-    level_prior: float = 0.0
-    usage_prior: float = 0.0
-    commitment: float = 0.0
-    bridge: float = 0.0
-
-
-class EncoderTraining(Settings):
-    """Values of one recovery. `licences`, where given, leaves out clips under any other."""
-
-    run: RunSettings
-    model: str = "mini"
-    speech: Path | None = None
-    licences: tuple[str, ...] | None = None
-    texts: Path | None = None
-    teacher: str | None = None
-    """Folder of a recogniser, or mini, for the weight `bridge`."""
-    optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))
-    weights: EncoderWeights = EncoderWeights()
-    pairs: PairSettings = PairSettings()
-    pair_batch: int = 8
-    real_batch: int = 8
-    frames: int = 24
-    perturb_share: float = 0.3
-    perturb_levels: float = 0.15
-    cycle_from: int = 400
-    real_from: int = 200
-    mel_scales: tuple[tuple[int, int], ...] = ((1024, 120), (512, 80), (256, 40))
-    spectral_floor: float = 0.0
-    critic_lr: float = 3e-4
-    degradation: Degradation = Degradation()
-    semantic_share: float = 0.5
-    acoustic_shares: tuple[float, float] = (0.5, 0.25)
-    evenness: float = 0.7
 
 
 @dataclass
@@ -110,6 +68,9 @@ class EncoderTask:
     priors: CodePriors
     state: TrainState
     bridge: Bridge | None = None
+    model: Speaker | None = None
+    folder: Path | None = None
+    labels: dict[int, Label] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -121,10 +82,16 @@ class EncoderTask:
         corpus: Corpus,
         train: Subset,
         teacher: Recogniser | None = None,
+        model: Speaker | None = None,
+        folder: Path | None = None,
     ) -> "EncoderTask":
-        """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used)."""
+        """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used).
+        The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
+        for what it says."""
         if settings.weights.bridge and teacher is None:
             raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
+        if settings.weights.told and (model is None or folder is None or not settings.channel.at):
+            raise ConfigError("The weight `told` needs steps in `channel.at` to be told at.")
         device = pick_device(settings.run.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
@@ -149,14 +116,19 @@ class EncoderTask:
             state.modules["bridge"] = bridge
             state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
         priors = CodePriors.from_codes(fresh, genuine)
-        return cls(settings, fresh, genuine, held_out, corpus, train, critic, priors, state, bridge)
+        return cls(
+            settings, fresh, genuine, held_out, corpus, train, critic, priors, state, bridge,
+            model, folder,
+        )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings, weights = self.settings, self.settings.weights
         generator = step_generator(settings.run.seed, step)
         losses: dict[str, Tensor] = {}
+        if weights.told:
+            self._listen(step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
-            codes_BKT, mask_BT = self._genuine(generator)
+            codes_BKT, mask_BT = self._pairs(generator)
             if weights.pair_semantic or weights.pair_levels:
                 made_BS = self._decode(codes_BKT, generator)
                 if self.bridge is not None:
@@ -211,6 +183,8 @@ class EncoderTask:
             losses["usage_prior"] = usage_loss(self.priors, quantizer, latent_BDT)
         if weights.critic:
             losses["critic"] = self._criticise(latent_BDT, codes_BKT, mask_BT, step)
+        if self.labels:
+            losses["told"] = self._told(generator)
         if step < settings.cycle_from:
             return losses
         with torch.no_grad():
@@ -224,6 +198,41 @@ class EncoderTask:
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses
+
+    def _listen(self, step: int) -> None:
+        """Label clips where the settings say so; a run that goes on reads what it wrote."""
+        assert self.model is not None and self.folder is not None
+        settings = self.settings.channel
+        due = max((at for at in settings.at if at <= step), default=None)
+        if due is None or (self.labels and step not in settings.at):
+            return
+        path = self.folder / f"labels-{due:07d}.safetensors"
+        if not path.exists():
+            if step != due:
+                raise ConfigError(f"{path} is missing, without which the run cannot go on.")
+            encoder = self.codec.require_encoder().eval()
+            generator = step_generator(self.settings.run.seed, step, stream=3)
+            save_labels(
+                path,
+                label_clips(self.codec, self.bridge, self.model, self.train, settings, generator),
+            )
+            encoder.train()
+        self.labels = load_labels(path)
+
+    def _told(self, generator: torch.Generator) -> Tensor:
+        quantizer, size = self.codec.quantizer, self.codec.frame_size
+        known = Subset(self.corpus, sorted(self.labels))
+        drawn = known.crops(
+            self.settings.told_batch,
+            self.settings.frames * size,
+            generator,
+            known.weights(self.settings.evenness),
+            grid=size,
+        )
+        semantic_BDT, _ = quantizer.split(self._encode(drawn.wave_BS.to(self._device)))
+        labels = [self.labels[index] for index in drawn.indices]
+        starts = [start // size for start in drawn.starts]
+        return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts)
 
     def _teach_bridge(
         self, bridge: Bridge, wave_BS: Tensor, codes_BT: Tensor, mask_BT: Tensor, step: int
@@ -291,35 +300,25 @@ class EncoderTask:
         drawn = self.train.crops(self.settings.real_batch, samples, generator, self._weights_N)
         return drawn.wave_BS.to(self._device)
 
-    def _genuine(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Genuine codes from the beginning of an utterance (so that nothing has an unknown past),
-        some of them perturbed, and which frames are real."""
+    def _pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         settings = self.settings
-        frames, rows, masks = settings.frames, [], []
-        for _ in range(settings.pair_batch):
-            which = int(torch.randint(len(self.genuine), (1,), generator=generator))
-            codes_KT = self.genuine[which][:, :frames]
-            gap = frames - codes_KT.shape[1]
-            masks.append(torch.arange(frames) < codes_KT.shape[1])
-            rows.append(F.pad(codes_KT, (0, gap)))
-        codes_BKT = self._perturb(torch.stack(rows), generator)
-        return codes_BKT.to(self._device), torch.stack(masks).to(self._device)
+        codes_BKT, mask_BT = draw_pairs(
+            self.genuine, settings.pair_batch, settings.frames, generator
+        )
+        codes_BKT = perturb(
+            codes_BKT,
+            generator,
+            items=settings.perturb_share,
+            levels=settings.perturb_levels,
+            top=self.codec.quantizer.levels - 1,
+        )
+        return codes_BKT.to(self._device), mask_BT.to(self._device)
 
     @torch.no_grad()
     def _decode(self, codes_BKT: Tensor, generator: torch.Generator) -> Tensor:
         """Speech of codes, degraded."""
         wave_BS = self.codec.decoder(self.codec.quantizer.decode(codes_BKT)).float()
         return degrade(wave_BS, self.settings.degradation, generator)
-
-    def _perturb(self, codes_BKT: Tensor, generator: torch.Generator) -> Tensor:
-        """Some items get some of their levels moved by one or two: codes near genuine ones."""
-        settings = self.settings
-        chosen_B11 = torch.rand(len(codes_BKT), 1, 1, generator=generator) < settings.perturb_share
-        moved = torch.rand(codes_BKT.shape, generator=generator) < settings.perturb_levels
-        by = torch.randint(-2, 3, codes_BKT.shape, generator=generator)
-        other = (codes_BKT + by).clamp(0, self.codec.quantizer.levels - 1)
-        moved[:, 0] = False
-        return torch.where(chosen_B11 & moved, other, codes_BKT)
 
 
 def encoder_state(task: EncoderTask) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 Only codes are kept. Two sources have the true encoder's statistics: the presets, which invert to
 the codes of real recordings, and speech that the language model makes with them.
 
-Shapes: K code books, T frames, N rows, S samples.
+Shapes: B batch, K code books, T frames, N rows, S samples.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -59,6 +60,33 @@ def speak_pairs(
         made += [c for c in load_pairs(path) if c.shape[1] >= settings.least_frames]
         batch += 1
     return made
+
+
+def draw_pairs(
+    genuine: Sequence[Tensor], count: int, frames: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Codes [B, K, T] from the beginnings of random utterances (so that nothing has an unknown
+    past), and which frames [B, T] are real."""
+    rows, masks = [], []
+    for _ in range(count):
+        which = int(torch.randint(len(genuine), (1,), generator=generator))
+        codes_KT = genuine[which][:, :frames]
+        masks.append(torch.arange(frames) < codes_KT.shape[1])
+        rows.append(F.pad(codes_KT, (0, frames - codes_KT.shape[1])))
+    return torch.stack(rows), torch.stack(masks)
+
+
+def perturb(
+    codes_BKT: Tensor, generator: torch.Generator, *, items: float, levels: float, top: int
+) -> Tensor:
+    """A share of the items gets a share of its levels (0 to `top`) moved by one or two: codes near
+    genuine ones."""
+    chosen_B11 = torch.rand(len(codes_BKT), 1, 1, generator=generator) < items
+    moved = torch.rand(codes_BKT.shape, generator=generator) < levels
+    by = torch.randint(-2, 3, codes_BKT.shape, generator=generator)
+    other = (codes_BKT + by).clamp(0, top)
+    moved[:, 0] = False
+    return torch.where(chosen_B11 & moved, other, codes_BKT)
 
 
 def save_pairs(codes: Sequence[Tensor], path: Path) -> None:

@@ -18,7 +18,8 @@ from voxclone.release.archive import MINI, Release, load_codec, mini_release
 from voxclone.release.encoders import save_encoder
 from voxclone.speech.speaker import Speaker
 from voxclone.train.corpus import Corpus, Subset, pack
-from voxclone.train.encoder import EncoderTask, EncoderTraining, encoder_state
+from voxclone.train.encoder import EncoderTask, encoder_state
+from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.pairs import speak_pairs
 from voxclone.train.run import EXIT_INTERRUPTED, fit
 from voxclone.voice.presets import preset_codes
@@ -53,15 +54,25 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     if inexact:
         console.print(f"[yellow]Presets that do not invert bit for bit: {inexact}.[/yellow]")
     genuine: list[Tensor] = []
-    if settings.pairs.minutes:
-        texts = read_texts(settings.texts or TEXTS)
+    speaker = None
+    if settings.pairs.minutes or settings.weights.told:
         speaker = Speaker.load(release, codec=codec)
+    if settings.pairs.minutes and speaker is not None:
+        texts = read_texts(settings.texts or TEXTS)
         genuine = speak_pairs(release, speaker, texts, settings.pairs, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::3])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
     corpus, subset = _speech(settings, out, console)
     return EncoderTask.create(
-        settings, codec, genuine, held_out, corpus, subset, _teacher(settings.teacher)
+        settings,
+        codec,
+        genuine,
+        held_out,
+        corpus,
+        subset,
+        _teacher(settings.teacher),
+        speaker if settings.weights.told else None,
+        out / "labels",
     )
 
 

@@ -1,0 +1,60 @@
+"""What `voxclone train encoder CONFIG` reads."""
+
+from pathlib import Path
+
+from voxclone.settings import Settings
+from voxclone.train.augment import Degradation
+from voxclone.train.channel import ChannelSettings
+from voxclone.train.pairs import PairSettings
+from voxclone.train.run import OptimiserSettings, RunSettings
+
+
+class EncoderWeights(Settings):
+    """Weight of each loss; 0 leaves it out."""
+
+    pair_semantic: float = 0.2
+    pair_levels: float = 1.0
+    cycle_semantic: float = 0.1
+    cycle_levels: float = 0.5
+    robust_semantic: float = 0.0
+    robust_levels: float = 0.0
+    mel: float = 2.0
+    stft: float = 0.0
+    low: float = 0.0
+    critic: float = 0.0
+    level_prior: float = 0.0
+    usage_prior: float = 0.0
+    commitment: float = 0.0
+    bridge: float = 0.0
+    told: float = 0.0
+
+
+class EncoderTraining(Settings):
+    """Values of one recovery. `licences`, where given, leaves out clips under any other."""
+
+    run: RunSettings
+    model: str = "mini"
+    speech: Path | None = None
+    licences: tuple[str, ...] | None = None
+    texts: Path | None = None
+    teacher: str | None = None
+    """Folder of a recogniser, or mini, for the weight `bridge`."""
+    channel: ChannelSettings = ChannelSettings()
+    told_batch: int = 4
+    optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))
+    weights: EncoderWeights = EncoderWeights()
+    pairs: PairSettings = PairSettings()
+    pair_batch: int = 8
+    real_batch: int = 8
+    frames: int = 24
+    perturb_share: float = 0.3
+    perturb_levels: float = 0.15
+    cycle_from: int = 400
+    real_from: int = 200
+    mel_scales: tuple[tuple[int, int], ...] = ((1024, 120), (512, 80), (256, 40))
+    spectral_floor: float = 0.0
+    critic_lr: float = 3e-4
+    degradation: Degradation = Degradation()
+    semantic_share: float = 0.5
+    acoustic_shares: tuple[float, float] = (0.5, 0.25)
+    evenness: float = 0.7
