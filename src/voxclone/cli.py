@@ -223,7 +223,7 @@ def mini_publish(
 @mini_app.command("report")
 def mini_report(
     speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
-    work: Annotated[Path, typer.Option(help="folder for decoded speech and report.json")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for a report of each kind")],
     encoder: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="NAME=FILE of an encoder to compare with the oracle."),
@@ -232,21 +232,33 @@ def mini_report(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder that `mini publish` wrote, if not the packaged one."),
     ] = None,
+    split: Annotated[str, typer.Option(help="Split of the manifest to measure on.")] = "test",
+    seconds: Annotated[float, typer.Option(help="About how much speech.")] = 300,
 ) -> None:
     """Measure codec, presets and cloning on the test speakers, against the oracle."""
-    import json
-
+    from voxclone.cli_report import present, progress
+    from voxclone.cli_tools import load_listed, make_embedders, make_listener
+    from voxclone.evaluate.transcribe import CharacterTranscriber
     from voxclone.mini import oracle, report
     from voxclone.release.archive import Release
 
+    console = _console(False)
+    track = progress(console)
     named = dict(item.split("=", 1) for item in encoder or [])
     folder = assets if assets is not None else oracle.ASSETS
-    release = Release.open(folder / "release")
-    encoders = {name: Path(path) for name, path in named.items()}
-    figures = report.report(
-        release, speech, work / "speech", encoders, _console(False), assets=folder
+    found = report.report(
+        Release.open(folder / "release"),
+        load_listed(speech, split, seconds, track),
+        {name: Path(path) for name, path in named.items()},
+        make_embedders(None)[0],
+        CharacterTranscriber(oracle.recogniser(folder)),
+        make_listener(True),
+        assets=folder,
+        track=track,
     )
-    (work / "report.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    for name, figures in found.items():
+        console.rule(name)
+        present(figures, None, list, out / name.replace(" ", "-"), console)
 
 
 def _enroll(

@@ -1,6 +1,5 @@
 """Commands that measure. As in `cli`, what is heavy is imported inside them."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -8,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from voxclone.cli_report import SHOWN_CLIPS, present, progress, read_report, side_by_side
+from voxclone.cli_tools import (
+    load_listed,
+    make_embedders,
+    make_listener,
+    make_transcribers,
+    opened,
+)
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
-    from voxclone.codec.model import Codec
-    from voxclone.evaluate.opinion import Listener
-    from voxclone.evaluate.speechset import SpeechSet
-    from voxclone.release.archive import Release
+    pass
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
 
@@ -80,9 +83,9 @@ def diagnose(
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
     before = read_report(baseline, SCHEMA)
     console = Console(quiet=quiet)
-    release, codec, name = _opened(model, encoder)
+    release, codec, name = opened(model, encoder)
     track = progress(console)
-    found = _speech(speech, split, seconds, track)
+    found = load_listed(speech, split, seconds, track)
     speaker = None if no_model else Speaker.load(release, codec=codec)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
@@ -120,18 +123,18 @@ def evaluate_codec(
     console = Console()
     before = read_report(baseline, reconstruction.SCHEMA)
     track = progress(console)
-    found = _speech(speech, split, seconds, track)
+    found = load_listed(speech, split, seconds, track)
     codec: reconstruction.Reconstructor
     if mimi is not None:
         codec = reconstruction.MimiReconstructor(books=mimi)
     else:
-        codec = reconstruction.VoxtralReconstructor(_opened(model, encoder)[1], model)
+        codec = reconstruction.VoxtralReconstructor(opened(model, encoder)[1], model)
     scores = reconstruction.evaluate_codec(
         codec,
         found,
-        _embedders(embedder),
-        _transcribers(transcriber),
-        listener=_listener(dnsmos),
+        make_embedders(embedder),
+        make_transcribers(transcriber),
+        listener=make_listener(dnsmos),
         track=lambda items: track(items, "measuring"),
     )
     clips = partial(side_by_side, codec.reconstruct, found, SAMPLING_RATE)
@@ -161,11 +164,11 @@ def evaluate_encoder(
     console = Console()
     before = read_report(baseline, encoders.SCHEMA)
     track = progress(console)
-    release, codec, name = _opened(model, encoder)
+    release, codec, name = opened(model, encoder)
     report = encoders.evaluate_encoder(
         release,
         codec,
-        _speech(speech, split, seconds, track),
+        load_listed(speech, split, seconds, track),
         None if oracle is None else open_codec(release, oracle),
         name=name,
         track=lambda items: track(items, "encoding"),
@@ -203,7 +206,7 @@ def evaluate_voices(
     console = Console()
     before = read_report(baseline, voices.SCHEMA)
     track = progress(console)
-    release, codec, name = _opened(model, encoder)
+    release, codec, name = opened(model, encoder)
     plan = voices.VoicePlan(sentences=sentences, seeds=tuple(range(seeds)), cfg=cfg)
     if length:
         plan = voices.VoicePlan(tuple(length), sentences, tuple(range(seeds)), cfg)
@@ -211,12 +214,12 @@ def evaluate_voices(
         release,
         codec,
         Speaker.load(release, codec=codec),
-        _speech(speech, split, seconds, track),
-        _embedders(embedder),
-        _transcribers(transcriber),
+        load_listed(speech, split, seconds, track),
+        make_embedders(embedder),
+        make_transcribers(transcriber),
         plan,
         name=name,
-        listener=_listener(dnsmos),
+        listener=make_listener(dnsmos),
         track=track,
     )
     clips = [
@@ -271,7 +274,11 @@ def evaluate_speech(
     else:
         waves = _say_list(sentences, model, encoder, seed, track)
     scores = protocols.score_spoken(
-        sentences, waves, _embedders(embedder), _transcribers(transcriber), _listener(dnsmos)
+        sentences,
+        waves,
+        make_embedders(embedder),
+        make_transcribers(transcriber),
+        make_listener(dnsmos),
     )
 
     def clips() -> list[Heard]:
@@ -296,7 +303,7 @@ def _say_list(
     from voxclone.speech.speaker import Speaker
     from voxclone.voice.file import Consent
 
-    release, codec, _ = _opened(model, encoder)
+    release, codec, _ = opened(model, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone evaluate`")
 
     def voice_of(prompt: Path) -> Any:
@@ -307,65 +314,3 @@ def _say_list(
     return protocols.say_all(
         speaker, sentences, voice_of, seed=seed, track=lambda items: track(items, "speaking")
     )
-
-
-def _opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
-    """A release, its codec with an encoder, and what reports call that encoder."""
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
-
-    release = Release.open(model)
-    name = "the release's own" if encoder is None else str(encoder)
-    return release, open_codec(release, encoder), name
-
-
-def _speech(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":
-    from voxclone.evaluate.speechset import choose, list_clips, load_speech
-
-    clips = [clip for clip in list_clips(source) if split in (None, clip.split)]
-    if not clips:
-        raise UsageError(f"{source} has no clip of the split {split!r}.")
-    return load_speech(choose(clips, seconds), lambda items: track(items, "reading"))
-
-
-def _embedders(names: list[str] | None) -> list[Any]:
-    from voxclone.evaluate import likeness
-    from voxclone.evaluate.cache import CachedEmbedder, default_folder
-
-    kinds: dict[str, Callable[[], Any]] = {
-        "ge2e": likeness.Ge2eEmbedder.load,
-        "ecapa": likeness.EcapaEmbedder,
-        "wavlm": likeness.WavLmEmbedder,
-    }
-    made = [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
-    return [CachedEmbedder(each, default_folder()) for each in made]
-
-
-def _listener(wanted: bool) -> "Listener | None":
-    from voxclone.evaluate.cache import CachedListener, default_folder
-    from voxclone.evaluate.opinion import DnsmosListener
-
-    return CachedListener(DnsmosListener(), default_folder()) if wanted else None
-
-
-def _transcribers(names: list[str] | None) -> list[Any]:
-    from voxclone.evaluate import transcribe
-    from voxclone.evaluate.cache import CachedTranscriber, default_folder
-    from voxclone.evaluate.recogniser import load_recogniser
-    from voxclone.release.archive import mini_release
-
-    kinds: dict[str, Callable[[], Any]] = {
-        "mini": lambda: transcribe.CharacterTranscriber(
-            load_recogniser(mini_release().parent / "recogniser")
-        ),
-        "pocketsphinx": transcribe.PocketsphinxTranscriber,
-        "whisper": transcribe.WhisperTranscriber,
-    }
-    made = [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
-    return [CachedTranscriber(each, default_folder()) for each in made]
-
-
-def _pick(kinds: Mapping[str, Callable[[], Any]], name: str, option: str) -> Callable[[], Any]:
-    if name not in kinds:
-        raise UsageError(f"{option} takes {', '.join(kinds)}, not {name!r}.")
-    return kinds[name]

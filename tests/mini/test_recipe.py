@@ -11,8 +11,12 @@ from safetensors.torch import load_file
 
 from tests.audio.signals import speech
 from voxclone.errors import ConfigError
+from voxclone.evaluate.contents import tables_of
+from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.evaluate.speechset import list_clips, load_speech
+from voxclone.evaluate.transcribe import CharacterTranscriber
 from voxclone.mini import recipe
-from voxclone.mini.oracle import oracle_codec
+from voxclone.mini.oracle import oracle_codec, recogniser
 from voxclone.mini.publish import publish
 from voxclone.mini.report import ReportSizes, report
 from voxclone.mini.workshop import MiniSettings, open_workshop
@@ -140,12 +144,16 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     release = Release.open(published / "release")
     assert open_codec(release, encoder).encoder is not None
     figures = report(
-        release, manifest, tmp_path / "packed", {"ours": encoder}, QUIET, assets=published,
-        sizes=ReportSizes(clips=4, sayings=1, reference_seconds=2, preset_sayings=1),
+        release, load_speech(list_clips(manifest)), {"ours": encoder}, Ge2eEmbedder.load(),
+        CharacterTranscriber(recogniser(published)), None, assets=published,
+        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
     )  # fmt: skip
-    codes = figures["codes"]
-    assert codes["oracle"]["real"]["exact"] == 1.0  # the truth against itself
-    assert 0 <= codes["ours"]["real"]["semantic"] <= 1
-    assert {"oracle", "ours"} == set(figures["cloning"])
-    assert -1 <= figures["cloning"]["oracle"]["gain"] <= 1
+    names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",
+             "voices of ours"]  # fmt: skip
+    assert list(figures) == names and all(tables_of(figures[name]) for name in names)
+    oracle = figures["codes of oracle"]["oracle"]
+    assert oracle["real"]["exact"]["mean"] == 1.0  # the truth against itself
+    assert 0 <= figures["codes of ours"]["oracle"]["real"]["semantic"]["mean"] <= 1
+    scores = figures["voices of oracle"]["scores"][0]
+    assert -1 <= scores["likeness"]["ge2e"]["gain"]["mean"] <= 1
     json.dumps(figures)

@@ -7,15 +7,13 @@ difference is what cloning is worth: an average voice is alike to everybody.
 Shapes: S samples, N voice rows, D width, L prompt positions, K code books, T frames.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from voxclone.evaluate.intelligibility import error_rate
 from voxclone.evaluate.likeness import SpeakerEmbedder
-from voxclone.evaluate.recogniser import normalise_text
 from voxclone.evaluate.signal import active_level
 from voxclone.speech.generate import Sampling, generate
 from voxclone.speech.speaker import Speaker
@@ -33,25 +31,6 @@ class Saying:
     reference_S: Tensor
     text: str
     seed: int
-
-
-@dataclass(frozen=True)
-class ClonedScores:
-    """Means over sayings: cosine to the own and to other speakers' references, share of clips
-    that ended by themselves, character and word error rates of a transcriber (None if there was
-    none), and seconds of speech."""
-
-    matched: float
-    shuffled: float
-    ended: float
-    cer: float | None
-    wer: float | None
-    seconds: float
-
-    @property
-    def gain(self) -> float:
-        """Matched minus shuffled likeness."""
-        return self.matched - self.shuffled
 
 
 def say(
@@ -73,33 +52,6 @@ def say(
                 wave_S = speaker.codec.decode(made.codes_KT[None])[0]
                 results.append((wave_S, not made.truncated))
     return results
-
-
-def score_cloning(
-    sayings: Sequence[Saying],
-    spoken: Sequence[tuple[Tensor, bool]],
-    embedder: SpeakerEmbedder,
-    transcribe: Callable[[Tensor], str] | None = None,
-    *,
-    least: int = 12000,
-) -> ClonedScores:
-    """Score what was said. Clips under `least` samples count as silence: likeness 0, nothing
-    heard. All sounds are brought to one level first, since GE2E hears loudness as voice."""
-    matched, strange = likenesses(sayings, spoken, embedder, least=least)
-    pairs, seconds = [], 0.0
-    for item, (wave_S, _) in zip(sayings, spoken, strict=True):
-        seconds += len(wave_S) / 24000
-        heard = transcribe(wave_S) if transcribe is not None and len(wave_S) >= least else ""
-        pairs.append((normalise_text(item.text), normalise_text(heard)))
-    count = len(sayings)
-    return ClonedScores(
-        matched=sum(matched) / count,
-        shuffled=sum(strange) / count,
-        ended=sum(ended for _, ended in spoken) / count,
-        cer=error_rate(pairs, characters=True) if transcribe is not None else None,
-        wer=error_rate(pairs) if transcribe is not None else None,
-        seconds=seconds,
-    )
 
 
 def likenesses(

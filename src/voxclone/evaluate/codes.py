@@ -3,7 +3,8 @@
 Shapes: K code books, T frames.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
@@ -30,3 +31,9 @@ def agreement(truth_KT: Tensor, estimate_KT: Tensor) -> Agreement:
         within_one=float((difference <= 1).float().mean()),
         level_error=float(difference.mean()),
     )
+
+
+def mean_agreement(values: Sequence[Agreement]) -> Agreement:
+    """Mean of each figure over clips."""
+    rows = [asdict(value) for value in values]
+    return Agreement(**{key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})

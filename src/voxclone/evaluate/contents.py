@@ -85,10 +85,15 @@ def _encoder(report: Mapping[str, Any]) -> list[Table]:
         for kind, (label, _) in kinds.items()
     )
     rows = Row("voice rows", (Cell(oracle["row_cosine"]),), "cosine to the oracle's")
+    health = (
+        Row("levels at an end", (Cell(oracle["extreme"], "{:.2%}"),)),
+        Row("semantic codes in use", (Cell(oracle["codes_in_use"], "{:.0f}"),)),
+    )
     return [
         *tables,
         Table("Codes against the oracle's", tuple(columns.values()), agreement),
         Table("Normalised, on real speech", (), (*normalised, rows)),
+        Table("Health, on real speech", (), health),
     ]
 
 

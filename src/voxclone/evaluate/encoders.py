@@ -43,11 +43,15 @@ class CodeScores:
 class AgainstOracle:
     """On real speech (`real`) and on the oracle's decoded codes (`decoded`), beside `chance` and
     the oracle's own `bound`. Normalised scores are of `real`; `row_cosine` is between voice rows;
-    `bf16` compares both encoders as the runtimes compute them."""
+    `bf16` compares both encoders as the runtimes compute them; `extreme` is the share of the
+    encoder's levels at either end, `codes_in_use` counts its semantic codes, both on real
+    speech."""
 
     real: CodeScores
     decoded: CodeScores
     bf16: CodeScores
+    extreme: Interval
+    codes_in_use: int
     chance: CodeScores
     bound: CodeScores
     normalised: dict[str, Interval]
@@ -106,7 +110,8 @@ def _against(
 ) -> AgainstOracle:
     table_VD, offsets = load_table(release), codebook_offsets(release.params)
     truth: list[Tensor] = []
-    real, decoded, drifted, bound, cosines, speakers = [], [], [], [], [], []
+    real, decoded, drifted, bound, cosines, extreme, speakers = [], [], [], [], [], [], []
+    used: set[int] = set()
     half = torch.bfloat16
     for each in track(speech.utterances):
         wave_BS = each.wave_S[None]
@@ -123,12 +128,17 @@ def _against(
             voice_rows(codes_KT, table_VD, offsets)[:-1].float() for codes_KT in (true_KT, own_KT)
         ]
         cosines.append(float(F.cosine_similarity(rows[0], rows[1], dim=-1).mean()))
+        top = codec.quantizer.levels - 1
+        extreme.append(float(((own_KT[1:] == 0) | (own_KT[1:] == top)).float().mean()))
+        used |= set(own_KT[0].tolist())
         speakers.append(each.speaker)
     chance = _by_chance(truth)
     return AgainstOracle(
         real=_scores(real, speakers),
         decoded=_scores(decoded, speakers),
         bf16=_scores(drifted, speakers),
+        extreme=bootstrap(extreme, speakers),
+        codes_in_use=len(used),
         chance=_scores(chance, speakers),
         bound=_scores(bound, speakers),
         normalised=_normalised(real, chance, bound, speakers),

@@ -127,7 +127,9 @@ def evaluate_voices(
         spoken: list[tuple[Tensor, bool]] = []
         for group in track(groups, f"speaking after {seconds:g} s"):
             spoken += say(model, group, cfg=plan.cfg)
-        scores.append(_score(seconds, sayings, spoken, embedders, transcribers, listener, missing))
+        scores.append(
+            score_sayings(seconds, sayings, spoken, embedders, transcribers, listener, missing)
+        )
         examples = {
             each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
             for each, (wave_S, _) in reversed(list(zip(sayings, spoken, strict=True)))
@@ -191,7 +193,7 @@ def reference_of(own: Sequence[Utterance], seconds: float) -> tuple[Tensor | Non
     return None, len(own)
 
 
-def _score(
+def score_sayings(
     seconds: float,
     sayings: Sequence[Saying],
     spoken: Sequence[tuple[Tensor, bool]],
@@ -200,6 +202,8 @@ def _score(
     listener: Listener | None,
     missing: dict[str, str],
 ) -> VoiceScores:
+    """Figures of what was said after references of so many seconds; what cannot be had goes into
+    `missing` with the reason."""
     names = [each.speaker for each in sayings]
     alike = {}
     for embedder in embedders:
