@@ -34,11 +34,17 @@ def read_torch(path: Path, dim: int) -> Found:
         return None, [str(error)]
 
 
-def read_stored(path: Path, width: int) -> Found:
-    """A `.pt` file as voxtral-tts.c reads it: the bytes of a stored zip entry, N by their number
-    (checkpoint spec, 4.4; ecosystem spec, 2)."""
+def read_stored(path: Path, width: int, *, small: bool = False) -> Found:
+    """A `.pt` file as voxtral-tts.c reads it, and ExecuTorch's runner (`small`): the bytes of a
+    stored zip entry, N by their number (checkpoint spec, 4.4; ecosystem spec, 2).
+
+    voxtral-tts.c finds nothing in a file below 64 KiB: `i > file_size - 65536` on unsigned numbers
+    ends its search before it begins.
+    """
     try:
         content = _content(path)
+        if not small and len(content) < TAIL:
+            raise ValueError(f"it has {len(content)} bytes, and nothing below {TAIL} is searched")
         begin, size = _stored_entry(content)
     except ValueError as error:
         return None, [f"{path} is not read: {error}."]
@@ -79,9 +85,10 @@ def tensor_names(path: Path) -> list[str]:
         return []
 
 
-def read_raw(path: Path, width: int, expected: int) -> Found:
-    """A `.bin` file as ExecuTorch's runner reads it: rows of 32-bit numbers if there are exactly
-    `expected` of them by its size, else of 16-bit ones (`load_bin_voice_tensor`)."""
+def read_raw(path: Path, width: int, expected: tuple[int, ...]) -> Found:
+    """A `.bin` file as ExecuTorch's runner reads it: rows of 32-bit numbers if by its size there
+    would be as many as expected (where that is not known: one of several numbers), else of 16-bit
+    ones (`load_bin_voice_tensor`)."""
     try:
         content = _content(path)
     except ValueError as error:
@@ -90,9 +97,10 @@ def read_raw(path: Path, width: int, expected: int) -> Found:
         return None, [
             f"{path} has {len(content)} bytes, which are no rows of {width} numbers in 16 bits."
         ]
-    if len(content) == expected * width * 4:
+    rows = len(content) // (4 * width)
+    if rows in expected and len(content) == 4 * width * rows:
         return torch.frombuffer(bytearray(content), dtype=torch.float32).view(-1, width), [
-            f"{path} is taken for {expected} rows of 32-bit numbers instead of {2 * expected} of "
+            f"{path} is taken for {rows} rows of 32-bit numbers instead of {2 * rows} of "
             "16-bit ones, which makes noise: put the voice as .pt beside it."
         ]
     return _bf16(content, width), []
@@ -115,11 +123,8 @@ def _content(path: Path) -> bytes:
 def _stored_entry(content: bytes) -> tuple[int, int]:
     """First byte and size of the entry that holds the numbers. Raises ValueError with the reason
     why voxtral-tts.c finds none."""
-    if len(content) < TAIL:
-        # `i > file_size - 65536` on unsigned numbers: the search ends before it begins.
-        raise ValueError(f"it has {len(content)} bytes, and no zip below {TAIL} is searched")
-    first, last = len(content) - TAIL + 1, len(content) - 22
-    end = content.rfind(END_OF_DIRECTORY.to_bytes(4, "little"), first, last + 4)
+    first, last = max(1, len(content) - TAIL + 1), len(content) - 22
+    end = content.rfind(END_OF_DIRECTORY.to_bytes(4, "little"), first, max(0, last + 4))
     if end < 0:
         raise ValueError("there is no end of a zip directory in its last 64 KiB")
     (place,) = struct.unpack_from("<I", content, end + 16)

@@ -30,7 +30,8 @@ from voxclone.voice.rows import voice_rows
 REAL_WIDTH = (
     3072  # what voxtral-tts.c and Faster-Voxtral are written for, whatever params.json says
 )
-ASSUMED_ROWS = 147  # what ExecuTorch's runner expects of a .bin file if the program does not tell
+# What ExecuTorch's program expects of a .bin file: rows of its default voice, or its fallback.
+ASSUMED_ROWS = (218, 147)
 PRESETS = {
     *(f"{mood}_{sex}" for mood in ("casual", "neutral") for sex in ("female", "male")),
     *(f"{tongue}_{sex}" for tongue in ("pt", "nl", "it", "fr", "es", "de", "hi") for sex in
@@ -156,8 +157,8 @@ def read_executorch(folder: Path, name: str, release: Release) -> Reading:
     that of a `.pt` beside it, else with its program's (voxtral_tts_runner.cpp, voice.py)."""
     path, peer = folder / f"{name}.bin", folder / f"{name}.pt"
     dim = release.params.lm.dim
-    peer_ND = read_stored(peer, dim)[0] if peer.exists() else None
-    expected = ASSUMED_ROWS if peer_ND is None else len(peer_ND)
+    peer_ND = read_stored(peer, dim, small=True)[0] if peer.exists() else None
+    expected = ASSUMED_ROWS if peer_ND is None else (len(peer_ND),)
     rows_ND, traps = read_raw(path, dim, expected)
     if peer_ND is not None and rows_ND is not None and not torch.equal(peer_ND, rows_ND):
         traps.append(f"{peer} holds other rows; asked for by name, it is the one that is read.")
