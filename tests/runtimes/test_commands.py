@@ -85,7 +85,7 @@ def test_mistakes_get_a_sentence(case: str, tiny: World, tmp_path: Path, command
 def test_a_voice_of_another_release_is_refused(
     tiny: World, tmp_path: Path, command: Command
 ) -> None:
-    other = make_world(tmp_path / "other", tiny_params(acoustic_dim=4))
+    other = make_world(tmp_path / "other", tiny_params(semantic_codebook_size=120))
     out = tmp_path / "out"
     code, _, error = command("export", tiny.file, "--to", "vllm-omni", other.release.path, out)
     assert code == 2 and "another embedding table" in sentence(error) and not out.exists()

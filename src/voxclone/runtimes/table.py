@@ -124,7 +124,8 @@ RUNTIMES = {
             "'codes' [T, K], embedded with the release's own table",
             writers.write_codes,
             readers.read_codes,
-            "safetensors.torch.load_file(\"{out}\")[\"codes\"]",
+            "python -c 'from safetensors.torch import load_file; "
+            "print(load_file(\"{out}\")[\"codes\"].shape)'",
         ),
     )
 }  # fmt: skip
