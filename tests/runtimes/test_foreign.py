@@ -5,6 +5,8 @@ below; each test that finds none is skipped and says how to get it. No runtime r
 mlx-audio: of the others it is the code that finds, reads and places a voice.
 """
 
+import json
+import math
 import re
 import shutil
 import subprocess
@@ -15,11 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.release.real_params import REAL
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
 from voxclone.release.archive import Release, load_preset
+from voxclone.release.params import parse_params
+from voxclone.release.tekken import small_tekken
+from voxclone.release.tensors import TABLE, expected_tensors
 from voxclone.runtimes.containers import read_raw, read_stored
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import RUNTIMES
+from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
 from voxclone.voice.chosen import Chosen, choose_voice
 
@@ -27,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 CHECKOUTS = Path(__file__).parents[2] / ".runtimes"
 SCRIPTS = Path(__file__).parent / "foreign"
+TOOLS = ("inspect_weights", "test_kernels")
 GET = {
     "vllm-omni": "pip download --no-deps vllm-omni==0.30.0 and unzip the wheel",
     "mlx": "python -m venv .runtimes/mlx; .runtimes/mlx/bin/pip install 'mlx[cpu]' mlx-audio "
@@ -34,6 +42,7 @@ GET = {
     "Faster-Voxtral-4B-TTS": "git clone https://github.com/Flinlix/Faster-Voxtral-4B-TTS",
     "ComfyUI-FL-VoxtralTTS": "git clone https://github.com/filliptm/ComfyUI-FL-VoxtralTTS",
     "VoxtralTTS-ComfyUI": "git clone https://github.com/sienadrayy/VoxtralTTS-ComfyUI",
+    "voxtral_tts_rs": "git clone https://github.com/ybiehl/voxtral_tts_rs",
     "executorch": "git clone https://github.com/pytorch/executorch",
     "voxtral-tts.c": "git clone https://github.com/mudler/voxtral-tts.c",
 }
@@ -168,6 +177,135 @@ def test_voxtral_tts_c(rows: int, wide: World, tmp_path: Path) -> None:
     assert same(printed_rows(program, files["dora"]), whole if rows > 10 else None)
     doubled = printed_rows(program, files["view"])  # all that is stored, not what is described
     assert same(doubled, torch.cat([whole, whole]) if rows > 5 else None)
+
+
+RUST = """
+    #[macro_use] extern crate tracing;
+    mod error {
+        #[derive(Debug)] pub enum VoxtralError { VoiceNotFound(String), Inference(String) }
+        impl std::fmt::Display for VoxtralError {
+            fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                write!(f, "{:?}", self)
+            }
+        }
+        pub type Result<T> = std::result::Result<T, VoxtralError>;
+    }
+    mod tensor {
+        use crate::error::Result;
+        use std::{collections::HashMap, path::Path};
+        #[derive(Clone, Copy)] pub enum Device { Cpu }
+        pub enum DType { Float32 }
+        pub struct Tensor(pub String);  // the file that it is of
+        impl Tensor {
+            pub fn load_pt(path: &Path) -> Result<Tensor> {
+                Ok(Tensor(path.display().to_string()))
+            }
+            pub fn load_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+                Ok(HashMap::from([("embedding".to_string(), Tensor::load_pt(path)?)]))
+            }
+            pub fn to_device(&self, _: Device) -> Tensor { Tensor(self.0.clone()) }
+            pub fn to_dtype(&self, _: DType) -> Tensor { Tensor(self.0.clone()) }
+            pub fn size(&self) -> Vec<i64> { vec![1, 3072] }
+        }
+    }
+    #[path = "VOICE"] mod voice;
+    fn main() {
+        let arguments: Vec<String> = std::env::args().collect();
+        let folder = std::path::Path::new(&arguments[1]);
+        let store = voice::VoiceStore::from_dir(folder, tensor::Device::Cpu).unwrap();
+        for name in &arguments[2..] {
+            println!("{}", store.get(name).map(|t| t.0.clone()).unwrap_or("none".to_string()));
+        }
+    }
+"""
+LOGGING = "#[macro_export] macro_rules! NAME { ($($any:tt)*) => {{ let _ = format!($($any)*); }}; }"
+
+
+def test_voxtral_tts_rs(wide: World, tmp_path: Path) -> None:
+    """Its choice of the file for a name: src/voice.rs, compiled with tensors that know only where
+    they come from."""
+    source = checkout("voxtral_tts_rs") / "src" / "voice.rs"
+    if shutil.which("rustc") is None:
+        pytest.skip("there is no rustc")
+    logging = "\n".join(LOGGING.replace("NAME", name) for name in ("warn", "info", "debug"))
+    (tmp_path / "tracing.rs").write_text(logging)
+    (tmp_path / "main.rs").write_text(RUST.replace("VOICE", str(source)))
+    for options in (["--crate-type=rlib", "tracing.rs"], ["-L.", "-o", "program", "main.rs"]):
+        command = ["rustc", "--edition=2021", "-Awarnings", *options]
+        subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    out = tmp_path / "out"
+    export_voice(wide.chosen, RUNTIMES["voxtral_tts_rs"], wide.release, out)
+    voices = out / "voice_embedding"
+    for name in ("casual_male", "emil"):  # a preset's name is read as .pt, a new one is not
+        shutil.copy(voices / "dora.pt", voices / f"{name}.pt")
+    names = ("dora", "casual_male", "emil", "Echo", "anna")
+    done = subprocess.run(
+        [str(tmp_path / "program"), str(out), *names], check=True, capture_output=True, text=True
+    )
+    theirs = done.stdout.splitlines()
+    assert theirs == [
+        str(voices / "dora.safetensors"), str(voices / "casual_male.pt"), "none",
+        str(voices / "casual_male.pt"), "none",
+    ]  # fmt: skip
+    ours = [verify(RUNTIMES["voxtral_tts_rs"], out, wide.release, name=name)[0] for name in names]
+    assert [each.source if each.rows else "none" for each in ours[:3]] == theirs[:3]
+    assert any("casual_male" in trap for trap in ours[3].traps) and ours[4].rows is None
+
+
+def sparse_release(folder: Path) -> Path:
+    """A release of the real size that takes no space: zeros everywhere but in the table."""
+    (folder / "voice_embedding").mkdir(parents=True)
+    params = parse_params(REAL)
+    (folder / "params.json").write_text(json.dumps(REAL))
+    tekken = small_tekken(dict.fromkeys(params.voices, 100), special_tokens=1000)
+    (folder / "tekken.json").write_text(json.dumps(tekken))
+    header, end = {}, 0
+    for name, shape in expected_tensors(params).items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(header[TABLE]["shape"], generator=generator).bfloat16()
+    with (folder / "consolidated.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+        file.seek(8 + len(text) + header[TABLE]["data_offsets"][0])
+        file.write(table.view(torch.uint8).numpy().data)
+    return folder
+
+
+def said(program: list[str], last: str) -> str:
+    """What a program prints until a line holds `last`; then it is stopped."""
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
+        lines = []
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(line)
+            if last in line:
+                break
+        running.kill()
+    return "".join(lines)
+
+
+def test_voxtral_tts_c_itself(tmp_path: Path) -> None:
+    """The whole program opens an export of the real size, finds the voice and begins to read it;
+    with weights of zeros there is nothing to hear."""
+    source = checkout("voxtral-tts.c")
+    files = [str(path) for path in source.glob("*.c") if path.stem not in TOOLS]
+    flags = ["-w", "-O1", "-std=c11", "-D_GNU_SOURCE"]
+    program = str(tmp_path / "voxtral_tts")
+    subprocess.run(["cc", *flags, *files, "-o", program, "-lm"], check=True)
+    release = Release.open(sparse_release(tmp_path / "model"))
+    chosen = make_voice(release, tmp_path / "dora.voice.safetensors", 60)
+    out = tmp_path / "out"
+    export_voice(chosen, RUNTIMES["voxtral-tts.c"], release, out)
+    command = [program, "-d", str(out), "--verbose", "-o", str(tmp_path / "out.wav")]
+    printed = said([*command, "-v", "dora", "Hi."], "Prompt:")
+    assert "Voice: dora (61 frames)" in printed and "(61 voice + 3 text)" in printed, printed
+    (out / "voice_embedding" / "dora.pt").unlink()
+    printed = said([*command, "-v", "dora", "Hi."], "Prompt:")
+    assert "(0 voice + 3 text)" in printed, printed  # and goes on
 
 
 def test_executorch_runner(wide: World, tmp_path: Path) -> None:

@@ -302,9 +302,22 @@ def test_a_folder_of_voices_keeps_the_others(tiny: World, tmp_path: Path) -> Non
     out = tmp_path / "voices"
     for name in ("one", "two"):
         export_voice(tiny.chosen, RUNTIMES["executorch"], tiny.release, out, name=name)
+    with pytest.raises(QualityError, match="width"):
+        export_voice(tiny.chosen, RUNTIMES["faster-voxtral"], tiny.release, out, name="three")
     readings = verify(RUNTIMES["executorch"], out, tiny.release)
+    assert sorted(path.name for path in out.iterdir()) == ["one.bin", "one.pt", "two.bin", "two.pt"]
     assert [reading.name for reading in readings] == ["one", "two"]
     assert all(reading.heard for reading in readings)
+
+
+def test_the_folder_that_one_is_in(
+    tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export_voice(tiny.chosen, RUNTIMES["executorch"], tiny.release, Path())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dora.bin", "dora.pt"]
+    with pytest.raises(UsageError, match="exists"):
+        export_voice(tiny.chosen, RUNTIMES["vllm-omni"], tiny.release, Path())
 
 
 def test_files_are_copied_where_they_cannot_be_linked(

@@ -22,9 +22,9 @@ def new_folder(out: Path, source: Path) -> Iterator[Path]:
     refuse_inside(out, source)
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} exists: name a new folder, or remove it first.")
-    if not out.resolve().parent.is_dir():
-        raise UsageError(f"{out} cannot be made: there is no directory {out.resolve().parent}.")
-    temporary = out.with_name(f".{out.name}.tmp")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out} cannot be made: there is no directory {out.parent}.")
+    temporary = out.parent / f".{out.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
         temporary.mkdir()

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
@@ -32,6 +32,7 @@ def export_voice(
     `out` appears complete or not at all. Raises UsageError for a name or place that cannot be, and
     QualityError, with every trap, if the runtime would not say anything in this voice.
     """
+    out = Path(os.path.abspath(out))  # `.` has no name; a link stays a link
     chosen_name = replace_preset or name or chosen.name
     if name is not None and replace_preset is not None:
         raise UsageError("Give either --name or --replace-preset: both would name the voice.")
@@ -99,19 +100,23 @@ def _prepared(runtime: Runtime, out: Path, name: str, release: Release) -> Itera
             raise UsageError(f"{out} is a directory: name the file to write.")
     elif out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: {runtime.name} reads a folder of voices.")
-    if not out.resolve().parent.is_dir():
-        raise UsageError(f"{out} cannot be written: there is no directory {out.resolve().parent}.")
-    workshop = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(workshop, ignore_errors=True)  # of a run that was killed
+    if not out.parent.is_dir():
+        raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
+    folder = out.parent if runtime.place == "file" else out
+    made = not folder.exists()
+    workshop = folder / f".{name}.tmp"
     try:
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(workshop, ignore_errors=True)  # of a run that was killed
         workshop.mkdir()
-        place = workshop / out.name if runtime.place == "file" else workshop
-        yield place
-        if runtime.place == "voices":
-            out.mkdir(exist_ok=True)
+        yield workshop / out.name if runtime.place == "file" else workshop
         for path in sorted(workshop.iterdir()):
-            os.replace(path, out if runtime.place == "file" else out / path.name)
+            os.replace(path, folder / path.name)
+        made = False
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()

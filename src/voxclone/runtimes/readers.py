@@ -136,11 +136,13 @@ def read_voxtral_rs(folder: Path, name: str, release: Release) -> Reading:
         rows_ND, traps = None, [f"{own} is missing, so the voice is not found."]
     if name.lower() in ALIASES:
         traps.append(f"{name!r} is another name of {ALIASES[name.lower()]!r} there: rename it.")
+    notes = []
+    if path == torch_file:
+        notes.append("Builds for MLX read no .pt; those for libtorch do.")
+    if name not in PRESETS:
+        notes.append("Older builds know the names of the 20 presets only (--replace-preset).")
     reading = of_rows(name, str(path), *_with_own_count((rows_ND, traps)))
-    if name in PRESETS:
-        return reading
-    note = "Builds before new names were allowed know the 20 presets only (--replace-preset)."
-    return replace(reading, notes=(note,))
+    return replace(reading, notes=tuple(notes))
 
 
 def read_faster(folder: Path, name: str, release: Release) -> Reading:
