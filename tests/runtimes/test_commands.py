@@ -82,6 +82,19 @@ def test_mistakes_get_a_sentence(case: str, tiny: World, tmp_path: Path, command
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["tekken.json", "params.json", "consolidated.safetensors"])
+def test_a_damaged_release_gets_a_sentence(
+    name: str, tiny: World, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "out"
+    command("export", tiny.file, "--to", "vllm-omni", tiny.release.path, out)
+    content = (out / name).read_bytes()
+    (out / name).unlink()  # a link to the release's own
+    (out / name).write_bytes(content[: len(content) // 2])
+    code, _, error = command("verify", out, "--for", "vllm-omni")
+    assert code == 1 and name in sentence(error)
+
+
 def test_a_voice_of_another_release_is_refused(
     tiny: World, tmp_path: Path, command: Command
 ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mistral_common.protocol.speech.request import SpeechRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
+from voxclone.errors import QualityError
 from voxclone.release.archive import Release, load_preset, mini_release
 from voxclone.runtimes import writers
 from voxclone.runtimes.containers import read_embedding, read_raw, read_stored, read_torch
@@ -49,6 +51,27 @@ def test_rows_are_bit_equal_in_every_format(runtime: str, wide: World, tmp_path:
     assert torch.equal(reading.rows_ND, wide.chosen.rows_ND)
     assert digest(wide.release.path) == before
     assert not [path for path in tmp_path.iterdir() if path != out]
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=st.integers(2, 512))
+def test_any_number_of_rows_goes_through_every_format(
+    rows: int, wide: World, tmp_path: Path
+) -> None:
+    chosen = make_voice(wide.release, tmp_path / "v.voice.safetensors", rows - 1)
+    for runtime in RUNTIMES.values():
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            out = out_for(runtime.name, Path(folder))
+            preset = "casual_male" if runtime.name == "comfyui" else None
+            if rows <= 10 and runtime.name == "voxtral-tts.c":
+                with pytest.raises(QualityError, match="nothing below 65536"):
+                    export_voice(chosen, runtime, wide.release, out)
+                continue
+            reading = export_voice(chosen, runtime, wide.release, out, replace_preset=preset)
+            assert reading.heard and reading.rows == reading.places == rows
+            assert torch.equal(reading.rows_ND, chosen.rows_ND)
 
 
 def random_rows(rows: int, seed: int) -> torch.Tensor:
