@@ -60,11 +60,21 @@ def sound(path: Path) -> np.ndarray:
 
 def test_shell_commands(place: Path) -> None:
     printed = "".join(run(block, place) for block in blocks("bash"))
-    for word in ("Reference", "Voice", "Speech", "Likeness", "seed 1", "encoder: withheld"):
+    for word in (
+        "Reference",
+        "Voice",
+        "Speech",
+        "Likeness",
+        "seed 1",
+        "encoder: withheld",
+        "bit for bit",
+    ):
         assert word in printed, word
     for name in ("out.wav", "preset.wav"):
         sound(place / name)
     assert (place / "anna.voice.safetensors").exists()
+    assert "Verdict    21 of 21 voices would be heard as meant." in printed
+    assert (place / "voxtral-anna" / "voice_embedding" / "anna.pt").exists()
 
 
 def test_training_as_shown_but_short(place: Path) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-FACES = ("cli.py", "cli_evaluate.py", "cli_report.py", "cli_tools.py")
+FACES = ("cli.py", "cli_evaluate.py", "cli_report.py", "cli_runtimes.py", "cli_tools.py")
 MAY_IMPORT = {
     "": set(),
     "audio": {""},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "codec": {""},
     "voice": {"", "release", "codec"},
     "speech": {"", "release", "codec", "voice"},
+    "runtimes": {"", "audio", "release", "codec", "voice", "speech"},
     "evaluate": {"", "audio", "release", "codec", "voice", "speech"},
     "cloning": {"", "audio", "release", "codec", "voice", "speech", "evaluate"},
     "train": {"", "audio", "release", "codec", "voice", "speech", "evaluate", "cloning"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from voxclone.cli_evaluate import diagnose, evaluate_app
+from voxclone.cli_runtimes import export, verify
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ def inspect(
 
 
 app.command()(diagnose)
+app.command()(export)
+app.command()(verify)
 app.add_typer(evaluate_app, name="evaluate")
 
 
@@ -343,19 +346,9 @@ def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
 
 def _voice_rows(voice: str, release: "Release") -> "Tensor":
     """Rows of a voice file or of a preset."""
-    from voxclone.release.archive import load_preset, load_table
-    from voxclone.voice.file import load_voice, tensor_hash
+    from voxclone.voice.chosen import choose_voice
 
-    if not voice.endswith(".safetensors") and not Path(voice).exists():
-        return load_preset(release, voice)
-    loaded = load_voice(Path(voice))
-    table_VD = load_table(release)
-    if loaded.facts.table_hash == tensor_hash(table_VD):
-        return loaded.rows_ND
-    raise UsageError(
-        f"{voice} was made with another embedding table than that of {release.path}: enroll the "
-        "recording again."
-    )
+    return choose_voice(voice, release).rows_ND
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,73 @@
+"""A voice for a tiny release, and one for a release whose rows are as wide as the real ones."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.release.tiny import tiny_params, write_tiny_release
+from tests.test_cli import command as command
+from voxclone.cloning.enroll import rows_of
+from voxclone.release.archive import Release, load_table
+from voxclone.release.params import Params
+from voxclone.voice.chosen import Chosen, choose_voice
+from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice, tensor_hash
+
+REAL_WIDTH = 3072
+
+
+@dataclass(frozen=True)
+class World:
+    """A release, a voice file made for it, and that voice."""
+
+    release: Release
+    file: Path
+    chosen: Chosen
+
+
+def wide_params() -> Params:
+    """Tiny, but with rows as wide as those of the real release: some runtimes know no others."""
+    params = tiny_params()
+    acoustic = params.audio.acoustic.model_copy(update={"dim": REAL_WIDTH, "input_dim": REAL_WIDTH})
+    return replace(
+        params,
+        lm=params.lm.model_copy(update={"dim": REAL_WIDTH, "n_layers": 1}),
+        audio=params.audio.model_copy(update={"acoustic": acoustic}),
+    )
+
+
+def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora") -> Chosen:
+    """Write a voice of random codes for `release`."""
+    audio = release.params.audio
+    sizes = [audio.semantic_codebook_size]
+    sizes += [audio.acoustic_codebook_size] * audio.n_acoustic_codebook
+    generator = torch.Generator().manual_seed(frames)
+    codes = torch.stack([torch.randint(s, (frames,), generator=generator) for s in sizes])
+    facts = VoiceFacts(
+        name=name,
+        consent=Consent(kind="self", statement="I agree."),
+        encoder_hash="e",
+        table_hash=tensor_hash(load_table(release)),
+        reference_seconds=frames * 0.08,
+        reference_hash="r",
+        tool="test",
+    )
+    save_voice(Voice(codes, rows_of(codes, release), facts), path)
+    return choose_voice(str(path), release)
+
+
+def make_world(folder: Path, params: Params) -> World:
+    release = Release.open(write_tiny_release(folder / "model", params=params))
+    file = folder / "dora.voice.safetensors"
+    return World(release, file, make_voice(release, file))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("tiny"), tiny_params())
+
+
+@pytest.fixture(scope="package")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("wide"), wide_params())
