@@ -18,7 +18,15 @@ from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.guide import attention_of
 from voxclone.train.initial import filter_bank, initialise
 from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
-from voxclone.train.priors import CodePriors, level_loss, usage_loss
+from voxclone.train.priors import (
+    CodePriors,
+    diversity_loss,
+    level_loss,
+    scale_loss,
+    shaping_loss,
+    usage_loss,
+)
+from voxclone.train.waveform import Balancer
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -225,3 +233,50 @@ def test_filter_banks_of_two_seeds_differ() -> None:
     assert all(atoms.norm(dim=1).allclose(torch.ones(144)) for atoms, _ in banks)
     cosine_D = (banks[0][0] * banks[1][0]).sum(-1)
     assert cosine_D.abs().mean() < 0.1
+
+
+def test_the_balancer_gives_every_loss_its_share_of_the_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    leaf_BS = torch.randn(3, 50, generator=generator).requires_grad_()
+    losses = {"loud": 1000 * leaf_BS.square().sum(), "quiet": 1e-4 * leaf_BS.sin().sum()}
+    alone = {
+        name: Balancer().gradient({name: loss}, {name: 1.0}, leaf_BS)
+        for name, loss in {
+            "loud": 1000 * leaf_BS.square().sum(), "quiet": 1e-4 * leaf_BS.sin().sum()
+        }.items()
+    }  # fmt: skip
+    for gradient_BS in alone.values():
+        assert float(gradient_BS.norm(dim=1).mean()) == pytest.approx(1.0, rel=1e-5)
+    both = Balancer().gradient(losses, {"loud": 1.0, "quiet": 3.0}, leaf_BS)
+    assert torch.allclose(both, 0.25 * alone["loud"] + 0.75 * alone["quiet"], atol=1e-6)
+
+
+def test_the_balancer_remembers_norms_slowly() -> None:
+    balancer = Balancer(decay=0.5)
+    leaf_BS = torch.ones(1, 4).requires_grad_()
+    first = balancer.gradient({"a": leaf_BS.sum()}, {"a": 1.0}, leaf_BS)
+    second = balancer.gradient({"a": 3 * leaf_BS.sum()}, {"a": 1.0}, leaf_BS)
+    assert float(first.norm()) == pytest.approx(1.0)
+    # the mean of norms 2 and 6 with weights 1/4 and 1/2, over 3/4
+    assert float(second.norm()) == pytest.approx(6 / ((0.25 * 2 + 0.5 * 6) / 0.75))
+    again = Balancer(decay=0.5, means={k: list(v) for k, v in balancer.means.items()})
+    assert again.means == balancer.means
+
+
+def test_the_community_s_regularisers_have_their_minima_where_they_say() -> None:
+    codec = drawn_codec(CODEC)
+    quantizer = codec.quantizer
+    book = quantizer.semantic_codebook
+    vectors_VD = book.vectors()
+    acoustic = torch.zeros(1, CODEC.acoustic_dim, len(vectors_VD))
+    spread_BDT = torch.cat([vectors_VD.T[None], acoustic], dim=1)
+    one_BDT = torch.cat([vectors_VD[:1].T[None].expand(-1, -1, len(vectors_VD)), acoustic], dim=1)
+    assert diversity_loss(quantizer, spread_BDT) < diversity_loss(quantizer, one_BDT)
+    assert scale_loss(quantizer, spread_BDT) < 1e-4 < scale_loss(quantizer, 0.1 * spread_BDT)
+    generator = torch.Generator().manual_seed(0)
+    values = (0.55 * torch.randn(1, CODEC.acoustic_dim, 400, generator=generator)).clamp(
+        -0.99, 0.99
+    )
+    shaped_BDT = torch.cat([torch.zeros(1, CODEC.semantic_dim, 400), values.atanh()], dim=1)
+    assert shaping_loss(quantizer, shaped_BDT) < 0.01
+    assert shaping_loss(quantizer, shaped_BDT + 1.0) > 0.1

@@ -15,7 +15,6 @@ Shapes: B batch, S samples, D latent width, T frames, K code books, V code vecto
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -31,7 +30,7 @@ from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.initial import initialise
 from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
+from voxclone.train.losses import after_quantising, code_losses, mel_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
@@ -42,6 +41,7 @@ from voxclone.train.run import (
     pick_device,
 )
 from voxclone.train.semantic import Distillation, TeacherFeatures
+from voxclone.train.waveform import STFFTS, waveform_losses
 
 
 class CodecWeights(Settings):
@@ -82,7 +82,7 @@ class CodecTraining(Settings):
     degradation: Degradation = Degradation()
     usage_decay: float = 0.99
     revive_below: float = 0.03
-    stffts: tuple[int, ...] = (2048, 512, 128)
+    stffts: tuple[int, ...] = STFFTS
     spectral_floor: float = 0.0
 
 
@@ -186,17 +186,19 @@ class CodecTask:
                 acoustic_shares=(0.5, 0.25) if quantise else (0.0, 0.0),
             )
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
-            losses = {
-                "mel": mel_loss(decoded_BS, wave_BS, floor=settings.spectral_floor),
-                "stft": stft_loss(
-                    decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
-                ),
-                "l1": F.l1_loss(decoded_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3),
-                "low": low_loss(decoded_BS, wave_BS),
-            }
-            if weights.heard and self.listeners is not None:
-                losses["heard"] = self.listeners.distance(decoded_BS, wave_BS)
-            semantic_BDT = self._semantic(latent_BDT, quantized.codes_BKT, generator, quantise)
+            losses = waveform_losses(
+                decoded_BS,
+                wave_BS,
+                weights.model_dump(),
+                floor=settings.spectral_floor,
+                n_ffts=settings.stffts,
+                listeners=self.listeners,
+            )
+            semantic_BDT = self.codec.quantizer.split(latent_BDT)[0]
+            if quantise:
+                semantic_BDT = after_quantising(
+                    self.codec.quantizer.semantic_codebook, semantic_BDT, quantized.codes_BKT
+                )
             losses["semantic"] = self.distillation(semantic_BDT, target)
             if quantise:
                 losses["commitment"] = quantized.commitment
@@ -232,16 +234,6 @@ class CodecTask:
     def _encode(self, wave_BS: Tensor) -> Tensor:
         latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
         return latent_BDT
-
-    def _semantic(
-        self, latent_BDT: Tensor, codes_BKT: Tensor, generator: torch.Generator, quantise: bool
-    ) -> Tensor:
-        """The semantic stream after quantisation, straight through: what distillation reads."""
-        semantic_BDT, _ = self.codec.quantizer.split(latent_BDT)
-        if not quantise:
-            return semantic_BDT
-        nearest_BDT = self.codec.quantizer.semantic_codebook.decode(codes_BKT[:, 0])
-        return semantic_BDT + (nearest_BDT - semantic_BDT).detach()
 
     def _consistency(
         self, wave_BS: Tensor, decoded_BS: Tensor, codes_BKT: Tensor, generator: torch.Generator

@@ -21,7 +21,7 @@ from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, mel_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
@@ -31,6 +31,7 @@ from voxclone.train.run import (
     learners_of,
     pick_device,
 )
+from voxclone.train.waveform import STFFTS, waveform_losses
 
 
 class DecoderWeights(Settings):
@@ -57,7 +58,7 @@ class DecoderTraining(Settings):
     adversary_every: int = 2
     adversary_lr: float = 3e-4
     degradation: Degradation = Degradation()
-    stffts: tuple[int, ...] = (2048, 512, 128)
+    stffts: tuple[int, ...] = STFFTS
     spectral_floor: float = 0.0
 
 
@@ -120,15 +121,14 @@ class DecoderTask:
                 codes_BKT = codec.quantizer.encode(latent_BDT)
                 given_BDT = codec.quantizer.decode(codes_BKT)
             decoded_BS = codec.decoder(given_BDT).float()
-            losses = {
-                "mel": mel_loss(decoded_BS, wave_BS, floor=settings.spectral_floor),
-                "stft": stft_loss(
-                    decoded_BS, wave_BS, settings.stffts, floor=settings.spectral_floor
-                ),
-                "low": low_loss(decoded_BS, wave_BS),
-            }
-            if weights.heard and self.listeners is not None:
-                losses["heard"] = self.listeners.distance(decoded_BS, wave_BS)
+            losses = waveform_losses(
+                decoded_BS,
+                wave_BS,
+                weights.model_dump(),
+                floor=settings.spectral_floor,
+                n_ffts=settings.stffts,
+                listeners=self.listeners,
+            )
             degraded_BS = degrade(decoded_BS, settings.degradation, generator)
             again_BDT = codec.require_encoder()(degraded_BS).float()
             again = code_losses(codec.quantizer, again_BDT, codes_BKT)

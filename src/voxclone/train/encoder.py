@@ -38,9 +38,10 @@ from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.initial import initialise
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, mel_loss
 from voxclone.train.pairs import draw_pairs, perturb
-from voxclone.train.priors import CodePriors, level_loss, usage_loss
+from voxclone.train.priors import CodePriors
+from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import (
     TrainState,
     adamw,
@@ -65,7 +66,7 @@ class EncoderTask:
     corpus: Corpus
     train: Subset
     critic: CodeCritic
-    priors: CodePriors
+    real: RealSpeech
     state: TrainState
     bridge: Bridge | None = None
     model: Speaker | None = None
@@ -101,30 +102,32 @@ class EncoderTask:
             bridge = None
             if settings.weights.bridge and teacher is not None:
                 bridge = Bridge(teacher, codec.config.semantic_dim, codec.frame_size).to(device)
-        fresh.decoder.load_state_dict(codec.decoder.state_dict())
-        fresh.quantizer.load_state_dict(codec.quantizer.state_dict())
-        fresh.to(device)
-        fresh.decoder.requires_grad_(False)
-        encoder = fresh.require_encoder()
-        rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
-        state = TrainState(
-            {"encoder": encoder, "critic": critic.to(device)},
-            learners_of(encoder, settings.optimiser)
-            | {"critic": adamw(critic.parameters(), rates)},
-        )
-        if bridge is not None:
-            state.modules["bridge"] = bridge
-            state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
-        priors = CodePriors.from_codes(fresh, genuine)
+            fresh.decoder.load_state_dict(codec.decoder.state_dict())
+            fresh.quantizer.load_state_dict(codec.quantizer.state_dict())
+            fresh.to(device)
+            fresh.decoder.requires_grad_(False)
+            encoder = fresh.require_encoder()
+            rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
+            state = TrainState(
+                {"encoder": encoder, "critic": critic.to(device)},
+                learners_of(encoder, settings.optimiser)
+                | {"critic": adamw(critic.parameters(), rates)},
+            )
+            if bridge is not None:
+                state.modules["bridge"] = bridge
+                state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
+            priors = CodePriors.from_codes(fresh, genuine)
+            real = RealSpeech.create(settings, fresh, priors, state, teacher)
         return cls(
-            settings, fresh, genuine, held_out, corpus, train, critic, priors, state, bridge,
-            model, folder,
+            settings, fresh, genuine, held_out, corpus, train, critic, real, state, bridge, model,
+            folder,
         )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings, weights = self.settings, self.settings.weights
         generator = step_generator(settings.run.seed, step)
         losses: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
         if weights.told:
             self._listen(step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
@@ -137,56 +140,37 @@ class EncoderTask:
                 pair = code_losses(self.codec.quantizer, latent_BDT, codes_BKT, mask_BT=mask_BT)
                 losses |= {"pair_semantic": pair.semantic, "pair_levels": pair.levels}
             if step >= settings.real_from:
-                losses |= self._real(step, generator, codes_BKT, mask_BT)
+                real, told = self._real(step, generator, codes_BKT, mask_BT)
+                losses |= real
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
-        figures = {f"loss/{name}": value for name, value in losses.items()}
+        learners = self.state.learners
+        if "distillation" in self.state.optimisers:
+            learners.append(self.state.optimisers["distillation"])
+        norm = apply_gradients(learners, settings.optimiser, step, settings.run.steps)
+        figures = {f"loss/{name}": value for name, value in (losses | told).items()}
         return figures | {"loss/total": total, "other/grad_norm": norm}
 
     def _real(
         self, step: int, generator: torch.Generator, codes_BKT: Tensor, mask_BT: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of real speech, and figures that are no losses."""
         settings, weights = self.settings, self.settings.weights
         wave_BS = self._draw(generator)
-        latent_BDT = self._encode(wave_BS)
+        heard = self.real.losses(wave_BS, generator, step)
+        losses, latent_BDT = heard.losses, heard.latent_BDT
         quantizer = self.codec.quantizer
-        losses: dict[str, Tensor] = {}
-        quantized = quantizer.train_forward(
-            latent_BDT,
-            generator,
-            semantic_share=settings.semantic_share,
-            acoustic_shares=settings.acoustic_shares,
-        )
-        if weights.mel or weights.stft or weights.low:
-            decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
-        if weights.mel:
-            losses["mel"] = mel_loss(
-                decoded_BS, wave_BS, settings.mel_scales, floor=settings.spectral_floor
-            )
-        if weights.stft:
-            losses["stft"] = stft_loss(
-                decoded_BS, wave_BS, (2048, 512, 128), floor=settings.spectral_floor
-            )
-        if weights.low:
-            losses["low"] = low_loss(decoded_BS, wave_BS)
         if self.bridge is not None:
             semantic_BDT, _ = quantizer.split(latent_BDT)
             book = quantizer.semantic_codebook
             losses["bridge"] = advice(self.bridge, book, wave_BS, semantic_BDT)
-        if weights.commitment:
-            losses["commitment"] = quantized.commitment
-        if weights.level_prior:
-            losses["level_prior"] = level_loss(self.priors, quantizer, latent_BDT)
-        if weights.usage_prior:
-            losses["usage_prior"] = usage_loss(self.priors, quantizer, latent_BDT)
         if weights.critic:
             losses["critic"] = self._criticise(latent_BDT, codes_BKT, mask_BT, step)
         if self.labels:
             losses["told"] = self._told(generator)
         if step < settings.cycle_from:
-            return losses
+            return losses, heard.told
         with torch.no_grad():
             own_BKT = quantizer.encode(latent_BDT.detach().float())
         if weights.cycle_semantic or weights.cycle_levels:
@@ -197,7 +181,7 @@ class EncoderTask:
             degraded_BS = degrade(wave_BS, settings.degradation, generator)
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
-        return losses
+        return losses, heard.told
 
     def _listen(self, step: int) -> None:
         """Label clips where the settings say so; a run that goes on reads what it wrote."""

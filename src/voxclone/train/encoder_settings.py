@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from voxclone.settings import Settings
+from voxclone.train.adversary import AdversarySettings
 from voxclone.train.augment import Degradation
 from voxclone.train.channel import ChannelSettings
 from voxclone.train.pairs import PairSettings
 from voxclone.train.run import OptimiserSettings, RunSettings
+from voxclone.train.waveform import STFFTS
 
 
 class EncoderWeights(Settings):
-    """Weight of each loss; 0 leaves it out."""
+    """Weight of each loss; 0 leaves it out. `waveform` is that of all losses through the waveform
+    together (mel, stft, l1, low and feature), where they are balanced."""
 
     pair_semantic: float = 0.2
     pair_levels: float = 1.0
@@ -27,6 +30,13 @@ class EncoderWeights(Settings):
     commitment: float = 0.0
     bridge: float = 0.0
     told: float = 0.0
+    l1: float = 0.0
+    feature: float = 0.0
+    distil: float = 0.0
+    diversity: float = 0.0
+    scale: float = 0.0
+    shaping: float = 0.0
+    waveform: float = 1.0
 
 
 class EncoderTraining(Settings):
@@ -38,7 +48,7 @@ class EncoderTraining(Settings):
     licences: tuple[str, ...] | None = None
     texts: Path | None = None
     teacher: str | None = None
-    """Folder of a recogniser, or mini, for the weight `bridge`."""
+    """Folder of a recogniser, or mini, for the weights `bridge` and `distil`."""
     channel: ChannelSettings = ChannelSettings()
     told_batch: int = 4
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))
@@ -54,6 +64,15 @@ class EncoderTraining(Settings):
     mel_scales: tuple[tuple[int, int], ...] = ((1024, 120), (512, 80), (256, 40))
     spectral_floor: float = 0.0
     critic_lr: float = 3e-4
+    balance: bool = False
+    """Whether losses through the waveform are balanced by their gradients (`waveform.Balancer`)."""
+    fade: float = 1.0
+    """The weights of `l1` and `stft` are multiplied by it at every step (the paper: 0.9999)."""
+    adversary: AdversarySettings = AdversarySettings()
+    adversary_lr: float = 3e-4
+    adversary_from: int = 0
+    adversary_every: int = 1
+    n_ffts: tuple[int, ...] = STFFTS
     degradation: Degradation = Degradation()
     semantic_share: float = 0.5
     acoustic_shares: tuple[float, float] = (0.5, 0.25)

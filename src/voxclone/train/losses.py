@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
-from voxclone.codec.quantizer import Quantizer
+from voxclone.codec.quantizer import Quantizer, SemanticCodebook
 
 PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
 
@@ -72,6 +72,12 @@ def low_loss(estimate_BS: Tensor, target_BS: Tensor, width: int = 24) -> Tensor:
 def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:
     logs = [(x.clamp(min=LEAST_MAGNITUDE) + floor).log() for x in (estimate, target)]
     return (logs[0] - logs[1]).abs().mean()
+
+
+def after_quantising(book: SemanticCodebook, semantic_BDT: Tensor, codes_BKT: Tensor) -> Tensor:
+    """Code vectors [B, D, T] in the place of latents, with gradients straight through."""
+    nearest_BDT = book.decode(codes_BKT[:, 0])
+    return semantic_BDT + (nearest_BDT - semantic_BDT).detach()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Shapes: B batch, D latent width, T frames, K code books, C channels, Q levels, V
 N latents.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,32 @@ def level_loss(priors: CodePriors, quantizer: Quantizer, latent_BDT: Tensor) -> 
     at_Q = (torch.arange(points, device=values_CN.device) + 0.5) / points
     found_CQ = torch.quantile(values_CN.float(), at_Q, dim=1).T
     return (found_CQ - priors.quantiles_CQ).abs().mean()
+
+
+def diversity_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
+    """How far the batch's mean soft assignment, softmax(-|z - e|^2 / 10), is from using all codes
+    alike, in nats (the community's V2 and V3). The true marginal is not even: `usage_loss`."""
+    semantic_BDT, _ = quantizer.split(latent_BDT)
+    latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)
+    squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
+    mean_V = (-squared_NV / 10).softmax(dim=-1).mean(dim=0)
+    return math.log(len(mean_V)) + (mean_V * mean_V.clamp(min=1e-8).log()).sum()
+
+
+def scale_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
+    """Squared difference of the semantic latents' standard deviation from that of the code vectors,
+    in units of the latter (the community's V1 to V3)."""
+    semantic_BDT, _ = quantizer.split(latent_BDT)
+    wanted = quantizer.semantic_codebook.vectors().std()
+    return (semantic_BDT.float().std() / wanted - 1).square()
+
+
+def shaping_loss(quantizer: Quantizer, latent_BDT: Tensor, spread: float = 0.55) -> Tensor:
+    """Squared distances of the acoustic values' mean from 0 and of their standard deviation from
+    `spread`, over all channels together (the community's V3)."""
+    _, acoustic_BCT = quantizer.split(latent_BDT)
+    value = torch.tanh(acoustic_BCT.float())
+    return value.mean().square() + (value.std() - spread).square()
 
 
 def usage_loss(

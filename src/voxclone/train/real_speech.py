@@ -1,0 +1,168 @@
+"""What real speech teaches an encoder through the quantizer and the frozen decoder.
+
+Losses of the waveform that comes back, of a recogniser's states (distillation), and of the latents
+alone. What genuine codes and the language model say of real speech is in `encoder`.
+
+Shapes: B batch, S samples, D latent width, T frames, R teacher frames in a codec frame, E teacher
+width, U teacher frames.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError
+from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.train.adversary import Adversary, judge, match
+from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.losses import after_quantising
+from voxclone.train.priors import (
+    CodePriors,
+    diversity_loss,
+    level_loss,
+    scale_loss,
+    shaping_loss,
+    usage_loss,
+)
+from voxclone.train.run import TrainState, adamw, pick_device
+from voxclone.train.semantic import Distillation
+from voxclone.train.waveform import Balancer, waveform_losses
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Losses by name, those among them that only tell (the balanced ones are in `waveform`), and
+    the encoder's latents [B, D, T]."""
+
+    losses: dict[str, Tensor]
+    told: dict[str, Tensor]
+    latent_BDT: Tensor
+
+
+@dataclass
+class RealSpeech:
+    """The frozen parts and the judges; its learners are in the state of the training."""
+
+    settings: EncoderTraining
+    codec: Codec
+    priors: CodePriors
+    state: TrainState
+    adversary: Adversary | None = None
+    teacher: Recogniser | None = None
+    distillation: Distillation | None = None
+    balancer: Balancer = field(default_factory=Balancer)
+
+    @classmethod
+    def create(
+        cls,
+        settings: EncoderTraining,
+        codec: Codec,
+        priors: CodePriors,
+        state: TrainState,
+        teacher: Recogniser | None,
+    ) -> "RealSpeech":
+        """Adds what learns besides the encoder to `state`. Raises ConfigError without a teacher
+        where the weight `distil` needs one. Draws from the global generator of the caller."""
+        device = pick_device(settings.run.device)
+        adversary = distillation = None
+        if settings.weights.feature:
+            adversary = Adversary(settings.adversary).to(device)
+            rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+            state.modules["adversary"] = adversary
+            state.optimisers["adversary"] = adamw(adversary.parameters(), rates)
+        if settings.weights.distil:
+            if teacher is None:
+                raise ConfigError("The weight `distil` needs a `teacher`, a recogniser's folder.")
+            per_frame = codec.frame_size // (HOP * STRIDE)
+            distillation = Distillation(
+                codec.config.semantic_dim, teacher.config.dim, per_frame
+            ).to(device)
+            teacher = teacher.eval().requires_grad_(False).to(device)
+            state.modules["distillation"] = distillation
+            state.optimisers["distillation"] = adamw(distillation.parameters(), settings.optimiser)
+        return cls(settings, codec, priors, state, adversary, teacher, distillation)
+
+    def losses(self, wave_BS: Tensor, generator: torch.Generator, step: int) -> Heard:
+        """All losses of this kind that have a weight."""
+        settings, weights = self.settings, self.settings.weights
+        quantizer = self.codec.quantizer
+        latent_BDT = self.codec.require_encoder()(wave_BS).float()
+        quantized = quantizer.train_forward(
+            latent_BDT,
+            generator,
+            semantic_share=settings.semantic_share,
+            acoustic_shares=settings.acoustic_shares,
+        )
+        losses: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
+        if weights.mel or weights.stft or weights.l1 or weights.low or weights.feature:
+            decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
+            losses, told = self._through_the_waveform(decoded_BS, wave_BS, step)
+        if self.distillation is not None:
+            semantic_BDT = after_quantising(
+                quantizer.semantic_codebook, quantizer.split(latent_BDT)[0], quantized.codes_BKT
+            )
+            losses["distil"] = self.distillation(semantic_BDT, self._states(wave_BS))
+        if weights.commitment:
+            losses["commitment"] = quantized.commitment
+        if weights.level_prior:
+            losses["level_prior"] = level_loss(self.priors, quantizer, latent_BDT)
+        if weights.usage_prior:
+            losses["usage_prior"] = usage_loss(self.priors, quantizer, latent_BDT)
+        if weights.diversity:
+            losses["diversity"] = diversity_loss(quantizer, latent_BDT)
+        if weights.scale:
+            losses["scale"] = scale_loss(quantizer, latent_BDT)
+        if weights.shaping:
+            losses["shaping"] = shaping_loss(quantizer, latent_BDT)
+        return Heard(losses, told, latent_BDT)
+
+    def _through_the_waveform(
+        self, decoded_BS: Tensor, wave_BS: Tensor, step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        settings = self.settings
+        faded = settings.fade**step
+        given = settings.weights.model_dump()
+        given |= {"l1": given["l1"] * faded, "stft": given["stft"] * faded}
+        leaf_BS = decoded_BS.detach().requires_grad_() if settings.balance else decoded_BS
+        losses = waveform_losses(
+            leaf_BS,
+            wave_BS,
+            given,
+            floor=settings.spectral_floor,
+            n_ffts=settings.n_ffts,
+            mel_scales=settings.mel_scales,
+        )
+        told: dict[str, Tensor] = {}
+        judged = step >= settings.adversary_from and step % settings.adversary_every == 0
+        if self.adversary is not None and judged:
+            rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
+            judges, steps = self.state.optimisers["adversary"], settings.run.steps
+            half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
+            told["hinge"] = judge(
+                self.adversary, judges, rates, step, steps, wave_BS[:, half:], leaf_BS[:, half:]
+            )
+            losses["feature"] = match(self.adversary, wave_BS[:, half:], leaf_BS[:, half:])
+        if not settings.balance:
+            for name in ("l1", "stft"):
+                if name in losses:
+                    losses[name] = losses[name] * faded
+            return losses, told
+        # The means live in the state's values, so that they are saved and read with it.
+        self.balancer.means = self.state.values.setdefault("balancer", {})
+        gradient_BS = self.balancer.gradient(losses, given, leaf_BS)
+        told |= {name: loss.detach() for name, loss in losses.items()}
+        return {"waveform": (decoded_BS * gradient_BS).sum()}, told
+
+    def _states(self, wave_BS: Tensor) -> Tensor:
+        """The teacher's states [B, T, R, E], each of mean 0 and variance 1 over its width."""
+        assert self.teacher is not None and self.distillation is not None
+        with torch.no_grad():
+            states_BUE = self.teacher.hidden(self.teacher.features(wave_BS)).float()
+        states_BUE = F.layer_norm(states_BUE, states_BUE.shape[-1:])
+        per_frame = self.codec.frame_size // (HOP * STRIDE)
+        missing = -states_BUE.shape[1] % per_frame
+        return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
