@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from voxclone.cli_common import Encoder, Model, Quiet, Voices, check_output, open_console
+from voxclone.cli_enroll import enroll
 from voxclone.cli_evaluate import diagnose, evaluate_app
+from voxclone.cli_voices import voices_app
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -31,16 +34,10 @@ train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks."
 app.add_typer(train_app, name="train")
 app.add_typer(mini_app, name="mini")
 
-Model = Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")]
-Encoder = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--encoder", help="Encoder file, where the release has none."),
-]
 Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
 Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
 Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="Override a value of the config, such as run.steps=100."),
@@ -76,8 +73,8 @@ def clone(
     from voxclone.speech.speaker import Speaker
     from voxclone.voice.file import Consent
 
-    _check_output(out)
-    said, console = _text(text), _console(quiet)
+    check_output(out)
+    said, console = _text(text), open_console(quiet)
     release = Release.open(model)
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
@@ -86,58 +83,29 @@ def clone(
     _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
 
 
-@app.command()
-def enroll(
-    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
-    name: Annotated[str, typer.Option(help="Name of the voice.")],
-    consent: Annotated[
-        str, typer.Option(help="Who allows it: self, written, public-domain or synthetic.")
-    ],
-    statement: Annotated[str, typer.Option(help="The speaker's consent in words.")] = "",
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Voice file; NAME.voice.safetensors if not given."),
-    ] = None,
-    model: Model = "mini",
-    encoder: Encoder = None,
-    quiet: Quiet = False,
-) -> None:
-    """Turn a recording into a voice file."""
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
-    from voxclone.settings import parse_settings
-    from voxclone.voice.file import SUFFIX, Consent, save_voice
-
-    if consent == "unstated":
-        raise UsageError("A saved voice needs consent: self, written, public-domain or synthetic.")
-    given = parse_settings(Consent, {"kind": consent, "statement": statement}, "--consent")
-    path = out if out is not None else Path(f"{name}{SUFFIX}")
-    _check_output(path)
-    release, console = Release.open(model), _console(quiet)
-    codec = open_codec(release, encoder)
-    enrolled = _enroll(reference, release, codec, name, given, console)
-    save_voice(enrolled.voice, path)
-    console.print(f"Wrote      {path}")
+app.command()(enroll)
+app.add_typer(voices_app, name="voices")
 
 
 @app.command()
 def speak(
     text: Text,
-    voice: Annotated[str, typer.Option(help="Voice file, or the name of a preset.")],
+    voice: Annotated[str, typer.Option(help="Stored voice, preset, or voice file.")],
     out: Out,
     model: Model = "mini",
+    voices: Voices = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
     quiet: Quiet = False,
 ) -> None:
-    """Say a text with a voice file or a preset."""
+    """Say a text with a stored voice, a preset or a voice file."""
     from voxclone.release.archive import Release
     from voxclone.speech.speaker import Speaker
 
-    _check_output(out)
-    said, console = _text(text), _console(quiet)
+    check_output(out)
+    said, console = _text(text), open_console(quiet)
     release = Release.open(model)
-    rows_ND = _voice_rows(voice, release)
+    rows_ND = _voice_rows(voice, release, voices, console)
     speaker = Speaker.load(release)
     _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
 
@@ -185,7 +153,7 @@ def train_encoder(
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")
     settings = load_settings(EncoderTraining, config, overrides or [])
-    raise typer.Exit(recovery.recover(settings, out, _console(False), resume=resume == "auto"))
+    raise typer.Exit(recovery.recover(settings, out, open_console(False), resume=resume == "auto"))
 
 
 @mini_app.command("train")
@@ -201,7 +169,7 @@ def mini_train(
     from voxclone.settings import load_settings
 
     settings = load_settings(workshop.MiniSettings, config, overrides or [])
-    recipe.run(settings, speech, out, _console(False), stage=stage)
+    recipe.run(settings, speech, out, open_console(False), stage=stage)
 
 
 @mini_app.command("publish")
@@ -217,7 +185,7 @@ def mini_publish(
     from voxclone.settings import load_settings
 
     settings = load_settings(workshop.MiniSettings, config, overrides or [])
-    publish.publish(workshop.open_workshop(settings, speech, out, _console(False)), target)
+    publish.publish(workshop.open_workshop(settings, speech, out, open_console(False)), target)
 
 
 @mini_app.command("report")
@@ -244,7 +212,7 @@ def mini_report(
     release = Release.open(folder / "release")
     encoders = {name: Path(path) for name, path in named.items()}
     figures = report.report(
-        release, speech, work / "speech", encoders, _console(False), assets=folder
+        release, speech, work / "speech", encoders, open_console(False), assets=folder
     )
     (work / "report.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
@@ -329,43 +297,25 @@ def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
         yield lambda done, of: bar.update(task, completed=done, total=max(of, done), s=done / 12.5)
 
 
-def _voice_rows(voice: str, release: "Release") -> "Tensor":
-    """Rows of a voice file or of a preset."""
-    from voxclone.release.archive import load_preset, load_table
-    from voxclone.voice.file import load_voice, tensor_hash
+def _voice_rows(
+    voice: str, release: "Release", voices: Path | None, console: "Console"
+) -> "Tensor":
+    """Rows of a stored voice, a voice file or a preset."""
+    from voxclone.cloning.store import default_folder, find_voice
+    from voxclone.release.archive import load_preset
+    from voxclone.voice.embedding import rows_for
+    from voxclone.voice.file import load_voice
 
-    if not voice.endswith(".safetensors") and not Path(voice).exists():
+    path = find_voice(voice, release, voices if voices is not None else default_folder())
+    if path is None:
         return load_preset(release, voice)
-    loaded = load_voice(Path(voice))
-    table_VD = load_table(release)
-    if loaded.facts.table_hash == tensor_hash(table_VD):
-        return loaded.rows_ND
-    raise UsageError(
-        f"{voice} was made with another embedding table than that of {release.path}: enroll the "
-        "recording again."
-    )
+    found = rows_for(load_voice(path), release, path)
+    if found.made_anew:
+        console.print("Voice      Made for another embedding table: embedded anew by its codes.")
+    return found.rows_ND
 
 
 def _text(text: str) -> str:
     from voxclone.speech.text import check_text
 
     return check_text(sys.stdin.read() if text == "-" else text)
-
-
-def _check_output(path: Path) -> None:
-    """Refuse before any work is done: a folder that is not there, a file that cannot be written."""
-    import os
-
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory: name the file to write.")
-    if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no directory {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: the directory {folder} is read-only.")
-
-
-def _console(quiet: bool) -> "Console":
-    from rich.console import Console
-
-    return Console(quiet=quiet)
