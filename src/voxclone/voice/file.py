@@ -121,7 +121,8 @@ def load_voice(path: Path) -> Voice:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise VoiceError(f"{path} cannot be read: {short(error)}.") from None
-    if not bool(torch.isfinite(tensors["embedding"]).all()):
+    # In parts, because the check makes several copies of what it is given.
+    if not all(bool(torch.isfinite(part).all()) for part in tensors["embedding"].split(256)):
         raise VoiceError(f"The rows of {path} hold numbers that are not finite.")
     if int(tensors["codes"].min()) < 0:
         raise VoiceError(f"The codes of {path} are negative: the file is damaged.")
