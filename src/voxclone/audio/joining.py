@@ -25,6 +25,7 @@ from voxclone.audio.report import quality_hints, quality_warnings
 from voxclone.audio.stretch import Run
 
 LEAST_SECONDS = 2.0  # of each part; with less room, the worst recordings are left out
+LEAST_LEFT = 0.5  # with more left over, a part is cut anew to fill it
 SEAM_SECONDS = 0.01  # faded on both sides of a seam
 PAUSE_SECONDS = 0.25  # between the speech of two parts, at least
 
@@ -58,12 +59,7 @@ def prepare_joined(
     parts = [prepare_reference(recording, single, within=run) for recording, run in pairs]
     if settings.crop:
         pairs, parts = _best(pairs, parts, int(settings.max_seconds // LEAST_SECONDS), actions)
-        lengths = [part.report.duration_out for part in parts]
-        room = settings.max_seconds - PAUSE_SECONDS * (len(parts) - 1)
-        for number, share in enumerate(shares(lengths, room)):
-            if share < lengths[number] - 1e-6:
-                small = single.model_copy(update={"max_seconds": share})
-                parts[number] = prepare_reference(pairs[number][0], small)
+        parts = _cropped(pairs, parts, single)
     return _joined(parts, settings, actions)
 
 
@@ -123,6 +119,28 @@ def _best(
             f"Left out {pairs[number][0].source}: {most} better recordings fill the reference."
         )
     return [pairs[i] for i in kept], [parts[i] for i in kept]
+
+
+def _cropped(
+    pairs: list[tuple[Recording, Run | None]], parts: list[Reference], settings: ReferenceSettings
+) -> list[Reference]:
+    """The parts, cut to fit together: each to its share, then each to what whole phrases of the
+    others have left over."""
+    room = settings.max_seconds - PAUSE_SECONDS * (len(parts) - 1)
+    whole = [part.report.duration_out for part in parts]
+
+    def cut(number: int, seconds: float) -> Reference:
+        if seconds > whole[number] - 1e-6:
+            return parts[number]
+        small = settings.model_copy(update={"max_seconds": seconds})
+        return prepare_reference(pairs[number][0], small)
+
+    fitted = [cut(number, share) for number, share in enumerate(shares(whole, room))]
+    for number, part in enumerate(fitted):
+        left = room - sum(each.report.duration_out for each in fitted)
+        if left > LEAST_LEFT and part.report.duration_out < whole[number] - 1e-6:
+            fitted[number] = cut(number, part.report.duration_out + left)
+    return fitted
 
 
 def _joined(parts: list[Reference], settings: ReferenceSettings, actions: list[str]) -> Reference:

@@ -42,14 +42,13 @@ def rows_for(voice: Voice, release: Release, source: object) -> Embedded:
     """The rows of a voice for `release`; `source` names the voice in messages.
 
     Made for the release's own table, they are those of the file; for another table, they are made
-    anew from the codes if the code book is the same. Raises VoiceError for another code book, for a
+    anew from the codes, since the code book is the same. Raises VoiceError for another code book, for a
     file that does not say which one it needs, for codes that no code book has, and for rows that
     are not those of the codes.
     """
     table_VD = load_table(release)
     same_table = voice.facts.table_hash == tensor_hash(table_VD)
-    if not same_table:
-        _check_book(voice, release, source)
+    _check_book(voice, release, source, same_table)
     _check_codes(voice.codes_KT, release, source)
     made_ND = rows_of(voice.codes_KT, release, table_VD)
     if not same_table:
@@ -80,8 +79,10 @@ def reembedded(voice: Voice, release: Release, source: object) -> Voice:
     return dataclasses.replace(voice, rows_ND=rows_ND, facts=voice.facts.model_copy(update=changes))
 
 
-def _check_book(voice: Voice, release: Release, source: object) -> None:
+def _check_book(voice: Voice, release: Release, source: object, same_table: bool) -> None:
     if voice.facts.book_hash is None:
+        if same_table:  # a table is learned with its code book
+            return
         raise VoiceError(
             f"{source} was made for another embedding table than that of {release.path}, by a "
             "version that did not note the code book, so its codes cannot be embedded again: "
