@@ -64,7 +64,8 @@ def test_shell_commands(place: Path) -> None:
         assert word in printed, word
     for name in ("out.wav", "preset.wav"):
         sound(place / name)
-    assert (place / "anna.voice.safetensors").exists()
+    kept = place / ".local" / "share" / "voxclone" / "voices" / "anna.voice.safetensors"
+    assert kept.exists() and "consent: self" in printed
 
 
 def test_training_as_shown_but_short(place: Path) -> None:

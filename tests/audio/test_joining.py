@@ -61,7 +61,10 @@ def test_long_recordings_share_the_seconds_and_are_cut_between_pauses() -> None:
     assert 12 < report.duration_out <= 16.0
     assert short.duration_out == pytest.approx(2.3, abs=0.1)  # needs less than a third
     assert min(long.duration_out, longer.duration_out) > 5
-    assert "between two pauses" in " ".join(long.actions)
+    for part in (long, longer):
+        assert part.actions[0] == (
+            f"Kept {part.start:.2f} s to {part.end:.2f} s of {part.duration_in:.2f} s."
+        )
     assert not report.warnings and not report.hints
 
 
@@ -79,13 +82,21 @@ def test_the_same_recording_twice_is_used_once() -> None:
     assert reference.report.actions[0] == ("Left out copy.wav: it is the same recording as a.wav.")
 
 
-def test_of_too_many_recordings_the_worst_are_left_out() -> None:
+def test_what_does_not_fit_with_whole_phrases_is_left_out_the_worst_first() -> None:
     parts = [record([3.0 + i / 10], [0.3, 0.3], f"{i}.wav") for i in range(9)]
     parts.insert(4, record([3.0], [0.5, 0.5], "noisy.wav", noise_db=-28.0))
     report = prepare_joined(parts, SETTINGS).report
-    assert len(report.parts) == 8 and report.duration_out <= 16.0
-    assert "noisy.wav" not in report.source
-    assert sum("Left out" in action for action in report.actions) == 2
+    assert len(report.parts) == 4 and 13 < report.duration_out <= 16.0
+    left_out = [action for action in report.actions if action.startswith("Left out")]
+    assert len(left_out) == 6 and left_out[0].startswith("Left out noisy.wav: no whole phrase")
+    assert all(part.duration_out > 3 for part in report.parts)
+
+
+def test_where_one_recording_is_left_it_is_used_as_it_would_be_alone() -> None:
+    parts = [record([15.0], [0.3, 0.3], "a.wav"), record([15.5], [0.3, 0.3], "b.wav")]
+    report = prepare_joined(parts, SETTINGS).report
+    assert not report.parts and report.duration_out > 15
+    assert report.actions[0].startswith("Left out ")
 
 
 def test_the_best_recording_alone() -> None:

@@ -19,12 +19,13 @@ from voxclone.audio.reference import (
     ReferenceReport,
     ReferenceSettings,
     countable_length,
+    crops,
     prepare_reference,
 )
 from voxclone.audio.report import quality_hints, quality_warnings
 from voxclone.audio.stretch import Run
 
-LEAST_SECONDS = 2.0  # of each part; with less room, the worst recordings are left out
+LEAST_FILLED = 0.5  # of its share: a part of one short phrase leaves too much of it empty
 LEAST_LEFT = 0.5  # with more left over, a part is cut anew to fill it
 SEAM_SECONDS = 0.01  # faded on both sides of a seam
 PAUSE_SECONDS = 0.25  # between the speech of two parts, at least
@@ -38,7 +39,8 @@ def prepare_joined(
     """Prepare each recording as `prepare_reference` does, each with a fair share of
     `settings.max_seconds`, and join what is kept in the order given.
 
-    What a short recording does not need of its share goes to the others. `within` may name the
+    Only whole phrases are kept. What a short recording does not need of its share goes to the
+    others, and one whose phrases are too long for its share is left out. `within` may name the
     stretch of each to keep. Raises AudioError if one of them cannot be used.
     """
     within = within or [None] * len(recordings)
@@ -52,15 +54,15 @@ def prepare_joined(
             continue
         names[recording.sha256] = recording.source
         pairs.append((recording, run))
-    if len(pairs) == 1:
-        alone = prepare_reference(pairs[0][0], settings, within=pairs[0][1])
-        report = replace(alone.report, actions=(*actions, *alone.report.actions))
-        return Reference(alone.wave_S, report)
     parts = [prepare_reference(recording, single, within=run) for recording, run in pairs]
-    if settings.crop:
-        pairs, parts = _best(pairs, parts, int(settings.max_seconds // LEAST_SECONDS), actions)
-        parts = _cropped(pairs, parts, single)
-    return _joined(parts, settings, actions)
+    fitted = dict(enumerate(parts))
+    if settings.crop and len(parts) > 1:
+        fitted = _cropped([recording for recording, _ in pairs], parts, single, actions)
+    if len(fitted) > 1:
+        return _joined(list(fitted.values()), settings, actions)
+    recording, run = pairs[next(iter(fitted))]
+    alone = prepare_reference(recording, settings, within=run)
+    return Reference(alone.wave_S, replace(alone.report, actions=(*actions, *alone.report.actions)))
 
 
 def best_alone(
@@ -102,45 +104,51 @@ def shares(lengths: Sequence[float], most: float) -> list[float]:
     return [min(length, size) for length in lengths]
 
 
-def _best(
-    pairs: list[tuple[Recording, Run | None]],
-    parts: list[Reference],
-    most: int,
-    actions: list[str],
-) -> tuple[list[tuple[Recording, Run | None]], list[Reference]]:
-    """At most `most` parts, those with the fewest warnings and then the least noise."""
-    order = sorted(
-        range(len(parts)),
-        key=lambda i: (len(parts[i].report.warnings), -parts[i].report.snr_db),
-    )
-    kept = sorted(order[:most])
-    for number in sorted(order[most:]):
-        actions.append(
-            f"Left out {pairs[number][0].source}: {most} better recordings fill the reference."
-        )
-    return [pairs[i] for i in kept], [parts[i] for i in kept]
-
-
 def _cropped(
-    pairs: list[tuple[Recording, Run | None]], parts: list[Reference], settings: ReferenceSettings
-) -> list[Reference]:
-    """The parts, cut to fit together: each to its share, then each to what whole phrases of the
-    others have left over."""
-    room = settings.max_seconds - PAUSE_SECONDS * (len(parts) - 1)
-    whole = [part.report.duration_out for part in parts]
+    recordings: list[Recording],
+    parts: list[Reference],
+    settings: ReferenceSettings,
+    actions: list[str],
+) -> dict[int, Reference]:
+    """The parts by number, cut to fit together: each to whole phrases within its share, then to
+    those within what the others leave over. One whose phrases are longer is left out."""
+    most = settings.max_seconds
 
-    def cut(number: int, seconds: float) -> Reference:
-        if seconds > whole[number] - 1e-6:
+    def cut(number: int, seconds: float) -> Reference | None:
+        if seconds > parts[number].report.duration_out - 1e-6:
             return parts[number]
         small = settings.model_copy(update={"max_seconds": seconds})
-        return prepare_reference(pairs[number][0], small)
+        for start, end in crops(recordings[number], small, 1):
+            if (end - start) / SAMPLING_RATE >= LEAST_FILLED * seconds:
+                return prepare_reference(recordings[number], small, within=(start, end))
+        return None
 
-    fitted = [cut(number, share) for number, share in enumerate(shares(whole, room))]
-    for number, part in enumerate(fitted):
-        left = room - sum(each.report.duration_out for each in fitted)
-        if left > LEAST_LEFT and part.report.duration_out < whole[number] - 1e-6:
-            fitted[number] = cut(number, part.report.duration_out + left)
-    return fitted
+    kept = list(range(len(parts)))
+    while True:
+        room = most - PAUSE_SECONDS * (len(kept) - 1)
+        limits = shares([parts[number].report.duration_out for number in kept], room)
+        fitted = {number: cut(number, limit) for number, limit in zip(kept, limits, strict=True)}
+        unfit = [number for number, part in fitted.items() if part is None]
+        if not unfit or len(kept) == 1:
+            break
+        worst = max(unfit, key=lambda number: _rank(parts[number]))
+        kept.remove(worst)
+        actions.append(
+            f"Left out {recordings[worst].source}: no whole phrase of it fits beside the others."
+        )
+    if len(kept) == 1:
+        return {number: parts[number] for number in kept}
+    whole = {number: part for number, part in fitted.items() if part is not None}
+    for number, part in whole.items():
+        left = room - sum(each.report.duration_out for each in whole.values())
+        if left > LEAST_LEFT:
+            whole[number] = cut(number, part.report.duration_out + left) or part
+    return whole
+
+
+def _rank(part: Reference) -> tuple[int, float]:
+    """The less, the better: faults, then noise."""
+    return len(part.report.warnings), -part.report.snr_db
 
 
 def _joined(parts: list[Reference], settings: ReferenceSettings, actions: list[str]) -> Reference:

@@ -107,7 +107,9 @@ def prepare_reference(
         start, end = _choose_range(runs, power_T, len(wave_S), rate, settings, actions, warnings)
     else:
         start, end = within
-        actions.append(f"Kept {start / rate:.2f} s to {end / rate:.2f} s.")
+        actions.append(
+            f"Kept {start / rate:.2f} s to {end / rate:.2f} s of {len(wave_S) / rate:.2f} s."
+        )
     kept_S = wave_S[start:end].astype(np.float64)
     level = measure.active_level(kept_S, rate)
     gain_db = _gain(level, float(np.abs(kept_S).max()), settings, actions)

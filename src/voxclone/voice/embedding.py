@@ -42,9 +42,9 @@ def rows_for(voice: Voice, release: Release, source: object) -> Embedded:
     """The rows of a voice for `release`; `source` names the voice in messages.
 
     Made for the release's own table, they are those of the file; for another table, they are made
-    anew from the codes, since the code book is the same. Raises VoiceError for another code book, for a
-    file that does not say which one it needs, for codes that no code book has, and for rows that
-    are not those of the codes.
+    anew from the codes, since the code book is the same. Raises VoiceError for another code book,
+    for a file that does not say which one it needs, for codes that no code book has, and for rows
+    that are not those of the codes.
     """
     table_VD = load_table(release)
     same_table = voice.facts.table_hash == tensor_hash(table_VD)
