@@ -19,7 +19,9 @@ def high_pass(wave_S: np.ndarray, rate: int, cutoff_hz: float) -> np.ndarray:
 
     In blocks with half a second of what is around them, so that ten minutes need little memory.
     """
-    block, context = round(BLOCK_SECONDS * rate), round(CONTEXT_SECONDS * rate)
+    context = round(CONTEXT_SECONDS * rate)
+    # A short clip is one block of whole half seconds, a length that transforms quickly.
+    block = min(round(BLOCK_SECONDS * rate), -(-len(wave_S) // context) * context)
     size = block + 2 * context
     frequency_F = np.fft.rfftfreq(size, 1 / rate)
     with np.errstate(divide="ignore"):

@@ -133,8 +133,9 @@ class TensorFiles:
     def header_of(self, name: str) -> Header:
         """The header of the file that holds a tensor. Raises ReleaseError for an unknown name."""
         if name not in self._where:
-            near = [f"; the nearest is {n!r}" for n in get_close_matches(name, self._where, n=1)]
-            raise ReleaseError(f"There is no tensor {name!r} in this release{''.join(near)}.")
+            near = get_close_matches(name, self._where, n=1)
+            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            raise ReleaseError(f"There is no tensor {name!r} in this release{hint}.")
         return self._where[name]
 
     def load(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
@@ -152,10 +153,9 @@ class TensorFiles:
         """The tensors of these names, each file being opened once."""
         from safetensors import SafetensorError, safe_open
 
-        where = {name: self.header_of(name) for name in names}
         tensors: dict[str, Tensor] = {}
         for header in self.headers:
-            here = [name for name in names if where[name] is header]
+            here = [name for name in names if self.header_of(name) is header]
             if not here:
                 continue
             try:
