@@ -17,6 +17,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered between evaluations stays out of the home directory."""
-    folder = tmp_path_factory.getbasetemp() / "heard"
-    monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder)
+    """What is remembered between evaluations, and voices, stay out of the home directory."""
+    folder = tmp_path_factory.getbasetemp()
+    monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder / "heard")
+    monkeypatch.setattr("voxclone.cloning.store.default_folder", lambda: folder / "voices")

@@ -72,7 +72,8 @@ def test_shell_commands(place: Path) -> None:
         assert word in printed, word
     for name in ("out.wav", "preset.wav"):
         sound(place / name)
-    assert (place / "anna.voice.safetensors").exists()
+    kept = place / ".local" / "share" / "voxclone" / "voices" / "anna.voice.safetensors"
+    assert kept.exists() and "consent: self" in printed
     assert "Verdict    21 of 21 voices would be heard as meant." in printed
     assert (place / "voxtral-anna" / "voice_embedding" / "anna.pt").exists()
 

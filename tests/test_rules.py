@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-FACES = ("cli.py", "cli_evaluate.py", "cli_report.py", "cli_runtimes.py", "cli_tools.py")
+FACES = tuple(path.name for path in SOURCE.glob("cli*.py"))
 MAY_IMPORT = {
     "": set(),
     "audio": {""},

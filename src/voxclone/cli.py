@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from voxclone.cli_common import (
+    Encoder,
+    Model,
+    Quiet,
+    Voices,
+    check_output,
+    choose_voice,
+    open_console,
+)
+from voxclone.cli_enroll import enroll
 from voxclone.cli_evaluate import diagnose, evaluate_app
 from voxclone.cli_runtimes import export, verify
+from voxclone.cli_voices import voices_app
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -32,16 +43,10 @@ train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks."
 app.add_typer(train_app, name="train")
 app.add_typer(mini_app, name="mini")
 
-Model = Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")]
-Encoder = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--encoder", help="Encoder file, where the release has none."),
-]
 Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
 Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
 Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="Override a value of the config, such as run.steps=100."),
@@ -77,8 +82,8 @@ def clone(
     from voxclone.speech.speaker import Speaker
     from voxclone.voice.file import Consent
 
-    _check_output(out)
-    said, console = _text(text), _console(quiet)
+    check_output(out)
+    said, console = _text(text), open_console(quiet)
     release = Release.open(model)
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
@@ -87,58 +92,29 @@ def clone(
     _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
 
 
-@app.command()
-def enroll(
-    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
-    name: Annotated[str, typer.Option(help="Name of the voice.")],
-    consent: Annotated[
-        str, typer.Option(help="Who allows it: self, written, public-domain or synthetic.")
-    ],
-    statement: Annotated[str, typer.Option(help="The speaker's consent in words.")] = "",
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Voice file; NAME.voice.safetensors if not given."),
-    ] = None,
-    model: Model = "mini",
-    encoder: Encoder = None,
-    quiet: Quiet = False,
-) -> None:
-    """Turn a recording into a voice file."""
-    from voxclone.release.archive import Release
-    from voxclone.release.encoders import open_codec
-    from voxclone.settings import parse_settings
-    from voxclone.voice.file import SUFFIX, Consent, save_voice
-
-    if consent == "unstated":
-        raise UsageError("A saved voice needs consent: self, written, public-domain or synthetic.")
-    given = parse_settings(Consent, {"kind": consent, "statement": statement}, "--consent")
-    path = out if out is not None else Path(f"{name}{SUFFIX}")
-    _check_output(path)
-    release, console = Release.open(model), _console(quiet)
-    codec = open_codec(release, encoder)
-    enrolled = _enroll(reference, release, codec, name, given, console)
-    save_voice(enrolled.voice, path)
-    console.print(f"Wrote      {path}")
+app.command()(enroll)
+app.add_typer(voices_app, name="voices")
 
 
 @app.command()
 def speak(
     text: Text,
-    voice: Annotated[str, typer.Option(help="Voice file, or the name of a preset.")],
+    voice: Annotated[str, typer.Option(help="Stored voice, preset, or voice file.")],
     out: Out,
     model: Model = "mini",
+    voices: Voices = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
     quiet: Quiet = False,
 ) -> None:
-    """Say a text with a voice file or a preset."""
+    """Say a text with a stored voice, a preset or a voice file."""
     from voxclone.release.archive import Release
     from voxclone.speech.speaker import Speaker
 
-    _check_output(out)
-    said, console = _text(text), _console(quiet)
+    check_output(out)
+    said, console = _text(text), open_console(quiet)
     release = Release.open(model)
-    rows_ND = _voice_rows(voice, release)
+    rows_ND = choose_voice(voice, release, voices, console).rows_ND
     speaker = Speaker.load(release)
     _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
 
@@ -188,7 +164,7 @@ def train_encoder(
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")
     settings = load_settings(EncoderTraining, config, overrides or [])
-    raise typer.Exit(recovery.recover(settings, out, _console(False), resume=resume == "auto"))
+    raise typer.Exit(recovery.recover(settings, out, open_console(False), resume=resume == "auto"))
 
 
 @mini_app.command("train")
@@ -204,7 +180,7 @@ def mini_train(
     from voxclone.settings import load_settings
 
     settings = load_settings(workshop.MiniSettings, config, overrides or [])
-    recipe.run(settings, speech, out, _console(False), stage=stage)
+    recipe.run(settings, speech, out, open_console(False), stage=stage)
 
 
 @mini_app.command("publish")
@@ -220,7 +196,7 @@ def mini_publish(
     from voxclone.settings import load_settings
 
     settings = load_settings(workshop.MiniSettings, config, overrides or [])
-    publish.publish(workshop.open_workshop(settings, speech, out, _console(False)), target)
+    publish.publish(workshop.open_workshop(settings, speech, out, open_console(False)), target)
 
 
 @mini_app.command("report")
@@ -245,7 +221,7 @@ def mini_report(
     from voxclone.mini import oracle, report
     from voxclone.release.archive import Release
 
-    console = _console(False)
+    console = open_console(False)
     track = progress(console)
     named = dict(item.split("=", 1) for item in encoder or [])
     folder = assets if assets is not None else oracle.ASSETS
@@ -344,33 +320,7 @@ def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
         yield lambda done, of: bar.update(task, completed=done, total=max(of, done), s=done / 12.5)
 
 
-def _voice_rows(voice: str, release: "Release") -> "Tensor":
-    """Rows of a voice file or of a preset."""
-    from voxclone.voice.chosen import choose_voice
-
-    return choose_voice(voice, release).rows_ND
-
-
 def _text(text: str) -> str:
     from voxclone.speech.text import check_text
 
     return check_text(sys.stdin.read() if text == "-" else text)
-
-
-def _check_output(path: Path) -> None:
-    """Refuse before any work is done: a folder that is not there, a file that cannot be written."""
-    import os
-
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory: name the file to write.")
-    if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no directory {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: the directory {folder} is read-only.")
-
-
-def _console(quiet: bool) -> "Console":
-    from rich.console import Console
-
-    return Console(quiet=quiet)

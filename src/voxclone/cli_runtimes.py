@@ -5,6 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from voxclone.cli_common import Quiet, Voices, choose_voice
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 To = Annotated[
@@ -19,7 +20,7 @@ For = Annotated[str, typer.Option("--for", help="A runtime, as in `export --to`.
 
 
 def export(
-    voice: Annotated[str, typer.Argument(help="Voice file, or the name of a preset.")],
+    voice: Annotated[str, typer.Argument(help="Stored voice, voice file, or preset.")],
     model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")],
     out: Annotated[Path, typer.Argument(help="Folder or file to write, by the runtime.")],
     to: To,
@@ -31,7 +32,8 @@ def export(
         Optional[str],  # noqa: UP045
         typer.Option(help="Put it in the place of this preset, in the new folder."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    voices: Voices = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write a voice as another program reads it; MODEL itself is never written."""
     from rich.console import Console
@@ -39,13 +41,12 @@ def export(
     from voxclone.release.archive import Release
     from voxclone.runtimes.export import export_voice
     from voxclone.runtimes.table import find_runtime
-    from voxclone.voice.chosen import choose_voice
 
     runtime = find_runtime(to)
     release = Release.open(model)
-    chosen = choose_voice(voice, release)
-    reading = export_voice(chosen, runtime, release, out, name=name, replace_preset=replace_preset)
     console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    chosen = choose_voice(voice, release, voices, console)
+    reading = export_voice(chosen, runtime, release, out, name=name, replace_preset=replace_preset)
     console.print(f"Voice      {reading.name}: {reading.rows} rows, bit for bit those of {voice}.")
     for note in reading.notes:
         console.print(f"Note       {note}")
@@ -67,8 +68,9 @@ def verify(
     ] = None,
     like: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Voice file or preset whose rows it must have."),
+        typer.Option(help="Stored voice, voice file or preset whose rows it must have."),
     ] = None,
+    voices: Voices = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a program would load of a voice, and every trap; ends with 3 if there is one."""
@@ -80,7 +82,6 @@ def verify(
     from voxclone.runtimes.table import find_runtime
     from voxclone.runtimes.verify import sentences
     from voxclone.runtimes.verify import verify as read_all
-    from voxclone.voice.chosen import choose_voice
 
     found = find_runtime(runtime)
     if not path.exists():
@@ -88,7 +89,8 @@ def verify(
     if model is None and not (path / "params.json").exists():
         raise UsageError(f"{path} is no release: name the one that speaks with --model.")
     release = Release.open(model if model is not None else path)
-    chosen = None if like is None else choose_voice(like, release)
+    console = Console(highlight=False, soft_wrap=True, markup=False, quiet=as_json)
+    chosen = None if like is None else choose_voice(like, release, voices, console)
     readings = read_all(found, path, release, name=voice, like=chosen)
     unheard = [reading.name for reading in readings if not reading.heard]
     if as_json:
@@ -96,7 +98,6 @@ def verify(
         values = [{field: getattr(reading, field) for field in fields} for reading in readings]
         print(json.dumps({"runtime": found.name, "voices": values}, indent=1))
     else:
-        console = Console(highlight=False, soft_wrap=True, markup=False)
         console.print(f"Runtime    {found.name} reads {found.reads}.")
         width = max(10, *(len(reading.name) for reading in readings))
         for reading in readings:

@@ -1,6 +1,7 @@
 """A complete release of a few hundred kilobytes, with random weights, written in milliseconds."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def write_tiny_release(
     (folder / "voice_embedding").mkdir()
     for name, rows in VOICES.items():
         write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, rows, params))
+    return folder
+
+
+def write_relative(folder: Path, release: Path, changed: tuple[str, ...]) -> Path:
+    """Write a release like another one but for the values of some tensors."""
+    shutil.copytree(release, folder)
+    shapes = expected_tensors(tiny_params())
+    entries = random_entries({name: shape for name, shape in shapes.items() if name not in changed})
+    entries += random_entries({name: shapes[name] for name in changed}, seed=7)
+    write_safetensors(folder / "consolidated.safetensors", entries)
     return folder
 
 

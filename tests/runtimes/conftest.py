@@ -11,7 +11,7 @@ from tests.test_cli import command as command
 from voxclone.cloning.enroll import rows_of
 from voxclone.release.archive import Release, load_table
 from voxclone.release.params import Params
-from voxclone.voice.chosen import Chosen, choose_voice
+from voxclone.voice.chosen import Chosen, chosen_file
 from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice, tensor_hash
 
 REAL_WIDTH = 3072
@@ -54,7 +54,7 @@ def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora
         tool="test",
     )
     save_voice(Voice(codes, rows_of(codes, release), facts), path)
-    return choose_voice(str(path), release)
+    return chosen_file(path, release)
 
 
 def make_world(folder: Path, params: Params) -> World:

@@ -28,7 +28,7 @@ from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
-from voxclone.voice.chosen import Chosen, choose_voice
+from voxclone.voice.chosen import Chosen, chosen_preset
 
 pytestmark = pytest.mark.slow
 
@@ -353,7 +353,7 @@ def test_executorch_runner(wide: World, tmp_path: Path) -> None:
 def test_a_preset_of_the_mini_release_reaches_vllm_omni(tmp_path: Path) -> None:
     source, out = checkout("vllm-omni"), tmp_path / "out"
     release = Release.open("mini")
-    chosen = choose_voice("en_male_1", release)
+    chosen = chosen_preset("en_male_1", release)
     export_voice(chosen, RUNTIMES["vllm-omni"], release, out, name="him")
     found = loaded("vllm_omni", sys.executable, source, out, "him", tmp_path)
     assert torch.equal(found["rows"], chosen.rows_ND)

@@ -23,7 +23,7 @@ from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.reference import count_places, count_rows
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
-from voxclone.voice.chosen import Chosen, choose_voice
+from voxclone.voice.chosen import Chosen, chosen_preset
 
 MISCOUNTED = [7, 14, 28, 55, 56, 109, 110, 111, 112, 218, 220, 222, 224, 243, 245, 247, 249]
 
@@ -192,7 +192,7 @@ def test_a_preset_is_replaced_in_the_new_folder_alone(tiny: World, tmp_path: Pat
 
 def test_presets_can_be_exported_too(tmp_path: Path) -> None:
     release = Release.open("mini")
-    chosen = choose_voice("en_male_1", release)
+    chosen = chosen_preset("en_male_1", release)
     out = tmp_path / "out"
     reading = export_voice(chosen, RUNTIMES["mlx-audio"], release, out, name="him")
     assert reading.heard and reading.rows == 125

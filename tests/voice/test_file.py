@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from voxclone.errors import ConfigError, VoiceError
-from voxclone.voice.file import Consent, Voice, VoiceFacts, load_voice, save_voice
+from voxclone.errors import VoiceError
+from voxclone.voice.facts import MIGRATIONS, check_name, plain
+from voxclone.voice.file import (
+    FORMAT,
+    Consent,
+    Voice,
+    VoiceFacts,
+    copy_voice,
+    load_voice,
+    read_facts,
+    save_voice,
+)
 
 
 def facts(**changes: object) -> VoiceFacts:
@@ -70,7 +82,27 @@ BAD = {
     "no header": (tensors(), {}),
     "header not JSON": (tensors(), {"voxclone": "{"}),
     "header a list": (tensors(), {"voxclone": "[]"}),
-    "later format": (tensors(), {"voxclone": facts(format="voxclone.voice/2").model_dump_json()}),
+    "later format": (tensors(), {"voxclone": facts(format="voxclone.voice/3").model_dump_json()}),
+    "format no text": (
+        tensors(),
+        {"voxclone": json.dumps(json.loads(HEADER["voxclone"]) | {"format": {}})},
+    ),
+    "consent without a date": (
+        tensors(),
+        {"voxclone": facts().model_dump_json(exclude={"consent": {"date"}})},
+    ),
+    "negative codes": (tensors(codes=torch.full((7, 5), -1, dtype=torch.int16)), HEADER),
+    "no code books": (tensors(codes=torch.zeros(0, 5, dtype=torch.int16)), HEADER),
+    "rows without width": (tensors(embedding=torch.zeros(6, 0).bfloat16()), HEADER),
+    "nested lists": (tensors(), {"voxclone": "[" * 20_000}),
+    "a number of 60,000 digits": (tensors(), {"voxclone": "9" * 60_000}),
+    "infinite seconds": (
+        tensors(),
+        {"voxclone": HEADER["voxclone"].replace("4.0", "Infinity")},
+    ),
+    "a terminal's commands": (tensors(), {"voxclone": facts(name="\x1b[2J").model_dump_json()}),
+    "text from right to left": (tensors(), {"voxclone": facts(tool="\u202e").model_dump_json()}),
+    "half a character": (tensors(), {"voxclone": HEADER["voxclone"].replace("anna", "\\ud800")}),
     "unknown fact": (
         tensors(),
         {"voxclone": json.dumps(json.loads(HEADER["voxclone"]) | {"x": 1})},
@@ -83,8 +115,90 @@ BAD = {
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.voice.safetensors"
     save_file(*BAD[name][:1], path, BAD[name][1])
-    with pytest.raises((VoiceError, ConfigError)):
+    with pytest.raises(VoiceError) as refusal:
         load_voice(path)
+    assert len(str(refusal.value)) < 1200 and str(refusal.value).isprintable()
+
+
+def test_a_later_format_names_the_version_to_use(tmp_path: Path) -> None:
+    path = tmp_path / "later.voice.safetensors"
+    later = facts(format="voxclone.voice/3", tool="voxclone 7.1").model_dump_json()
+    save_file(tensors(), path, {"voxclone": later})
+    with pytest.raises(VoiceError, match=r"voice/3'.* reads .*voice/2: use .*\(voxclone 7.1\)"):
+        load_voice(path)
+
+
+def test_the_first_format_is_still_read() -> None:
+    """The file was written by voxclone 0.1.0 before format 2."""
+    loaded = load_voice(Path(__file__).parent / "data" / "anna-1.voice.safetensors")
+    expected = voice()
+    assert torch.equal(loaded.codes_KT, expected.codes_KT)
+    assert torch.equal(loaded.rows_ND, expected.rows_ND)
+    dated = expected.facts.consent.model_copy(update={"date": loaded.facts.consent.date})
+    assert loaded.facts == expected.facts.model_copy(update={"consent": dated})
+    assert loaded.facts.format == FORMAT and loaded.facts.book_hash is None
+
+
+def test_every_format_but_the_newest_has_a_step_to_the_next() -> None:
+    formats = [f"voxclone.voice/{number}" for number in range(1, int(FORMAT[-1]))]
+    assert list(MIGRATIONS) == formats
+    for old, new in zip(formats, [*formats[1:], FORMAT], strict=True):
+        assert MIGRATIONS[old]({"format": old})["format"] == new
+
+
+def test_a_voice_without_consent_is_not_written(tmp_path: Path) -> None:
+    made = voice()
+    thrown_away = Voice(
+        made.codes_KT, made.rows_ND, facts(consent=Consent(kind="unstated", statement="at once"))
+    )
+    with pytest.raises(VoiceError, match="consent"):
+        save_voice(thrown_away, tmp_path / "a.voice.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    made, path = voice(), tmp_path / "a.voice.safetensors"
+    for bad in (
+        Voice(made.codes_KT - 30, made.rows_ND, made.facts),
+        Voice(made.codes_KT + 2**15, made.rows_ND, made.facts),
+        Voice(made.codes_KT[:, 1:], made.rows_ND, made.facts),
+        Voice(made.codes_KT, made.rows_ND, facts(preprocessing={"x": "y" * 70_000})),
+    ):
+        with pytest.raises(VoiceError):
+            save_voice(bad, path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_facts_are_read_and_changed_without_the_numbers(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.voice.safetensors", tmp_path / "b.voice.safetensors"
+    save_voice(voice(), first)
+    assert read_facts(first) == voice().facts
+    copy_voice(first, second, facts(name="berta"))
+    loaded = load_voice(second)
+    assert loaded.facts.name == "berta" and torch.equal(loaded.rows_ND, voice().rows_ND)
+    assert torch.equal(loaded.codes_KT, voice().codes_KT)
+    code = (
+        "import sys, pathlib\n"
+        "from voxclone.voice.file import copy_voice, read_facts\n"
+        f"path = pathlib.Path({str(first)!r})\n"
+        "copy_voice(path, path, read_facts(path))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Anna", "../a", "a/b", "a.b", "con", "com1", "a" * 65, "é", "-a"]
+)
+def test_names_are_identifiers(name: str) -> None:
+    with pytest.raises(VoiceError, match="cannot be a voice's"):
+        check_name(name)
+    assert check_name("anna-2_b") == "anna-2_b"
+
+
+def test_text_of_recordings_is_made_fit_to_print() -> None:
+    hostile = {"a\x1b": ["b\ud800", ("c\u202e", 1.5, None)]}
+    assert plain(hostile) == {"a?": ["b?", ["c?", 1.5, None]]}
 
 
 def test_missing_directory_and_text(tmp_path: Path) -> None:
@@ -110,5 +224,5 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] = value
     path.write_bytes(content[: int(cut * len(content)) + 1])
-    with contextlib.suppress(VoiceError, ConfigError):
+    with contextlib.suppress(VoiceError):
         load_voice(path)

@@ -2,7 +2,7 @@
 
 The model copies what it is given: loudness, room, hiss, and a sentence that stops in its middle.
 Each step here mends one of those, can be switched off, and says in the report what it did. Nothing
-is denoised and nothing filtered, since both change the voice.
+is denoised, and only rumble below the voice is filtered, since both change the voice.
 
 Shapes: S samples, T frames of 20 ms.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from voxclone.audio import measure, stretch
+from voxclone.audio import filters, measure, stretch
 from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport, quality_hints, quality_warnings
 from voxclone.errors import AudioError
@@ -24,6 +24,7 @@ __all__ = [
     "ReferenceReport",
     "ReferenceSettings",
     "countable_length",
+    "crops",
     "prepare_reference",
 ]
 
@@ -31,6 +32,7 @@ FADE_SECONDS = 0.03
 MAX_LOSS = 0.25  # of a reference, given up to let it end on a pause
 MAX_GAIN_DB = 60.0  # beyond, only the noise of the converter is raised
 OFFSET_SHARE = 0.01  # a constant offset below this share of the RMS does no harm
+RUMBLE_SHARE = 0.001  # nor does rumble below this share of the energy
 
 
 class ReferenceSettings(Settings):
@@ -38,6 +40,9 @@ class ReferenceSettings(Settings):
 
     remove_offset: bool = True
     """Subtract a constant offset (DC)."""
+    high_pass: bool = True
+    """Take out what lies below `high_pass_hz`, where it is more than a thousandth of the energy."""
+    high_pass_hz: float = Field(default=40.0, gt=0, le=filters.MAX_HZ)
     trim: bool = True
     """Cut silence before and after the speech, down to `lead_seconds` and `trail_seconds`."""
     lead_seconds: float = Field(default=0.1, ge=0)
@@ -49,8 +54,8 @@ class ReferenceSettings(Settings):
     """Where the recording stops in the middle of speech, cut back to the last pause or fade."""
     level: bool = True
     """Bring active speech to `level_dbfs`, with peaks of `max_peak` at most."""
-    level_dbfs: float = Field(default=-23.0, le=0)
-    """That of the speech which the mini release learned from; the real presets are near -24."""
+    level_dbfs: float = Field(default=-20.0, le=0)
+    """Near that of the presets, which are copied as loud as they are."""
     max_peak: float = Field(default=0.95, gt=0, le=1)
     avoid_miscount: bool = True
     """Drop the sample that makes mistral-common count one placeholder too many."""
@@ -73,11 +78,15 @@ class Reference:
 
 
 def prepare_reference(
-    recording: Recording, settings: ReferenceSettings = DEFAULT_SETTINGS
+    recording: Recording,
+    settings: ReferenceSettings = DEFAULT_SETTINGS,
+    *,
+    within: stretch.Run | None = None,
 ) -> Reference:
-    """Offset, trim, crop, end on a pause, level, length. The recording itself is not changed.
+    """Offset, rumble, trim, crop, end on a pause, level, length. The recording is not changed.
 
-    Raises AudioError for less than `settings.min_seconds` and for a recording that is nothing but
+    `within` is one of `crops` to keep instead of the stretch with the most speech. Raises
+    AudioError for less than `settings.min_seconds` and for a recording that is nothing but
     an offset. Whatever else is odd is used, with a warning in the report.
     """
     rate = recording.sampling_rate
@@ -90,9 +99,17 @@ def prepare_reference(
     wave_S = recording.wave_S
     if settings.remove_offset:
         wave_S = _without_offset(recording, actions)
+    if settings.high_pass:
+        wave_S = _without_rumble(wave_S, rate, settings.high_pass_hz, actions)
     power_T = measure.frame_powers(wave_S, rate)
     runs = _speech_runs(power_T, rate, len(wave_S))
-    start, end = _choose_range(runs, power_T, len(wave_S), rate, settings, actions, warnings)
+    if within is None:
+        start, end = _choose_range(runs, power_T, len(wave_S), rate, settings, actions, warnings)
+    else:
+        start, end = within
+        actions.append(
+            f"Kept {start / rate:.2f} s to {end / rate:.2f} s of {len(wave_S) / rate:.2f} s."
+        )
     kept_S = wave_S[start:end].astype(np.float64)
     level = measure.active_level(kept_S, rate)
     gain_db = _gain(level, float(np.abs(kept_S).max()), settings, actions)
@@ -135,6 +152,19 @@ def prepare_reference(
     return Reference(kept_S.astype(np.float32), report)
 
 
+def crops(recording: Recording, settings: ReferenceSettings, count: int) -> list[stretch.Run]:
+    """Up to `count` stretches of a recording that could serve as its reference, in samples: each
+    from a pause to a pause, `settings.max_seconds` at most and the fullest of speech first."""
+    rate, wave_S = recording.sampling_rate, recording.wave_S
+    if settings.high_pass:
+        wave_S = filters.high_pass(wave_S, rate, settings.high_pass_hz)
+    runs = _speech_runs(measure.frame_powers(wave_S, rate), rate, len(wave_S))
+    lead, trail = round(settings.lead_seconds * rate), round(settings.trail_seconds * rate)
+    least, most = round(settings.min_seconds * rate), int(settings.max_seconds * rate)
+    found = stretch.good_stretches(runs, len(wave_S), lead, trail, most, count)
+    return [run for run in found if run[1] - run[0] >= least]
+
+
 def countable_length(samples: int, rate: int = 24000, frame_size: int = 1920) -> int:
     """The greatest length up to `samples` of which mistral-common counts the frames rightly.
 
@@ -157,6 +187,18 @@ def _without_offset(recording: Recording, actions: list[str]) -> np.ndarray:
         raise AudioError(f"{recording.source} holds no sound, only a constant offset.")
     actions.append(f"Subtracted a constant offset of {offset:.3g} (DC).")
     return centred_S
+
+
+def _without_rumble(
+    wave_S: np.ndarray, rate: int, cutoff_hz: float, actions: list[str]
+) -> np.ndarray:
+    filtered_S = filters.high_pass(wave_S, rate, cutoff_hz)
+    energy = float(np.square(wave_S, dtype=np.float64).sum())
+    share = float(np.square(wave_S - filtered_S, dtype=np.float64).sum()) / max(energy, 1e-30)
+    if share < RUMBLE_SHARE or not filtered_S.any():
+        return wave_S
+    actions.append(f"Took out {share:.1%} of the energy, which was rumble below {cutoff_hz:g} Hz.")
+    return filtered_S
 
 
 def _speech_runs(power_T: np.ndarray, rate: int, total: int) -> list[stretch.Run]:

@@ -1,6 +1,6 @@
 """The report of a reference: figures, what was done, what is wrong with it, what would help."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from voxclone.audio.measure import MAX_SNR_DB
@@ -12,6 +12,7 @@ CLIPPED_SHARE = 0.001
 NOISY_DB = 15.0
 QUIET_DBFS = -45.0
 LITTLE_SPEECH = 0.4
+ONE_SPEAKER = 0.74  # see `cloning.speakers` for how often it is wrong
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class ReferenceReport:
     """What a recording is like and what was done to it.
 
     The figures are of the part that was kept, before its level was changed; `clipped_share` and
-    `snr_db` are of the whole recording.
+    `snr_db` are of the whole recording. Of a reference that was joined of several recordings, they
+    are means over the parts (the worst part's for noise and bandwidth), and `parts` has the report
+    of each; `start` and `end` are then places in the reference.
     """
 
     source: str
@@ -38,25 +41,68 @@ class ReferenceReport:
     actions: tuple[str, ...]  # sentences, in the order in which things were done
     warnings: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    unity: float | None = None  # likeness of the two most unlike halves of its windows, by GE2E
+    parts: tuple["ReferenceReport", ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, with values that JSON knows."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return values | {"parts": [part.to_dict() for part in self.parts]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ReferenceReport":
+        """The report that `to_dict` wrote. Raises ValueError for anything else."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name in ("actions", "warnings", "hints", "parts"):
+            if not isinstance(known.setdefault(name, []), list):
+                raise ValueError(f"{name} is no list")
+            known[name] = tuple(known[name])
+            if name != "parts" and not all(isinstance(text, str) for text in known[name]):
+                raise ValueError(f"{name} are no sentences")
+        known["parts"] = tuple(cls.from_dict(dict(part)) for part in known["parts"])
+        try:
+            report = cls(**known)
+            report.sentences()
+        except TypeError as error:
+            raise ValueError(f"it is no report of a reference: {error}") from None
+        return report
+
+    def with_unity(self, unity: float | None) -> "ReferenceReport":
+        """The report with what speaker windows say of it, and a warning where they disagree."""
+        if unity is None or unity >= ONE_SPEAKER:
+            return replace(self, unity=unity)
+        warning = (
+            f"Several speakers? Its windows fall into two groups with a likeness of {unity:.2f}, "
+            f"where those of one speaker are above {ONE_SPEAKER:g}: a voice must be of one."
+        )
+        return replace(self, unity=unity, warnings=(*self.warnings, warning))
 
     def sentences(self) -> list[str]:
         """For a terminal: a summary, what was done, what is wrong, what would help."""
+        if self.parts:
+            return self._joined_sentences()
         noise = f"noise {self.snr_db:.0f} dB below it"
         if self.snr_db >= MAX_SNR_DB:
             noise = "no noise in the pauses"
         summary = (
             f"{self.source}: {self.duration_out:.1f} s of {self.duration_in:.1f} s are used "
             f"({self.start:.2f} to {self.end:.2f} s), {self.speech_share:.0%} of it speech at "
-            f"{self.level_before_dbfs:.1f} dBFS, {noise}, bandwidth "
-            f"{self.bandwidth_hz / 1000:.1f} kHz."
+            f"{self.level_before_dbfs:.1f} dBFS, {noise}, {self.clipped_share:.1%} clipped, "
+            f"bandwidth {self.bandwidth_hz / 1000:.1f} kHz."
         )
+        return [summary, *self.actions, *self._remarks()]
+
+    def _joined_sentences(self) -> list[str]:
+        told = [sentence for part in self.parts for sentence in part.sentences()]
+        summary = (
+            f"Together: {self.duration_out:.1f} s of {self.duration_in:.1f} s in "
+            f"{len(self.parts)} parts are used, {self.speech_share:.0%} of it speech."
+        )
+        return [*told, summary, *self.actions, *self._remarks()]
+
+    def _remarks(self) -> list[str]:
         warnings = [f"Warning: {text}" for text in self.warnings]
-        hints = [f"Hint: {text}" for text in self.hints]
-        return [summary, *self.actions, *warnings, *hints]
+        return warnings + [f"Hint: {text}" for text in self.hints]
 
 
 def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]:

@@ -75,3 +75,38 @@ def last_pause(runs: list[Run], broken: int, start: int, trail: int) -> int | No
     if broken == 0 or runs[broken - 1][1] <= start:
         return None
     return min(runs[broken - 1][1] + trail, runs[broken][0])
+
+
+def good_stretches(
+    runs: list[Run], total: int, lead: int, trail: int, most: int, count: int
+) -> list[Run]:
+    """Up to `count` stretches from a pause to a pause, each at most `most` long and as full of
+    speech as its place allows, the fullest first; no two share more than half of the shorter."""
+    befores = [0, *(end for _, end in runs)]
+    afters = [*(start for start, _ in runs[1:]), total]
+    found: list[tuple[int, Run]] = []
+    for first, (begin, _) in enumerate(runs):
+        start, speech, best = max(begin - lead, befores[first]), 0, None
+        for last in range(first, len(runs)):
+            end = min(runs[last][1] + trail, afters[last])
+            if end - start > most:
+                break
+            speech += runs[last][1] - runs[last][0]
+            best = (speech, (start, end))
+        if best is not None:
+            found.append(best)
+    chosen: list[Run] = []
+    for _, run in sorted(found, key=lambda item: (-item[0], item[1])):
+        if all(2 * _shared(run, other) <= min(_long(run), _long(other)) for other in chosen):
+            chosen.append(run)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _shared(one: Run, other: Run) -> int:
+    return max(min(one[1], other[1]) - max(one[0], other[0]), 0)
+
+
+def _long(run: Run) -> int:
+    return run[1] - run[0]

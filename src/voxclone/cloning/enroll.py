@@ -1,78 +1,147 @@
-"""Turn a recording into a voice: reference, codes, rows, facts.
+"""Turn recordings into a voice: reference, codes, rows, facts.
 
 Shapes: S samples, K code books, T frames, N rows, D width.
 """
 
+import hashlib
 import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from voxclone.audio.files import Recording
+from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
+from voxclone.audio.stretch import Run
+from voxclone.cloning.choosing import by_gain, by_likeness, choose_crops
+from voxclone.cloning.options import STEPS, EnrolOptions
+from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
+from voxclone.errors import AudioError
+from voxclone.evaluate.cloned import to_level
+from voxclone.evaluate.likeness import Ge2eEmbedder, likeness
 from voxclone.release.archive import Release, load_table
-from voxclone.release.tensors import codebook_offsets
+from voxclone.release.encoders import book_hash
 from voxclone.speech.speaker import CONTEXT
+from voxclone.voice.embedding import rows_of
+from voxclone.voice.facts import plain
 from voxclone.voice.file import Consent, Voice, VoiceFacts, tensor_hash
-from voxclone.voice.rows import voice_rows
 
 MAX_SECONDS = 30.0
+JOINED_SECONDS = 16.0
+"""Of several recordings, or of crops to choose from: likeness does not grow beyond
+(mlx-voxtral-swift: 0.72 with 16 s and with 24 s)."""
 VOICE_SHARE = 0.35
+DEFAULT_OPTIONS = EnrolOptions()
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A voice and what was kept of the recording."""
+    """A voice and what was kept of the recordings."""
 
     voice: Voice
     reference: Reference
 
 
 def enroll(
-    recording: Recording,
+    recordings: Recording | Sequence[Recording],
     release: Release,
     codec: Codec,
     *,
     name: str,
     consent: Consent,
     settings: ReferenceSettings | None = None,
+    options: EnrolOptions = DEFAULT_OPTIONS,
+    identity: str | None = None,
+    measured: bool = False,
 ) -> Enrolled:
-    """Encode a recording of 1 s or more into a voice of `release`.
+    """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
-    Raises AudioError for a recording that cannot be used and ReleaseError if `codec` has no
-    encoder.
+    `settings` of the reference stand before those of `options`. `identity` goes into the facts, and
+    where `measured`, the likeness of the decoded codes to the reference too. Raises AudioError for
+    a recording that cannot be used and ReleaseError if `codec` has no encoder.
     """
     encoder = codec.require_encoder()
-    reference = prepare_reference(recording, settings or reference_settings(release))
+    listed = [recordings] if isinstance(recordings, Recording) else list(recordings)
+    reference = _reference(listed, release, codec, settings, options)
     with torch.inference_mode():
         codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
     table_VD = load_table(release)
+    hashes = [recording.sha256 for recording in listed]
     facts = VoiceFacts(
         name=name,
         consent=consent,
         encoder_hash=tensor_hash(*encoder.state_dict().values()),
         table_hash=tensor_hash(table_VD),
+        book_hash=book_hash(release),
+        enrolment=identity,
         reference_seconds=len(reference.wave_S) / codec.sampling_rate,
-        reference_hash=recording.sha256,
-        preprocessing=reference.report.to_dict(),
+        reference_hash=hashes[0]
+        if len(hashes) == 1
+        else hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        preprocessing=plain(reference.report.to_dict()),
+        likeness=_likeness(codec, codes_KT, reference) if measured else {},
         tool=f"voxclone {importlib.metadata.version('voxclone')}",
     )
     return Enrolled(Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts), reference)
 
 
-def reference_settings(release: Release) -> ReferenceSettings:
-    """Settings for references of a release: at most 30 s, and at most about a third of the model's
-    context, so that there is room for text and speech."""
+def reference_settings(
+    release: Release, options: EnrolOptions = DEFAULT_OPTIONS, recordings: int = 1
+) -> ReferenceSettings:
+    """Settings for references of a release: at most about a third of the model's context, so that
+    there is room for text and speech, and what `options` says."""
     context = min(release.params.lm.max_seq_len, CONTEXT)
     room = VOICE_SHARE * context / release.params.codec.frame_rate
-    return ReferenceSettings(
-        max_seconds=max(2.0, min(MAX_SECONDS, room)), frame_size=release.params.codec.frame_size
-    )
+    usual = JOINED_SECONDS if recordings > 1 or options.best_of > 1 else MAX_SECONDS
+    off = {STEPS[step]: False for step in options.without if STEPS[step] is not None}
+    values = {
+        "max_seconds": max(2.0, min(options.seconds or usual, room)),
+        "frame_size": release.params.codec.frame_size,
+        "level_dbfs": options.level_dbfs,
+        "high_pass_hz": options.high_pass_hz,
+    }
+    return ReferenceSettings.model_validate(values | off)
 
 
-def rows_of(codes_KT: Tensor, release: Release, table_VD: Tensor | None = None) -> Tensor:
-    """Rows [T + 1, D] of codes for a release, in bf16."""
-    table_VD = load_table(release) if table_VD is None else table_VD
-    return voice_rows(codes_KT, table_VD, codebook_offsets(release.params)).to(torch.bfloat16)
+def _reference(
+    recordings: list[Recording],
+    release: Release,
+    codec: Codec,
+    given: ReferenceSettings | None,
+    options: EnrolOptions,
+) -> Reference:
+    """One reference of all recordings, with a hint of several speakers in its report."""
+    settings = given or reference_settings(release, options, len(recordings))
+    joining = len(recordings) > 1 and "join" not in options.without
+    within: list[Run | None] = [None] * len(recordings)
+    told: list[str] = []
+    if options.best_of > 1:
+        score = by_likeness(codec) if options.choose_by == "likeness" else by_gain(release, codec)
+        count = len(recordings) if joining else 1
+        share = (settings.max_seconds - PAUSE_SECONDS * (count - 1)) / count
+        small = settings.model_copy(update={"max_seconds": share})
+        within, told = choose_crops(recordings, small, codec, score, options.best_of)
+    if joining:
+        reference = prepare_joined(recordings, settings, within)
+    elif len(recordings) > 1:
+        reference = best_alone(recordings, settings, within)
+    else:
+        reference = prepare_reference(recordings[0], settings, within=within[0])
+    report = reference.report.with_unity(unity(torch.from_numpy(reference.wave_S)))
+    return replace(reference, report=replace(report, actions=(*told, *report.actions)))
+
+
+def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
+    """Cosine of the decoded codes to the reference: what the codes have kept of the voice."""
+    embedder = Ge2eEmbedder.load()
+    with torch.inference_mode():
+        decoded_S = codec.decode(codes_KT[None])[0].float()
+    try:
+        reference_S = torch.from_numpy(reference.wave_S)
+        value = likeness(embedder, to_level(decoded_S), to_level(reference_S))
+    except AudioError:
+        return {}  # codes that decode to silence are alike to nothing
+    return {f"{embedder.name}, decoded codes": round(value, 4)}

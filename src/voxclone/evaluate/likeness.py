@@ -91,6 +91,12 @@ class Ge2eEmbedder(nn.Module):
         with torch.autocast(wave_BS.device.type, enabled=False):
             return self._embed_heard(_heard(wave_BS))
 
+    def embed_windows(self, wave_BR: Tensor) -> Tensor:
+        """Unit vectors [B, 256] of windows of 1.6 s at 16 kHz, as `heard_speech` gives them."""
+        mel_BTM = mel_power(wave_BR)[:, :PARTIAL_FRAMES]
+        _, (hidden, _) = self.lstm(mel_BTM)
+        return F.normalize(F.relu(self.linear(hidden[-1])), dim=-1)
+
     def _embed_heard(self, wave_BR: Tensor) -> Tensor:
         starts = partial_starts(wave_BR.shape[-1])
         needed = (starts[-1] + PARTIAL_FRAMES) * HOP
@@ -119,6 +125,15 @@ def _heard(wave_BS: Tensor) -> Tensor:
     wave_BR = to_16k(wave_BS.float())
     rms_B1 = wave_BR.square().mean(dim=-1, keepdim=True).clamp(min=1e-12).sqrt()
     return wave_BR * (TARGET_RMS / rms_B1).clamp(min=1)
+
+
+def heard_speech(wave_S: Tensor) -> Tensor:
+    """One clip at 24 kHz as the GE2E network hears it: [R] at 16 kHz without its long pauses.
+
+    Raises AudioError.
+    """
+    check_wave(wave_S)
+    return trim_pauses(_heard(wave_S[None])[0])
 
 
 def trim_pauses(wave_R: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ header says for which code book it was trained, so that it is never used with an
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
 from voxclone.release.archive import Release, load_codec
-from voxclone.release.shards import read_header
+from voxclone.release.shards import DTYPE_BYTES, TensorFiles, read_header
 from voxclone.release.tensors import CODEC, encoder_tensors
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voxclone.codec.model import Codec
 
 FORMAT = "voxclone.encoder/1"
+BLOCK = 2**20
 BOOK = (
     f"{CODEC}quantizer.semantic_codebook.cluster_usage",
     f"{CODEC}quantizer.semantic_codebook.embedding_sum",
@@ -30,11 +31,26 @@ BOOK = (
 
 def book_hash(release: Release) -> str:
     """SHA-256 of the release's code book, as it is stored."""
-    import torch
+    return stored_hash(release.files, BOOK)
 
+
+def stored_hash(files: TensorFiles, names: Iterable[str]) -> str:
+    """SHA-256 of the bytes of tensors, in the order of `names`; torch is not needed.
+
+    Raises ReleaseError for a tensor that is not there.
+    """
     digest = hashlib.sha256()
-    for tensor in release.files.load_many(list(BOOK)).values():
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    for name in names:
+        header = files.header_of(name)
+        with header.path.open("rb") as file:
+            file.seek(header.tensors[name].start)
+            left = header.tensors[name].values * DTYPE_BYTES[header.tensors[name].dtype]
+            while left:
+                block = file.read(min(left, BLOCK))
+                if not block:
+                    raise ReleaseError(f"{header.path} was cut short while it was read.")
+                digest.update(block)
+                left -= len(block)
     return digest.hexdigest()
 
 
@@ -64,9 +80,9 @@ def packaged_encoders() -> list[Path]:
     return sorted((Path(__file__).parents[1] / "encoders").glob("*.safetensors"))
 
 
-def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
-    """The codec of a release with the best encoder there is: the file `encoder` if given, else the
-    release's own, else a packaged one that was made for this code book.
+def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
+    """The file of the best encoder there is for a release: `encoder` if given, else the release's
+    own (None), else a packaged one that was made for this code book.
 
     Raises ReleaseError if there is none, with the ways to get one, or if `encoder` was made for
     another code book.
@@ -78,17 +94,22 @@ def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
                 f"{encoder} was trained for another code book than that of {release.path}: codes "
                 "would mean nothing there. Train one for this release."
             )
-        return load_codec(release, encoder)
+        return encoder
     if release.report.encoder != "withheld":
-        return load_codec(release)
+        return None
     packaged = packaged_encoders()
     if packaged:
         wanted = book_hash(release)
         for path in packaged:
             if read_header(path).metadata.get("book") == wanted:
-                return load_codec(release, path)
+                return path
     raise ReleaseError(
         f"The release {release.path} has no codec encoder, so it cannot turn a recording into a "
         "voice. Train one (`voxclone train encoder`), name the file of one that somebody trained "
         "for it (`--encoder FILE`), or speak with one of its presets (`voxclone speak`)."
     )
+
+
+def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
+    """The codec of a release with the encoder that `find_encoder` finds. Raises ReleaseError."""
+    return load_codec(release, find_encoder(release, encoder))

@@ -130,6 +130,14 @@ class TensorFiles:
         """What the headers say, by name."""
         return {name: header.tensors[name] for name, header in self._where.items()}
 
+    def header_of(self, name: str) -> Header:
+        """The header of the file that holds a tensor. Raises ReleaseError for an unknown name."""
+        if name not in self._where:
+            near = get_close_matches(name, self._where, n=1)
+            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            raise ReleaseError(f"There is no tensor {name!r} in this release{hint}.")
+        return self._where[name]
+
     def load(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
         """One tensor, in `dtype` or as it is stored. Raises ReleaseError for an unknown name."""
         return self.load_many([name], dtype)[name]
@@ -145,14 +153,9 @@ class TensorFiles:
         """The tensors of these names, each file being opened once."""
         from safetensors import SafetensorError, safe_open
 
-        for name in names:
-            if name not in self._where:
-                near = get_close_matches(name, self._where, n=1)
-                hint = f"; the nearest name is {near[0]!r}" if near else ""
-                raise ReleaseError(f"There is no tensor {name!r} in this release{hint}.")
         tensors: dict[str, Tensor] = {}
         for header in self.headers:
-            here = [name for name in names if self._where[name] is header]
+            here = [name for name in names if self.header_of(name) is header]
             if not here:
                 continue
             try:

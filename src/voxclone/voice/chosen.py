@@ -1,4 +1,4 @@
-"""The voice that a user names: a voice file, or a preset of the release.
+"""A voice for one release: from a voice file, or a preset.
 
 Shapes: N rows, D width.
 """
@@ -8,31 +8,31 @@ from pathlib import Path
 
 from torch import Tensor
 
-from voxclone.errors import UsageError
-from voxclone.release.archive import Release, load_preset, load_table
-from voxclone.voice.file import SUFFIX, Voice, load_voice, tensor_hash
+from voxclone.release.archive import Release, load_preset
+from voxclone.voice.embedding import rows_for
+from voxclone.voice.file import SUFFIX, Voice, load_voice
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Rows [N, D] in bf16 for one release, and the voice file's content unless it is a preset."""
+    """Rows [N, D] in bf16 for one release, and the voice file's content unless it is a preset;
+    `made_anew` if the rows are not those of the file but embedded again from its codes."""
 
     name: str
     rows_ND: Tensor
     voice: Voice | None
+    made_anew: bool = False
 
 
-def choose_voice(voice: str, release: Release) -> Chosen:
-    """A voice file or a preset. Raises VoiceError for one that cannot be read, and UsageError for a
-    file that was made with another embedding table than that of `release`."""
-    if not voice.endswith(".safetensors") and not Path(voice).exists():
-        return Chosen(voice, load_preset(release, voice), None)
-    loaded = load_voice(Path(voice))
-    if loaded.facts.table_hash != tensor_hash(load_table(release)):
-        raise UsageError(
-            f"{voice} was made with another embedding table than that of {release.path}: enroll "
-            "the recording again."
-        )
-    return Chosen(
-        loaded.facts.name or Path(voice).name.removesuffix(SUFFIX), loaded.rows_ND, loaded
-    )
+def chosen_preset(name: str, release: Release) -> Chosen:
+    """A preset of the release. Raises VoiceError."""
+    return Chosen(name, load_preset(release, name), None)
+
+
+def chosen_file(path: Path, release: Release) -> Chosen:
+    """The voice of a file. Raises VoiceError for one that cannot be read, or was made for another
+    code book than that of `release`."""
+    loaded = load_voice(path)
+    found = rows_for(loaded, release, path)
+    name = loaded.facts.name or path.name.removesuffix(SUFFIX)
+    return Chosen(name, found.rows_ND, loaded, found.made_anew)

@@ -1,0 +1,51 @@
+"""The identity of an enrolment: the same recordings, options, encoder and release give the same
+voice, so it is found again and not made again. Torch is not needed."""
+
+import hashlib
+import importlib.metadata
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxclone.audio.files import DEFAULT_LIMITS
+from voxclone.cloning.options import EnrolOptions
+from voxclone.release.archive import Release
+from voxclone.release.encoders import BOOK, stored_hash
+from voxclone.release.shards import TensorFiles, read_header
+from voxclone.release.tensors import TABLE, is_encoder
+from voxclone.voice.facts import FORMAT
+
+
+def enrolment_identity(
+    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrolOptions
+) -> str:
+    """SHA-256 over the contents (not the names) of what an enrolment is made of.
+
+    `recordings` are the SHA-256 of their files, in order; `encoder` is a file, or None for the
+    release's own. Raises ReleaseError for tensors that are missing.
+    """
+    files = release.files if encoder is None else TensorFiles([read_header(encoder)])
+    names = sorted(name for name in files.tensors if encoder is not None or is_encoder(name))
+    parts = [
+        FORMAT,
+        importlib.metadata.version("voxclone"),
+        *recordings,
+        stored_hash(files, names),
+        stored_hash(release.files, [*BOOK, TABLE]),
+        repr(release.params),
+        options.model_dump_json(),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str | None:
+    """SHA-256 of a recording's file, as `read_recording` gives it; None for what it would refuse
+    or wait for."""
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) or not 0 < info.st_size <= DEFAULT_LIMITS.max_bytes:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,98 @@
+"""What a user may choose when a voice is made. Nothing heavy is imported: the options are part of
+the identity by which an enrolment is found again."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from voxclone.errors import AudioError, UsageError
+from voxclone.settings import Settings
+from voxclone.voice.facts import Consent, plain
+
+if TYPE_CHECKING:
+    from voxclone.audio.files import Recording
+
+MAX_RECORDINGS = 32
+MAX_CANDIDATES = 16
+
+# What is done to recordings without being asked for, and the setting of a reference behind it
+# (none: it is done here or refused when the recording is read).
+STEPS = {
+    "offset": "remove_offset",
+    "high-pass": "high_pass",
+    "trim": "trim",
+    "crop": "crop",
+    "pause": "end_on_pause",
+    "level": "level",
+    "miscount": "avoid_miscount",
+    "join": None,
+    "resample": None,
+    "mix": None,
+}
+CONSENTS = ("self", "written", "public-domain", "synthetic")
+
+
+class EnrolOptions(Settings):
+    """How recordings become a reference. Defaults cost no run of any network but the encoder."""
+
+    without: tuple[str, ...] = ()
+    """Steps that are left out, see STEPS."""
+    seconds: float | None = Field(default=None, ge=2, le=120)
+    """Most seconds of the reference; None: 30 of one recording, 16 of several or chosen crops."""
+    level_dbfs: float = Field(default=-20.0, ge=-60, le=0)
+    high_pass_hz: float = Field(default=40.0, gt=0, le=50)
+    best_of: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
+    """Crops of each recording to choose from."""
+    choose_by: Literal["likeness", "gain"] = "likeness"
+    """Of decoded codes to the other crops, or how much likelier they make those to the model."""
+
+
+def check_steps(names: list[str]) -> tuple[str, ...]:
+    """The names, sorted. Raises UsageError, with the nearest step, for one that is none."""
+    for name in names:
+        if name not in STEPS:
+            near = get_close_matches(name, STEPS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UsageError(f"--without {name!r}: {hint}Steps are {', '.join(STEPS)}.")
+    return tuple(sorted(set(names)))
+
+
+def check_consent(kind: str | None, statement: str | None) -> Consent:
+    """The consent that a user states. Raises UsageError if any of it is missing: none is assumed,
+    and no statement is made up."""
+    if kind is None or kind not in CONSENTS:
+        found = "" if kind is None else f", not {kind!r}"
+        raise UsageError(
+            f"A voice is kept with its owner's consent only: --consent takes {', '.join(CONSENTS)}"
+            f"{found}."
+        )
+    words: str = plain(" ".join((statement or "").split()))
+    if not words:
+        raise UsageError(
+            "Say who allows what in --statement, such as --statement 'I am Anna and this is my "
+            "voice.': it is kept in the voice file, and none is made up."
+        )
+    if len(words) > 2000:
+        raise UsageError(f"--statement has {len(words)} characters; 2000 can be kept.")
+    return Consent(kind=kind, statement=words)  # type: ignore[arg-type]
+
+
+def read_for(path: Path, options: EnrolOptions) -> "Recording":
+    """Read a recording. Raises AudioError if it cannot be used, or would have to be resampled or
+    mixed against the options."""
+    from voxclone.audio.files import SAMPLING_RATE, read_recording
+
+    recording = read_recording(path)
+    if "resample" in options.without and recording.native_rate != SAMPLING_RATE:
+        raise AudioError(
+            f"{path} has a rate of {recording.native_rate} Hz, and codes are made of "
+            f"{SAMPLING_RATE} Hz: resample it yourself, or leave out `--without resample`."
+        )
+    if "mix" in options.without and recording.channels != 1:
+        raise AudioError(
+            f"{path} has {recording.channels} channels, and codes are made of one: keep one of "
+            "them, or leave out `--without mix`."
+        )
+    return recording

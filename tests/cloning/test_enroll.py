@@ -1,0 +1,188 @@
+"""From recordings to a voice: what is used, what is chosen, what the facts say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.audio.signals import RATE, speech
+from tests.release.tiny import write_tiny_release
+from voxclone.audio.files import Recording, read_recording
+from voxclone.audio.reference import ReferenceSettings
+from voxclone.cloning.choosing import Candidate, by_gain, by_likeness, choose_crops
+from voxclone.cloning.enroll import enroll, reference_settings
+from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
+from voxclone.codec.model import Codec
+from voxclone.errors import AudioError, UsageError
+from voxclone.evaluate.cloned import to_level
+from voxclone.evaluate.likeness import Ge2eEmbedder, likeness
+from voxclone.release.archive import Release, load_codec, load_preset, preset_names
+from voxclone.release.encoders import book_hash
+from voxclone.speech.likelihood import Likelihood
+from voxclone.voice.embedding import rows_for, rows_of
+from voxclone.voice.file import Consent, load_voice, save_voice
+
+CONSENT = Consent(kind="self", statement="I agree.")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    folder = tmp_path_factory.mktemp("enroll") / "release"
+    return Release.open(write_tiny_release(folder, with_encoder=True))
+
+
+@pytest.fixture(scope="module")
+def codec(release: Release) -> Codec:
+    return load_codec(release)
+
+
+def record(phrases: list[float], name: str = "clip.wav", pause: float = 0.4) -> Recording:
+    return read_recording((speech(phrases, [pause] * (len(phrases) + 1)), RATE), name=name)
+
+
+def test_several_recordings_become_one_voice(
+    release: Release, codec: Codec, tmp_path: Path
+) -> None:
+    listed = [record([3.0], "a\x1b.wav"), record([4.0], "b.wav")]
+    made = enroll(listed, release, codec, name="anna", consent=CONSENT, identity="i", measured=True)
+    facts = made.voice.facts
+    assert facts.enrolment == "i" and facts.book_hash == book_hash(release)
+    assert [part["source"] for part in facts.preprocessing["parts"]] == ["a?.wav", "b.wav"]
+    assert facts.reference_seconds == len(made.reference.wave_S) / RATE > 7
+    assert facts.reference_hash not in [each.sha256 for each in listed]
+    assert list(facts.likeness) == ["ge2e, decoded codes"]
+    path = tmp_path / "a.voice.safetensors"
+    save_voice(made.voice, path)
+    again = load_voice(path)
+    assert again.facts == facts
+    assert torch.equal(rows_for(again, release, path).rows_ND, made.voice.rows_ND)
+    alone = enroll(
+        listed, release, codec, name="anna", consent=CONSENT,
+        options=EnrolOptions(without=("join",)),
+    )  # fmt: skip
+    assert alone.reference.report.source == "b.wav" and not alone.reference.report.parts
+
+
+def test_every_step_can_be_left_out(release: Release) -> None:
+    usual = reference_settings(release)
+    for step, field in STEPS.items():
+        changed = reference_settings(release, EnrolOptions(without=(step,)))
+        if field is None:
+            assert changed == usual
+        else:
+            assert getattr(usual, field) is True
+            assert changed == usual.model_copy(update={field: False})
+    with pytest.raises(UsageError, match="did you mean 'level'"):
+        check_steps(["levl"])
+
+
+def test_resampling_and_mixing_can_be_refused(tmp_path: Path) -> None:
+    import soundfile
+
+    path = tmp_path / "a.wav"
+    wave_S = speech([2.0], [0.2, 0.2], 16000)
+    soundfile.write(path, np.stack([wave_S, wave_S], axis=1), 16000)
+    assert read_for(path, EnrolOptions()).native_rate == 16000
+    for step in ("resample", "mix"):
+        with pytest.raises(AudioError, match=f"`--without {step}`"):
+            read_for(path, EnrolOptions(without=(step,)))
+
+
+def by_start(seconds: float):
+    """Prefers the crop that begins nearest to a time."""
+
+    def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
+        return [-abs(candidate.run[0] / RATE - seconds)] * len(others)
+
+    return score
+
+
+@pytest.mark.parametrize("seconds", [0.0, 7.0, 14.0])
+def test_the_crop_with_the_best_score_is_kept(seconds: float, codec: Codec) -> None:
+    recording = record([3.0] * 6)
+    settings = ReferenceSettings(max_seconds=4.0)
+    (run,), (told,) = choose_crops([recording], settings, codec, by_start(seconds), 6)
+    assert run is not None and abs(run[0] / RATE - seconds) < 1.8
+    assert told.startswith(f"Chose {run[0] / RATE:.2f} s to {run[1] / RATE:.2f} s of clip.wav")
+
+
+def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) -> None:
+    seen: list[tuple[Candidate, list[Candidate]]] = []
+
+    def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
+        seen.append((candidate, others))
+        return [1.0] * len(others)
+
+    listed = [record([1.5] * 8), record([2.0], "b.wav")]
+    runs, told = choose_crops(listed, ReferenceSettings(max_seconds=6.0), codec, score, 4)
+    assert runs[1] is None and "one crop of b.wav only" in told[1]
+    assert len(seen) > 3
+    for candidate, others in seen:
+        assert candidate not in others
+        for other in others:
+            assert (
+                other.source != candidate.source
+                or other.run[1] <= candidate.run[0]
+                or candidate.run[1] <= other.run[0]
+            )
+
+
+@pytest.mark.parametrize("choose_by", ["likeness", "gain"])
+def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
+    options = EnrolOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
+    made = enroll(
+        record([3.0, 2.0, 2.5]), release, codec, name="a", consent=CONSENT, options=options
+    )
+    report = made.reference.report
+    assert report.actions[0].startswith("Chose ") and "the best of 3 crops" in report.actions[0]
+    kept = f"Kept {report.start:.2f} s to {report.end:.2f} s of {report.duration_in:.2f} s."
+    assert kept in report.actions
+    assert report.duration_out <= 4.0
+
+
+def test_references_have_the_length_that_helps(release: Release) -> None:
+    mini = Release.open("mini")
+    long = mini.params.lm.model_copy(update={"max_seq_len": 65536})
+    wide = replace(mini, params=replace(mini.params, lm=long))
+    assert reference_settings(wide).max_seconds == 30.0
+    assert reference_settings(wide).level_dbfs == -20.0
+    assert reference_settings(wide, recordings=2).max_seconds == 16.0
+    assert reference_settings(wide, EnrolOptions(best_of=3)).max_seconds == 16.0
+    assert reference_settings(wide, EnrolOptions(seconds=5)).max_seconds == 5.0
+    assert reference_settings(release, EnrolOptions(seconds=100)).max_seconds < 30
+
+
+def test_the_scores_are_what_they_are_called(
+    release: Release, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave_S = torch.from_numpy(speech([3.0], [0.2, 0.2]))
+    with torch.inference_mode():
+        codes_KT = codec.encode(wave_S[None])[0]
+        decoded_S = codec.decode(codes_KT[None])[0]
+    crop, other = (Candidate(i, (0, len(wave_S)), wave_S, codes_KT) for i in range(2))
+    alike = likeness(Ge2eEmbedder.load(), to_level(decoded_S), to_level(wave_S))
+    assert by_likeness(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
+
+    def loss(
+        model: object, voice_ND: torch.Tensor, text: str, codes_KT: torch.Tensor
+    ) -> Likelihood:
+        assert text and torch.equal(codes_KT, other.codes_KT)
+        return Likelihood(float(voice_ND.float().mean()), 0.5, 1)
+
+    monkeypatch.setattr("voxclone.cloning.choosing.likelihood", loss)
+    presets = [float(load_preset(release, name).float().mean()) for name in preset_names(release)]
+    own = float(rows_of(crop.codes_KT, release).float().mean())
+    (gain,) = by_gain(release, codec)(crop, [other])
+    assert gain == pytest.approx(sum(presets) / 3 - own, abs=1e-6)
+
+
+def test_consent_is_stated_or_refused() -> None:
+    assert check_consent("written", " Letter\n of 2 May. ").statement == "Letter of 2 May."
+    for kind, statement in [
+        (None, "x"), ("unstated", "x"), ("yes", "x"), ("self", None), ("self", " \n"),
+        ("written", "x" * 2001),
+    ]:  # fmt: skip
+        with pytest.raises(UsageError, match=r"--consent|--statement"):
+            check_consent(kind, statement)

@@ -1,0 +1,78 @@
+"""Hostile voice files are refused: nothing in them runs, nothing crashes, memory stays flat."""
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.voice import hostile
+from voxclone.errors import VoiceError
+from voxclone.voice.file import load_voice
+
+ROOT = Path(__file__).parents[2]
+CASES = 2400
+# Kinds of which some files are voices after all: a flipped bit in a statement, an odd report that
+# nobody can show, the offsets that were there before.
+HARMLESS = {
+    "flipped", "odd_facts", "odd_reports", "great_shapes", "lying_offsets", "odd_dtypes",
+}  # fmt: skip
+
+
+def test_thousands_of_hostile_files_are_refused_in_flat_memory(tmp_path: Path) -> None:
+    path, rng = tmp_path / "case.voice.safetensors", random.Random(2603)
+    header, data = hostile.built()
+    hostile.write(path, hostile.packed(hostile.text(header), data))
+    outcomes = Counter[tuple[str, str]]()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.voice.hostile"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
+        for number in range(-1, CASES):
+            kind = list(hostile.KINDS)[number % len(hostile.KINDS)]
+            if number >= 0:
+                hostile.write(path, hostile.KINDS[kind](rng, tmp_path))
+            child.stdin.write(f"{path}\n")
+            child.stdin.flush()
+            found = json.loads(child.stdout.readline())
+            said = found["said"]
+            assert found["outcome"] != "wrong", (kind, said)
+            assert found["outcome"] == "accepted" or number >= 0, said
+            assert said.isprintable() and len(said) < 1500, (kind, said)
+            outcomes[kind if number >= 0 else "a voice", found["outcome"]] += 1
+        child.stdin.close()
+    assert child.returncode == 0
+    assert found["mib"] < 50, found["mib"]  # the largest that is let through has 16
+    assert not (tmp_path / hostile.MARKER).exists()
+    assert sum(outcomes.values()) == CASES + 1
+    assert all((kind, "refused") in outcomes for kind in hostile.KINDS)
+    accepted = {kind for kind, outcome in outcomes if outcome == "accepted"}
+    assert accepted <= HARMLESS | {"a voice"}, outcomes
+
+
+def test_the_generator_starts_from_a_voice(tmp_path: Path) -> None:
+    """Otherwise every case would be refused for the same reason."""
+    path = tmp_path / "a.voice.safetensors"
+    header, data = hostile.built()
+    hostile.write(path, hostile.packed(hostile.text(header), data))
+    assert load_voice(path).facts.name == "anna"
+
+
+def test_the_gadgets_would_do_harm(tmp_path: Path) -> None:
+    pickle.loads(hostile.pickled(random.Random(0), tmp_path))
+    assert (tmp_path / hostile.MARKER).exists()
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe, loop = tmp_path / "pipe.voice.safetensors", tmp_path / "loop.voice.safetensors"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path in (pipe, loop, Path("/dev/zero"), tmp_path):
+        with pytest.raises(VoiceError, match="no voice file"):
+            load_voice(path)
