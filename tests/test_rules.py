@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-FACES = ("cli.py", "cli_evaluate.py", "cli_report.py")
+FACES = ("cli.py", "cli_evaluate.py", "cli_release.py", "cli_report.py")
 MAY_IMPORT = {
     "": set(),
     "audio": {""},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from voxclone.cli_evaluate import diagnose, evaluate_app
+from voxclone.cli_release import inject
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def inspect(
 
 
 app.command()(diagnose)
+app.command()(inject)
 app.add_typer(evaluate_app, name="evaluate")
 
 

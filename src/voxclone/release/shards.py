@@ -130,6 +130,10 @@ class TensorFiles:
         """What the headers say, by name."""
         return {name: header.tensors[name] for name, header in self._where.items()}
 
+    def path_of(self, name: str) -> Path:
+        """The file that a tensor is in."""
+        return self._where[name].path
+
     def load(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
         """One tensor, in `dtype` or as it is stored. Raises ReleaseError for an unknown name."""
         return self.load_many([name], dtype)[name]

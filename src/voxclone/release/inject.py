@@ -1,0 +1,288 @@
+"""A new release with an encoder, beside one without: planned, carried out, and proved by hash.
+
+By default the encoder is a second file, `consolidated-encoder.safetensors`, beside hard links to
+the files of the release: vLLM loads all `consolidated*.safetensors` of a folder, or those that an
+index names (spec/checkpoint 2.6). Merged, all tensors are in `consolidated.safetensors`. The
+release itself is only read. vLLM-Omni takes a part of an encoder without a word and leaves the rest
+random, and stops at tensors that it does not know: neither can come from here.
+"""
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxclone.errors import ReleaseError, UsageError
+from voxclone.release.appear import appearing, require_new
+from voxclone.release.archive import Release
+from voxclone.release.brought import Brought, Judge, write_judged
+from voxclone.release.shards import INDEX, read_header, replacing
+from voxclone.release.streams import Advance, Digests, Placed, copy_file, write_placed
+from voxclone.release.tensors import check_manifest, is_encoder, require_complete
+
+SHARD = "consolidated-encoder.safetensors"
+MERGED = "consolidated.safetensors"
+NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. `carried` files stay as they are (names within the release); `rewritten`
+    gives the tensors of each file that is written anew; `left_out` is not in the new release.
+    `written` are the bytes that it will take on the disk, as far as is known before."""
+
+    release: Release
+    encoder: Brought
+    out: Path
+    carried: tuple[str, ...]
+    rewritten: dict[str, tuple[Placed, ...]]
+    left_out: tuple[str, ...]
+    merge: bool
+    copy: bool
+    written: int
+
+    @property
+    def work(self) -> int:
+        """Bytes to be written and read again for the proof, to show progress by."""
+        carried = sum((self.release.path / name).stat().st_size for name in self.carried)
+        return self.written + 2 * self.written + carried
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What was done: files that are linked, copied, and written; SHA-256 of each carried file; and
+    how many tensors of the release are proved to be the same in the new one."""
+
+    linked: tuple[str, ...]
+    copied: tuple[str, ...]
+    written: tuple[str, ...]
+    sha256: dict[str, str]
+    tensors: int
+
+
+def plan_injection(
+    release: Release,
+    encoder: Brought,
+    out: Path,
+    *,
+    merge: bool = False,
+    replace: bool = False,
+    copy: bool = False,
+) -> Plan:
+    """Look at everything and write nothing.
+
+    Raises UsageError for an `out` that exists or lies in the release, ReleaseError for a release
+    that is damaged, has an encoder (unless `replace`), or whose files leave no name or room.
+    """
+    require_new(out)
+    source = release.path.resolve()
+    if out.resolve().is_relative_to(source):
+        raise UsageError(f"{out} lies in the release {release.path}: name a folder outside it.")
+    state = release.report.encoder
+    if state != "withheld" and not replace:
+        raise ReleaseError(
+            f"{release.path} has {'an' if state == 'complete' else 'a partial'} encoder already: "
+            "`--replace` makes a release with the other one in its place."
+        )
+    placed = _placed(release)
+    own = {name: each.info for name, each in placed.items()}
+    require_complete(check_manifest(release.params, own), release.path)
+    names, hidden = _files(release.path)
+    read = {header.path.name for header in release.files.headers}
+    strays = {name for name in names if _is_weights(name)} - read
+    with_encoder = {h.path.name for h in release.files.headers if any(map(is_encoder, h.tensors))}
+    dropped = {INDEX}
+    rewritten: dict[str, tuple[Placed, ...]] = {}
+    if merge:
+        rewritten[MERGED] = tuple(placed.values())
+        dropped |= read | strays
+    else:
+        for header in release.files.headers:
+            if header.path.name in with_encoder:
+                kept = [name for name in header.tensors if not is_encoder(name)]
+                dropped.add(header.path.name)
+                if kept:
+                    rewritten[header.path.name] = tuple(
+                        Placed(name, header.path, header.tensors[name]) for name in kept
+                    )
+        if SHARD in set(names) - dropped or SHARD in rewritten:
+            raise ReleaseError(
+                f"{release.path / SHARD} is not a release's encoder, but has the name that the "
+                "encoder's file must have: rename it in a copy of the release, or use `--merge`."
+            )
+    carried = tuple(name for name in names if name not in dropped)
+    far = copy or out.resolve().parent.stat().st_dev != source.stat().st_dev
+    written = encoder.bytes + sum(
+        each.info.stop - each.info.start for tensors in rewritten.values() for each in tensors
+    )
+    if merge:
+        written += encoder.bytes
+    if far:
+        written += sum((release.path / name).stat().st_size for name in carried)
+    free = shutil.disk_usage(out.resolve().parent).free
+    if free < written:
+        raise ReleaseError(
+            f"{out} will need {written / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB left: "
+            "make room, or name a folder on another disk."
+        )
+    gone = {INDEX} & set(names) if merge else set()
+    left_out = (*hidden, *sorted(gone | (strays if merge else set())))
+    return Plan(release, encoder, out, carried, rewritten, left_out, merge, copy, written)
+
+
+def inject(
+    plan: Plan, *, judge: Judge = lambda path: (), advance: Advance = lambda count: None
+) -> Injected:
+    """Make the new release; it appears complete and proved, or not at all.
+
+    `judge` is given the encoder as it will be shipped (a file), before anything else is written,
+    and raises if it shall not be; what it remarks goes into the header. Raises ReleaseError if the
+    disk fails or anything differs.
+    """
+    source, merge = plan.release.path, plan.merge
+    with appearing(plan.out) as folder:
+        shard = folder / SHARD
+        made, _ = write_judged(shard, plan.encoder, plan.encoder.metadata, judge)
+        linked: list[str] = []
+        copied: list[str] = []
+        for name in plan.carried:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            by_link = not plan.copy and _link(source / name, folder / name)
+            if not by_link:
+                copy_file(source / name, folder / name, advance)
+            (linked if by_link else copied).append(name)
+        for name, tensors in plan.rewritten.items():
+            metadata = _metadata(plan, name)
+            if merge:
+                header = read_header(shard)
+                tensors += tuple(Placed(each, shard, info) for each, info in header.tensors.items())
+                metadata |= {f"encoder.{key}": text for key, text in header.metadata.items()}
+            write_placed(folder / name, tensors, metadata, advance)
+        if merge:
+            shard.unlink()
+        elif (source / INDEX).exists():
+            _write_index(plan, folder)
+        written = sorted(
+            str(path.relative_to(folder))
+            for path in folder.rglob("*")
+            if path.is_file() and str(path.relative_to(folder)) not in {*linked, *copied}
+        )
+        digests = Digests(advance)
+        sha256 = _prove_files(plan, folder, digests)
+        tensors_proved = _prove_tensors(plan, folder, digests, made)
+    return Injected(tuple(linked), tuple(copied), tuple(written), sha256, tensors_proved)
+
+
+def _files(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of all files in and below a folder, and of its hidden entries, which are left out."""
+    found: list[str] = []
+    hidden: list[str] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise ReleaseError(f"{error.filename} cannot be read: {error.strerror}.") from None
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            raise ReleaseError(f"{place} is a second way into {real}: remove that link.")
+        seen.add(real)
+        if len(seen) == 1:
+            hidden = sorted(name for name in [*folders, *files] if name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if not path.is_file():
+                raise ReleaseError(f"{path} is no file, or a link to nothing: remove or fetch it.")
+            found.append(path.relative_to(folder).as_posix())
+    return found, hidden
+
+
+def _is_weights(name: str) -> bool:
+    return "/" not in name and name.startswith("consolidated") and name.endswith(".safetensors")
+
+
+def _placed(release: Release) -> dict[str, Placed]:
+    """Where each tensor of the release is that is not of its encoder."""
+    return {
+        name: Placed(name, release.files.path_of(name), info)
+        for name, info in release.files.tensors.items()
+        if not is_encoder(name)
+    }
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where the file systems do not allow it."""
+    try:
+        # A link to a symbolic link would point nowhere: files of the Hub's cache are such.
+        os.link(os.path.realpath(source), target)
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            return False
+        raise
+    return True
+
+
+def _metadata(plan: Plan, name: str) -> dict[str, str]:
+    """What the headers say beside tensors: of the one file, or of all that are merged."""
+    kept: dict[str, str] = {}
+    for header in plan.release.files.headers:
+        if plan.merge or header.path.name == name:
+            kept = header.metadata | kept
+    return {key: text for key, text in kept.items() if not key.startswith("encoder.")}
+
+
+def _write_index(plan: Plan, folder: Path) -> None:
+    """The release's index, with the encoder's tensors in their new file."""
+    index: dict[str, Any] = json.loads((plan.release.path / INDEX).read_text(encoding="utf-8"))
+    where = {name: file for name, file in index["weight_map"].items() if not is_encoder(name)}
+    index["weight_map"] = where | dict.fromkeys(plan.encoder.shapes, SHARD)
+    if "total_size" in (index.get("metadata") or {}):
+        held = sum(each.info.stop - each.info.start for each in _placed(plan.release).values())
+        index["metadata"]["total_size"] = held + plan.encoder.bytes
+    with replacing(folder / INDEX) as file:
+        file.write(json.dumps(index, indent=2).encode())
+
+
+def _prove_files(plan: Plan, folder: Path, digests: Digests) -> dict[str, str]:
+    found = {}
+    for name in plan.carried:
+        found[name] = digests.file(plan.release.path / name)
+        if digests.file(folder / name) != found[name]:
+            raise _differs(plan, name)
+    return found
+
+
+def _prove_tensors(plan: Plan, folder: Path, digests: Digests, made: dict[str, str]) -> int:
+    """Open the new release as a reader would, and compare every tensor with where it came from."""
+    release = Release.open(folder)
+    require_complete(release.report, folder)
+    wanted = _placed(plan.release)
+    found = {name: Placed(name, release.files.path_of(name), info)
+             for name, info in release.files.tensors.items()}  # fmt: skip
+    if release.report.encoder != "complete" or found.keys() != wanted.keys() | made.keys():
+        raise _differs(plan, "the list of tensors")
+    for name, digest in made.items():
+        if digests.tensor(found[name]) != digest:
+            raise _differs(plan, name)
+    for name, before in wanted.items():
+        after = found[name]
+        if (before.info.dtype, before.info.shape) != (after.info.dtype, after.info.shape):
+            raise _differs(plan, name)
+        # What lies in the same carried file is proved with that file.
+        carried = after.path.name == before.path.name and after.path.name in plan.carried
+        if not carried and digests.tensor(before) != digests.tensor(after):
+            raise _differs(plan, name)
+    return len(wanted)
+
+
+def _differs(plan: Plan, what: str) -> ReleaseError:
+    return ReleaseError(
+        f"In the copy of {plan.release.path}, {what} is not what it was: the release changed "
+        "meanwhile, or memory or disk are unreliable. Nothing was left; try again."
+    )
