@@ -73,6 +73,13 @@ def test_training_as_shown_but_short(place: Path) -> None:
     run(f"{train} {SHORT}", place)
     run(clone.replace("out.wav", "trained.wav"), place)
     assert (place / "trained.wav").exists()
+    # What was trained is then put into a release, as the next block shows.
+    (shown,) = [block for block in blocks("") if "voxclone inject" in block]
+    inject, clone = shown.strip().splitlines()
+    printed = run(inject, place)
+    assert "by SHA-256" in printed and "Unknown" not in printed
+    run(clone.replace("out.wav", "injected.wav"), place)
+    assert (place / "injected.wav").exists()
 
 
 def test_measuring_as_shown(place: Path) -> None:

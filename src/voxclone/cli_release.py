@@ -129,8 +129,8 @@ def _judge(release: "Release", brought: "Brought", console: "Console", accept_il
                 ) from None
             console.print(f"[yellow]Examined   not: {error}[/yellow]")
             return [f"not examined: {error}"]
-        read = {**found.readings, "another preset": found.chance}
-        figures = ", ".join(f"{value.level_error:.1f} by {how}" for how, value in read.items())
+        read = [f"{value.level_error:.1f} by {how}" for how, value in found.readings.items()]
+        figures = ", ".join([*read, f"{found.deaf:.1f} of the middle ones"])
         console.print(
             f"Examined   on {len(found.presets)} presets, decoded and encoded again: levels are "
             f"beside theirs by {figures}; semantic codes "

@@ -41,13 +41,14 @@ def appearing(out: Path) -> Iterator[Path]:
         sync_folders(folder)
         require_new(out)
         folder.rename(out)
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise ReleaseError(
             f"{out} could not be made: {error.strerror or error}"
             f"{f' ({error.filename})' if error.filename else ''}. Nothing of it was left."
         ) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _escaped(name: str) -> str:

@@ -20,7 +20,14 @@ from voxclone.release.appear import appearing, require_new
 from voxclone.release.archive import Release
 from voxclone.release.brought import Brought, Judge, write_judged
 from voxclone.release.shards import INDEX, read_header, replacing
-from voxclone.release.streams import Advance, Digests, Placed, copy_file, write_placed
+from voxclone.release.streams import (
+    Advance,
+    Placed,
+    copy_file,
+    digest_file,
+    digest_tensors,
+    write_placed,
+)
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
 
 SHARD = "consolidated-encoder.safetensors"
@@ -170,9 +177,8 @@ def inject(
             for path in folder.rglob("*")
             if path.is_file() and str(path.relative_to(folder)) not in {*linked, *copied}
         )
-        digests = Digests(advance)
-        sha256 = _prove_files(plan, folder, digests)
-        tensors_proved = _prove_tensors(plan, folder, digests, made)
+        sha256 = _prove_files(plan, folder, advance)
+        tensors_proved = _prove_tensors(plan, folder, made, advance)
     return Injected(tuple(linked), tuple(copied), tuple(written), sha256, tensors_proved)
 
 
@@ -249,36 +255,43 @@ def _write_index(plan: Plan, folder: Path) -> None:
         file.write(json.dumps(index, indent=2).encode())
 
 
-def _prove_files(plan: Plan, folder: Path, digests: Digests) -> dict[str, str]:
+def _prove_files(plan: Plan, folder: Path, advance: Advance) -> dict[str, str]:
     found = {}
     for name in plan.carried:
-        found[name] = digests.file(plan.release.path / name)
-        if digests.file(folder / name) != found[name]:
+        before, after = plan.release.path / name, folder / name
+        found[name] = digest_file(before, advance)
+        # A hard link is that file: there is nothing else to read.
+        if not os.path.samefile(before, after) and digest_file(after, advance) != found[name]:
             raise _differs(plan, name)
     return found
 
 
-def _prove_tensors(plan: Plan, folder: Path, digests: Digests, made: dict[str, str]) -> int:
-    """Open the new release as a reader would, and compare every tensor with where it came from."""
+def _prove_tensors(plan: Plan, folder: Path, made: dict[str, str], advance: Advance) -> int:
+    """Open the new release as a reader would, and compare every tensor with where it came from.
+    `made` are the digests of the encoder's tensors when they were written."""
     release = Release.open(folder)
     require_complete(release.report, folder)
-    wanted = _placed(plan.release)
-    found = {name: Placed(name, release.files.path_of(name), info)
-             for name, info in release.files.tensors.items()}  # fmt: skip
-    if release.report.encoder != "complete" or found.keys() != wanted.keys() | made.keys():
+    before = _placed(plan.release)
+    after = {
+        name: Placed(name, release.files.path_of(name), info)
+        for name, info in release.files.tensors.items()
+    }
+    if after.keys() != before.keys() | made.keys():
         raise _differs(plan, "the list of tensors")
-    for name, digest in made.items():
-        if digests.tensor(found[name]) != digest:
+    # What lies in the same carried file as before is proved with that file.
+    moved = [
+        name
+        for name, old in before.items()
+        if old.path.name != after[name].path.name or old.path.name not in plan.carried
+    ]
+    wanted = made | digest_tensors([before[name] for name in moved], advance)
+    found = digest_tensors([after[name] for name in [*made, *moved]], advance)
+    for name, new in after.items():
+        old_info = before[name].info if name in before else new.info
+        alike = (new.info.dtype, new.info.shape) == (old_info.dtype, old_info.shape)
+        if not alike or found.get(name) != wanted.get(name):
             raise _differs(plan, name)
-    for name, before in wanted.items():
-        after = found[name]
-        if (before.info.dtype, before.info.shape) != (after.info.dtype, after.info.shape):
-            raise _differs(plan, name)
-        # What lies in the same carried file is proved with that file.
-        carried = after.path.name == before.path.name and after.path.name in plan.carried
-        if not carried and digests.tensor(before) != digests.tensor(after):
-            raise _differs(plan, name)
-    return len(wanted)
+    return len(before)
 
 
 def _differs(plan: Plan, what: str) -> ReleaseError:

@@ -6,8 +6,10 @@ The largest tensor of the real release has 805 MB: what goes through here is nev
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,51 +29,40 @@ class Placed:
     path: Path
     info: TensorInfo
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """Its bytes in the file."""
+        return self.info.start, self.info.stop
 
-def read_span(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes `start` to `stop` of a file, in pieces. Raises ReleaseError if it ends before."""
+
+def digest_file(path: Path, advance: Advance) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while start < stop:
-            piece = file.read(min(CHUNK, stop - start))
-            if not piece:
-                raise ReleaseError(f"{path} became shorter while it was read: try again.")
-            start += len(piece)
-            yield piece
+        for piece in _pieces(file, 0, path.stat().st_size):
+            digest.update(piece)
+            advance(len(piece))
+    return digest.hexdigest()
 
 
-class Digests:
-    """SHA-256 of spans of files. What several names of one file (hard links) share is read once."""
-
-    def __init__(self, advance: Advance = lambda count: None) -> None:
-        self._advance = advance
-        self._known: dict[tuple[int, int, int, int], str] = {}
-
-    def span(self, path: Path, start: int, stop: int) -> str:
-        """Digest of the bytes `start` to `stop` of a file, as hexadecimal digits."""
-        status = path.stat()
-        key = (status.st_dev, status.st_ino, start, stop)
-        if key not in self._known:
+def digest_tensors(tensors: Iterable[Placed], advance: Advance) -> dict[str, str]:
+    """SHA-256 of each tensor's bytes, each file being opened once."""
+    found = {}
+    with ExitStack() as opened:
+        files: dict[Path, FileIO] = {}
+        for each in tensors:
             digest = hashlib.sha256()
-            for piece in read_span(path, start, stop):
+            for piece in _pieces(_opened(each.path, files, opened), *each.span):
                 digest.update(piece)
-                self._advance(len(piece))
-            self._known[key] = digest.hexdigest()
-        return self._known[key]
-
-    def file(self, path: Path) -> str:
-        """Digest of a whole file."""
-        return self.span(path, 0, path.stat().st_size)
-
-    def tensor(self, placed: Placed) -> str:
-        """Digest of a tensor's bytes."""
-        return self.span(placed.path, placed.info.start, placed.info.stop)
+                advance(len(piece))
+            found[each.name] = digest.hexdigest()
+    return found
 
 
 def copy_file(source: Path, target: Path, advance: Advance) -> None:
     """Copy a file; the copy appears complete or not at all."""
-    with replacing(target) as file:
-        for piece in read_span(source, 0, source.stat().st_size):
+    with source.open("rb", buffering=0) as original, replacing(target) as file:
+        for piece in _pieces(original, 0, source.stat().st_size):
             file.write(piece)
             advance(len(piece))
 
@@ -93,10 +84,11 @@ def write_placed(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as file:
+    with ExitStack() as opened, replacing(path) as file:
+        files: dict[Path, FileIO] = {}
         file.write(len(text).to_bytes(8, "little") + text)
         for each in ordered:
-            for piece in read_span(each.path, each.info.start, each.info.stop):
+            for piece in _pieces(_opened(each.path, files, opened), *each.span):
                 file.write(piece)
                 advance(len(piece))
 
@@ -105,9 +97,30 @@ def sync_folders(folder: Path) -> None:
     """Have the names in a folder and in all below it written to the disk."""
     if os.name == "nt":  # a folder cannot be opened there, and need not be
         return
-    for place, _, _ in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, _ in os.walk(folder, onerror=refuse):
         opened = os.open(place, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def _opened(path: Path, files: dict[Path, FileIO], stack: ExitStack) -> FileIO:
+    if path not in files:
+        files[path] = stack.enter_context(path.open("rb", buffering=0))
+    return files[path]
+
+
+def _pieces(file: FileIO, start: int, stop: int) -> Iterator[bytes]:
+    """The bytes `start` to `stop` of a file. Raises ReleaseError if it ends before."""
+    file.seek(start)
+    while start < stop:
+        piece = file.read(min(CHUNK, stop - start))
+        if not piece:
+            raise ReleaseError(f"{file.name!s} became shorter while it was read: try again.")
+        start += len(piece)
+        yield piece
