@@ -97,7 +97,7 @@ def inject(
         done = injection.inject(plan, judge=judge, advance=advance)
     if as_json:
         print(json.dumps(_planned(plan) | _done(done), indent=1))
-    _report(plan, done, console)
+    _report(plan, done, console, asked=copy)
 
 
 def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[str, Any]) -> None:
@@ -160,14 +160,14 @@ def _announce(plan: "Plan", console: "Console") -> None:
     console.print(f"Needs      {plan.written / 1e6:,.0f} MB of the disk.")
 
 
-def _report(plan: "Plan", done: "Injected", console: "Console") -> None:
+def _report(plan: "Plan", done: "Injected", console: "Console", *, asked: bool) -> None:
     if done.linked:
         console.print(
             f"Linked     {len(done.linked)} files: one file on the disk with two names. Do not "
             "change them in place, or the original changes, too (`--copy` makes copies)."
         )
     if done.copied:
-        why = "as asked" if plan.copy else "hard links cannot be made there"
+        why = "as asked" if asked else "hard links cannot be made there"
         console.print(f"Copied     {len(done.copied)} files ({why}).")
     console.print(
         f"Proved     {done.tensors} tensors and {len(done.sha256)} files are the same as in "

@@ -255,7 +255,7 @@ def test_an_encoder_is_replaced_only_when_told(
 def test_a_file_in_the_encoders_place_is_not_overwritten(folder: Path, encoder: Path) -> None:
     write_sharded(folder)
     (folder / "consolidated-old.safetensors").rename(folder / SHARD)
-    with pytest.raises(ReleaseError, match="has the name that the encoder's file must have"):
+    with pytest.raises(ReleaseError, match="holds more than an encoder, but has the name"):
         run(encoder, folder, folder.parent / "out")
     run(encoder, folder, folder.parent / "out", merge=True)
     check(folder, folder.parent / "out", encoder)

@@ -19,15 +19,9 @@ from voxclone.errors import ReleaseError, UsageError
 from voxclone.release.appear import appearing, require_new
 from voxclone.release.archive import Release
 from voxclone.release.brought import Brought, Judge, write_judged
+from voxclone.release.proof import placed_tensors, prove_files, prove_tensors
 from voxclone.release.shards import INDEX, read_header, replacing
-from voxclone.release.streams import (
-    Advance,
-    Placed,
-    copy_file,
-    digest_file,
-    digest_tensors,
-    write_placed,
-)
+from voxclone.release.streams import Advance, Placed, copy_file, write_placed
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
 
 SHARD = "consolidated-encoder.safetensors"
@@ -39,7 +33,7 @@ NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP,
 class Plan:
     """What will be done. `carried` files stay as they are (names within the release); `rewritten`
     gives the tensors of each file that is written anew; `left_out` is not in the new release.
-    `written` are the bytes that it will take on the disk, as far as is known before."""
+    `copy` is whether carried files are copied, as told or since `out` is on another disk."""
 
     release: Release
     encoder: Brought
@@ -49,13 +43,26 @@ class Plan:
     left_out: tuple[str, ...]
     merge: bool
     copy: bool
-    written: int
+
+    @property
+    def written(self) -> int:
+        """Bytes that will be taken on the disk, unless links turn out to be impossible."""
+        encoder = (1 + self.merge) * self.encoder.bytes
+        return encoder + self._rewritten + self.copy * self._carried
 
     @property
     def work(self) -> int:
-        """Bytes to be written and read again for the proof, to show progress by."""
-        carried = sum((self.release.path / name).stat().st_size for name in self.carried)
-        return self.written + 2 * self.written + carried
+        """Bytes that will be moved and read again for the proof, to show progress by."""
+        carried = (1 + 2 * self.copy) * self._carried
+        return (1 + self.merge) * self.encoder.bytes + carried + 3 * self._rewritten
+
+    @property
+    def _carried(self) -> int:
+        return sum((self.release.path / name).stat().st_size for name in self.carried)
+
+    @property
+    def _rewritten(self) -> int:
+        return sum(t.info.stop - t.info.start for file in self.rewritten.values() for t in file)
 
 
 @dataclass(frozen=True)
@@ -94,50 +101,38 @@ def plan_injection(
             f"{release.path} has {'an' if state == 'complete' else 'a partial'} encoder already: "
             "`--replace` makes a release with the other one in its place."
         )
-    placed = _placed(release)
+    placed = placed_tensors(release)
     own = {name: each.info for name, each in placed.items()}
     require_complete(check_manifest(release.params, own), release.path)
     names, hidden = _files(release.path)
     read = {header.path.name for header in release.files.headers}
     strays = {name for name in names if _is_weights(name)} - read
-    with_encoder = {h.path.name for h in release.files.headers if any(map(is_encoder, h.tensors))}
-    dropped = {INDEX}
-    rewritten: dict[str, tuple[Placed, ...]] = {}
-    if merge:
-        rewritten[MERGED] = tuple(placed.values())
-        dropped |= read | strays
-    else:
-        for header in release.files.headers:
-            if header.path.name in with_encoder:
-                kept = [name for name in header.tensors if not is_encoder(name)]
-                dropped.add(header.path.name)
-                if kept:
-                    rewritten[header.path.name] = tuple(
-                        Placed(name, header.path, header.tensors[name]) for name in kept
-                    )
-        if SHARD in set(names) - dropped or SHARD in rewritten:
-            raise ReleaseError(
-                f"{release.path / SHARD} is not a release's encoder, but has the name that the "
-                "encoder's file must have: rename it in a copy of the release, or use `--merge`."
-            )
-    carried = tuple(name for name in names if name not in dropped)
-    far = copy or out.resolve().parent.stat().st_dev != source.stat().st_dev
-    written = encoder.bytes + sum(
-        each.info.stop - each.info.start for tensors in rewritten.values() for each in tensors
-    )
-    if merge:
-        written += encoder.bytes
-    if far:
-        written += sum((release.path / name).stat().st_size for name in carried)
-    free = shutil.disk_usage(out.resolve().parent).free
-    if free < written:
+    rewritten = {MERGED: tuple(placed.values())} if merge else _without_encoder(release)
+    # In one file nothing is left that an index, or a file beside it, could add.
+    dropped = {INDEX} | read | strays if merge else {INDEX} | rewritten.keys()
+    if (not merge and SHARD in set(names) - dropped) or rewritten.get(SHARD):
         raise ReleaseError(
-            f"{out} will need {written / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB left: "
-            "make room, or name a folder on another disk."
+            f"{release.path / SHARD} holds more than an encoder, but has the name that the "
+            "encoder's file must have: rename it in a copy of the release, or use `--merge`."
         )
-    gone = {INDEX} & set(names) if merge else set()
-    left_out = (*hidden, *sorted(gone | (strays if merge else set())))
-    return Plan(release, encoder, out, carried, rewritten, left_out, merge, copy, written)
+    far = out.resolve().parent.stat().st_dev != source.stat().st_dev
+    plan = Plan(
+        release=release,
+        encoder=encoder,
+        out=out,
+        carried=tuple(name for name in names if name not in dropped),
+        rewritten={name: tensors for name, tensors in rewritten.items() if tensors},
+        left_out=(*hidden, *sorted(({INDEX} & {*names}) | strays if merge else ())),
+        merge=merge,
+        copy=copy or far,
+    )
+    free = shutil.disk_usage(out.resolve().parent).free
+    if free < plan.written:
+        raise ReleaseError(
+            f"{out} will need {plan.written / 1e9:.2f} GB, but the disk has {free / 1e9:.2f} GB "
+            "left: make room, or name a folder on another disk."
+        )
+    return plan
 
 
 def inject(
@@ -172,14 +167,11 @@ def inject(
             shard.unlink()
         elif (source / INDEX).exists():
             _write_index(plan, folder)
-        written = sorted(
-            str(path.relative_to(folder))
-            for path in folder.rglob("*")
-            if path.is_file() and str(path.relative_to(folder)) not in {*linked, *copied}
-        )
-        sha256 = _prove_files(plan, folder, advance)
-        tensors_proved = _prove_tensors(plan, folder, made, advance)
-    return Injected(tuple(linked), tuple(copied), tuple(written), sha256, tensors_proved)
+        there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        sha256 = prove_files(source, folder, plan.carried, advance)
+        proved = prove_tensors(plan.release, folder, plan.carried, made, advance)
+    written = tuple(sorted(there - {*linked, *copied}))
+    return Injected(tuple(linked), tuple(copied), written, sha256, proved)
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -213,12 +205,16 @@ def _is_weights(name: str) -> bool:
     return "/" not in name and name.startswith("consolidated") and name.endswith(".safetensors")
 
 
-def _placed(release: Release) -> dict[str, Placed]:
-    """Where each tensor of the release is that is not of its encoder."""
+def _without_encoder(release: Release) -> dict[str, tuple[Placed, ...]]:
+    """For each file that has tensors of the encoder, the others in it (perhaps none)."""
     return {
-        name: Placed(name, release.files.path_of(name), info)
-        for name, info in release.files.tensors.items()
-        if not is_encoder(name)
+        header.path.name: tuple(
+            Placed(name, header.path, info)
+            for name, info in header.tensors.items()
+            if not is_encoder(name)
+        )
+        for header in release.files.headers
+        if any(map(is_encoder, header.tensors))
     }
 
 
@@ -249,53 +245,9 @@ def _write_index(plan: Plan, folder: Path) -> None:
     where = {name: file for name, file in index["weight_map"].items() if not is_encoder(name)}
     index["weight_map"] = where | dict.fromkeys(plan.encoder.shapes, SHARD)
     if "total_size" in (index.get("metadata") or {}):
-        held = sum(each.info.stop - each.info.start for each in _placed(plan.release).values())
+        held = sum(
+            each.info.stop - each.info.start for each in placed_tensors(plan.release).values()
+        )
         index["metadata"]["total_size"] = held + plan.encoder.bytes
     with replacing(folder / INDEX) as file:
         file.write(json.dumps(index, indent=2).encode())
-
-
-def _prove_files(plan: Plan, folder: Path, advance: Advance) -> dict[str, str]:
-    found = {}
-    for name in plan.carried:
-        before, after = plan.release.path / name, folder / name
-        found[name] = digest_file(before, advance)
-        # A hard link is that file: there is nothing else to read.
-        if not os.path.samefile(before, after) and digest_file(after, advance) != found[name]:
-            raise _differs(plan, name)
-    return found
-
-
-def _prove_tensors(plan: Plan, folder: Path, made: dict[str, str], advance: Advance) -> int:
-    """Open the new release as a reader would, and compare every tensor with where it came from.
-    `made` are the digests of the encoder's tensors when they were written."""
-    release = Release.open(folder)
-    require_complete(release.report, folder)
-    before = _placed(plan.release)
-    after = {
-        name: Placed(name, release.files.path_of(name), info)
-        for name, info in release.files.tensors.items()
-    }
-    if after.keys() != before.keys() | made.keys():
-        raise _differs(plan, "the list of tensors")
-    # What lies in the same carried file as before is proved with that file.
-    moved = [
-        name
-        for name, old in before.items()
-        if old.path.name != after[name].path.name or old.path.name not in plan.carried
-    ]
-    wanted = made | digest_tensors([before[name] for name in moved], advance)
-    found = digest_tensors([after[name] for name in [*made, *moved]], advance)
-    for name, new in after.items():
-        old_info = before[name].info if name in before else new.info
-        alike = (new.info.dtype, new.info.shape) == (old_info.dtype, old_info.shape)
-        if not alike or found.get(name) != wanted.get(name):
-            raise _differs(plan, name)
-    return len(before)
-
-
-def _differs(plan: Plan, what: str) -> ReleaseError:
-    return ReleaseError(
-        f"In the copy of {plan.release.path}, {what} is not what it was: the release changed "
-        "meanwhile, or memory or disk are unreliable. Nothing was left; try again."
-    )
