@@ -86,6 +86,19 @@ def test_training_as_shown_but_short(place: Path) -> None:
     assert (place / "trained.wav").exists()
 
 
+def test_injecting_as_shown(place: Path) -> None:
+    (shown,) = [block for block in blocks("") if "voxclone inject" in block]
+    inject, clone = shown.strip().splitlines()
+    trained = place / "runs" / "encoder" / "encoder.safetensors"
+    if not trained.exists():  # where the training above was not run
+        trained.parent.mkdir(parents=True)
+        shutil.copy(ROOT / "src" / "voxclone" / "encoders" / "mini.safetensors", trained)
+    printed = run(inject, place)
+    assert "by SHA-256" in printed and "Unknown" not in printed
+    run(clone.replace("out.wav", "injected.wav"), place)
+    assert (place / "injected.wav").exists()
+
+
 def test_measuring_as_shown(place: Path) -> None:
     (shown,) = [block for block in blocks("") if "diagnose" in block]
     diagnose, evaluate = shown.strip().splitlines()

@@ -19,6 +19,7 @@ from voxclone.cli_common import (
 )
 from voxclone.cli_enroll import enroll
 from voxclone.cli_evaluate import diagnose, evaluate_app
+from voxclone.cli_release import inject
 from voxclone.cli_runtimes import export, verify
 from voxclone.cli_voices import voices_app
 from voxclone.errors import EXIT_USER, AudioError, UsageError, VoxcloneError
@@ -143,6 +144,7 @@ def inspect(
 app.command()(diagnose)
 app.command()(export)
 app.command()(verify)
+app.command()(inject)
 app.add_typer(evaluate_app, name="evaluate")
 
 

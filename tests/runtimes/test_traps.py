@@ -1,5 +1,6 @@
 """Every way in which a runtime would not say anything in the voice is told, in a sentence."""
 
+import errno
 import io
 import json
 import shutil
@@ -324,7 +325,7 @@ def test_files_are_copied_where_they_cannot_be_linked(
     tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*arguments: object) -> None:
-        raise OSError("another file system")
+        raise OSError(errno.EXDEV, "another file system")
 
     monkeypatch.setattr("os.link", refused)
     out = tmp_path / "out"

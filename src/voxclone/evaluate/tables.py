@@ -81,6 +81,18 @@ def compared(table: Table, before: Sequence[Table]) -> tuple[Table, list[list[bo
     return Table(table.title, headings, tuple(rows)), marks
 
 
+def markdown(table: Table) -> str:
+    """A table as Markdown, its title above it."""
+    width = max((len(row.cells) for row in table.rows), default=0)
+    headings = list(table.headings) or [""] * width
+    lines = [["", *headings, ""], ["---"] * (width + 2)]
+    for row in table.rows:
+        cells = [cell.text for cell in row.cells] + [""] * (width - len(row.cells))
+        lines.append([row.label, *cells, row.note])
+    shown = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([f"**{table.title}**", "", *shown])
+
+
 def look_up(report: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path, or None where it was not measured."""
     value: Any = report

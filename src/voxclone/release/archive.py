@@ -1,6 +1,7 @@
 """A release: opened by its headers alone, and what is read from it on demand."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from voxclone.errors import ReleaseError, VoiceError
 from voxclone.release.params import Params, read_params
 from voxclone.release.presets import read_preset
-from voxclone.release.shards import TensorFiles, find_shards, read_header
+from voxclone.release.shards import TensorFiles, TensorInfo, find_shards, read_header
 from voxclone.release.tekken import voice_counts
 from voxclone.release.tensors import (
     CODEC,
     ENCODER_PREFIXES,
+    SHOWN,
     TABLE,
     ManifestReport,
     check_manifest,
@@ -180,22 +182,38 @@ def _fetch(name: str) -> Path:
         ) from None
 
 
-def _open_encoder(params: Params, path: Path) -> tuple[TensorFiles, str]:
-    """The file of an encoder, checked, and what its names start with."""
-    header = read_header(path)
-    prefix = CODEC if any(name.startswith(CODEC) for name in header.tensors) else ""
-    tensors = {CODEC.removeprefix(prefix) + name: t for name, t in header.tensors.items()}
-    found = {name: tensor for name, tensor in tensors.items() if is_encoder(name)}
-    if not found:
+def encoder_prefix(params: Params, found: Mapping[str, TensorInfo], path: Path) -> str:
+    """What the names in an encoder's file lack to those of a release: "" or `audio_tokenizer.`.
+
+    What a release has besides an encoder may be in the file, too. Raises ReleaseError for tensors
+    that are missing, misshapen or of something else.
+    """
+    prefix = "" if any(name.startswith(CODEC) for name in found) else CODEC
+    tensors = {prefix + name: tensor for name, tensor in found.items()}
+    own = {name: tensor for name, tensor in tensors.items() if is_encoder(name)}
+    if not own:
         raise ReleaseError(f"{path} holds no tensor of a codec encoder: name another file.")
-    require_complete(check_manifest(params, found), path, ENCODER_PREFIXES)
-    strange = sorted(tensors.keys() - found.keys() - expected_tensors(params).keys())
+    clauses = check_manifest(params, own).problems(ENCODER_PREFIXES)
+    if clauses:
+        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+        raise ReleaseError(
+            f"{path} is not the whole encoder that params.json describes: "
+            f"{'; '.join(clauses[:SHOWN])}{more}. Name another file, or train one for this release."
+        )
+    strange = sorted(tensors.keys() - own.keys() - expected_tensors(params).keys())
     if strange:
         raise ReleaseError(
             f"{path} holds {strange[0].removeprefix(CODEC)!r}, which is not of a codec encoder: "
             "name the file that `voxclone train encoder` wrote."
         )
-    return TensorFiles([header]), prefix
+    return prefix
+
+
+def _open_encoder(params: Params, path: Path) -> tuple[TensorFiles, str]:
+    """The file of an encoder, checked, and what its names start with."""
+    header = read_header(path)
+    missing = encoder_prefix(params, header.tensors, path)
+    return TensorFiles([header]), CODEC.removeprefix(missing)
 
 
 def _fill(module: "Module", files: TensorFiles, prefix: str) -> None:

@@ -75,6 +75,17 @@ def save_encoder(
     os.replace(temporary, path)
 
 
+def require_same_book(path: Path, metadata: Mapping[str, str], release: Release) -> None:
+    """Raise ReleaseError if the header of the encoder `path` names another code book than that of
+    `release`. A header that names none passes."""
+    made_for = metadata.get("book")
+    if made_for is not None and made_for != book_hash(release):
+        raise ReleaseError(
+            f"{path} was trained for another code book than that of {release.path}: codes "
+            "would mean nothing there. Train one for this release."
+        )
+
+
 def packaged_encoders() -> list[Path]:
     """The encoder files that come with the package."""
     return sorted((Path(__file__).parents[1] / "encoders").glob("*.safetensors"))
@@ -88,12 +99,7 @@ def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
     another code book.
     """
     if encoder is not None:
-        made_for = read_header(encoder).metadata.get("book")
-        if made_for is not None and made_for != book_hash(release):
-            raise ReleaseError(
-                f"{encoder} was trained for another code book than that of {release.path}: codes "
-                "would mean nothing there. Train one for this release."
-            )
+        require_same_book(encoder, read_header(encoder).metadata, release)
         return encoder
     if release.report.encoder != "withheld":
         return None

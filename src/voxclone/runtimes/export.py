@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
+from voxclone.release.appear import appearing, require_new
 from voxclone.release.archive import Release
-from voxclone.release.folders import new_folder, refuse_inside
+from voxclone.release.folders import refuse_inside
 from voxclone.release.params import is_voice_name
 from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
@@ -90,7 +91,8 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
 def _prepared(runtime: Runtime, out: Path, name: str, release: Release) -> Iterator[Path]:
     """Where to write; what is written there takes its place only if the block ends well."""
     if runtime.place == "release":
-        with new_folder(out, release.path) as folder:
+        require_new(out)
+        with appearing(out) as folder:
             yield folder
         return
     if runtime.place == "file":

@@ -3,6 +3,7 @@
 Shapes: K code books, T frames.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,8 +21,8 @@ class PresetCodes:
     exact: dict[str, float]
 
 
-def preset_inversions(release: Release) -> dict[str, Inversion]:
-    """Every preset of a release, turned back to codes."""
+def preset_inversions(release: Release, names: Iterable[str] | None = None) -> dict[str, Inversion]:
+    """Presets of a release (all of them if no `names` are given), turned back to codes."""
     table_VD = load_table(release)
     params = release.params
     sizes = [params.audio.semantic_codebook_size]
@@ -29,7 +30,7 @@ def preset_inversions(release: Release) -> dict[str, Inversion]:
     offsets = codebook_offsets(params)
     return {
         name: invert_rows(load_preset(release, name), table_VD, offsets, sizes)
-        for name in preset_names(release)
+        for name in (preset_names(release) if names is None else names)
     }
 
 

@@ -1,0 +1,186 @@
+"""A folder with an encoder for the Hub: `model.safetensors`, `config.json` and a model card.
+
+The encoder alone, under vLLM-Omni's names, so that one file serves both (spec/ecosystem 7). The
+weights of the release are not in it: who uses it has accepted their licence.
+"""
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from voxclone.errors import UsageError
+from voxclone.release.appear import appearing, require_new
+from voxclone.release.archive import HUB_ID, Release
+from voxclone.release.brought import Brought, Judge, training_figures, write_judged
+from voxclone.release.encoders import FORMAT, book_hash
+from voxclone.release.shards import replacing
+
+WEIGHTS = "model.safetensors"
+LICENCES = {
+    "cc-by-nc-4.0": ("CC BY-NC 4.0", "https://creativecommons.org/licenses/by-nc/4.0/"),
+    "cc-by-nc-sa-4.0": ("CC BY-NC-SA 4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
+}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+NOT_MEASURED = "Not measured."
+
+
+@dataclass(frozen=True)
+class Card:
+    """What only the publisher knows: the base model (a Hub id, or words), the licence (a key of
+    `LICENCES`), what was trained on, and the evaluation as Markdown if there is one."""
+
+    base_model: str
+    licence: str = "cc-by-nc-4.0"
+    data: str | None = None
+    evaluation: str | None = None
+
+
+def write_hub_folder(
+    release: Release, encoder: Brought, out: Path, card: Card, *, judge: Judge = lambda path: ()
+) -> None:
+    """Write the folder; it appears complete or not at all. `judge` is as for `inject`.
+
+    Raises UsageError for an `out` that exists or a licence that is not known.
+    """
+    require_new(out)
+    if card.licence not in LICENCES:
+        raise UsageError(
+            f"The licence {card.licence!r} is not one that allows what Voxtral's weights allow: "
+            f"name {' or '.join(LICENCES)}."
+        )
+    book = book_hash(release)
+    with appearing(out) as folder:
+        _, remarks = write_judged(folder / WEIGHTS, encoder, _header(encoder), judge)
+        texts = {
+            "config.json": json.dumps(_config(release, encoder, card, book), indent=2) + "\n",
+            "README.md": card_text(release, encoder, card, book, remarks),
+        }
+        for name, text in texts.items():
+            with replacing(folder / name) as file:
+                file.write(text.encode())
+
+
+def card_text(
+    release: Release, encoder: Brought, card: Card, book: str, remarks: Sequence[str]
+) -> str:
+    """The model card: YAML that the Hub reads, and what a user must know."""
+    codec, (licence, address) = release.params.codec, LICENCES[card.licence]
+    on_hub = HUB_ID.fullmatch(card.base_model) is not None
+    top: dict[str, Any] = {"license": card.licence}
+    if on_hub:
+        top |= {"base_model": card.base_model, "base_model_relation": "adapter"}
+    top |= {
+        "pipeline_tag": "text-to-speech",
+        "library_name": "voxclone",
+        "tags": ["voice-cloning", "neural-codec", "voxtral"],
+    }
+    base = f"[{card.base_model}](https://huggingface.co/{card.base_model})"
+    figures = training_figures(encoder)
+    held_out = "".join(f"| {name} | {value:.3f} |\n" for name, value in figures.items())
+    evaluation = card.evaluation or NOT_MEASURED
+    if remarks:
+        found = "\n".join(f"- {remark}" for remark in remarks)
+        warning = "**Do not use it as it is.** On the release's own presets:"
+        evaluation = f"{warning}\n\n{found}\n\n{evaluation}"
+    if held_out:
+        evaluation += (
+            "\n\nFigures that the trainer wrote into the file, on what it held out:\n\n"
+            f"| figure | value |\n|---|---|\n{held_out}"
+        )
+    return f"""---
+{yaml.safe_dump(top, sort_keys=False, allow_unicode=True).strip()}
+---
+
+# A codec encoder for {card.base_model}
+
+The release speaks in its preset voices and came without the encoder of its codec. This is such an
+encoder, trained by others than the release's authors: it turns a recording ({codec.sampling_rate}
+Hz, mono) into codes, {codec.num_codebooks} for each of {codec.frame_rate:g} frames a second, and so
+into a voice. {len(encoder.shapes)} tensors in bfloat16, under the names that vLLM-Omni loads. The
+release's own weights are not in here.
+
+## Use
+
+```
+voxclone inject {WEIGHTS} path/to/the/release path/to/a/new/release
+```
+
+makes a release with the encoder beside hard links to the original files. vLLM-Omni then takes
+`ref_audio`. Voices work in the other runtimes as files made with `voxclone enroll`.
+
+References: 10 to 16 s (3 s at least, 30 s at most) of one speaker, dry, without music, recorded at
+{codec.sampling_rate} Hz or more, ending in a pause. No transcript is needed.
+
+## Licence
+
+[{licence}]({address}): no commercial use. It is made against the weights of the base model and is
+bound by their licence.
+
+## Base model
+
+{base if on_hub else card.base_model}. Codes mean something only with its code book, whose SHA-256
+is `{book}`; do not use this encoder with another.
+
+## Training data
+
+{card.data or "Not stated by who published this."}
+
+## Evaluation
+
+{evaluation.strip()}
+
+## Limits
+
+- It is not the encoder that the release was trained with: its codes differ from that one's. What
+  this costs is only known where it is measured above.
+- Noise, music, several speakers, clipping and narrow bands go into the voice. Level is copied.
+- Languages, ages and manners of speaking that are not in the training data are untested.
+- A voice made from a recording is biometric data of its speaker.
+
+## Prohibited uses
+
+- Cloning the voice of a person who has not agreed to it.
+- Impersonation, fraud, deception, harassment, or getting past voice authentication.
+- Passing synthetic speech off as a recording; where the law asks for a mark, set one.
+- Commercial use.
+"""
+
+
+def _header(encoder: Brought) -> dict[str, str]:
+    """Format and code book. The trainer's facts hold folders of its machine, and stay at home."""
+    if not encoder.vouched:
+        return dict(encoder.metadata)
+    facts = json.dumps({"figures": training_figures(encoder)})
+    return {"format": FORMAT, "book": encoder.metadata["book"], "facts": facts}
+
+
+def _config(release: Release, encoder: Brought, card: Card, book: str) -> dict[str, Any]:
+    codec, commit = release.params.codec, release.path.resolve().name
+    return {
+        "model_type": "voxtral_codec_encoder",
+        "base_model": card.base_model,
+        "base_model_revision": commit if COMMIT.fullmatch(commit) else None,
+        "code_book_sha256": book,
+        "dtype": "bfloat16",
+        "tensors": len(encoder.shapes),
+        "parameters": encoder.bytes // 2,
+        "frame_rate": codec.frame_rate,
+        "frame_size": codec.frame_size,
+        "num_codebooks": codec.num_codebooks,
+        "codec": codec.model_dump(mode="json"),
+        "reference": {
+            "sampling_rate": codec.sampling_rate,
+            "channels": codec.channels,
+            "advised_seconds": [10, 16],
+            "least_seconds": 3,
+            "most_seconds": 30,
+            "level_dbfs": -20,
+        },
+        "made_by": f"voxclone {importlib.metadata.version('voxclone')}",
+    }
