@@ -1,0 +1,89 @@
+"""Distillation targets from Whisper: laws on drawn attention, plumbing on a tiny random model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.evaluate.test_transcribe import _save_whisper
+from voxclone.errors import AudioError
+from voxclone.train.whisper import (
+    SpokenTargets,
+    TargetStore,
+    WhisperTeacher,
+    spoken_loss,
+    token_shares,
+)
+
+
+def diagonal(tokens: int, audible: int, padded: int) -> torch.Tensor:
+    """Attention [1, L, F] of tokens that are said one after another, none beyond the audio."""
+    attention = torch.full((1, tokens, padded), 1e-4)
+    each = audible // tokens
+    for token in range(tokens):
+        attention[0, token, token * each : (token + 1) * each] = 1.0
+    return attention
+
+
+def test_tokens_are_found_where_they_are_said_whatever_the_padding() -> None:
+    for padded in (80, 1500):
+        share_LT = token_shares(diagonal(4, 80, padded), 80, 20)
+        assert torch.allclose(share_LT.sum(dim=1), torch.ones(4), atol=1e-5)
+        middle_L = (share_LT * torch.arange(20)).sum(dim=1)
+        assert torch.allclose(middle_L, torch.tensor([2.0, 7.0, 12.0, 17.0]), atol=0.3)
+
+
+def test_a_head_that_looks_everywhere_does_not_move_a_token() -> None:
+    sharp = diagonal(4, 80, 80)
+    both = torch.cat([sharp, torch.full((1, 4, 80), 0.01)])
+    shares = [token_shares(each, 80, 20) for each in (sharp, both)]
+    assert torch.equal(shares[0].argmax(dim=1), shares[1].argmax(dim=1))
+
+
+def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    state_LE = torch.randn(4, 8, generator=generator)
+    share_LT = token_shares(diagonal(4, 80, 80), 80, 20)
+    share_LT = (share_LT == share_LT.amax(dim=0)).float()
+    target = SpokenTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
+    projection = nn.Linear(8, 8, bias=False)
+    nn.init.eye_(projection.weight)
+
+    def loss(given_BDT: torch.Tensor, start: int) -> float:
+        return spoken_loss(projection, given_BDT, [target], [start]).item()
+
+    said_BDT = (share_LT.T @ state_LE).T[None]
+    assert loss(said_BDT, 0) < 1e-5
+    assert loss(said_BDT.roll(5, dims=-1), 0) > 0.3
+    crop_BDT = said_BDT[..., 5:15]
+    assert loss(crop_BDT, 5) < 1e-5
+    assert loss(crop_BDT, 0) > 0.3
+
+
+def test_whisper_gives_targets_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    teacher = WhisperTeacher(str(tmp_path / "model"))
+    store = TargetStore(teacher, tmp_path / "targets")
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    made = store.targets(wave_S, 25, "we went")
+    assert made.state_LE.shape[1] == teacher.width and made.share_LT.shape[1] == 25
+    assert made.state_LE.shape[0] == made.share_LT.shape[0] > len("we went")
+    assert torch.allclose(made.share_LT.sum(dim=1), torch.ones(len(made.share_LT)), atol=1e-2)
+    heard = store.targets(wave_S, 25)
+    assert heard.state_LE.shape[1] == teacher.width
+    monkeypatch.setattr(teacher, "targets", None)
+    assert torch.equal(store.targets(wave_S, 25, "we went").state_LE, made.state_LE)
+    with pytest.raises(TypeError):
+        store.targets(wave_S * 0.5, 25, "we went")
+
+
+def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path), heads=[(0, 0)])
+    assert teacher.heads == [(0, 0)]
+    with pytest.raises(AudioError, match="silent"):
+        teacher.targets(torch.zeros(24000), 12)
+    with pytest.raises(ValueError, match="longer than 30 s"):
+        teacher.targets(torch.ones(24000 * 31), 400)
