@@ -141,7 +141,7 @@ def _gap(oracle: Codec, speech: SpeechSet) -> float:
 
 def _texts(speech: SpeechSet) -> dict[str, list[str]]:
     """Transcripts by language, of lengths that are spoken in two to six seconds."""
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {"en": ["It was a very good day for all of us."]}
     for each in speech.utterances:
         clip = each.clip
         if clip.text and 20 <= len(clip.text) <= 70 and clip.language:
