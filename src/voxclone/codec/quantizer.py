@@ -56,7 +56,10 @@ class SemanticCodebook(nn.Module):
     def encode(self, latent_BDT: Tensor) -> Tensor:
         """Codes [B, T], searched in the dtype of the latent."""
         latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
-        distances_NV = torch.cdist(latent_ND, self.vectors(latent_BDT.dtype))
+        # The kernel that cdist takes for up to 25 rows knows fp32 alone; beyond, it multiplies.
+        exact = latent_BDT.dtype == torch.float32
+        mode = "use_mm_for_euclid_dist" + ("_if_necessary" if exact else "")
+        distances_NV = torch.cdist(latent_ND, self.vectors(latent_BDT.dtype), compute_mode=mode)
         return distances_NV.argmin(dim=-1).view(latent_BDT.shape[0], latent_BDT.shape[2])
 
     def decode(self, codes_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
