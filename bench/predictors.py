@@ -152,9 +152,9 @@ ALSO_WORSE = ("weights 10 %", "levels 2", "narrowed", "semantics 100 %")
 
 
 def candidates(
-    release: Release, oracle: Path, encoders: dict[str, Path]
+    release: Release, oracle: Path, encoders: dict[str, Path], plain: dict[str, Path]
 ) -> Iterator[tuple[str, Callable[[], Codec]]]:
-    """Names of encoders, and how each is made."""
+    """Names of encoders, and how each is made; `plain` ones are not made worse."""
 
     def made(path: Path, change: Change | None) -> Callable[[], Codec]:
         def make() -> Codec:
@@ -169,6 +169,8 @@ def candidates(
         yield name, made(path, None)
         for what in CHANGES if name == "oracle" else ALSO_WORSE:
             yield f"{name}, {what}", made(path, CHANGES[what])
+    for name, path in plain.items():
+        yield name, made(path, None)
 
 
 def measure(
@@ -211,6 +213,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=4)
     parser.add_argument("--oracle", required=True, type=Path)
     parser.add_argument("--encoder", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument(
+        "--plain", action="append", default=[], metavar="NAME=FILE", help="as it is, no worse"
+    )
     parser.add_argument("--part", default="0/1", help="this of so many processes: 0/2 and 1/2")
     parser.add_argument("-o", "--out", required=True, type=Path)
     given = parser.parse_args()
@@ -223,8 +228,11 @@ def main() -> None:
     speech = load_speech(choose(clips, given.seconds))
     oracle = open_codec(release, given.oracle)
     shared = preset_inversions(release)
-    encoders = dict(each.split("=", 1) for each in given.encoder)
-    listed = list(candidates(release, given.oracle, {k: Path(v) for k, v in encoders.items()}))
+    named = [
+        {name: Path(path) for name, path in (each.split("=", 1) for each in group)}
+        for group in (given.encoder, given.plain)
+    ]
+    listed = list(candidates(release, given.oracle, *named))
     for name, make in listed[part::parts]:
         if name not in rows:
             rows[name] = measure(release, make(), oracle, speech, shared, given.sentences)
