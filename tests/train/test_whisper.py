@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from tests.evaluate.test_transcribe import _save_whisper
+from tests.train.test_tasks import encoder_task, mean, steps
 from voxclone.errors import AudioError
+from voxclone.train.corpus import Corpus
+from voxclone.train.encoder import EncoderTask
 from voxclone.train.whisper import (
     SpokenTargets,
     TargetStore,
@@ -87,3 +90,20 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
         teacher.targets(torch.zeros(24000), 12)
     with pytest.raises(ValueError, match="longer than 30 s"):
         teacher.targets(torch.ones(24000 * 31), 400)
+
+
+def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
+    base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
+                        mel=0, distil=1.0)  # fmt: skip
+    settings = base.settings.model_copy(
+        update={"whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99}
+    )
+    task = EncoderTask.create(
+        settings, base.codec, base.genuine, {}, corpus, base.train, whisper=store
+    )
+    rows = steps(task, 30)
+    assert mean(rows[-8:], "loss/distil") < mean(rows[:8], "loss/distil")
+    assert isinstance(task.real.distillation, nn.Linear)

@@ -33,7 +33,7 @@ from voxclone.train.channel import (
     save_labels,
     told_loss,
 )
-from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.initial import initialise
@@ -49,6 +49,7 @@ from voxclone.train.run import (
     learners_of,
     pick_device,
 )
+from voxclone.train.whisper import TargetStore
 
 OWN_SEEDS = 10**9
 """A codec trained from scratch with the same seed may be the one to recover: beginning where its
@@ -85,6 +86,7 @@ class EncoderTask:
         teacher: Recogniser | None = None,
         model: Speaker | None = None,
         folder: Path | None = None,
+        whisper: TargetStore | None = None,
     ) -> "EncoderTask":
         """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used).
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
@@ -117,7 +119,7 @@ class EncoderTask:
                 state.modules["bridge"] = bridge
                 state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
             priors = CodePriors.from_codes(fresh, genuine)
-            real = RealSpeech.create(settings, fresh, priors, state, teacher)
+            real = RealSpeech.create(settings, fresh, priors, state, teacher, whisper)
         return cls(
             settings, fresh, genuine, held_out, corpus, train, critic, real, state, bridge, model,
             folder,
@@ -157,8 +159,9 @@ class EncoderTask:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of real speech, and figures that are no losses."""
         settings, weights = self.settings, self.settings.weights
-        wave_BS = self._draw(generator)
-        heard = self.real.losses(wave_BS, generator, step)
+        drawn = self._draw(generator)
+        wave_BS = drawn.wave_BS.to(self._device)
+        heard = self.real.losses(drawn, self.corpus, generator, step)
         losses, latent_BDT = heard.losses, heard.latent_BDT
         quantizer = self.codec.quantizer
         if self.bridge is not None:
@@ -251,7 +254,7 @@ class EncoderTask:
             for codes_KT in self.held_out.values():
                 wave_BS = self.codec.decode(codes_KT[None].to(self._device))
                 results.append(agreement(codes_KT, self.codec.encode(wave_BS)[0].cpu()))
-            wave_BS = self._draw(step_generator(0, 0, stream=9))
+            wave_BS = self._draw(step_generator(0, 0, stream=9)).wave_BS.to(self._device)
             codes_BKT = self.codec.encode(wave_BS)
             decoded_BS = self.codec.decode(codes_BKT)[:, : wave_BS.shape[-1]]
             mel = mel_loss(decoded_BS, wave_BS)
@@ -277,12 +280,17 @@ class EncoderTask:
         latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
         return latent_BDT.float()
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator) -> Crops:
         if not hasattr(self, "_weights_N"):
             self._weights_N = self.train.weights(self.settings.evenness)
-        samples = self.settings.frames * self.codec.frame_size
-        drawn = self.train.crops(self.settings.real_batch, samples, generator, self._weights_N)
-        return drawn.wave_BS.to(self._device)
+        size = self.codec.frame_size
+        return self.train.crops(
+            self.settings.real_batch,
+            self.settings.frames * size,
+            generator,
+            self._weights_N,
+            grid=1 if self.settings.whisper is None else size,
+        )
 
     def _pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         settings = self.settings

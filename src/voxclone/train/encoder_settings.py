@@ -49,6 +49,9 @@ class EncoderTraining(Settings):
     texts: Path | None = None
     teacher: str | None = None
     """Folder of a recogniser, or mini, for the weights `bridge` and `distil`."""
+    whisper: str | None = None
+    """Name or folder of a Whisper that is the teacher of `distil` instead (whole clips, 30 s at
+    most; those of the speech that are longer are left out of it)."""
     channel: ChannelSettings = ChannelSettings()
     told_batch: int = 4
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
 from voxclone.train.adversary import Adversary, judge, match
+from voxclone.train.corpus import Corpus, Crops
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
 from voxclone.train.priors import (
@@ -30,6 +31,7 @@ from voxclone.train.priors import (
 from voxclone.train.run import TrainState, adamw, pick_device
 from voxclone.train.semantic import Distillation
 from voxclone.train.waveform import Balancer, waveform_losses
+from voxclone.train.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class RealSpeech:
     state: TrainState
     adversary: Adversary | None = None
     teacher: Recogniser | None = None
-    distillation: Distillation | None = None
+    distillation: nn.Module | None = None
+    whisper: TargetStore | None = None
     balancer: Balancer = field(default_factory=Balancer)
 
     @classmethod
@@ -63,32 +66,38 @@ class RealSpeech:
         priors: CodePriors,
         state: TrainState,
         teacher: Recogniser | None,
+        whisper: TargetStore | None = None,
     ) -> "RealSpeech":
         """Adds what learns besides the encoder to `state`. Raises ConfigError without a teacher
-        where the weight `distil` needs one. Draws from the global generator of the caller."""
+        (or `whisper`, which is preferred) where the weight `distil` needs one. Draws from the
+        global generator of the caller."""
         device = pick_device(settings.run.device)
-        adversary = distillation = None
+        adversary: Adversary | None = None
+        distillation: nn.Module | None = None
         if settings.weights.feature:
             adversary = Adversary(settings.adversary).to(device)
             rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
             state.modules["adversary"] = adversary
             state.optimisers["adversary"] = adamw(adversary.parameters(), rates)
         if settings.weights.distil:
-            if teacher is None:
-                raise ConfigError("The weight `distil` needs a `teacher`, a recogniser's folder.")
-            per_frame = codec.frame_size // (HOP * STRIDE)
-            distillation = Distillation(
-                codec.config.semantic_dim, teacher.config.dim, per_frame
-            ).to(device)
-            teacher = teacher.eval().requires_grad_(False).to(device)
+            width = codec.config.semantic_dim
+            if whisper is not None:
+                distillation = nn.Linear(width, whisper.teacher.width).to(device)
+            elif teacher is not None:
+                per_frame = codec.frame_size // (HOP * STRIDE)
+                distillation = Distillation(width, teacher.config.dim, per_frame).to(device)
+                teacher = teacher.eval().requires_grad_(False).to(device)
+            else:
+                raise ConfigError("The weight `distil` needs a `teacher` or a `whisper`.")
             state.modules["distillation"] = distillation
             state.optimisers["distillation"] = adamw(distillation.parameters(), settings.optimiser)
-        return cls(settings, codec, priors, state, adversary, teacher, distillation)
+        return cls(settings, codec, priors, state, adversary, teacher, distillation, whisper)
 
-    def losses(self, wave_BS: Tensor, generator: torch.Generator, step: int) -> Heard:
-        """All losses of this kind that have a weight."""
+    def losses(self, drawn: Crops, corpus: Corpus, generator: torch.Generator, step: int) -> Heard:
+        """All losses of this kind that have a weight, of crops on the grid of codec frames."""
         settings, weights = self.settings, self.settings.weights
         quantizer = self.codec.quantizer
+        wave_BS = drawn.wave_BS.to(next(self.codec.decoder.parameters()).device)
         latent_BDT = self.codec.require_encoder()(wave_BS).float()
         quantized = quantizer.train_forward(
             latent_BDT,
@@ -105,7 +114,7 @@ class RealSpeech:
             semantic_BDT = after_quantising(
                 quantizer.semantic_codebook, quantizer.split(latent_BDT)[0], quantized.codes_BKT
             )
-            losses["distil"] = self.distillation(semantic_BDT, self._states(wave_BS))
+            losses["distil"] = self._distil(semantic_BDT, wave_BS, drawn, corpus)
         if weights.commitment:
             losses["commitment"] = quantized.commitment
         if weights.level_prior:
@@ -157,9 +166,29 @@ class RealSpeech:
         told |= {name: loss.detach() for name, loss in losses.items()}
         return {"waveform": (decoded_BS * gradient_BS).sum()}, told
 
+    def _distil(
+        self, semantic_BDT: Tensor, wave_BS: Tensor, drawn: Crops, corpus: Corpus
+    ) -> Tensor:
+        if self.whisper is None:
+            assert isinstance(self.distillation, Distillation)
+            loss: Tensor = self.distillation(semantic_BDT, self._states(wave_BS))
+            return loss
+        assert isinstance(self.distillation, nn.Linear)
+        size = self.codec.frame_size
+        targets, starts, rows = [], [], []
+        for row, (index, start) in enumerate(zip(drawn.indices, drawn.starts, strict=True)):
+            if corpus.length(index) > LONGEST_SECONDS * self.codec.sampling_rate:
+                continue
+            frames = -(-corpus.length(index) // size)
+            text = corpus.clips[index].text
+            targets.append(self.whisper.targets(corpus.wave(index), frames, text))
+            starts.append(start // size)
+            rows.append(row)
+        return spoken_loss(self.distillation, semantic_BDT[rows], targets, starts)
+
     def _states(self, wave_BS: Tensor) -> Tensor:
         """The teacher's states [B, T, R, E], each of mean 0 and variance 1 over its width."""
-        assert self.teacher is not None and self.distillation is not None
+        assert self.teacher is not None
         with torch.no_grad():
             states_BUE = self.teacher.hidden(self.teacher.features(wave_BS)).float()
         states_BUE = F.layer_norm(states_BUE, states_BUE.shape[-1:])

@@ -21,7 +21,8 @@ from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.pairs import speak_pairs
-from voxclone.train.run import EXIT_INTERRUPTED, fit
+from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
+from voxclone.train.whisper import TargetStore, WhisperTeacher
 from voxclone.voice.presets import preset_codes
 
 ENCODER_FILE = "encoder.safetensors"
@@ -73,7 +74,15 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         _teacher(settings.teacher),
         speaker if settings.weights.told else None,
         out / "labels",
+        _whisper(settings, out),
     )
+
+
+def _whisper(settings: EncoderTraining, out: Path) -> TargetStore | None:
+    if settings.whisper is None or not settings.weights.distil:
+        return None
+    device = str(pick_device(settings.run.device))
+    return TargetStore(WhisperTeacher(settings.whisper, device=device), out / "whisper")
 
 
 def _teacher(source: str | None) -> Recogniser | None:
