@@ -1,0 +1,32 @@
+"""Every config that is shipped can be read, and says something of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from voxclone.mini.workshop import MiniSettings
+from voxclone.settings import load_settings
+from voxclone.train.encoder_settings import EncoderTraining
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("encoder/*.yaml")), ids=lambda p: p.stem)
+def test_encoder_configs(path: Path) -> None:
+    settings = load_settings(EncoderTraining, path)
+    weights = settings.weights.model_dump(exclude={"waveform"})
+    assert any(weights.values()) and settings.run.steps > 0
+    if settings.weights.told:
+        assert settings.channel.at and max(settings.channel.at) < settings.run.steps
+
+
+def test_naive_is_reconstruction_alone() -> None:
+    weights = load_settings(EncoderTraining, CONFIGS / "encoder" / "naive.yaml").weights
+    used = {name for name, value in weights.model_dump(exclude={"waveform"}).items() if value}
+    assert used == {"mel", "stft", "low", "commitment"}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("mini/*.yaml")), ids=lambda p: p.stem)
+def test_mini_configs(path: Path) -> None:
+    settings = load_settings(MiniSettings, path)
+    assert settings.presets and settings.speeds[0] == 1.0  # the first speed is what is validated
