@@ -135,7 +135,7 @@ def evaluate_codec(
         make_embedders(embedder),
         make_transcribers(transcriber),
         listener=make_listener(dnsmos),
-        track=lambda items: track(items, "measuring"),
+        track=track,
     )
     clips = partial(side_by_side, codec.reconstruct, found, SAMPLING_RATE)
     present(scores.to_json(), before, clips, out, console)
@@ -279,6 +279,7 @@ def evaluate_speech(
         make_embedders(embedder),
         make_transcribers(transcriber),
         make_listener(dnsmos),
+        track,
     )
 
     def clips() -> list[Heard]:

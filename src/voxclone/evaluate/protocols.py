@@ -142,6 +142,7 @@ def score_spoken(
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
     listener: Listener | None = None,
+    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ProtocolScores:
     """Score speech [S] by id against prompts and texts."""
     speakers = [each.speaker for each in sentences]
@@ -151,7 +152,7 @@ def score_spoken(
     for embedder in embedders:
         prompts: dict[Path, Tensor] = {}
         values = []
-        for each in sentences:
+        for each in track(sentences, f"likeness, {embedder.name}"):
             if each.id in unsaid:
                 values.append(0.0)
                 continue
@@ -163,7 +164,7 @@ def score_spoken(
         likeness[embedder.name] = bootstrap(values, speakers)
     for transcriber in transcribers:
         words, characters = [], []
-        for each in sentences:
+        for each in track(sentences, f"hearing, {transcriber.name}"):
             heard = "" if each.id in unsaid else transcriber.transcribe(spoken[each.id])
             words.append(word_error([(each.text, heard)]))
             characters.append(word_error([(each.text, heard)], characters=True))
@@ -173,7 +174,7 @@ def score_spoken(
     opinion = {}
     if listener is not None:
         waves = [spoken[each.id] for each in sentences]
-        opinion = rate_all(listener, waves, speakers, missing)
+        opinion = rate_all(listener, track(waves, "rating"), speakers, missing)
     count = len(sentences)
     return ProtocolScores(count, len(set(speakers)), likeness, wer, cer, opinion, missing, silent)
 

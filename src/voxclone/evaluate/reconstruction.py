@@ -20,7 +20,7 @@ from voxclone.evaluate.cloned import to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder, likeness, load_pretrained
 from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.signal import evaluate_pair
-from voxclone.evaluate.speechset import SpeechSet, Utterance
+from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
 
@@ -112,7 +112,7 @@ def evaluate_codec(
     transcribers: Sequence[Transcriber],
     *,
     listener: Listener | None = None,
-    track: Callable[[Iterable[Utterance]], Iterable[Utterance]] = iter,
+    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ReconstructionScores:
     """Send every clip through a codec and compare."""
     values: dict[str, list[float]] = {}
@@ -127,7 +127,7 @@ def evaluate_codec(
             values.setdefault(name, []).append(value)
             owners.setdefault(name, []).append(speaker)
 
-    for each in track(speech.utterances):
+    for each in track(speech.utterances, "measuring"):
         decoded_S = codec.reconstruct(each.wave_S)
         made.append(decoded_S)
         scores = evaluate_pair(each.wave_S, decoded_S)
@@ -146,7 +146,9 @@ def evaluate_codec(
 
     def opinion(waves: Iterable[Tensor]) -> dict[str, Interval]:
         speakers = [each.speaker for each in speech.utterances]
-        return {} if listener is None else rate_all(listener, waves, speakers, missing)
+        if listener is None:
+            return {}
+        return rate_all(listener, track(waves, "rating"), speakers, missing)
 
     mel, stft = interval("mel_distance"), interval("stft_distance")
     assert mel is not None and stft is not None  # every clip has them

@@ -128,7 +128,9 @@ def evaluate_voices(
         for group in track(groups, f"speaking after {seconds:g} s"):
             spoken += say(model, group, cfg=plan.cfg)
         scores.append(
-            score_sayings(seconds, sayings, spoken, embedders, transcribers, listener, missing)
+            score_sayings(
+                seconds, sayings, spoken, embedders, transcribers, listener, missing, track
+            )
         )
         examples = {
             each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
@@ -201,6 +203,7 @@ def score_sayings(
     transcribers: Sequence[Transcriber],
     listener: Listener | None,
     missing: dict[str, str],
+    track: Track = lambda items, what: items,
 ) -> VoiceScores:
     """Figures of what was said after references of so many seconds; what cannot be had goes into
     `missing` with the reason."""
@@ -211,7 +214,11 @@ def score_sayings(
             alike[embedder.name] = _likeness(sayings, spoken, embedder)
         except MissingExtraError as error:
             missing[embedder.name] = str(error)
-    heard = {each.name: [words_of(each, wave_S) for wave_S, _ in spoken] for each in transcribers}
+    waves = [wave_S for wave_S, _ in spoken]
+    heard = {
+        each.name: [words_of(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")]
+        for each in transcribers
+    }
     texts = [each.text for each in sayings]
     pace = [
         len(wave_S) / SAMPLING_RATE / expected_seconds(each.text)
@@ -230,7 +237,7 @@ def score_sayings(
         wer={
             name: word_error(list(zip(texts, words, strict=True))) for name, words in heard.items()
         },
-        opinion=rate_all(listener, [w for w, _ in spoken], names, missing) if listener else {},
+        opinion=rate_all(listener, track(waves, "rating"), names, missing) if listener else {},
         ended=bootstrap([float(ended) for _, ended in spoken], names),
         pace=bootstrap(pace, names),
         level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,

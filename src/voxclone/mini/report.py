@@ -63,7 +63,7 @@ def report(
         [embedder],
         [transcriber],
         listener=listener,
-        track=lambda items: track(items, "reconstruction"),
+        track=track,
     )
     found: dict[str, Any] = {
         "codec": codec.to_json() | {"gap_accuracy": _gap(oracle, speech)},
