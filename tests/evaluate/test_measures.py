@@ -16,13 +16,17 @@ from voxclone.audio.files import read_wave
 from voxclone.audio.manifest import Clip
 from voxclone.cli import app
 from voxclone.codec.model import Codec
-from voxclone.errors import ConfigError, UsageError
+from voxclone.errors import ConfigError, UsageError, VoxcloneError
 from voxclone.evaluate.contents import summary_of, tables_of
 from voxclone.evaluate.encoders import evaluate_encoder
 from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.evaluate.opinion import DnsmosListener, rate_all
 from voxclone.evaluate.page import page
-from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_codec
+from voxclone.evaluate.reconstruction import (
+    MimiReconstructor,
+    VoxtralReconstructor,
+    evaluate_codec,
+)
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
 from voxclone.evaluate.tables import Cell, Row, Table, compared
@@ -219,3 +223,23 @@ def test_a_listener_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -
     missing: dict[str, str] = {}
     assert rate_all(DnsmosListener(), [torch.ones(24000)], ["a"], missing) == {}
     assert "voxclone[eval]" in missing["dnsmos"]
+
+
+def test_mimi_is_measured_by_the_same_table(tmp_path: Path, speech: SpeechSet) -> None:
+    """A tiny random Mimi: its plumbing, its length and its bit rate."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MimiConfig(
+        hidden_size=16, num_filters=2, num_residual_layers=1, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=16,
+        codebook_size=2048, codebook_dim=8, vector_quantization_hidden_dimension=8,
+        num_quantizers=4, upsample_groups=16,
+    )  # fmt: skip
+    transformers.MimiModel(config).save_pretrained(tmp_path)
+    codec = MimiReconstructor(str(tmp_path), books=4)
+    assert codec.kbps == pytest.approx(4 * 11 * 12.5 / 1000)
+    wave_S = speech.utterances[0].wave_S[:30001]
+    assert codec.reconstruct(wave_S).shape == wave_S.shape
+    found = evaluate_codec(codec, SpeechSet(speech.utterances[:2]), [], [])
+    assert found.codec == "mimi-4" and found.mel_distance.mean > 0
+    with pytest.raises(VoxcloneError, match="Comparing with Mimi"):
+        MimiReconstructor(str(tmp_path / "nowhere"))
