@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from voxclone.cli_common import Encoder, Quiet, open_console
 from voxclone.cli_report import SHOWN_CLIPS, present, progress, read_report, side_by_side
 from voxclone.cli_tools import (
     load_listed,
@@ -25,10 +26,6 @@ Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
 Speech = Annotated[
     Path,
     typer.Option(help="Manifest (JSON lines), or a folder with a sub-folder for each speaker."),
-]
-EncoderFile = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--encoder", help="Encoder file, where the release has none."),
 ]
 Split = Annotated[
     Optional[str],  # noqa: UP045
@@ -60,7 +57,7 @@ def diagnose(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Manifest (JSON lines), or a folder with a folder for each speaker."),
     ] = None,
-    encoder: EncoderFile = None,
+    encoder: Encoder = None,
     split: Split = None,
     seconds: Seconds = 300,
     out: Out = None,
@@ -68,11 +65,9 @@ def diagnose(
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Leave the language model out (quicker).")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Is an encoder healthy, and if not, of which known illness? Ends with 3 if it is ill."""
-    from rich.console import Console
-
     from voxclone.evaluate import reconstruction
     from voxclone.evaluate.diagnosis import SCHEMA
     from voxclone.evaluate.diagnosis import diagnose as measure
@@ -82,7 +77,7 @@ def diagnose(
     if speech is None:
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
     before = read_report(baseline, SCHEMA)
-    console = Console(quiet=quiet)
+    console = open_console(quiet)
     release, codec, name = opened(model, encoder)
     track = progress(console)
     found = load_listed(speech, split, seconds, track)
@@ -101,7 +96,7 @@ def diagnose(
 def evaluate_codec(
     speech: Speech,
     model: Model = "mini",
-    encoder: EncoderFile = None,
+    encoder: Encoder = None,
     mimi: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Measure Mimi with so many code books instead, to calibrate."),
@@ -115,12 +110,10 @@ def evaluate_codec(
     baseline: Baseline = None,
 ) -> None:
     """How well a codec gives speech back (Table 2 of the paper)."""
-    from rich.console import Console
-
     from voxclone.audio.files import SAMPLING_RATE
     from voxclone.evaluate import reconstruction
 
-    console = Console()
+    console = open_console(False)
     before = read_report(baseline, reconstruction.SCHEMA)
     track = progress(console)
     found = load_listed(speech, split, seconds, track)
@@ -145,7 +138,7 @@ def evaluate_codec(
 def evaluate_encoder(
     speech: Speech,
     model: Model = "mini",
-    encoder: EncoderFile = None,
+    encoder: Encoder = None,
     oracle: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="File of the true encoder, where it was kept."),
@@ -156,12 +149,10 @@ def evaluate_encoder(
     baseline: Baseline = None,
 ) -> None:
     """Codes of an encoder against those of presets and, where there is one, of the oracle."""
-    from rich.console import Console
-
     from voxclone.evaluate import encoders
     from voxclone.release.encoders import open_codec
 
-    console = Console()
+    console = open_console(False)
     before = read_report(baseline, encoders.SCHEMA)
     track = progress(console)
     release, codec, name = opened(model, encoder)
@@ -180,7 +171,7 @@ def evaluate_encoder(
 def evaluate_voices(
     speech: Speech,
     model: Model = "mini",
-    encoder: EncoderFile = None,
+    encoder: Encoder = None,
     split: Split = None,
     seconds: Seconds = 600,
     length: Annotated[
@@ -197,13 +188,11 @@ def evaluate_voices(
     baseline: Baseline = None,
 ) -> None:
     """Clone every speaker and measure likeness, errors, pace and level."""
-    from rich.console import Console
-
     from voxclone.evaluate import voices
     from voxclone.evaluate.page import Heard
     from voxclone.speech.speaker import Speaker
 
-    console = Console()
+    console = open_console(False)
     before = read_report(baseline, voices.SCHEMA)
     track = progress(console)
     release, codec, name = opened(model, encoder)
@@ -238,7 +227,7 @@ def evaluate_speech(
         Path, typer.Argument(help="meta.lst of seed-tts-eval, or the folder of MiniMax's test set.")
     ],
     model: Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")] = "mini",
-    encoder: EncoderFile = None,
+    encoder: Encoder = None,
     language: Annotated[str, typer.Option(help="Language of MiniMax's set.")] = "english",
     spoken: Annotated[
         Optional[Path],  # noqa: UP045
@@ -257,13 +246,12 @@ def evaluate_speech(
 ) -> None:
     """Run a published list: clone each prompt, say each text, score likeness and word errors."""
     import torch
-    from rich.console import Console
 
     from voxclone.audio.files import read_wave
     from voxclone.evaluate import protocols
     from voxclone.evaluate.page import Heard
 
-    console = Console()
+    console = open_console(False)
     before = read_report(baseline, protocols.SCHEMA)
     track = progress(console)
     read = protocols.read_seed_tts

@@ -20,6 +20,7 @@ from voxclone.speech.speaker import Speaker
 from voxclone.speech.text import frame_cap
 
 LEVEL_DBFS = -23.0
+LEAST = 12000  # samples: less is silence
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def likenesses(
     spoken: Sequence[tuple[Tensor, bool]],
     embedder: SpeakerEmbedder,
     *,
-    least: int = 12000,
+    least: int = LEAST,
 ) -> tuple[list[float], list[float]]:
     """Cosine of each saying to its own speaker's reference, and the mean of those to the others'.
     Clips under `least` samples count as silence: 0. Raises ValueError for a single speaker."""

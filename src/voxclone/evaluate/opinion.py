@@ -13,10 +13,9 @@ from typing import Protocol
 from torch import Tensor
 
 from voxclone.errors import MissingExtraError
+from voxclone.evaluate.cloned import LEAST
 from voxclone.evaluate.signal import MODEL_RATE, to_16k
 from voxclone.evaluate.statistics import Interval, bootstrap
-
-LEAST = 12000  # samples: less is silence
 
 
 class Listener(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor
 from voxclone.audio.files import SAMPLING_RATE
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.cloned import Saying, likenesses, say
+from voxclone.evaluate.cloned import LEAST, Saying, likenesses, say
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.signal import active_level
@@ -32,7 +32,6 @@ from voxclone.voice.rows import voice_rows
 
 SCHEMA = "voxclone.voices/1"
 PAUSE = 4800  # samples between joined clips
-LEAST = 12000  # samples: less is silence
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 

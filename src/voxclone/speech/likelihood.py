@@ -45,12 +45,8 @@ def likelihood(
     """
     backbone, head = speaker.backbone, speaker.head
     device = backbone.text_table.weight.device
-    ids_L = speaker.prompts.ids(text, len(voice_ND)).to(device)
-    prompt_BLD = backbone.embed_prompt(ids_L, voice_ND.to(device))
     shifted_TK = codes_KT.T.to(device) + SHIFT
-    spoken_BTD = backbone.embed_codes(shifted_TK)[None]
-    hidden_BLD = backbone(torch.cat([prompt_BLD, spoken_BTD], dim=1))
-    hidden_TD = hidden_BLD[0, len(ids_L) - 1 :]  # predicts each frame, then the end
+    hidden_TD = states_of(speaker, voice_ND, text, shifted_TK)
     logits_TV = head.mask_semantic(head.semantic_logits(hidden_TD))
     end = torch.tensor([END_AUDIO], device=device)
     target_T = torch.cat([shifted_TK[:, 0], end])
@@ -58,6 +54,19 @@ def likelihood(
     semantic = F.cross_entropy(logits_TV[:, usable].float(), target_T - usable.start)
     flow = _flow_error(head, hidden_TD[:-1], shifted_TK[:, 1:] - SHIFT, draws, seed)
     return Likelihood(float(semantic), flow, len(shifted_TK))
+
+
+def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+    """Hidden states [T + 1, D] that predict each frame of given speech (codes [T, K] in the
+    +2-shifted space) after a voice [N, D] and a text, and then the end."""
+    backbone = speaker.backbone
+    device = backbone.text_table.weight.device
+    ids_L = speaker.prompts.ids(text, len(voice_ND)).to(device)
+    prompt_BLD = backbone.embed_prompt(ids_L, voice_ND.to(device))
+    spoken_BTD = backbone.embed_codes(shifted_TK.to(device))[None]
+    hidden_BLD = backbone(torch.cat([prompt_BLD, spoken_BTD], dim=1))
+    states_TD: Tensor = hidden_BLD[0, len(ids_L) - 1 :]
+    return states_TD
 
 
 def _flow_error(

@@ -119,6 +119,23 @@ def judge(
     return hinge.detach()
 
 
+def contest(
+    adversary: Adversary,
+    optimiser: torch.optim.Optimizer,
+    rates: OptimiserSettings,
+    step: int,
+    steps: int,
+    real_BS: Tensor,
+    made_BS: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A step of the discriminators and then `match`, on the later half of both, whose decoder has
+    a past: their loss, and that of what was decoded."""
+    half = real_BS.shape[-1] // 2
+    real_BS, made_BS = real_BS[:, half:], made_BS[:, half:]
+    hinge = judge(adversary, optimiser, rates, step, steps, real_BS, made_BS)
+    return hinge, match(adversary, real_BS, made_BS)
+
+
 def match(adversary: Adversary, real_BS: Tensor, made_BS: Tensor) -> Tensor:
     """`feature_loss` of decoded speech against real speech, with gradients into the former."""
     with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.train.semantic import states_by_frame
 
 WIDTH = 256
 SURENESS = 0.2
@@ -28,19 +29,15 @@ class Bridge(nn.Module):
         super().__init__()
         # Not a submodule: it is frozen and belongs to no checkpoint.
         self._recogniser = [recogniser.eval().requires_grad_(False)]
-        self.per_frame = frame_size // (HOP * STRIDE)
-        width = recogniser.config.dim * self.per_frame
+        self.frame_size = frame_size
+        width = recogniser.config.dim * (frame_size // (HOP * STRIDE))
         self.norm = nn.LayerNorm(width)
         self.first = nn.Conv1d(width, WIDTH, 3, padding=1)
         self.last = nn.Conv1d(WIDTH, semantic_dim, 3, padding=1)
 
     def forward(self, wave_BS: Tensor) -> Tensor:
         recogniser = self._recogniser[0].to(wave_BS.device)
-        with torch.no_grad():
-            states_BUE = recogniser.hidden(recogniser.features(wave_BS)).float()
-        missing = -states_BUE.shape[1] % self.per_frame
-        states_BUE = F.pad(states_BUE, (0, 0, 0, missing))
-        joined_BTE = states_BUE.unflatten(1, (-1, self.per_frame)).flatten(2)
+        joined_BTE = states_by_frame(recogniser, wave_BS, self.frame_size).flatten(2)
         hidden_BDT = F.gelu(self.first(self.norm(joined_BTE).transpose(1, 2)))
         latent_BDT: Tensor = self.last(hidden_BDT)
         return latent_BDT.float()

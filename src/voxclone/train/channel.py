@@ -26,6 +26,7 @@ from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.errors import ConfigError
 from voxclone.settings import Settings
 from voxclone.speech.acoustic import SHIFT
+from voxclone.speech.likelihood import states_of
 from voxclone.speech.speaker import Speaker
 from voxclone.train.bridge import Bridge, code_logits
 from voxclone.train.corpus import Corpus, Subset
@@ -132,11 +133,7 @@ def semantic_opinion(model: Speaker, voice_KT: Tensor, text: str, shifted_TK: Te
     device = backbone.text_table.weight.device
     offsets = backbone.offsets_K.tolist()
     rows_ND = voice_rows(voice_KT.to(device), backbone.audio_table.weight, offsets)
-    ids_L = model.prompts.ids(text, len(rows_ND)).to(device)
-    prompt_BLD = backbone.embed_prompt(ids_L, rows_ND)
-    spoken_BTD = backbone.embed_codes(shifted_TK.to(device))[None]
-    hidden_BLD = backbone(torch.cat([prompt_BLD, spoken_BTD], dim=1))
-    logits_TV = head.semantic_logits(hidden_BLD[0, len(ids_L) - 1 : -1])
+    logits_TV = head.semantic_logits(states_of(model, rows_ND, text, shifted_TK)[:-1])
     usable = slice(SHIFT, SHIFT + head.semantic_size)
     opinion_TV: Tensor = logits_TV[:, usable].log_softmax(dim=-1)
     return opinion_TV.to(shifted_TK.device)

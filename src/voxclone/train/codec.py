@@ -24,7 +24,7 @@ from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
-from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
+from voxclone.train.adversary import Adversary, AdversarySettings, contest
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.initial import initialise
@@ -205,14 +205,11 @@ class CodecTask:
             if step >= settings.consistency_from:
                 losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
             if judged:
-                half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
-                real_BS, made_BS = wave_BS[:, half:], decoded_BS[:, half:]
                 rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges = self.state.optimisers["adversary"]
-                hinge = judge(
-                    self.adversary, judges, rates, step, settings.run.steps, real_BS, made_BS
+                judges, steps = self.state.optimisers["adversary"], settings.run.steps
+                hinge, losses["feature"] = contest(
+                    self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
                 )
-                losses["feature"] = match(self.adversary, real_BS, made_BS)
         share = 0.25 if step < settings.phases_until else 1.0
         total = sum(
             getattr(weights, name) * value * (1.0 if name == "low" else share)

@@ -16,7 +16,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.evaluate.codes import agreement
 from voxclone.settings import Settings
-from voxclone.train.adversary import Adversary, AdversarySettings, judge, match
+from voxclone.train.adversary import Adversary, AdversarySettings, contest
 from voxclone.train.augment import Degradation, degrade
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.listeners import Listeners
@@ -134,14 +134,11 @@ class DecoderTask:
             again = code_losses(codec.quantizer, again_BDT, codes_BKT)
             losses |= {"again_semantic": again.semantic, "again_levels": again.levels}
             if judged:
-                half = samples // 2  # the later half: its decoder has a past
-                real_BS, made_BS = wave_BS[:, half:], decoded_BS[:, half:]
                 rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges = self.state.optimisers["adversary"]
-                hinge = judge(
-                    self.adversary, judges, rates, step, settings.run.steps, real_BS, made_BS
+                judges, steps = self.state.optimisers["adversary"], settings.run.steps
+                hinge, losses["feature"] = contest(
+                    self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
                 )
-                losses["feature"] = match(self.adversary, real_BS, made_BS)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()

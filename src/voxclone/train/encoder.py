@@ -205,15 +205,17 @@ class EncoderTask:
             )
             encoder.train()
         self.labels = load_labels(path)
+        known = Subset(self.corpus, sorted(self.labels))
+        self._labelled = (known, known.weights(self.settings.evenness))
 
     def _told(self, generator: torch.Generator) -> Tensor:
         quantizer, size = self.codec.quantizer, self.codec.frame_size
-        known = Subset(self.corpus, sorted(self.labels))
+        known, weights_N = self._labelled
         drawn = known.crops(
             self.settings.told_batch,
             self.settings.frames * size,
             generator,
-            known.weights(self.settings.evenness),
+            weights_N,
             grid=size,
         )
         semantic_BDT, _ = quantizer.split(self._encode(drawn.wave_BS.to(self._device)))

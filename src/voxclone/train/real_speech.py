@@ -4,7 +4,7 @@ Losses of the waveform that comes back, of a recogniser's states (distillation),
 alone. What genuine codes and the language model say of real speech is in `encoder`.
 
 Shapes: B batch, S samples, D latent width, T frames, R teacher frames in a codec frame, E teacher
-width, U teacher frames.
+width.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
-from voxclone.train.adversary import Adversary, judge, match
+from voxclone.train.adversary import Adversary, contest
 from voxclone.train.corpus import Corpus, Crops
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
@@ -29,7 +29,7 @@ from voxclone.train.priors import (
     usage_loss,
 )
 from voxclone.train.run import TrainState, adamw, pick_device
-from voxclone.train.semantic import Distillation
+from voxclone.train.semantic import Distillation, states_by_frame
 from voxclone.train.waveform import Balancer, waveform_losses
 from voxclone.train.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
 
@@ -150,11 +150,9 @@ class RealSpeech:
         if self.adversary is not None and judged:
             rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
             judges, steps = self.state.optimisers["adversary"], settings.run.steps
-            half = wave_BS.shape[-1] // 2  # the later half: its decoder has a past
-            told["hinge"] = judge(
-                self.adversary, judges, rates, step, steps, wave_BS[:, half:], leaf_BS[:, half:]
+            told["hinge"], losses["feature"] = contest(
+                self.adversary, judges, rates, step, steps, wave_BS, leaf_BS
             )
-            losses["feature"] = match(self.adversary, wave_BS[:, half:], leaf_BS[:, half:])
         if not settings.balance:
             for name in ("l1", "stft"):
                 if name in losses:
@@ -189,9 +187,5 @@ class RealSpeech:
     def _states(self, wave_BS: Tensor) -> Tensor:
         """The teacher's states [B, T, R, E], each of mean 0 and variance 1 over its width."""
         assert self.teacher is not None
-        with torch.no_grad():
-            states_BUE = self.teacher.hidden(self.teacher.features(wave_BS)).float()
-        states_BUE = F.layer_norm(states_BUE, states_BUE.shape[-1:])
-        per_frame = self.codec.frame_size // (HOP * STRIDE)
-        missing = -states_BUE.shape[1] % per_frame
-        return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
+        states_BTRE = states_by_frame(self.teacher, wave_BS, self.codec.frame_size)
+        return F.layer_norm(states_BTRE, states_BTRE.shape[-1:])

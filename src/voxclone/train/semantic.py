@@ -51,6 +51,15 @@ class TeacherFeatures:
         return result.unflatten(1, (-1, self.per_frame))
 
 
+@torch.no_grad()
+def states_by_frame(recogniser: Recogniser, wave_BS: Tensor, frame_size: int) -> Tensor:
+    """A recogniser's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
+    per_frame = frame_size // (HOP * STRIDE)
+    states_BUE = recogniser.hidden(recogniser.features(wave_BS)).float()
+    missing = -states_BUE.shape[1] % per_frame
+    return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
+
+
 class Distillation(nn.Module):
     """1 - cosine between projections of the semantic stream and the teacher's states."""
 
