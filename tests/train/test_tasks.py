@@ -21,7 +21,7 @@ from voxclone.speech.acoustic import EMPTY_AUDIO, SHIFT
 from voxclone.speech.prompt import PromptMaker
 from voxclone.speech.speaker import Speaker
 from voxclone.train.adversary import AdversarySettings
-from voxclone.train.augment import add_noise, disperse, roughen
+from voxclone.train.augment import add_noise, colour, disperse, roughen
 from voxclone.train.bridge import advice, lesson
 from voxclone.train.channel import (
     ChannelSettings,
@@ -217,6 +217,23 @@ def test_dispersion_keeps_magnitudes_and_changes_phases() -> None:
     centre = (wave.square() * torch.arange(9600)).sum(1) / wave.square().sum(1)
     shifted = (moved.square() * torch.arange(9600)).sum(1) / moved.square().sum(1)
     assert (shifted - centre).abs().max() < 24  # a millisecond: no delay as a whole
+
+
+def test_a_colour_is_a_smooth_filter_of_the_speakers_own() -> None:
+    wave_BS = torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
+    made_BS = colour(wave_BS, 4.0, torch.Generator().manual_seed(1), 24000)
+    ratio_BF = torch.fft.rfft(made_BS).abs() / torch.fft.rfft(wave_BS).abs()
+    level_BF = 20 * ratio_BF.log10()
+    assert torch.allclose(made_BS.square().mean(1), wave_BS.square().mean(1), rtol=1e-3)
+    assert level_BF.diff(dim=1).abs().max() < 0.02 and 4 < float(
+        level_BF[0].max() - level_BF[0].min()
+    )
+    assert torch.allclose(level_BF[0], level_BF[1], atol=0.2)  # one filter for the batch
+    codec = drawn_codec(CODEC)
+    first, again, other = (
+        varied_wave(wave_BS[0], who, Variant(1.0, 0.0, 1), codec) for who in ("a", "a", "b")
+    )
+    assert torch.equal(first, again) and not torch.allclose(first, other, atol=1e-2)
 
 
 def test_roughening_changes_texture_and_keeps_level() -> None:
@@ -416,10 +433,10 @@ def test_a_batch_is_the_prompt_of_the_runtime(speech_task: SpeechTask) -> None:
 
 def test_variants_of_a_clip_are_encoded_alone(corpus: Corpus, tmp_path: Path) -> None:
     codec = drawn_codec(CODEC)
-    variants = [Variant(1.0, 0.0), Variant(1.1, 0.5)]
+    variants = [Variant(1.0, 0.0), Variant(1.1, 0.5), Variant(0.9, 0.0, 1)]
     bank = encode_corpus(codec, corpus, [0, 5], variants, tmp_path)
     for number, variant in enumerate(variants):
-        wave = varied_wave(corpus.wave(5), variant, codec)
+        wave = varied_wave(corpus.wave(5), corpus.clips[5].speaker, variant, codec)
         alone = codec.encode(wave[None])[0].T
         assert torch.equal(bank.clip(number, 5), alone)
         assert len(bank.clip(number, 1)) == 0

@@ -113,7 +113,7 @@ def train_speech(shop: Workshop) -> None:
     tekken = write_tekken(shop.folder / "tekken.json", voices={})
     prompts = PromptMaker(tekken)
     data = {}
-    variants = variants_of(shop.settings.speeds, shop.settings.delays)
+    variants = variants_of(shop.settings.speeds, shop.settings.delays, shop.settings.coloured)
     for split, used in (("train", variants), ("valid", variants[:1])):
         every = shop.split(split)
         bank = encode_corpus(

@@ -58,6 +58,7 @@ class MiniSettings(Settings):
     decoder_training: DecoderTraining
     speeds: tuple[float, ...] = (1.0, 0.86, 0.93, 1.08, 1.16)
     delays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    coloured: tuple[float, ...] = ()
     language_model: LanguageModelSize = LanguageModelSize()
     speech: SpeechTraining
     presets: dict[str, str]

@@ -8,6 +8,8 @@ cells and noise over both leave it only what the two have in common.
 Shapes: B batch, S samples, F frequency bins, T frames, M knots.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,6 +55,25 @@ def disperse(
     turn_BF = torch.polar(torch.ones_like(phase_BF), phase_BF).to(torch.complex64)
     spectrum_BF = torch.fft.rfft(wave_BS.float(), size)
     return torch.fft.irfft(spectrum_BF * turn_BF, size)[:, :samples]
+
+
+def colour(
+    wave_BS: Tensor, spread_db: float, generator: torch.Generator, rate: int, knots: int = 10
+) -> Tensor:
+    """A smooth filter for the whole batch: normal gains in dB at `knots` points of the mel scale,
+    linear in between; the level of each item stays. It makes a voice with other formants' weights
+    of the same speech."""
+    samples = wave_BS.shape[1]
+    hertz_F = torch.fft.rfftfreq(samples, 1 / rate)
+    place_F = torch.log10(1 + hertz_F / 700) / math.log10(1 + rate / 2 / 700) * (knots - 1)
+    gain_M = spread_db * torch.randn(knots, generator=generator)
+    left_F = place_F.floor().long().clamp(max=knots - 2)
+    between_F = place_F - left_F
+    gain_F = gain_M[left_F] * (1 - between_F) + gain_M[left_F + 1] * between_F
+    factor_F = (10 ** (gain_F / 20)).to(wave_BS.device)
+    coloured_BS = torch.fft.irfft(torch.fft.rfft(wave_BS.float()) * factor_F, samples)
+    before_B1, after_B1 = (x.square().mean(-1, keepdim=True) for x in (wave_BS, coloured_BS))
+    return coloured_BS * ((before_B1 + 1e-8) / (after_B1 + 1e-8)).sqrt()
 
 
 def roughen(wave_BS: Tensor, most_db: float, n_fft: int, generator: torch.Generator) -> Tensor:

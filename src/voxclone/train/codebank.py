@@ -1,8 +1,8 @@
 """Codes of a whole corpus, kept in a file: what a language model is trained on.
 
-Every clip is encoded in several *variants*: played slower or faster (which makes other voices of
-the same speech) and started a part of a frame later (which gives other codes for the same sound).
-With so little speech, this is most of what there is to learn from.
+Every clip is encoded in several *variants*: played slower or faster, or with another colour (both
+make other voices of the same speech), and started a part of a frame later (which gives other codes
+for the same sound). With so little speech, this is most of what there is to learn from.
 
 Shapes: S samples, K code books, T frames, U frames of all clips of a variant.
 """
@@ -20,15 +20,26 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.train.augment import colour
 from voxclone.train.corpus import Corpus
+
+COLOUR_DB = 4.0
+"""Spread of a colour's gains: as rooms and microphones differ."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`speed` 1.1 is a tenth faster and higher; `delay` is the part of a frame cut off in front."""
+    """`speed` 1.1 is a tenth faster and higher; `delay` is the part of a frame cut off in front;
+    `colour` (0: none) is a number that with the speaker's name draws a filter."""
 
     speed: float
     delay: float
+    colour: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its file is called."""
+        return f"{self.speed:g}-{self.delay:g}" + (f"-{self.colour}" if self.colour else "")
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,13 @@ class CodeBank:
         return torch.from_numpy(self.codes[variant][start:end].astype(np.int64))
 
 
-def variants_of(speeds: Sequence[float], delays: Sequence[float]) -> list[Variant]:
-    """Every delay of every speed; the first is the speech as it is."""
-    return [Variant(speed, delay) for speed in speeds for delay in delays]
+def variants_of(
+    speeds: Sequence[float], delays: Sequence[float], coloured: Sequence[float] = ()
+) -> list[Variant]:
+    """Every delay of every speed, then the `coloured` speeds, each with a colour of its own; the
+    first is the speech as it is."""
+    plain = [Variant(speed, delay) for speed in speeds for delay in delays]
+    return plain + [Variant(speed, 0.0, 1 + n) for n, speed in enumerate(coloured)]
 
 
 def encode_corpus(
@@ -66,8 +81,7 @@ def encode_corpus(
     digest.update(json.dumps(list(indices)).encode())
     codes, starts = [], []
     for variant in track(variants):
-        name = f"{digest.hexdigest()[:12]}-{variant.speed:g}-{variant.delay:g}"
-        path = folder / f"codes-{name}.npz"
+        path = folder / f"codes-{digest.hexdigest()[:12]}-{variant.name}.npz"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             made = _encode_variant(codec, corpus, indices, variant)
@@ -80,8 +94,12 @@ def encode_corpus(
     return CodeBank(list(variants), codes, starts)
 
 
-def varied_wave(wave_S: Tensor, variant: Variant, codec: Codec) -> Tensor:
-    """The samples of a clip in one variant, as many as fill whole frames."""
+def varied_wave(wave_S: Tensor, speaker: str, variant: Variant, codec: Codec) -> Tensor:
+    """The samples of a speaker's clip in one variant, as many as fill whole frames."""
+    if variant.colour:
+        seed = hashlib.sha256(f"{variant.colour}/{speaker}".encode()).digest()[:8]
+        generator = torch.Generator().manual_seed(int.from_bytes(seed, "little") % 2**63)
+        wave_S = colour(wave_S[None], COLOUR_DB, generator, codec.sampling_rate)[0]
     if variant.speed != 1.0:
         slower = soxr.resample(
             wave_S.numpy(), codec.sampling_rate, codec.sampling_rate / variant.speed
@@ -97,7 +115,9 @@ def _encode_variant(
     device = next(codec.parameters()).device
     rows: dict[int, np.ndarray] = {}
     for batch in _batches(corpus, indices, seconds=120):
-        waves = [varied_wave(corpus.wave(i), variant, codec) for i in batch]
+        waves = [
+            varied_wave(corpus.wave(i), corpus.clips[i].speaker, variant, codec) for i in batch
+        ]
         longest = max(len(wave) for wave in waves)
         padded = torch.stack([torch.nn.functional.pad(w, (0, longest - len(w))) for w in waves])
         with torch.inference_mode():

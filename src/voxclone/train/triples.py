@@ -66,8 +66,8 @@ class SpeechData:
         length: int | None = None,
     ) -> Example:
         """One triple: the target by weight, the voice from other clips of the speaker in the same
-        speed, cut at random. Where a `length` is given, the voice is as long as makes the whole
-        sequence that long, so that a batch has hardly any padding."""
+        speed and colour, cut at random. Where a `length` is given, the voice is as long as makes
+        the whole sequence that long, so that a batch has hardly any padding."""
         draw = float(torch.rand(1, generator=generator))
         if self.wordless is not None and draw < settings.wordless_share:
             example = self._wordless(settings, generator, self.wordless)
@@ -111,8 +111,12 @@ class SpeechData:
     def _voice(
         self, generator: torch.Generator, others: list[int], variant: int, wanted: int
     ) -> Tensor:
-        speed = self.bank.variants[variant].speed
-        alike = [i for i, v in enumerate(self.bank.variants) if v.speed == speed]
+        made = self.bank.variants[variant]
+        alike = [
+            i
+            for i, v in enumerate(self.bank.variants)
+            if (v.speed, v.colour) == (made.speed, made.colour)
+        ]
         parts: list[Tensor] = []
         while sum(len(part) for part in parts) < wanted and len(parts) < 4:
             other = others[int(torch.randint(len(others), (1,), generator=generator))]
