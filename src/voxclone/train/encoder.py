@@ -35,8 +35,9 @@ from voxclone.train.channel import (
 )
 from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
+from voxclone.train.defects import install, start_plainly
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.initial import initialise
+from voxclone.train.initial import initialise, match_codebook
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses, mel_loss
 from voxclone.train.pairs import draw_pairs, perturb
@@ -99,7 +100,10 @@ class EncoderTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             fresh = Codec(codec.config)
-            initialise(fresh, OWN_SEEDS + settings.run.seed)
+            if settings.defects.plain_start:
+                start_plainly(fresh.require_encoder())
+            else:
+                initialise(fresh, OWN_SEEDS + settings.run.seed)
             critic = CodeCritic(codec.config)
             bridge = None
             if settings.weights.bridge and teacher is not None:
@@ -109,6 +113,9 @@ class EncoderTask:
             fresh.to(device)
             fresh.decoder.requires_grad_(False)
             encoder = fresh.require_encoder()
+            if settings.match_codebook:
+                match_codebook(encoder, fresh.quantizer.semantic_codebook)
+            install(encoder, settings.defects)
             rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
             state = TrainState(
                 {"encoder": encoder, "critic": critic.to(device)},
