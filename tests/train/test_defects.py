@@ -167,7 +167,8 @@ def test_a_plain_start_has_one_code_and_a_matched_one_many() -> None:
             latent_BDT = fresh.require_encoder()(wave_BS)
             semantic_BDT, _ = codec.quantizer.split(latent_BDT)
             used.append(len(book.encode(semantic_BDT).unique()))
-            scales = [p for n, p in fresh.named_parameters() if n.endswith("_scale")]
+            named = fresh.require_encoder().named_parameters()
+            scales = [p for n, p in named if n.endswith("_scale")]
             plainly = all(bool((p == LAYER_SCALE).all()) for p in scales)
             assert plainly == (fresh is plain)
         assert 0.3 < float(semantic_BDT.std() / vectors_VD.std()) < 3
