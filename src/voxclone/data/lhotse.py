@@ -79,7 +79,7 @@ def items_of(pairs: list[Pair]) -> Iterator[Item]:
         source = pair.recordings if pair.supervisions is None else pair.supervisions
         known = {}
         if pair.supervisions is not None:
-            known = {record["id"]: record for record in _records(pair.recordings)}
+            known = {record.get("id"): record for record in _records(pair.recordings)}
         for number, record in enumerate(_records(source), 1):
             try:
                 if pair.supervisions is None:
