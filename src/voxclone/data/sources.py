@@ -82,10 +82,10 @@ def _compiled(rule: str | None) -> "re.Pattern[str] | None":
 def _folder_items(root: Path, rule: "re.Pattern[str] | None") -> Iterator[Item]:
     for inner in _sound_files(root, ""):
         folder, _, name = inner.rpartition("/")
-        speaker: str | None = folder or root.name
+        speaker = folder or root.name
         if rule is not None:
             found = rule.search(inner)
-            speaker = found.group(1) if found else None
+            speaker = (found.group(1) if found else None) or ""
             if not speaker:
                 raise UsageError(
                     f"--speaker {rule.pattern!r} finds no speaker in {inner!r} (the path below "
