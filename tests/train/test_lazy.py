@@ -91,9 +91,9 @@ import resource, sys, time
 import numpy, soundfile
 from voxclone.audio.manifest import Manifest
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begun = time.perf_counter()
+begun = time.process_time()  # of this process: the machine may be busy with others
 manifest = Manifest(sys.argv[1])
-opened = time.perf_counter() - begun
+opened = time.process_time() - begun
 chosen = manifest.select(split="train", licences=["CC-BY-4.0"])
 clip = manifest[int(chosen[-1])]
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -121,4 +121,4 @@ def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None
     print(done.stdout, f"{path.stat().st_size / 2**20:.0f} MiB of text")
     assert (int(clips), int(chosen), last) == (1_000_000, 980_000, "part-26/clip-999999")
     assert float(megabytes) < 150  # the text alone is three times that
-    assert float(seconds) < 60  # 6 s on a core of its own
+    assert float(seconds) < 30
