@@ -17,6 +17,7 @@ FACES = tuple(path.name for path in SOURCE.glob("cli*.py"))
 MAY_IMPORT = {
     "": set(),
     "audio": {""},
+    "data": {"", "audio", "release"},
     "release": {"", "codec"},
     "codec": {""},
     "voice": {"", "release", "codec"},
