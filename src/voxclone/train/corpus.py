@@ -95,15 +95,17 @@ class Subset:
         weights_N: Tensor,
         *,
         grid: int = 1,
+        part: slice = slice(None),
     ) -> "Crops":
         """Random crops whose starts are multiples of `grid`; a clip shorter than a crop is
-        followed by silence."""
+        followed by silence. All are drawn, those of `part` are read and returned."""
         drawn = torch.multinomial(weights_N, count, replacement=True, generator=generator)
         indices = [self.indices[position] for position in drawn.tolist()]
         starts = []
         for index in indices:
             spare = max(0, self.corpus.length(index) - samples)
             starts.append(int(torch.randint(spare // grid + 1, (1,), generator=generator)) * grid)
+        indices, starts = indices[part], starts[part]
         waves = [self.corpus.wave(i, s, samples) for i, s in zip(indices, starts, strict=True)]
         return Crops(indices, starts, torch.stack(waves))
 

@@ -3,12 +3,14 @@
 Shapes: B batch, S samples.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.train import ranks
 from voxclone.train.listeners import Listeners
 from voxclone.train.losses import low_loss, mel_loss, stft_loss
 
@@ -34,7 +36,8 @@ def waveform_losses(
     if weights.get("stft"):
         losses["stft"] = stft_loss(made_BS, wave_BS, n_ffts, floor=floor)
     if weights.get("l1"):
-        losses["l1"] = F.l1_loss(made_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3)
+        size = ranks.mean(wave_BS.abs().mean())
+        losses["l1"] = F.l1_loss(made_BS, wave_BS) / size.clamp(min=1e-3)
     if weights.get("low"):
         losses["low"] = low_loss(made_BS, wave_BS)
     if weights.get("heard"):
@@ -66,7 +69,10 @@ class Balancer:
         balanced_BS = torch.zeros_like(leaf_BS)
         for name, loss in losses.items():
             (gradient_BS,) = torch.autograd.grad(loss, leaf_BS)
-            norm = float(gradient_BS.flatten(1).norm(dim=1).mean())
+            norm = float(ranks.mean(gradient_BS.flatten(1).norm(dim=1).mean()))
+            if not math.isfinite(norm):  # the step will be skipped, the means must not know of it
+                balanced_BS += norm
+                continue
             size, count = self.means.get(name, [0.0, 0.0])
             size = self.decay * size + (1 - self.decay) * norm
             count = self.decay * count + (1 - self.decay)
