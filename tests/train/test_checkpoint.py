@@ -56,7 +56,7 @@ class Died(BaseException):
 
 OPERATIONS = [
     (os, name)
-    for name in ("rename", "fsync", "open", "close", "mkdir", "unlink", "rmdir", "scandir", "lstat")
+    for name in ("rename", "fsync", "open", "mkdir", "unlink", "rmdir", "scandir", "lstat")
 ] + [
     (Path, "write_text"), (Path, "iterdir"), (Path, "exists"), (Path, "glob"), (Path, "open"),
     (checkpoint, "save_file"),

@@ -70,7 +70,7 @@ def humming() -> Corpus:
 
 
 class Victim(EncoderTask):
-    """Before each step `before` is called with it; at `poisoned` steps real speech is not finite."""
+    """`before` is called before each step; at `poisoned` steps real speech is not finite."""
 
     before: Callable[[int], None] = staticmethod(lambda step: None)
     poisoned: frozenset[int] = frozenset()
