@@ -11,7 +11,11 @@ from voxclone.train.encoder_settings import EncoderTraining
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("encoder/*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONFIGS.glob("encoder/*.yaml"), *CONFIGS.glob("study/*.yaml")]),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_encoder_configs(path: Path) -> None:
     settings = load_settings(EncoderTraining, path)
     weights = settings.weights.model_dump(exclude={"waveform"})

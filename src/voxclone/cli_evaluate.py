@@ -237,7 +237,7 @@ def evaluate_speech(
         Optional[int],  # noqa: UP045
         typer.Option("--most", help="Only so many sentences, from the top."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same speech.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 1,
     embedder: Embedders = None,
     transcriber: Transcribers = None,
     dnsmos: Opinion = False,
@@ -258,12 +258,12 @@ def evaluate_speech(
     sentences = protocols.read_minimax(listed, language) if listed.is_dir() else read(listed)
     sentences = sentences[:most]
     if spoken is not None:
-        waves = protocols.read_spoken(sentences, spoken)
+        said = protocols.read_spoken(sentences, spoken)
     else:
-        waves = _say_list(sentences, model, encoder, seed, track)
+        said = _say_list(sentences, model, encoder, seeds, track)
     scores = protocols.score_spoken(
         sentences,
-        waves,
+        said,
         make_embedders(embedder),
         make_transcribers(transcriber),
         make_listener(dnsmos),
@@ -271,21 +271,21 @@ def evaluate_speech(
     )
 
     def clips() -> list[Heard]:
-        loud = [each for each in sentences if each.id not in scores.silent]
+        loud = [pair for pair in zip(sentences, said) if pair[0].id not in scores.silent]  # noqa: B905 - the first seed of several
         return [
             Heard(
                 f"{each.id}: {each.text}",
-                {"prompt": torch.from_numpy(read_wave(each.prompt)), "spoken": waves[each.id]},
+                {"prompt": torch.from_numpy(read_wave(each.prompt)), "spoken": made.wave_S},
             )
-            for each in loud[:SHOWN_CLIPS]
+            for each, made in loud[:SHOWN_CLIPS]
         ]
 
     present(scores.to_json(), before, clips, out, console)
 
 
 def _say_list(
-    sentences: Any, model: str, encoder: Path | None, seed: int, track: Any
-) -> dict[str, Any]:
+    sentences: Any, model: str, encoder: Path | None, seeds: int, track: Any
+) -> list[Any]:
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
     from voxclone.evaluate import protocols
@@ -301,5 +301,9 @@ def _say_list(
 
     speaker = Speaker.load(release, codec=codec)
     return protocols.say_all(
-        speaker, sentences, voice_of, seed=seed, track=lambda items: track(items, "speaking")
+        speaker,
+        sentences,
+        voice_of,
+        seeds=range(seeds),
+        track=lambda items: track(items, "speaking"),
     )

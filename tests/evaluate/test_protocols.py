@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from voxclone.cli import app
 from voxclone.errors import ConfigError
 from voxclone.evaluate.cache import CachedEmbedder, CachedTranscriber
+from voxclone.evaluate.contents import tables_of
 from voxclone.evaluate.protocols import read_minimax, read_seed_tts, read_spoken, score_spoken
+from voxclone.evaluate.said import Said
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,12 +69,30 @@ def test_seed_tts_is_read_and_scored(listed: Path, tmp_path: Path) -> None:
     tone(tmp_path / "made" / "two.wav", 200)
     spoken = read_spoken(sentences, tmp_path / "made")
     found = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
-    assert found.likeness["pitch"].mean == 0.5 and found.silent == []
+    likeness = {kind: value.mean for kind, value in found.likeness["pitch"].items()}
+    assert likeness == {"matched": 0.5, "shuffled": 0.5, "gain": 0.0} and found.silent == []
     assert found.wer["parrot"].mean == pytest.approx((0 + 3 / 4) / 2)  # of sentences, not of words
-    spoken["one"] = torch.zeros(24000)
+    assert found.manner.ended is None and "ended by itself" in found.missing
+    assert found.manner.early.mean == 0 and found.manner.level is not None
+    assert found.manner.level.mean == pytest.approx(-17, abs=0.5)
+    spoken[0] = Said(sentences[0].speaker, "good morning", torch.zeros(24000), ended=False)
     silent = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
     assert silent.silent == ["one"] and silent.wer["parrot"].mean == pytest.approx((1 + 3 / 4) / 2)
-    assert json.loads(json.dumps(silent.to_json()))["schema"] == "voxclone.protocol/1"
+    assert silent.manner.early.mean == 0.5 and silent.manner.ended is not None
+    assert silent.manner.ended.mean == 0  # of the one that tells
+    assert json.loads(json.dumps(silent.to_json()))["schema"] == "voxclone.protocol/2"
+
+
+def test_several_seeds_are_scored_together_and_one_speaker_has_no_others(listed: Path) -> None:
+    sentences = read_seed_tts(listed)[:1]
+    tone_S = 0.2 * torch.sin(2 * torch.pi * 200 * torch.arange(36000) / 24000)
+    said = [Said(sentences[0].speaker, "good morning", tone_S, ended) for ended in (True, False)]
+    found = score_spoken(sentences, said, [Pitch()], [])
+    assert found.seeds == 2 and found.manner.ended is not None and found.manner.ended.mean == 0.5
+    assert set(found.likeness["pitch"]) == {"matched"} and "likeness to others" in found.missing
+    rows = {row.label: row for table in tables_of(found.to_json()) for row in table.rows}
+    assert rows["pitch: own"].cells[0].text.startswith("1.000")
+    assert rows["pitch: gain"].cells[0].text == "not measured"
 
 
 @pytest.mark.parametrize(
@@ -111,11 +131,12 @@ def test_the_command_clones_every_prompt_of_a_list(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", samples, rate)
     listed = tmp_path / "meta.lst"
     listed.write_text("one|x|a.wav|we went home\ntwo|x|a.wav|never said", encoding="utf-8")
-    command = ["evaluate", "speech", str(listed), "--most", "1"]
+    command = ["evaluate", "speech", str(listed), "--most", "1", "--seeds", "2"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found")])
     assert result.exit_code == 0, (result.output, result.exception)
     stored = json.loads((tmp_path / "found" / "report.json").read_text(encoding="utf-8"))
-    assert stored["sentences"] == 1 and len(stored["likeness"]) == 1
+    assert stored["sentences"] == 1 and stored["seeds"] == 2 and len(stored["likeness"]) == 1
+    assert 0 <= stored["manner"]["ended"]["mean"] <= 1 and stored["manner"]["level"]["mean"] < 0
 
 
 def test_what_was_heard_is_remembered_by_content(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from tests.release.tiny import tiny_params
 from tests.train.test_tasks import CODEC
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
+from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.speech.backbone import Backbone
 from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
 from voxclone.train.alignment import align, character_places
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.guide import attention_of
 from voxclone.train.initial import filter_bank, initialise
-from voxclone.train.losses import code_losses, low_loss, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, low_loss, magnitude_loss, mel_loss, stft_loss
 from voxclone.train.priors import (
     CodePriors,
     diversity_loss,
@@ -26,19 +27,45 @@ from voxclone.train.priors import (
     shaping_loss,
     usage_loss,
 )
-from voxclone.train.waveform import Balancer
+from voxclone.train.waveform import Balancer, speaker_loss, waveform_losses
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("loss", [mel_loss, stft_loss, low_loss])
+def magnitudes_apart(made: torch.Tensor, wave: torch.Tensor) -> torch.Tensor:
+    return magnitude_loss(made, wave, (1024,))
+
+
+@pytest.mark.parametrize("loss", [mel_loss, stft_loss, low_loss, magnitudes_apart])
 def test_wave_losses_are_zero_for_equal_and_grow_with_noise(loss) -> None:  # type: ignore[no-untyped-def]
     wave = noise(2, 9600) * 0.1
     values = [float(loss(wave + noise(2, 9600, seed=1) * n, wave)) for n in (0, 0.01, 0.1)]
     assert values[0] == pytest.approx(0, abs=1e-5)
     assert values[0] < values[1] < values[2]
+
+
+def test_the_speaker_loss_teaches_the_waveform_and_leaves_silence_alone() -> None:
+    embedder = Ge2eEmbedder.load()
+    time = torch.arange(48000) / 24000
+    voices = [
+        sum(torch.sin(2 * torch.pi * pitch * h * time) / h for h in range(1, 20)) * 0.1
+        for pitch in (100, 210)
+    ]
+    wave_BS = torch.stack([voices[0], torch.zeros(48000)])
+    made_BS = torch.stack([voices[1], 0.01 * noise(48000)]).requires_grad_()
+    loss = speaker_loss(embedder, made_BS, wave_BS)
+    assert loss > 0.1 and float(speaker_loss(embedder, wave_BS, wave_BS)) < 1e-5
+    loss.backward()
+    assert made_BS.grad is not None
+    assert made_BS.grad[0].abs().sum() > 0 and made_BS.grad[1].abs().sum() == 0
+    assert all(p.grad is None for p in embedder.parameters())
+    nearer = made_BS.detach() - 1e-3 * made_BS.grad / made_BS.grad.norm() * made_BS[0].norm()
+    assert speaker_loss(embedder, nearer, wave_BS) < loss
+    assert float(speaker_loss(embedder, made_BS, torch.zeros(2, 48000))) == 0
+    with pytest.raises(ValueError, match="needs an embedder"):
+        waveform_losses(made_BS, wave_BS, {"speaker": 1.0})
 
 
 def test_low_loss_hears_phases_of_low_tones_and_nothing_high() -> None:
@@ -278,5 +305,7 @@ def test_the_community_s_regularisers_have_their_minima_where_they_say() -> None
         -0.99, 0.99
     )
     shaped_BDT = torch.cat([torch.zeros(1, CODEC.semantic_dim, 400), values.atanh()], dim=1)
-    assert shaping_loss(quantizer, shaped_BDT) < 0.01
-    assert shaping_loss(quantizer, shaped_BDT + 1.0) > 0.1
+    assert shaping_loss(quantizer, shaped_BDT) < 0.05
+    assert shaping_loss(quantizer, shaped_BDT + 1.0) > 0.3
+    bounded_BDT = torch.cat([torch.zeros(1, CODEC.semantic_dim, 400), values], dim=1)
+    assert shaping_loss(quantizer, bounded_BDT, bounded=True) < 0.05

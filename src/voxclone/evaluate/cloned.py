@@ -1,8 +1,4 @@
-"""Likeness and intelligibility of cloned speech.
-
-Each test speaker's reference becomes a voice, the voice says sentences, and what it says is
-compared with the reference (*matched*) and with those of all other speakers (*shuffled*). The
-difference is what cloning is worth: an average voice is alike to everybody.
+"""Cloned speech in batches, and the level at which speech is compared.
 
 Shapes: S samples, N voice rows, D width, L prompt positions, K code books, T frames.
 """
@@ -13,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.signal import active_level
 from voxclone.speech.generate import Sampling, generate
 from voxclone.speech.speaker import Speaker
@@ -53,33 +48,6 @@ def say(
                 wave_S = speaker.codec.decode(made.codes_KT[None])[0]
                 results.append((wave_S, not made.truncated))
     return results
-
-
-def likenesses(
-    sayings: Sequence[Saying],
-    spoken: Sequence[tuple[Tensor, bool]],
-    embedder: SpeakerEmbedder,
-    *,
-    least: int = LEAST,
-) -> tuple[list[float], list[float]]:
-    """Cosine of each saying to its own speaker's reference, and the mean of those to the others'.
-    Clips under `least` samples count as silence: 0. Raises ValueError for a single speaker."""
-    references = {
-        item.speaker: embedder.embed(to_level(item.reference_S)) for item in reversed(sayings)
-    }
-    if len(references) < 2:
-        raise ValueError("a shuffled comparison needs at least two speakers")
-    matched, strange = [], []
-    for item, (wave_S, _) in zip(sayings, spoken, strict=True):
-        own_likeness = other_likeness = 0.0
-        if len(wave_S) >= least:
-            embedding = embedder.embed(to_level(wave_S))
-            alike = {name: float(embedding @ e) for name, e in references.items()}
-            own_likeness = alike.pop(item.speaker)
-            other_likeness = sum(alike.values()) / len(alike)
-        matched.append(own_likeness)
-        strange.append(other_likeness)
-    return matched, strange
 
 
 def to_level(wave_S: Tensor) -> Tensor:

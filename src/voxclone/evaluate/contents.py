@@ -123,9 +123,7 @@ def _voices(report: Mapping[str, Any]) -> list[Table]:
         for name in scores[0]["opinion"]
     ]
     manner = (
-        row("ended by itself", "ended", "{:.1%}"),
-        row("pace", "pace", "{:.2f}", "seconds over those expected of the text"),
-        row("level", "level", "{:.1f}", "dBFS of active speech"),
+        *(row(label, place, form, note) for label, place, form, note in MANNER),
         row("speakers", "speakers", "{:.0f}"),
         row("sayings", "sayings", "{:.0f}"),
     )
@@ -137,21 +135,32 @@ def _voices(report: Mapping[str, Any]) -> list[Table]:
 
 
 def _protocol(report: Mapping[str, Any]) -> list[Table]:
+    alike = []
+    for name, found in report["likeness"].items():
+        alike += [
+            Row(f"{name}: own", (Cell(found["matched"]),), "to the whole prompt"),
+            Row(f"{name}: others", (Cell(found.get("shuffled")),), "to other speakers' prompts"),
+            Row(f"{name}: gain", (Cell(found.get("gain")),), "own minus others"),
+        ]
     rows = [
-        *(
-            Row(f"likeness, {n}", (Cell(v),), "to the prompt")
-            for n, v in report["likeness"].items()
-        ),
         *(Row(f"WER, {n}", (Cell(v),)) for n, v in report["wer"].items()),
         *(Row(f"CER, {n}", (Cell(v),)) for n, v in report["cer"].items()),
         *(
             Row(f"DNSMOS, {n}", (Cell(v, "{:.2f}"),), "1 to 5")
             for n, v in report["opinion"].items()
         ),
+        *(
+            Row(label, (Cell(report["manner"][place], form),), note)
+            for label, place, form, note in MANNER
+        ),
         Row("sentences", (Cell(report["sentences"], "{:.0f}"),)),
+        Row("seeds", (Cell(report["seeds"], "{:.0f}"),), "of each sentence"),
         Row("nothing said", (Cell(len(report["silent"]), "{:.0f}"),), "likeness 0, error rate 1"),
     ]
-    return [Table("Means over sentences", (), tuple(rows))]
+    return [
+        Table("Likeness", (), tuple(alike)),
+        Table("Means over sentences", (), tuple(rows)),
+    ]
 
 
 BUILDERS: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
@@ -211,7 +220,7 @@ def _cloned(report: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(report: Mapping[str, Any]) -> list[str]:
-    alike = [f"likeness {Cell(v).text} ({n})" for n, v in report["likeness"].items()]
+    alike = [f"likeness {Cell(v['matched']).text} ({n})" for n, v in report["likeness"].items()]
     wrong = [f"WER {Cell(v).text} ({n})" for n, v in report["wer"].items()]
     found = ", ".join([*alike, *wrong]) or "Nothing was measured"
     return [
@@ -227,6 +236,14 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "voxclone.voices": _cloned,
     "voxclone.protocol": _listed,
 }
+
+# Label, place in the report, form, note.
+MANNER = (
+    ("ended by itself", "ended", "{:.1%}", ""),
+    ("stopped early", "early", "{:.1%}", "before half of the seconds expected of the text"),
+    ("pace", "pace", "{:.2f}", "seconds over those expected of the text"),
+    ("level", "level", "{:.1f}", "dBFS of active speech"),
+)
 
 # Group, label, place in the report, form, note.
 DIAGNOSIS = (

@@ -13,7 +13,7 @@ Shapes: S samples, N rows, D width.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.opinion import Listener, rate_all
+from voxclone.evaluate.said import Manner, Said, likeness_of, manner_of
 from voxclone.evaluate.speechset import SOUND_SUFFIXES
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.transcribe import Transcriber, word_error
 from voxclone.speech.speaker import Speaker
 
-SCHEMA = "voxclone.protocol/1"
+SCHEMA = "voxclone.protocol/2"
 BATCH = 16
+NOTHING_S = torch.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,20 @@ class Sentence:
 
 @dataclass(frozen=True)
 class ProtocolScores:
-    """Means over sentences, intervals over speakers. `likeness` is by embedder, against the whole
-    prompt; `wer` and `cer` by transcriber, each the mean of the sentences' rates. `silent` names
-    sentences that nothing was said for: they count as likeness 0 and error rate 1."""
+    """Means over sentences (and seeds), intervals over speakers. `likeness` is by embedder, against
+    whole prompts: matched, shuffled and gain, the last two where there are several speakers; `wer`
+    and `cer` by transcriber, each the mean of the sentences' rates; `manner` as in `said.Manner`.
+    `silent` names sentences that nothing was said for: they count as likeness 0 and error rate 1.
+    `missing` says why a figure could not be had."""
 
     sentences: int
     speakers: int
-    likeness: dict[str, Interval]
+    seeds: int
+    likeness: dict[str, dict[str, Interval]]
     wer: dict[str, Interval]
     cer: dict[str, Interval]
     opinion: dict[str, Interval]
+    manner: Manner
     missing: dict[str, str]
     silent: list[str]
 
@@ -99,84 +105,99 @@ def say_all(
     sentences: Sequence[Sentence],
     voice_of: Callable[[Path], Tensor],
     *,
-    seed: int,
+    seeds: Sequence[int],
     cfg: float = 1.2,
     track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> dict[str, Tensor]:
-    """Waveforms [S] by id: each prompt becomes a voice [N, D] once, by `voice_of`."""
+) -> list[Said]:
+    """All sentences with the first seed, then with the next one: each prompt becomes a voice
+    [N, D] once, by `voice_of`."""
     voices: dict[Path, Tensor] = {}
-    spoken: dict[str, Tensor] = {}
-    for start in track(range(0, len(sentences), BATCH)):
-        group = sentences[start : start + BATCH]
-        for each in group:
+    said: list[Said] = []
+    wanted = [(seed, each) for seed in seeds for each in sentences]
+    for start in track(range(0, len(wanted), BATCH)):
+        group = wanted[start : start + BATCH]
+        for _, each in group:
             if each.prompt not in voices:
                 voices[each.prompt] = voice_of(each.prompt)
         sayings = [
-            Saying(each.speaker, voices[each.prompt], torch.zeros(0), each.text, seed)
-            for each in group
+            Saying(each.speaker, voices[each.prompt], NOTHING_S, each.text, seed)
+            for seed, each in group
         ]
-        made = say(model, sayings, cfg=cfg, batch=BATCH)
-        spoken |= {each.id: wave_S for each, (wave_S, _) in zip(group, made, strict=True)}
-    return spoken
+        for (_, each), (wave_S, ended) in zip(
+            group, say(model, sayings, cfg=cfg, batch=BATCH), strict=True
+        ):
+            said.append(Said(each.speaker, each.text, wave_S, ended))
+    return said
 
 
-def read_spoken(sentences: Sequence[Sentence], folder: Path) -> dict[str, Tensor]:
+def read_spoken(sentences: Sequence[Sentence], folder: Path) -> list[Said]:
     """Speech of another program. Raises ConfigError if files are missing."""
     missing = [each.id for each in sentences if not (folder / f"{each.id}.wav").is_file()]
     if missing:
         raise ConfigError(
             f"{folder} lacks {len(missing)} of {len(sentences)} files, such as {missing[0]}.wav."
         )
-    spoken = {}
+    said = []
     for each in sentences:
         try:
-            spoken[each.id] = torch.from_numpy(read_wave(folder / f"{each.id}.wav"))
+            wave_S = torch.from_numpy(read_wave(folder / f"{each.id}.wav"))
         except AudioError:
-            spoken[each.id] = torch.zeros(0)  # silence, or no sound: it counts as said nothing
-    return spoken
+            wave_S = NOTHING_S  # silence, or no sound
+        said.append(Said(each.speaker, each.text, wave_S, None))
+    return said
 
 
 def score_spoken(
     sentences: Sequence[Sentence],
-    spoken: dict[str, Tensor],
+    spoken: Sequence[Said],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
     listener: Listener | None = None,
     track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ProtocolScores:
-    """Score speech [S] by id against prompts and texts."""
-    speakers = [each.speaker for each in sentences]
+    """Score what was said of a list, once or with several seeds, against prompts and texts."""
+    said = [each if _sounds(each.wave_S) else replace(each, wave_S=NOTHING_S) for each in spoken]
+    speakers = [each.speaker for each in said]
+    prompts = {each.speaker: each.prompt for each in reversed(sentences)}
     likeness, wer, cer = {}, {}, {}
-    silent = [each.id for each in sentences if not _sounds(spoken[each.id])]
-    unsaid = set(silent)
+    missing: dict[str, str] = {}
     for embedder in embedders:
-        prompts: dict[Path, Tensor] = {}
-        values = []
-        for each in track(sentences, f"likeness, {embedder.name}"):
-            if each.id in unsaid:
-                values.append(0.0)
-                continue
-            if each.prompt not in prompts:
-                prompt_S = torch.from_numpy(read_wave(each.prompt))
-                prompts[each.prompt] = embedder.embed(to_level(prompt_S))
-            own = embedder.embed(to_level(spoken[each.id]))
-            values.append(float(own @ prompts[each.prompt]))
-        likeness[embedder.name] = bootstrap(values, speakers)
+        references = {}
+        for speaker, prompt in track(list(prompts.items()), f"likeness, {embedder.name}"):
+            prompt_S = torch.from_numpy(read_wave(prompt))
+            references[speaker] = embedder.embed(to_level(prompt_S))
+        likeness[embedder.name] = likeness_of(said, references, embedder)
+    if len(prompts) < 2:
+        missing["likeness to others"] = "the list has one speaker"
     for transcriber in transcribers:
         words, characters = [], []
-        for each in track(sentences, f"hearing, {transcriber.name}"):
-            heard = "" if each.id in unsaid else transcriber.transcribe(spoken[each.id])
+        for each in track(said, f"hearing, {transcriber.name}"):
+            heard = transcriber.transcribe(each.wave_S) if len(each.wave_S) else ""
             words.append(word_error([(each.text, heard)]))
             characters.append(word_error([(each.text, heard)], characters=True))
         wer[transcriber.name] = bootstrap(words, speakers)
         cer[transcriber.name] = bootstrap(characters, speakers)
-    missing: dict[str, str] = {}
     opinion = {}
     if listener is not None:
-        waves = [spoken[each.id] for each in sentences]
+        waves = [each.wave_S for each in said]
         opinion = rate_all(listener, track(waves, "rating"), speakers, missing)
-    count = len(sentences)
-    return ProtocolScores(count, len(set(speakers)), likeness, wer, cer, opinion, missing, silent)
+    manner = manner_of(said)
+    if manner.ended is None:
+        missing["ended by itself"] = "a file does not tell whether its program stopped or was cut"
+    names = [each.id for each in sentences]
+    silent = [names[i % len(names)] for i, each in enumerate(said) if not len(each.wave_S)]
+    return ProtocolScores(
+        sentences=len(sentences),
+        speakers=len(prompts),
+        seeds=len(said) // len(sentences),
+        likeness=likeness,
+        wer=wer,
+        cer=cer,
+        opinion=opinion,
+        manner=manner,
+        missing=missing,
+        silent=list(dict.fromkeys(silent)),
+    )
 
 
 def _sounds(wave_S: Tensor) -> bool:

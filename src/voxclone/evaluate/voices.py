@@ -1,9 +1,6 @@
 """Cloning measured: references of several lengths become voices, voices say texts, and what is said
 is compared with its speaker and with the others.
 
-Every figure is a mean over speakers with an interval; *gain* is likeness to the own reference minus
-likeness to those of other speakers (`matched` and `shuffled`).
-
 Shapes: S samples, N rows, D width.
 """
 
@@ -17,20 +14,19 @@ from torch import Tensor
 from voxclone.audio.files import SAMPLING_RATE
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.cloned import LEAST, Saying, likenesses, say
+from voxclone.evaluate.cloned import LEAST, Saying, say, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.opinion import Listener, rate_all
-from voxclone.evaluate.signal import active_level
+from voxclone.evaluate.said import Said, likeness_of, manner_of
 from voxclone.evaluate.speechset import SpeechSet, Utterance
-from voxclone.evaluate.statistics import Interval, bootstrap
+from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
 from voxclone.release.archive import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.speaker import Speaker
-from voxclone.speech.text import expected_seconds
 from voxclone.voice.rows import voice_rows
 
-SCHEMA = "voxclone.voices/1"
+SCHEMA = "voxclone.voices/2"
 PAUSE = 4800  # samples between joined clips
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -48,9 +44,8 @@ class VoicePlan:
 
 @dataclass(frozen=True)
 class VoiceScores:
-    """Figures of one length of reference. `likeness` is by embedder: matched, shuffled and gain.
-    `ended` is the share that ended by itself, `pace` its seconds over those expected of the text,
-    `level` that of active speech in dBFS."""
+    """Figures of one length of reference. `likeness` is by embedder: matched, shuffled and gain;
+    the last four as in `said.Manner`."""
 
     seconds: float
     speakers: int
@@ -59,7 +54,8 @@ class VoiceScores:
     cer: dict[str, float]
     wer: dict[str, float]
     opinion: dict[str, Interval]
-    ended: Interval
+    ended: Interval | None
+    early: Interval
     pace: Interval
     level: Interval | None
 
@@ -207,10 +203,16 @@ def score_sayings(
     """Figures of what was said after references of so many seconds; what cannot be had goes into
     `missing` with the reason."""
     names = [each.speaker for each in sayings]
+    said = [
+        Said(each.speaker, each.text, wave_S if len(wave_S) >= LEAST else wave_S[:0], ended)
+        for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
+    ]
+    references = {each.speaker: to_level(each.reference_S) for each in reversed(sayings)}
     alike = {}
     for embedder in embedders:
         try:
-            alike[embedder.name] = _likeness(sayings, spoken, embedder)
+            embedded = {name: embedder.embed(wave_S) for name, wave_S in references.items()}
+            alike[embedder.name] = likeness_of(said, embedded, embedder)
         except MissingExtraError as error:
             missing[embedder.name] = str(error)
     waves = [wave_S for wave_S, _ in spoken]
@@ -219,38 +221,14 @@ def score_sayings(
         for each in transcribers
     }
     texts = [each.text for each in sayings]
-    pace = [
-        len(wave_S) / SAMPLING_RATE / expected_seconds(each.text)
-        for each, (wave_S, _) in zip(sayings, spoken, strict=True)
-    ]
-    loud = [(names[i], active_level(w)) for i, (w, _) in enumerate(spoken) if len(w) >= LEAST]
+    pairs = {name: list(zip(texts, words, strict=True)) for name, words in heard.items()}
     return VoiceScores(
         seconds=seconds,
         speakers=len(set(names)),
         sayings=len(sayings),
         likeness=alike,
-        cer={
-            name: word_error(list(zip(texts, words, strict=True)), characters=True)
-            for name, words in heard.items()
-        },
-        wer={
-            name: word_error(list(zip(texts, words, strict=True))) for name, words in heard.items()
-        },
+        cer={name: word_error(both, characters=True) for name, both in pairs.items()},
+        wer={name: word_error(both) for name, both in pairs.items()},
         opinion=rate_all(listener, track(waves, "rating"), names, missing) if listener else {},
-        ended=bootstrap([float(ended) for _, ended in spoken], names),
-        pace=bootstrap(pace, names),
-        level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,
+        **vars(manner_of(said)),
     )
-
-
-def _likeness(
-    sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]], embedder: SpeakerEmbedder
-) -> dict[str, Interval]:
-    matched, shuffled = likenesses(sayings, spoken, embedder, least=LEAST)
-    names = [each.speaker for each in sayings]
-    gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
-    return {
-        "matched": bootstrap(matched, names),
-        "shuffled": bootstrap(shuffled, names),
-        "gain": bootstrap(gain, names),
-    }

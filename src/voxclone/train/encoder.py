@@ -16,7 +16,7 @@ Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic c
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -38,22 +38,23 @@ from voxclone.train.channel import (
 )
 from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
+from voxclone.train.defects import install, start_plainly
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.initial import initialise
+from voxclone.train.initial import initialise, match_codebook
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses
-from voxclone.train.pairs import draw_pairs, perturb
+from voxclone.train.parts import CROPS, LABELS, OF_CROPS, TOLD, Pairs, pairs_of, sources_of
 from voxclone.train.priors import CodePriors
 from voxclone.train.ranks import Part
 from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import (
     GRADIENT,
-    TrainState,
     adamw,
     apply_gradients,
     learners_of,
     pick_device,
 )
+from voxclone.train.state import TrainState
 from voxclone.train.validation import health_of, preset_agreement, semantic_nll
 from voxclone.train.watch import SECONDS
 from voxclone.train.whisper import TargetStore
@@ -61,22 +62,6 @@ from voxclone.train.whisper import TargetStore
 OWN_SEEDS = 10**9
 """A codec trained from scratch with the same seed may be the one to recover: beginning where its
 encoder began would be no recovery."""
-
-# Streams of random numbers of a step: what pairs there are, which real crops, which labelled ones,
-# labels; and from here on one for each item of the pairs and of the real crops.
-PAIRS, CROPS, TOLD, LABELS, ITEMS = 0, 1, 2, 3, 10**6
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A part's codes [B, K, T], which frames of them are real [B, T], and a generator for each.
-    `share` is the number of these frames over that of a part on average: a mean over them, times
-    this, has as its mean over parts the mean over the frames of the whole batch."""
-
-    codes_BKT: Tensor
-    mask_BT: Tensor
-    sources: list[torch.Generator]
-    share: float
 
 
 @dataclass
@@ -127,9 +112,10 @@ class EncoderTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             fresh = Codec(codec.config)
-            initialise(fresh, OWN_SEEDS + settings.run.seed)
-            if start is not None:
-                fresh.require_encoder().load_state_dict(start.state_dict())
+            if settings.defects.plain_start:
+                start_plainly(fresh.require_encoder())
+            else:
+                initialise(fresh, OWN_SEEDS + settings.run.seed)
             critic = CodeCritic(codec.config)
             bridge = None
             if settings.weights.bridge and teacher is not None:
@@ -139,6 +125,11 @@ class EncoderTask:
             fresh.to(device)
             fresh.decoder.requires_grad_(False)
             encoder = fresh.require_encoder()
+            if settings.match_codebook:
+                match_codebook(encoder, fresh.quantizer.semantic_codebook)
+            if start is not None:
+                encoder.load_state_dict(start.state_dict())
+            install(encoder, settings.defects)
             rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
             state = TrainState(
                 {"encoder": encoder, "critic": critic.to(device)},
@@ -183,7 +174,10 @@ class EncoderTask:
         losses: dict[str, Tensor] = {}
         told: dict[str, Tensor] = {}
         with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
-            pairs = self._pairs(step, part)
+            top, device = self.codec.quantizer.levels - 1, self._device
+            pairs = pairs_of(self.genuine, settings, top, step, part)
+            codes_BKT, mask_BT = pairs.codes_BKT.to(device), pairs.mask_BT.to(device)
+            pairs = replace(pairs, codes_BKT=codes_BKT, mask_BT=mask_BT)
             if self._uses_pairs:
                 made_BS = self._decode(pairs.codes_BKT, pairs.sources)
                 if self.bridge is not None:
@@ -209,7 +203,7 @@ class EncoderTask:
         """Losses of real speech, and figures that are no losses."""
         settings, weights = self.settings, self.settings.weights
         drawn = self._draw(self._generator(step, CROPS), part.of(settings.real_batch))
-        sources = self._sources(step, 2, part.of(settings.real_batch))
+        sources = sources_of(settings.run.seed, step, OF_CROPS, part.of(settings.real_batch))
         wave_BS = drawn.wave_BS.to(self._device)
         heard = self.real.losses(drawn, self.corpus, sources, step, part)
         losses, latent_BDT = heard.losses, heard.latent_BDT
@@ -340,11 +334,6 @@ class EncoderTask:
     def _generator(self, step: int, stream: int) -> torch.Generator:
         return step_generator(self.settings.run.seed, step, stream)
 
-    def _sources(self, step: int, kind: int, part: slice) -> list[torch.Generator]:
-        """A generator for each item of a part."""
-        items = range(part.start, part.stop)
-        return [self._generator(step, kind * ITEMS + item) for item in items]
-
     @property
     def _device(self) -> torch.device:
         return self.codec.quantizer.semantic_codebook.cluster_usage.device
@@ -365,24 +354,6 @@ class EncoderTask:
             grid=1 if self.settings.whisper is None else size,
             part=part,
         )
-
-    def _pairs(self, step: int, part: Part) -> Pairs:
-        settings, device = self.settings, self._device
-        generator = self._generator(step, PAIRS)
-        codes_BKT, mask_BT = draw_pairs(
-            self.genuine, settings.pair_batch, settings.frames, generator
-        )
-        codes_BKT = perturb(
-            codes_BKT,
-            generator,
-            items=settings.perturb_share,
-            levels=settings.perturb_levels,
-            top=self.codec.quantizer.levels - 1,
-        )
-        own = part.of(settings.pair_batch)
-        share = float(mask_BT[own].sum() * part.all_parts / mask_BT.sum())
-        sources = self._sources(step, 1, own)
-        return Pairs(codes_BKT[own].to(device), mask_BT[own].to(device), sources, share)
 
     @torch.no_grad()
     def _decode(self, codes_BKT: Tensor, sources: Sequence[torch.Generator]) -> Tensor:

@@ -6,6 +6,7 @@ from voxclone.settings import Settings
 from voxclone.train.adversary import AdversarySettings
 from voxclone.train.augment import Degradation
 from voxclone.train.channel import ChannelSettings
+from voxclone.train.defects import Defects
 from voxclone.train.pairs import PairSettings
 from voxclone.train.run import OptimiserSettings, RunSettings
 from voxclone.train.waveform import STFFTS
@@ -13,7 +14,7 @@ from voxclone.train.waveform import STFFTS
 
 class EncoderWeights(Settings):
     """Weight of each loss; 0 leaves it out. `waveform` is that of all losses through the waveform
-    together (mel, stft, l1, low and feature), where they are balanced."""
+    together (mel, stft, magnitude, l1, low, speaker and feature), where they are balanced."""
 
     pair_semantic: float = 0.2
     pair_levels: float = 1.0
@@ -23,6 +24,7 @@ class EncoderWeights(Settings):
     robust_levels: float = 0.0
     mel: float = 2.0
     stft: float = 0.0
+    magnitude: float = 0.0
     low: float = 0.0
     critic: float = 0.0
     level_prior: float = 0.0
@@ -32,6 +34,7 @@ class EncoderWeights(Settings):
     told: float = 0.0
     l1: float = 0.0
     feature: float = 0.0
+    speaker: float = 0.0
     distil: float = 0.0
     diversity: float = 0.0
     scale: float = 0.0
@@ -70,6 +73,8 @@ class EncoderTraining(Settings):
     mel_scales: tuple[tuple[int, int], ...] = ((1024, 120), (512, 80), (256, 40))
     spectral_floor: float = 0.0
     critic_lr: float = 3e-4
+    match_codebook: bool = False
+    """Whether semantic latents begin at the size of the code vectors (`initial.match_codebook`)."""
     balance: bool = False
     """Whether losses through the waveform are balanced by their gradients (`waveform.Balancer`)."""
     fade: float = 1.0
@@ -78,6 +83,8 @@ class EncoderTraining(Settings):
     adversary_lr: float = 3e-4
     adversary_from: int = 0
     adversary_every: int = 1
+    speaker_every: int = 1
+    """Steps from one with the loss `speaker` to the next."""
     n_ffts: tuple[int, ...] = STFFTS
     degradation: Degradation = Degradation()
     semantic_share: float = 0.5
@@ -86,3 +93,4 @@ class EncoderTraining(Settings):
     judged_clips: int = 0
     """Of so many clips with a text the language model says at every validation how likely their
     semantic codes are (it stays in memory for that)."""
+    defects: Defects = Defects()

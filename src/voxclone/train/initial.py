@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.layers import CausalConv1d, CausalConvTranspose1d
 from voxclone.codec.model import Codec, Decoder, Encoder
+from voxclone.codec.quantizer import SemanticCodebook
 
 SPEECH_RMS = 0.05
 LATENT_STD = 0.5
@@ -44,6 +45,20 @@ def initialise_encoder(encoder: Encoder, generator: torch.Generator) -> None:
     atoms_DN, size_D = filter_bank(encoder.config, generator, newest_last=True)
     _put(encoder.input_proj.conv, _patches(atoms_DN / size_D[:, None], encoder.config).mT)
     _scale(encoder.encoder_blocks[-1], LATENT_STD)
+
+
+@torch.no_grad()
+def match_codebook(encoder: Encoder, book: SemanticCodebook) -> None:
+    """Bring fresh semantic latents to the size of the code vectors, channel by channel. The release
+    does not promise any size, and latents far below all vectors have one code. (Their mean stays at
+    zero: the last convolution has no bias.)"""
+    usage_V1 = (book.cluster_usage / book.cluster_usage.sum())[:, None]
+    vectors_VD = book.vectors()
+    spread_D = vectors_VD - (usage_V1 * vectors_VD).sum(dim=0)
+    std_D = (usage_V1 * spread_D.square()).sum(dim=0).sqrt()
+    conv: Any = encoder.encoder_blocks[-1].conv
+    gain_D11 = conv.parametrizations.weight.original0
+    gain_D11[: len(std_D)] *= (std_D / LATENT_STD).to(gain_D11)[:, None, None]
 
 
 @torch.no_grad()

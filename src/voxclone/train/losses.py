@@ -41,6 +41,16 @@ def stft_loss(
     return total / len(n_ffts)
 
 
+def magnitude_loss(estimate_BS: Tensor, target_BS: Tensor, n_ffts: Sequence[int]) -> Tensor:
+    """Mean over resolutions of the L1 distance of magnitudes, not in logarithms (hop n/4; the
+    community's STFT loss)."""
+    terms = [
+        F.l1_loss(magnitudes(estimate_BS, n, n // 4), magnitudes(target_BS, n, n // 4))
+        for n in n_ffts
+    ]
+    return torch.stack(terms).mean()
+
+
 def mel_loss(
     estimate_BS: Tensor,
     target_BS: Tensor,

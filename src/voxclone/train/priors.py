@@ -48,29 +48,33 @@ def level_loss(priors: CodePriors, quantizer: Quantizer, latent_BDT: Tensor) -> 
 
 
 def diversity_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
-    """How far the batch's mean soft assignment, softmax(-|z - e|^2 / 10), is from using all codes
-    alike, in nats (the community's V2 and V3). The true marginal is not even: `usage_loss`."""
+    """How far the batch's mean soft assignment, softmax(-|z - e| / 10), is from the largest entropy
+    that its frames can have, as a share of it (the community's V2 and V3). The true marginal is not
+    even: `usage_loss`."""
     semantic_BDT, _ = quantizer.split(latent_BDT)
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
-    mean_V = (-squared_NV / 10).softmax(dim=-1).mean(dim=0)
-    return math.log(len(mean_V)) + (mean_V * mean_V.clamp(min=1e-8).log()).sum()
+    mean_V = (-squared_NV.clamp(min=1e-6).sqrt() / 10).softmax(dim=-1).mean(dim=0)
+    largest = math.log(min(squared_NV.shape))
+    return 1 + (mean_V * mean_V.clamp(min=1e-10).log()).sum() / largest
 
 
 def scale_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
-    """Squared difference of the semantic latents' standard deviation from that of the code vectors,
-    in units of the latter (the community's V1 to V3)."""
+    """Difference of the semantic latents' standard deviation from that of the code vectors (the
+    community's V1 to V3; their figure is 13.6)."""
     semantic_BDT, _ = quantizer.split(latent_BDT)
     wanted = quantizer.semantic_codebook.vectors().std()
-    return (semantic_BDT.float().std() / wanted - 1).square()
+    return (semantic_BDT.float().std() - wanted).abs()
 
 
-def shaping_loss(quantizer: Quantizer, latent_BDT: Tensor, spread: float = 0.55) -> Tensor:
-    """Squared distances of the acoustic values' mean from 0 and of their standard deviation from
-    `spread`, over all channels together (the community's V3)."""
+def shaping_loss(
+    quantizer: Quantizer, latent_BDT: Tensor, spread: float = 0.55, *, bounded: bool = False
+) -> Tensor:
+    """Distances of the acoustic values' mean from 0 and of their standard deviation from `spread`,
+    over all channels together (the community's V3). `bounded`: a tanh has been there already."""
     _, acoustic_BCT = quantizer.split(latent_BDT)
-    value = torch.tanh(acoustic_BCT.float())
-    return value.mean().square() + (value.std() - spread).square()
+    value = acoustic_BCT.float() if bounded else torch.tanh(acoustic_BCT.float())
+    return value.mean().abs() + (value.std() - spread).abs()
 
 
 def usage_loss(

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from voxclone.codec.model import Codec
 from voxclone.draws import Source
 from voxclone.errors import ConfigError
+from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
 from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
 from voxclone.train.corpus import Corpus, Crops
+from voxclone.train.defects import commitment_of_all, squeeze
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
 from voxclone.train.priors import (
@@ -30,10 +32,13 @@ from voxclone.train.priors import (
     usage_loss,
 )
 from voxclone.train.ranks import WHOLE, Part
-from voxclone.train.run import TrainState, adamw, pick_device
+from voxclone.train.run import adamw, pick_device
 from voxclone.train.semantic import Distillation, states_by_frame
+from voxclone.train.state import TrainState
 from voxclone.train.waveform import Balancer, waveform_losses
 from voxclone.train.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
+
+THROUGH_THE_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker", "feature")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class RealSpeech:
     teacher: Recogniser | None = None
     distillation: nn.Module | None = None
     whisper: TargetStore | None = None
+    embedder: Ge2eEmbedder | None = None
     balancer: Balancer = field(default_factory=Balancer)
 
     @classmethod
@@ -93,7 +99,10 @@ class RealSpeech:
                 raise ConfigError("The weight `distil` needs a `teacher` or a `whisper`.")
             state.modules["distillation"] = distillation
             state.optimisers["distillation"] = adamw(distillation.parameters(), settings.optimiser)
-        return cls(settings, codec, priors, state, adversary, teacher, distillation, whisper)
+        embedder = Ge2eEmbedder.load(str(device)) if settings.weights.speaker else None
+        return cls(
+            settings, codec, priors, state, adversary, teacher, distillation, whisper, embedder
+        )
 
     def losses(
         self, drawn: Crops, corpus: Corpus, source: Source, step: int, part: Part = WHOLE
@@ -111,16 +120,22 @@ class RealSpeech:
         )
         losses: dict[str, Tensor] = {}
         told: dict[str, Tensor] = {}
-        if weights.mel or weights.stft or weights.l1 or weights.low or weights.feature:
+        if any(getattr(weights, name) for name in THROUGH_THE_WAVEFORM):
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
             losses, told = self._through_the_waveform(decoded_BS, wave_BS, step, part)
         if self.distillation is not None:
-            semantic_BDT = after_quantising(
-                quantizer.semantic_codebook, quantizer.split(latent_BDT)[0], quantized.codes_BKT
-            )
+            semantic_BDT, _ = quantizer.split(latent_BDT)
+            if not settings.defects.before_quantising:
+                semantic_BDT = after_quantising(
+                    quantizer.semantic_codebook, semantic_BDT, quantized.codes_BKT
+                )
             losses["distil"] = self._distil(semantic_BDT, wave_BS, drawn, corpus)
         if weights.commitment:
-            losses["commitment"] = quantized.commitment
+            losses["commitment"] = (
+                commitment_of_all(quantizer, latent_BDT, quantized.codes_BKT)
+                if settings.defects.commit_levels
+                else quantized.commitment
+            )
         every_BDT = latent_BDT  # of all processes, for what looks at the statistics of a batch
         if any((weights.level_prior, weights.usage_prior, weights.diversity, weights.scale,
                 weights.shaping)):  # fmt: skip
@@ -134,7 +149,8 @@ class RealSpeech:
         if weights.scale:
             losses["scale"] = scale_loss(quantizer, every_BDT)
         if weights.shaping:
-            losses["shaping"] = shaping_loss(quantizer, every_BDT)
+            bounded = settings.defects.double_tanh
+            losses["shaping"] = shaping_loss(quantizer, every_BDT, bounded=bounded)
         return Heard(losses, told, latent_BDT)
 
     def _through_the_waveform(
@@ -144,6 +160,8 @@ class RealSpeech:
         faded = settings.fade**step
         given = settings.weights.model_dump()
         given |= {"l1": given["l1"] * faded, "stft": given["stft"] * faded}
+        if step % settings.speaker_every:
+            given["speaker"] = 0.0
         leaf_BS = decoded_BS.detach().requires_grad_() if settings.balance else decoded_BS
         losses = waveform_losses(
             leaf_BS,
@@ -152,6 +170,7 @@ class RealSpeech:
             floor=settings.spectral_floor,
             n_ffts=settings.n_ffts,
             mel_scales=settings.mel_scales,
+            embedder=self.embedder,
         )
         told: dict[str, Tensor] = {}
         judged = step >= settings.adversary_from and step % settings.adversary_every == 0
@@ -161,6 +180,8 @@ class RealSpeech:
             told["hinge"], losses["feature"] = contest(
                 self.adversary, judges, rates, step, steps, wave_BS, leaf_BS, part
             )
+            if settings.defects.cut_features:
+                told["feature"] = losses.pop("feature").detach()
         if not settings.balance:
             for name in ("l1", "stft"):
                 if name in losses:
@@ -198,4 +219,7 @@ class RealSpeech:
         """The teacher's states [B, T, R, E], each of mean 0 and variance 1 over its width."""
         assert self.teacher is not None
         states_BTRE = states_by_frame(self.teacher, wave_BS, self.codec.frame_size)
-        return F.layer_norm(states_BTRE, states_BTRE.shape[-1:])
+        states_BTRE = F.layer_norm(states_BTRE, states_BTRE.shape[-1:])
+        if self.settings.defects.squeezed_alignment:
+            return squeeze(states_BTRE, self.codec.frame_rate)
+        return states_BTRE

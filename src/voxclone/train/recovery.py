@@ -30,6 +30,7 @@ from voxclone.release.encoders import find_encoder, save_encoder
 from voxclone.speech.speaker import Speaker
 from voxclone.train import ranks
 from voxclone.train.corpus import Corpus, Subset, pack
+from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
@@ -215,7 +216,8 @@ def _whisper(settings: EncoderTraining, out: Path) -> TargetStore | None:
     if settings.whisper is None or not settings.weights.distil:
         return None
     device = str(pick_device(settings.run.device))
-    return TargetStore(WhisperTeacher(settings.whisper, device=device), out / "whisper")
+    teacher = misalign(WhisperTeacher(settings.whisper, device=device), settings.defects)
+    return TargetStore(teacher, out / "whisper")
 
 
 def _teacher(source: str | None) -> Recogniser | None:

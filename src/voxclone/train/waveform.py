@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.train import ranks
 from voxclone.train.listeners import Listeners
-from voxclone.train.losses import low_loss, mel_loss, stft_loss
+from voxclone.train.losses import low_loss, magnitude_loss, mel_loss, stft_loss
 
 STFFTS = (2048, 512, 128)
+QUIETEST = 1e-3
+"""RMS of a crop below which it has no voice to be like."""
 MEL_SCALES = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20))
 
 
@@ -27,14 +30,17 @@ def waveform_losses(
     n_ffts: Sequence[int] = STFFTS,
     mel_scales: Sequence[tuple[int, int]] = MEL_SCALES,
     listeners: Listeners | None = None,
+    embedder: Ge2eEmbedder | None = None,
 ) -> dict[str, Tensor]:
-    """The losses among `mel`, `stft`, `l1` (relative to the recording's mean size), `low` and
-    `heard` that have a weight; `floor` as in `losses.mel_loss`."""
+    """The losses among `mel`, `stft`, `magnitude`, `l1` (relative to the recording's mean size),
+    `low`, `heard` and `speaker` that have a weight; `floor` as in `losses.mel_loss`."""
     losses = {}
     if weights.get("mel"):
         losses["mel"] = mel_loss(made_BS, wave_BS, mel_scales, floor=floor)
     if weights.get("stft"):
         losses["stft"] = stft_loss(made_BS, wave_BS, n_ffts, floor=floor)
+    if weights.get("magnitude"):
+        losses["magnitude"] = magnitude_loss(made_BS, wave_BS, n_ffts)
     if weights.get("l1"):
         size = ranks.mean(wave_BS.abs().mean())
         losses["l1"] = F.l1_loss(made_BS, wave_BS) / size.clamp(min=1e-3)
@@ -44,7 +50,23 @@ def waveform_losses(
         if listeners is None:
             raise ValueError("the loss `heard` needs listeners")
         losses["heard"] = listeners.distance(made_BS, wave_BS)
+    if weights.get("speaker"):
+        if embedder is None:
+            raise ValueError("the loss `speaker` needs an embedder")
+        losses["speaker"] = speaker_loss(embedder, made_BS, wave_BS)
     return losses
+
+
+def speaker_loss(embedder: Ge2eEmbedder, made_BS: Tensor, wave_BS: Tensor) -> Tensor:
+    """1 - cosine of a frozen speaker network's embeddings of what was decoded and of the recording,
+    mean over the crops that are not silent (the community's V3 with ECAPA). Whoever trains with it
+    must judge likeness by another family of networks."""
+    with torch.no_grad():
+        own_BE = embedder.embed_batch(wave_BS)
+        audible_B = wave_BS.square().mean(dim=-1).sqrt() > QUIETEST
+    cosine_B = (embedder.embed_batch(made_BS) * own_BE).sum(dim=-1)
+    audible = ranks.mean(audible_B.sum().float()).clamp(min=1)
+    return ((1 - cosine_B) * audible_B).sum() / audible
 
 
 class Balancer:

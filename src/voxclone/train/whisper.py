@@ -82,9 +82,14 @@ class WhisperTeacher:
         config = self._model.config
         own = getattr(self._model.generation_config, "alignment_heads", None)
         last = config.decoder_layers - 1
-        every = [(last, head) for head in range(config.decoder_attention_heads)]
-        self.heads = [tuple(pair) for pair in (heads or own or every)]
+        self._last = [(last, head) for head in range(config.decoder_attention_heads)]
+        self.heads = [tuple(pair) for pair in (heads or own or self._last)]
         self.width = int(config.d_model)
+        self.squeezed = False  # a defect of the ablation: see `defects.Defects`
+
+    def last_heads(self) -> list[tuple[int, ...]]:
+        """All heads of the last layer."""
+        return [tuple(pair) for pair in self._last]
 
     @torch.no_grad()
     def targets(self, wave_S: Tensor, frames: int, text: str | None = None) -> SpokenTargets:
@@ -109,6 +114,8 @@ class WhisperTeacher:
             [output.cross_attentions[layer][0, head] for layer, head in self.heads]
         )
         audible = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
+        if self.squeezed:
+            audible = attention_HLF.shape[-1]
         return SpokenTargets(
             output.decoder_hidden_states[-1][0].float().cpu(),
             token_shares(attention_HLF.cpu(), audible, frames),
@@ -139,7 +146,7 @@ class TargetStore:
         """As `WhisperTeacher.targets`, kept in half precision."""
         teacher = self.teacher
         asked = (FORMAT, teacher.name, teacher.language, teacher.heads, frames, text)
-        digest = hashlib.sha256(repr(asked).encode())
+        digest = hashlib.sha256(repr(asked + ("squeezed",) * teacher.squeezed).encode())
         digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
         path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
         if not path.exists():

@@ -1,0 +1,324 @@
+"""Speed and memory of a step of encoder training at the real size, with random weights.
+
+Beside a recipe of ours stands the community's step as published (`community_step.py`). Each case
+runs in a process of its own, so that its peak memory is its own. Every timed step stands between
+two runs of a large matrix product in the dtype of the codec's work, whose rate is the arithmetic
+peak of that moment; the step's multiplications are counted, and the ratio is its share of the peak.
+
+    python bench/train_step.py                             # ours, V3 mended, V3 as published
+    python bench/train_step.py --case ours --losses        # ... and what each loss costs
+    python bench/train_step.py --case ours --profile       # the costliest operations
+    python bench/train_step.py --seconds 4 --batch 8 --device cuda
+
+On a core that is shared with others, `--processor-time` counts only what the step itself computes.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from community_step import HEARD_EVERY, JUDGED_EVERY, PERIOD, CommunityStep
+from voxclone.audio.manifest import Clip
+from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec
+from voxclone.settings import load_settings
+from voxclone.train.channel import Label, save_labels
+from voxclone.train.corpus import Corpus
+from voxclone.train.encoder import EncoderTask
+from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.recovery import _teacher
+from voxclone.train.run import pick_device
+from voxclone.train.whisper import SpokenTargets, TargetStore
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "encoder"
+CASES = {
+    "ours": "ours",
+    "mended": "community_v3_mended",
+    "published": None,
+}
+MATRIX = 2048
+GROUPS = {
+    "pairs": ("pair_semantic", "pair_levels"),
+    "cycle": ("cycle_semantic", "cycle_levels"),
+    "robust": ("robust_semantic", "robust_levels"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a crop")
+    parser.add_argument("--batch", type=int, default=1, help="crops of real speech in a step")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=1, help="timed steps of each kind")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--case", choices=list(CASES), action="append")
+    parser.add_argument("--losses", action="store_true", help="time the step without each loss")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.child:
+        print(json.dumps(run_case(options.child, options)))
+        return
+    print(
+        f"{options.batch} crops of {options.seconds} s, {options.threads} threads, "
+        f"torch {torch.__version__}"
+    )
+    print(f"{'':12}{'s a step':>9}{'audio s/s':>11}{'TFLOP':>8}{'peak share':>12}{'peak GB':>9}")
+    rows = []
+    for case in options.case or CASES:
+        row = _in_process(case)
+        rows.append(row)
+        print(
+            f"{case:12}{row['seconds']:9.2f}{row['audio_per_second']:11.3f}{row['tflop']:8.2f}"
+            f"{row['share']:12.2f}{row['peak_gb']:9.2f}",
+            flush=True,
+        )
+        for name, cost in row.get("losses", {}).items():
+            print(f"  {name:16}{cost['seconds']:7.2f} s{cost['tflop']:8.2f} TFLOP")
+        if "profile" in row:
+            print(row.pop("profile"))
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+class Meter:
+    """Times work on a device, and the device itself."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, processor_time: bool) -> None:
+        self.device, self.dtype = device, dtype
+        self.clock = time.process_time if processor_time else time.perf_counter
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        self._wait()
+        begun = self.clock()
+        work()
+        self._wait()
+        return self.clock() - begun
+
+    def peak_flops(self) -> float:
+        """FLOP a second of a large matrix product, now."""
+        size = 4 * MATRIX if self.device.type == "cuda" else MATRIX
+        left = torch.ones(size, size, dtype=self.dtype, device=self.device)
+        left @ left
+        return 2 * size**3 / min(self.seconds(lambda: left @ left) for _ in range(3))
+
+    def peak_memory(self) -> float:
+        """GB: of the GPU's memory, or resident (not ru_maxrss, which begins with the parent's)."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        lines = Path("/proc/self/status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return int(status["VmHWM"].split()[0]) * 1024 / 1e9
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
+    """Figures of one case; called in its own process."""
+    device = pick_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        if case == "published":
+            return _published(device, options)
+        return _recipe(CASES[case], device, options, Path(folder))
+
+
+def _published(device: torch.device, options: argparse.Namespace) -> dict[str, object]:
+    torch.manual_seed(0)
+    work = CommunityStep(CodecConfig(), device, options.seconds)
+    samples = round(options.seconds * 24000)
+    wave_BS = (0.05 * torch.randn(options.batch, samples)).to(device)
+    kinds = Counter((step % JUDGED_EVERY == 0, step % HEARD_EVERY == 0) for step in range(PERIOD))
+    firsts = {kind: _first(kind, JUDGED_EVERY, HEARD_EVERY) for kind in kinds}
+    meter = Meter(device, torch.float32, options.processor_time)  # the encoder's, unlike ours
+    steps = {firsts[kind]: count / PERIOD for kind, count in kinds.items()}
+    figures = measure(lambda step: work(wave_BS, step), steps, meter, options)
+    return {"case": "published", **figures}
+
+
+def _recipe(
+    config: str, device: torch.device, options: argparse.Namespace, folder: Path
+) -> dict[str, object]:
+    task = build_task(CONFIGS / f"{config}.yaml", device, options.seconds, options.batch, folder)
+    settings = task.settings
+    judged = settings.adversary_every if settings.weights.feature else 1
+    heard = settings.speaker_every if settings.weights.speaker else 1
+    period = math.lcm(judged, heard)
+    kinds = Counter((step % judged == 0, step % heard == 0) for step in range(period))
+    steps = {_first(kind, judged, heard): count / period for kind, count in kinds.items()}
+    dtype = torch.bfloat16 if settings.run.autocast else torch.float32
+    meter = Meter(device, dtype, options.processor_time)
+    figures = measure(task.train_step, steps, meter, options)
+    row: dict[str, object] = {"case": config, **figures}
+    if options.losses:
+        row["losses"] = cost_of_losses(task, steps, meter, options, figures)
+    if options.profile:
+        row["profile"] = _profile(task.train_step, device)
+    return row
+
+
+def _first(kind: tuple[bool, bool], judged: int, heard: int) -> int:
+    """The first step of a kind."""
+    return next(s for s in range(1000) if (s % judged == 0, s % heard == 0) == kind)
+
+
+def measure(
+    work: Callable[[int], object],
+    steps: dict[int, float],
+    meter: Meter,
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """Means over kinds of steps (a step's number and its share); each was run once before."""
+    seconds = flops = shares = 0.0
+    for step, share in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            work(step)
+        counted = counter.get_total_flops()
+        taken, parts = [], []
+        for _ in range(options.steps):
+            before = meter.peak_flops()
+            taken.append(meter.seconds(lambda step=step: work(step)))
+            peak = (before + meter.peak_flops()) / 2
+            parts.append(counted / taken[-1] / peak)
+        seconds += share * min(taken)
+        flops += share * counted
+        shares += share * min(taken) * max(parts)
+    return {
+        "seconds": seconds,
+        "audio_per_second": options.seconds * options.batch / seconds,
+        "tflop": flops / 1e12,
+        "share": shares / seconds,
+        "peak_gb": meter.peak_memory(),
+    }
+
+
+def cost_of_losses(
+    task: EncoderTask,
+    steps: dict[int, float],
+    meter: Meter,
+    options: argparse.Namespace,
+    whole: dict[str, float],
+) -> dict[str, dict[str, float]]:
+    """What a step is quicker by without each loss."""
+    settings = task.settings
+    used = [name for name, value in settings.weights.model_dump(exclude={"waveform"}).items()
+            if value]  # fmt: skip
+    grouped = {name: names for name, names in GROUPS.items() if set(names) & set(used)}
+    single = set(used) - {name for names in grouped.values() for name in names}
+    costs = {}
+    for name, names in (grouped | {name: (name,) for name in sorted(single)}).items():
+        kept = (task.settings, task.bridge, task.labels, task.real.adversary)
+        weights = settings.weights.model_copy(update=dict.fromkeys(names, 0.0))
+        task.settings = task.real.settings = settings.model_copy(update={"weights": weights})
+        if name == "bridge":
+            task.bridge = None
+        if name == "told":
+            task.labels = {}
+        if name == "feature":
+            task.real.adversary = None
+        distillation = task.real.distillation
+        if name == "distil":
+            task.real.distillation = None
+        without = measure(task.train_step, steps, meter, options)
+        costs[name] = {key: whole[key] - without[key] for key in ("seconds", "tflop")}
+        task.settings, task.bridge, task.labels, task.real.adversary = kept
+        task.real.settings, task.real.distillation = settings, distillation
+    return costs
+
+
+def _profile(work: Callable[[int], object], device: torch.device) -> str:
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as trace:
+        work(0)
+    key = f"self_{device.type}_time_total"
+    return trace.key_averages().table(sort_by=key, row_limit=16, max_name_column_width=44)
+
+
+def build_task(
+    config: Path,
+    device: torch.device,
+    seconds: float,
+    batch: int,
+    folder: Path,
+    overrides: Sequence[str] = (),
+) -> EncoderTask:
+    """The recipe's task at the real size: random weights, noise for speech, random codes, targets
+    and labels. Other batches keep their proportion to that of real speech."""
+
+    given = load_settings(EncoderTraining, config)
+    codec = Codec(CodecConfig(layer_scale_init=0.01), with_encoder=False)
+    frames = round(seconds * codec.frame_rate)
+
+    def share(count: int) -> int:
+        return max(1, round(count * batch / given.real_batch))
+
+    own = [
+        f"run.device={device}", f"frames={frames}", f"real_batch={batch}", "real_from=0",
+        f"pair_batch={share(given.pair_batch)}", f"told_batch={share(given.told_batch)}",
+        "adversary_from=0", "channel.at=[0]",
+    ]  # fmt: skip
+    settings = load_settings(EncoderTraining, config, [*own, *overrides])
+    torch.manual_seed(0)
+    book = codec.quantizer.semantic_codebook
+    book.embedding_sum.normal_().mul_(13.6)
+    size, length = codec.frame_size, 2 * frames
+    clips = [Clip(f"c{i}", Path("none"), f"s{i % 4}", length * size / 24000) for i in range(8)]
+    noise = (1500 * torch.randn(len(clips) * length * size)).to(torch.int16).numpy()
+    corpus = Corpus(clips, [i * length * size for i in range(len(clips) + 1)], noise)
+    sizes = [len(book.cluster_usage)] + [codec.quantizer.levels] * (codec.num_codebooks - 1)
+    genuine = [torch.stack([torch.randint(n, (length,)) for n in sizes]) for _ in range(8)]
+    whisper = None
+    if settings.whisper and settings.weights.distil:
+        whisper = TargetStore(_RandomTeacher(), folder)  # type: ignore[arg-type]
+    if settings.weights.told:
+        kept = settings.channel.kept
+        label = Label(torch.randint(sizes[0], (length, kept)), torch.full((length, kept), 1 / kept))
+        save_labels(folder / "labels-0000000.safetensors", {i: label for i in range(len(clips))})
+    return EncoderTask.create(
+        settings, codec, genuine, {}, corpus, corpus.subset(lambda clip: True),
+        _teacher(settings.teacher), object() if settings.weights.told else None, folder, whisper,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class _RandomTeacher:
+    """Targets of the size of whisper-base's; made once, read from the store in every step."""
+
+    name, language, heads, squeezed, width = "random", None, (), False, 512
+
+    def targets(self, wave_S: torch.Tensor, frames: int, text: str | None) -> object:
+
+        tokens = 4 + round(3.3 * frames / 12.5)
+        share_LT = torch.rand(tokens, frames)
+        return SpokenTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))
+
+
+def _in_process(case: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--child", case],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{case} failed:\n{done.stderr}")
+    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+if __name__ == "__main__":
+    main()
