@@ -1,6 +1,9 @@
 """Several processes train as one: the same weights for the same batch, and all stop together."""
 
+import json
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +121,30 @@ def test_alone_nothing_is_done() -> None:
     ranks.start(torch.device("cpu"))  # no torchrun
     assert ranks.size() == 1
     ranks.stop()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(manifest: Path, tmp_path: Path) -> None:
+    """On the mini release: one voice, one encoder file, and a release that is not touched."""
+    values = {
+        "run": {"steps": 2, "validate_every": 2, "device": "cpu"}, "pairs": {"minutes": 0},
+        "weights": {"bridge": 0.1}, "teacher": "mini", "speech": str(manifest),
+        "pair_batch": 2, "real_batch": 2, "frames": 4, "real_from": 0, "cycle_from": 1,
+        "licences": ["CC0-1.0"],
+    }  # fmt: skip
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(values))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+              "--master-port", "0", "-m", "voxclone"]  # fmt: skip
+    command = [*launch, "train", "encoder", str(config), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Wrote") == 1 and done.stdout.count("step 2:") == 1
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"encoder.safetensors", "best.safetensors", "log.jsonl"} <= names
+    uneven = subprocess.run(
+        [*command, "--resume", "auto", "--set", "real_batch=3"],
+        capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert uneven.returncode == 1
+    assert uneven.stderr.count("voxclone: `real_batch` is 3, which 2 processes") == 1

@@ -101,8 +101,13 @@ class EncoderTask:
         or one with the weights of `start`.
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
         for what it says. Raises ConfigError also where processes cannot share the batches."""
-        batches = {"pair_batch": settings.pair_batch, "real_batch": settings.real_batch}
-        batches |= {"told_batch": settings.told_batch} if settings.weights.told else {}
+        weights = settings.weights
+        used = {
+            "pair_batch": weights.pair_semantic or weights.pair_levels or weights.critic,
+            "real_batch": settings.real_from < settings.run.steps,
+            "told_batch": weights.told,
+        }
+        batches = {name: getattr(settings, name) for name, wanted in used.items() if wanted}
         ranks.check_shares(batches, settings.run.accumulate)
         if settings.weights.bridge and teacher is None:
             raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
