@@ -80,7 +80,12 @@ def scaled(settings: EncoderTraining, steps: int) -> EncoderTraining:
             "adversary_from": to(settings.adversary_from),
             "optimiser": settings.optimiser.model_copy(update={"warmup_steps": warmup}),
             "run": settings.run.model_copy(
-                update={"steps": steps, "validate_every": steps, "save_every": max(50, steps // 4)}
+                update={
+                    "steps": steps,
+                    "validate_every": steps,
+                    "save_every": max(50, steps // 4),
+                    "stop_when_sick": False,  # a row that fails is a row
+                }
             ),
         }
     )

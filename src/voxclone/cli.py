@@ -49,6 +49,9 @@ Text = Annotated[str, typer.Argument(help="What to say; - reads standard input."
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
 Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
 Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
+Changed = Annotated[
+    bool, typer.Option("--changed", help="Go on with values that the checkpoint was not made with.")
+]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="Override a value of the config, such as run.steps=100."),
@@ -158,17 +161,34 @@ def train_encoder(
         Optional[str],  # noqa: UP045
         typer.Option(help="`auto` goes on from the newest checkpoint in the folder."),
     ] = None,
+    changed: Changed = False,
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="Go on from an encoder: a file, or `release` for its own."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="From nothing, though the release has an encoder.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Recover the withheld encoder of a release."""
+    """Recover the withheld encoder of a release. On many GPUs: `torchrun --nproc-per-node 8 -m
+    voxclone train encoder ...`; the batches of the config are those of all together."""
     from voxclone.settings import load_settings
     from voxclone.train import recovery
     from voxclone.train.encoder_settings import EncoderTraining
 
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")
+    if changed and resume is None:
+        raise UsageError("--changed belongs to `--resume auto`.")
+    if start is not None and fresh:
+        raise UsageError("--from and --fresh exclude each other.")
     settings = load_settings(EncoderTraining, config, overrides or [])
-    raise typer.Exit(recovery.recover(settings, out, open_console(False), resume=resume == "auto"))
+    if fresh or start is not None:
+        settings = settings.model_copy(update={"start": recovery.FRESH if fresh else start})
+    console = open_console(False)
+    going_on = resume == "auto"
+    raise typer.Exit(recovery.recover(settings, out, console, resume=going_on, changed=changed))
 
 
 @mini_app.command("train")
@@ -177,6 +197,7 @@ def mini_train(
     speech: Annotated[Path, typer.Option(help="manifest.jsonl of the speech pack")],
     out: Annotated[Path, typer.Option(help="folder of the run")],
     stage: Annotated[Optional[str], typer.Option(help="this stage alone")] = None,  # noqa: UP045
+    changed: Changed = False,
     overrides: Overrides = None,
 ) -> None:
     """Train recogniser, codec and language model; goes on where it stopped."""
@@ -184,7 +205,7 @@ def mini_train(
     from voxclone.settings import load_settings
 
     settings = load_settings(workshop.MiniSettings, config, overrides or [])
-    recipe.run(settings, speech, out, open_console(False), stage=stage)
+    recipe.run(settings, speech, out, open_console(False), stage=stage, changed=changed)
 
 
 @mini_app.command("publish")

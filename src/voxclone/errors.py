@@ -38,6 +38,10 @@ class ConfigError(VoxcloneError):
     """A configuration file with an unknown key or an impossible value."""
 
 
+class TrainingError(VoxcloneError):
+    """A training that cannot go on as it is."""
+
+
 class MissingExtraError(VoxcloneError):
     """An optional package that the command needs is not installed."""
 

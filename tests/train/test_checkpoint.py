@@ -1,6 +1,5 @@
 """Checkpoints are complete or not there, and damage is seen."""
 
-import json
 import os
 from pathlib import Path
 
@@ -51,39 +50,102 @@ def test_damage_is_seen_and_the_one_before_is_taken(name: str, kind: str, tmp_pa
         checkpoint.load(newest)
 
 
-def test_a_save_that_dies_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Die at every rename, flush and write of a save in turn."""
-    checkpoint.save(tmp_path, make(1))
-    calls = {"left": 0}
+class Died(BaseException):
+    """As a kill: nothing may catch it."""
 
-    class Died(BaseException):
-        pass
+
+OPERATIONS = [
+    (os, name)
+    for name in ("rename", "fsync", "open", "mkdir", "unlink", "rmdir", "scandir", "lstat")
+] + [
+    (Path, "write_text"), (Path, "iterdir"), (Path, "exists"), (Path, "glob"), (Path, "open"),
+    (checkpoint, "save_file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", [2, 3], ids=["again", "next"])
+def test_a_save_that_dies_leaves_a_checkpoint(
+    step: int, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die before or after every operation on files in turn, of a save of the next step and of one
+    that replaces the newest; the save after that must work, too."""
+    calls = {"left": 0}
 
     def dying(function):  # type: ignore[no-untyped-def]
         def call(*args, **kwargs):  # type: ignore[no-untyped-def]
-            if calls["left"] == 0:
+            if calls["left"] <= 0 and not after:
                 raise Died
             calls["left"] -= 1
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if calls["left"] < 0:
+                raise Died
+            return result
 
         return call
 
-    survived = 0
-    for death in range(40):
+    for death in range(200):
+        folder = tmp_path / str(death)
+        checkpoint.save(folder, make(1))
+        checkpoint.save(folder, make(2))
+        new = Checkpoint(step, {"a": torch.zeros(3)}, {"n": step, "new": True})
+        finished = False
         with monkeypatch.context() as patched:
             calls["left"] = death
-            for name in ("rename", "fsync", "open"):
-                patched.setattr(os, name, dying(getattr(os, name)))
-            patched.setattr(Path, "write_text", dying(Path.write_text))
-            patched.setattr(Path, "mkdir", dying(Path.mkdir))
+            for owner, name in OPERATIONS:
+                patched.setattr(owner, name, dying(getattr(owner, name)))
             try:
-                checkpoint.save(tmp_path, make(100 + death))
-                survived += 1
+                checkpoint.save(folder, new)
+                finished = True
             except Died:
                 pass
-        found, _ = checkpoint.load_latest(tmp_path)
-        assert found is not None
-        assert json.dumps(found.values) == json.dumps({"n": found.step})
-    assert 0 < survived < 40
+        found, complaints = checkpoint.load_latest(folder)
+        assert found is not None and found.step in (2, step), death
+        assert not complaints, complaints
+        assert found.values in ({"n": 2}, new.values)
+        checkpoint.save(folder, make(4))
+        newest, _ = checkpoint.load_latest(folder)
+        assert newest is not None and newest.step == 4
+        assert not list(folder.glob(".step-*.old"))
+        if finished:
+            break
+    assert finished and death > 20
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_flipped_bit_goes_unseen(name: str, tmp_path: Path) -> None:
+    """Every bit of the small files; of the tensors, every bit of the beginning and the end."""
+    path = checkpoint.save(tmp_path, make(1)) / name
+    content = path.read_bytes()
+    places = [*range(min(60, len(content))), *range(max(60, len(content) - 60), len(content))]
+    for place in places:
+        for bit in range(0, 8, 3):
+            spoiled = bytearray(content)
+            spoiled[place] ^= 1 << bit
+            path.write_bytes(spoiled)
+            with pytest.raises(ConfigError):
+                checkpoint.load(path.parent)
+
+
+BROKEN = (
+    "[]", "3", "null", '{"step": 2}', '{"step": "x", "files": {}}', '{"step": 2, "files": []}',
+    '{"step": 2, "files": {}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_manifest_that_is_none_or_another_s_is_named(text: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    newest = checkpoint.save(tmp_path, make(2))
+    (newest / "manifest.json").write_text(text)
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and str(newest) in complaints[0]
+
+
+def test_a_checkpoint_under_another_step_s_name_is_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    moved = checkpoint.save(tmp_path, make(2)).rename(tmp_path / "step-0000009")
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and str(moved) in complaints[0] and "step 2" in complaints[0]

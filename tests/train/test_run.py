@@ -18,13 +18,13 @@ from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
-    TrainState,
     apply_gradients,
     fit,
     learners_of,
     learning_rate,
     pick_device,
 )
+from voxclone.train.state import TrainState
 
 SETTINGS = OptimiserSettings(lr=1e-2, warmup_steps=3)
 WITH_MUON = OptimiserSettings(lr=1e-2, warmup_steps=3, muon=True)

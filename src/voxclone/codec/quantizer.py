@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
+from voxclone.draws import Source, uniform
 
 USAGE_FLOOR = 1e-5
 
@@ -121,7 +122,7 @@ class Quantizer(nn.Module):
     def train_forward(
         self,
         latent_BDT: Tensor,
-        generator: torch.Generator,
+        source: Source,
         *,
         semantic_share: float = 0.5,
         acoustic_shares: tuple[float, float] = (0.5, 0.25),
@@ -139,7 +140,7 @@ class Quantizer(nn.Module):
             semantic_codes_BT = self.semantic_codebook.encode(semantic_BDT)
             nearest_BDT = self.semantic_codebook.decode(semantic_codes_BT, latent_BDT.dtype)
         commitment = F.mse_loss(semantic_BDT, nearest_BDT)
-        draw_B11 = torch.rand(batch, 1, 1, generator=generator).to(latent_BDT.device)
+        draw_B11 = uniform((batch, 1, 1), source).to(latent_BDT.device)
         rounded_BDT = semantic_BDT + (nearest_BDT - semantic_BDT).detach()
         semantic_BDT = torch.where(draw_B11 < semantic_share, rounded_BDT, semantic_BDT)
 
@@ -147,9 +148,9 @@ class Quantizer(nn.Module):
         levels_BDT = scaled_BDT.round()
         value_BDT = torch.tanh(acoustic_BDT)
         snapped_BDT = value_BDT + (self.values_of(levels_BDT.detach()) - value_BDT).detach()
-        noise_BDT = torch.rand(acoustic_BDT.shape, generator=generator).to(latent_BDT.device)
+        noise_BDT = uniform(acoustic_BDT.shape, source).to(latent_BDT.device)
         dithered_BDT = value_BDT + (2 * noise_BDT - 1) / self.levels
-        draw_B11 = torch.rand(batch, 1, 1, generator=generator).to(latent_BDT.device)
+        draw_B11 = uniform((batch, 1, 1), source).to(latent_BDT.device)
         round_share, dither_share = acoustic_shares
         acoustic_BDT = torch.where(
             draw_B11 < round_share,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, TrainingError
 from voxclone.evaluate.recogniser import Recogniser, normalise_text
 from voxclone.mini.layout import mini_params, write_tekken
 from voxclone.mini.oracle import oracle_codec
@@ -194,7 +194,14 @@ def _transcript(
 def _fit(
     shop: Workshop, task: Task, run: RunSettings, name: str, config: dict[str, Any]
 ) -> Outcome:
-    outcome = fit(task, run, shop.folder / name, resume=True, config=config, console=shop.console)
+    if run.accumulate > 1 or run.ema:
+        raise ConfigError(f"The stage {name} knows neither `run.accumulate` nor `run.ema`.")
+    outcome = fit(
+        task, run, shop.folder / name, resume=True, changed=shop.changed, config=config,
+        console=shop.console,
+    )  # fmt: skip
+    if outcome.sentence is not None:
+        raise TrainingError(f"Stage {name} was stopped: {outcome.sentence}")
     if outcome.reason != "done":
         raise InterruptedRecipe(f"Stage {name} stopped at step {outcome.step} ({outcome.reason}).")
     return outcome
@@ -213,12 +220,13 @@ def run(
     console: Console,
     *,
     stage: str | None = None,
+    changed: bool = False,
 ) -> None:
     """All stages in order; or one `stage` alone, on what the earlier ones left in the folder. Codes
     do not depend on the decoder's finish, so `decoder` and `speech` may run side by side."""
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"There is no stage {stage!r}; the stages are {', '.join(STAGES)}.")
-    shop = open_workshop(settings, manifest, folder, console)
+    shop = open_workshop(settings, manifest, folder, console, changed=changed)
     work = {
         "recogniser": train_recogniser,
         "voices": train_voices,

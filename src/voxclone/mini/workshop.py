@@ -73,6 +73,8 @@ class Workshop:
     corpus: Corpus
     folder: Path
     console: Console
+    changed: bool = False
+    """Whether stages may go on with values that their checkpoints were not made with."""
 
     def licensed(self, clip: Clip) -> bool:
         """Whether a clip may be trained on."""
@@ -90,7 +92,12 @@ class Workshop:
 
 
 def open_workshop(
-    settings: MiniSettings, manifest: Path, folder: Path, console: Console
+    settings: MiniSettings,
+    manifest: Path,
+    folder: Path,
+    console: Console,
+    *,
+    changed: bool = False,
 ) -> Workshop:
     """Pack the speech of `manifest` (once) and open the run in `folder`."""
     clips = [clip for clip in read_manifest(manifest) if clip.licence in settings.licences]
@@ -101,7 +108,7 @@ def open_workshop(
         folder / "speech",
         lambda items: track(list(items), description="decoding speech", console=console),
     )
-    return Workshop(settings, corpus, folder, console)
+    return Workshop(settings, corpus, folder, console, changed)
 
 
 def finished_codec(shop: Workshop) -> Codec:

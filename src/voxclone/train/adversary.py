@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from voxclone.settings import Settings
+from voxclone.train import ranks
+from voxclone.train.ranks import WHOLE, Part
 from voxclone.train.run import OptimiserSettings, apply_gradients
 
 
@@ -96,7 +98,7 @@ def feature_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tenso
     terms = []
     for r_layers, f_layers in zip(real, fake, strict=True):
         for r, f in zip(r_layers[:-1], f_layers[:-1], strict=True):
-            size = r.detach().float().abs().mean().clamp(min=1e-4)
+            size = ranks.mean(r.detach().float().abs().mean()).clamp(min=1e-4)
             terms.append((r.detach().float() - f.float()).abs().mean() / size)
     return torch.stack(terms).mean()
 
@@ -109,12 +111,15 @@ def judge(
     steps: int,
     real_BS: Tensor,
     made_BS: Tensor,
+    part: Part = WHOLE,
 ) -> Tensor:
-    """One step of the discriminators, which are frozen outside of it. Returns their loss."""
+    """One step of the discriminators, which are frozen outside of it. Returns their loss. Of a step
+    in parts, they step with the last."""
     adversary.requires_grad_(True)
     hinge = hinge_loss(adversary(real_BS), adversary(made_BS.detach()))
-    hinge.backward()
-    apply_gradients([optimiser], rates, step, steps)
+    (hinge / part.count).backward()
+    if part.is_last:
+        apply_gradients([optimiser], rates, step, steps)
     adversary.requires_grad_(False)
     return hinge.detach()
 
@@ -127,12 +132,13 @@ def contest(
     steps: int,
     real_BS: Tensor,
     made_BS: Tensor,
+    part: Part = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """A step of the discriminators and then `match`, on the later half of both, whose decoder has
     a past: their loss, and that of what was decoded."""
     half = real_BS.shape[-1] // 2
     real_BS, made_BS = real_BS[:, half:], made_BS[:, half:]
-    hinge = judge(adversary, optimiser, rates, step, steps, real_BS, made_BS)
+    hinge = judge(adversary, optimiser, rates, step, steps, real_BS, made_BS, part)
     return hinge, match(adversary, real_BS, made_BS)
 
 

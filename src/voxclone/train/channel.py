@@ -28,6 +28,7 @@ from voxclone.settings import Settings
 from voxclone.speech.acoustic import SHIFT
 from voxclone.speech.likelihood import states_of
 from voxclone.speech.speaker import Speaker
+from voxclone.train import ranks
 from voxclone.train.bridge import Bridge, code_logits
 from voxclone.train.corpus import Corpus, Subset
 from voxclone.voice.rows import voice_rows
@@ -154,7 +155,7 @@ def told_loss(
         weight_TJ = label.weight_TJ[part].to(log_TV.device)
         total = total - (log_TV[: len(code_TJ)].gather(-1, code_TJ) * weight_TJ).sum()
         count += len(code_TJ)
-    return total / max(1, count)
+    return total / ranks.mean(total.new_tensor(float(count))).clamp(min=1)
 
 
 def save_labels(path: Path, labels: Mapping[int, Label]) -> None:

@@ -2,7 +2,8 @@
 
 Tensors go into safetensors and everything else into JSON, under a temporary name; a manifest of
 sizes and hashes is written last, everything is flushed, and the directory is renamed. The newest
-directory that verifies is the latest; a damaged one is named and passed over.
+directory that verifies is the latest; a damaged one is named and passed over. One that is written
+again at the same step is moved aside first, where it still counts until the new one is there.
 """
 
 import hashlib
@@ -21,6 +22,9 @@ from voxclone.errors import ConfigError
 
 KEEP = 2
 MANIFEST = "manifest.json"
+TENSORS = "state.safetensors"
+VALUES = "values.json"
+ASIDE = ".old"
 
 
 @dataclass(frozen=True)
@@ -42,48 +46,68 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
     }
-    save_file(tensors, temporary / "state.safetensors")
-    (temporary / "values.json").write_text(
-        json.dumps(checkpoint.values, indent=1), encoding="utf-8"
-    )
-    files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
+    save_file(tensors, temporary / TENSORS)
+    (temporary / VALUES).write_text(json.dumps(checkpoint.values, indent=1), encoding="utf-8")
+    files = {name: _describe(temporary / name) for name in (TENSORS, VALUES)}
     manifest = json.dumps({"step": checkpoint.step, "files": files}, indent=1)
     (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _flush(path)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        aside = folder / f".{target.name}{ASIDE}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
     os.rename(temporary, target)
     _flush(folder)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def load(directory: Path) -> Checkpoint:
-    """Read one checkpoint. Raises ConfigError, in one sentence, if it is missing or damaged."""
+    """Read one checkpoint. Raises ConfigError, in one sentence, if it is missing or damaged, or if
+    its manifest is another's."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        for name, described in manifest["files"].items():
-            if _describe(directory / name) != described:
+        step = int(manifest["step"])
+        if step != _step_of(directory):
+            raise ConfigError(f"The checkpoint {directory} has the manifest of step {step}.")
+        for name in (TENSORS, VALUES):
+            if _describe(directory / name) != manifest["files"][name]:
                 raise ConfigError(f"The checkpoint {directory} is damaged: {name} has changed.")
-        tensors = load_file(directory / "state.safetensors")
-        values = json.loads((directory / "values.json").read_text(encoding="utf-8"))
-        return Checkpoint(int(manifest["step"]), tensors, values)
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        tensors = load_file(directory / TENSORS)
+        values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
+        return Checkpoint(step, tensors, values)
+    except ConfigError:
+        raise
+    except OSError as error:
         raise ConfigError(f"The checkpoint {directory} cannot be read: {error}.") from None
-    except json.JSONDecodeError as error:
+    except (LookupError, TypeError, ValueError, SafetensorError) as error:
         raise ConfigError(f"The checkpoint {directory} is damaged: {error}.") from None
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies (None if there is none), and what was passed over."""
+    _, found, complaints = find_latest(folder)
+    return found, complaints
+
+
+def find_latest(folder: Path) -> tuple[Path | None, Checkpoint | None, list[str]]:
+    """As `load_latest`, with the directory of the checkpoint first."""
     complaints: list[str] = []
-    for directory in sorted(folder.glob("step-*"), reverse=True):
+    there = [*folder.glob("step-*"), *folder.glob(f".step-*{ASIDE}")]
+    for directory in sorted(there, key=lambda path: (_step_of(path), path.name), reverse=True):
         try:
-            return load(directory), complaints
+            return directory, load(directory), complaints
         except ConfigError as error:
             complaints.append(str(error))
-    return None, complaints
+    return None, None, complaints
+
+
+def _step_of(directory: Path) -> int:
+    """The step that a directory's name tells; -1 where it tells none."""
+    number = directory.name.removeprefix(".").removesuffix(ASIDE).removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
 
 
 def _describe(path: Path) -> dict[str, Any]:

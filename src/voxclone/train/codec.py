@@ -34,13 +34,13 @@ from voxclone.train.losses import after_quantising, code_losses, mel_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
-    TrainState,
     adamw,
     apply_gradients,
     learners_of,
     pick_device,
 )
 from voxclone.train.semantic import Distillation, TeacherFeatures
+from voxclone.train.state import TrainState
 from voxclone.train.waveform import STFFTS, waveform_losses
 
 

@@ -119,23 +119,17 @@ class Subset:
         weights_N: Tensor,
         *,
         grid: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
+        part: slice = slice(None),
     ) -> "Crops":
         """Random crops whose starts are multiples of `grid`; a clip shorter than a crop is
-        followed by silence.
-
-        Of `ranks` processes each draws the same `count` crops, and reads those that are its own:
-        together they read what a single one would.
-        """
+        followed by silence. All are drawn, those of `part` are read and returned."""
         drawn = torch.multinomial(weights_N, count, replacement=True, generator=generator)
         indices = [self.indices[position] for position in drawn.tolist()]
         starts = []
         for index in indices:
             spare = max(0, self.corpus.length(index) - samples)
             starts.append(int(torch.randint(spare // grid + 1, (1,), generator=generator)) * grid)
-        own = slice(count * rank // ranks, count * (rank + 1) // ranks)
-        indices, starts = indices[own], starts[own]
+        indices, starts = indices[part], starts[part]
         waves = [self.corpus.wave(i, s, samples) for i, s in zip(indices, starts, strict=True)]
         return Crops(indices, starts, torch.stack(waves))
 

@@ -30,10 +30,13 @@ class CodeCritic(nn.Module):
         return verdict_B1T[:, 0].float()
 
 
-def critic_loss(genuine_BT: Tensor, claimed_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Hinge loss of the critic; frames of genuine codes outside the mask are padding."""
+def critic_loss(
+    genuine_BT: Tensor, claimed_BT: Tensor, mask_BT: Tensor, share: float = 1.0
+) -> Tensor:
+    """Hinge loss of the critic; frames of genuine codes outside the mask are padding.
+    `share` is that of the genuine frames, see `parts.Pairs`."""
     genuine = (F.relu(1 - genuine_BT) * mask_BT).sum() / mask_BT.sum().clamp(min=1)
-    return genuine + F.relu(1 + claimed_BT).mean()
+    return share * genuine + F.relu(1 + claimed_BT).mean()
 
 
 def fooling_loss(claimed_BT: Tensor) -> Tensor:

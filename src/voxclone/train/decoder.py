@@ -25,12 +25,12 @@ from voxclone.train.losses import code_losses, mel_loss
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
-    TrainState,
     adamw,
     apply_gradients,
     learners_of,
     pick_device,
 )
+from voxclone.train.state import TrainState
 from voxclone.train.waveform import STFFTS, waveform_losses
 
 

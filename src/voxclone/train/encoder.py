@@ -8,22 +8,25 @@ Three kinds of material, each switched on by its weights (design, section 5):
   genuine codes by priors and by a critic on short runs of codes; where its words are known, it is
   also told what the language model and the encoder together think it says (`channel`).
 
+A step may be done in parts, by several processes and one after another (`ranks`): what is drawn
+for an item depends on seed, step and item alone, and every loss is that of the whole batch.
+
 Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels, Q levels.
 """
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from voxclone.codec.model import Codec
+from voxclone.codec.model import Codec, Encoder
 from voxclone.errors import ConfigError
-from voxclone.evaluate.codes import agreement
 from voxclone.evaluate.recogniser import Recogniser
 from voxclone.speech.speaker import Speaker
+from voxclone.train import ranks
 from voxclone.train.augment import degrade
 from voxclone.train.bridge import Bridge, advice, lesson
 from voxclone.train.channel import (
@@ -39,17 +42,21 @@ from voxclone.train.defects import install, start_plainly
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.initial import initialise, match_codebook
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, mel_loss
-from voxclone.train.pairs import draw_pairs, perturb
+from voxclone.train.losses import code_losses
+from voxclone.train.parts import CROPS, LABELS, OF_CROPS, TOLD, Pairs, pairs_of, sources_of
 from voxclone.train.priors import CodePriors
+from voxclone.train.ranks import Part
 from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import (
-    TrainState,
+    GRADIENT,
     adamw,
     apply_gradients,
     learners_of,
     pick_device,
 )
+from voxclone.train.state import TrainState
+from voxclone.train.validation import health_of, preset_agreement, semantic_nll
+from voxclone.train.watch import SECONDS
 from voxclone.train.whisper import TargetStore
 
 OWN_SEEDS = 10**9
@@ -88,10 +95,20 @@ class EncoderTask:
         model: Speaker | None = None,
         folder: Path | None = None,
         whisper: TargetStore | None = None,
+        start: Encoder | None = None,
     ) -> "EncoderTask":
-        """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used).
+        """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used),
+        or one with the weights of `start`.
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
-        for what it says."""
+        for what it says. Raises ConfigError also where processes cannot share the batches."""
+        weights = settings.weights
+        used = {
+            "pair_batch": weights.pair_semantic or weights.pair_levels or weights.critic,
+            "real_batch": settings.real_from < settings.run.steps,
+            "told_batch": weights.told,
+        }
+        batches = {name: getattr(settings, name) for name, wanted in used.items() if wanted}
+        ranks.check_shares(batches, settings.run.accumulate)
         if settings.weights.bridge and teacher is None:
             raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
         if settings.weights.told and (model is None or folder is None or not settings.channel.at):
@@ -115,6 +132,8 @@ class EncoderTask:
             encoder = fresh.require_encoder()
             if settings.match_codebook:
                 match_codebook(encoder, fresh.quantizer.semantic_codebook)
+            if start is not None:
+                encoder.load_state_dict(start.state_dict())
             install(encoder, settings.defects)
             rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
             state = TrainState(
@@ -127,48 +146,71 @@ class EncoderTask:
                 state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
             priors = CodePriors.from_codes(fresh, genuine)
             real = RealSpeech.create(settings, fresh, priors, state, teacher, whisper)
+            if settings.run.ema:
+                state.follow("encoder", settings.run.ema)
         return cls(
             settings, fresh, genuine, held_out, corpus, train, critic, real, state, bridge, model,
             folder,
         )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
-        settings, weights = self.settings, self.settings.weights
-        generator = step_generator(settings.run.seed, step)
-        losses: dict[str, Tensor] = {}
-        told: dict[str, Tensor] = {}
-        if weights.told:
+        """One step, in `run.accumulate` parts."""
+        settings = self.settings
+        if settings.weights.told:
             self._listen(step)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
-            codes_BKT, mask_BT = self._pairs(generator)
-            if weights.pair_semantic or weights.pair_levels:
-                made_BS = self._decode(codes_BKT, generator)
-                if self.bridge is not None:
-                    self._teach_bridge(self.bridge, made_BS, codes_BKT[:, 0], mask_BT, step)
-                latent_BDT = self._encode(made_BS)
-                pair = code_losses(self.codec.quantizer, latent_BDT, codes_BKT, mask_BT=mask_BT)
-                losses |= {"pair_semantic": pair.semantic, "pair_levels": pair.levels}
-            if step >= settings.real_from:
-                real, told = self._real(step, generator, codes_BKT, mask_BT)
-                losses |= real
-        total = sum(getattr(weights, name) * value for name, value in losses.items())
-        assert isinstance(total, Tensor)
-        total.backward()
+        count = settings.run.accumulate
+        rows = [self._part(step, Part(index, count)) for index in range(count)]
+        figures = {name: sum((row[name] for row in rows[1:]), rows[0][name]) / count
+                   for name in rows[0]}  # fmt: skip
         learners = self.state.learners
         if "distillation" in self.state.optimisers:
             learners.append(self.state.optimisers["distillation"])
-        norm = apply_gradients(learners, settings.optimiser, step, settings.run.steps)
-        figures = {f"loss/{name}": value for name, value in (losses | told).items()}
-        return figures | {"loss/total": total, "other/grad_norm": norm}
+        rates, steps = settings.optimiser, settings.run.steps
+        norm = apply_gradients(learners, rates, step, steps, loss=figures["loss/total"])
+        if torch.isfinite(norm):
+            self.state.update_followers()
+        items = settings.real_batch + settings.pair_batch * self._uses_pairs
+        seconds = items * settings.frames / self.codec.frame_rate
+        return figures | {GRADIENT: norm, SECONDS: torch.tensor(seconds)}
+
+    def _part(self, step: int, part: Part) -> dict[str, Tensor]:
+        """The gradients of a part of a step, and its figures."""
+        settings, weights = self.settings, self.settings.weights
+        losses: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
+            top, device = self.codec.quantizer.levels - 1, self._device
+            pairs = pairs_of(self.genuine, settings, top, step, part)
+            codes_BKT, mask_BT = pairs.codes_BKT.to(device), pairs.mask_BT.to(device)
+            pairs = replace(pairs, codes_BKT=codes_BKT, mask_BT=mask_BT)
+            if self._uses_pairs:
+                made_BS = self._decode(pairs.codes_BKT, pairs.sources)
+                if self.bridge is not None:
+                    self._teach_bridge(self.bridge, made_BS, pairs, step, part)
+                latent_BDT = self._encode(made_BS)
+                pair = code_losses(
+                    self.codec.quantizer, latent_BDT, pairs.codes_BKT, mask_BT=pairs.mask_BT
+                )
+                losses["pair_semantic"] = pairs.share * pair.semantic
+                losses["pair_levels"] = pairs.share * pair.levels
+            if step >= settings.real_from:
+                real, told = self._real(step, part, pairs)
+                losses |= real
+        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        assert isinstance(total, Tensor)
+        (total / part.count).backward()
+        figures = {f"loss/{name}": value.detach() for name, value in (losses | told).items()}
+        return figures | {"loss/total": total.detach()}
 
     def _real(
-        self, step: int, generator: torch.Generator, codes_BKT: Tensor, mask_BT: Tensor
+        self, step: int, part: Part, pairs: Pairs
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of real speech, and figures that are no losses."""
         settings, weights = self.settings, self.settings.weights
-        drawn = self._draw(generator)
+        drawn = self._draw(self._generator(step, CROPS), part.of(settings.real_batch))
+        sources = sources_of(settings.run.seed, step, OF_CROPS, part.of(settings.real_batch))
         wave_BS = drawn.wave_BS.to(self._device)
-        heard = self.real.losses(drawn, self.corpus, generator, step)
+        heard = self.real.losses(drawn, self.corpus, sources, step, part)
         losses, latent_BDT = heard.losses, heard.latent_BDT
         quantizer = self.codec.quantizer
         if self.bridge is not None:
@@ -176,19 +218,19 @@ class EncoderTask:
             book = quantizer.semantic_codebook
             losses["bridge"] = advice(self.bridge, book, wave_BS, semantic_BDT)
         if weights.critic:
-            losses["critic"] = self._criticise(latent_BDT, codes_BKT, mask_BT, step)
+            losses["critic"] = self._criticise(latent_BDT, pairs, step, part)
         if self.labels:
-            losses["told"] = self._told(generator)
+            losses["told"] = self._told(step, part)
         if step < settings.cycle_from:
             return losses, heard.told
         with torch.no_grad():
             own_BKT = quantizer.encode(latent_BDT.detach().float())
         if weights.cycle_semantic or weights.cycle_levels:
-            again_BDT = self._encode(self._decode(own_BKT, generator))
+            again_BDT = self._encode(self._decode(own_BKT, sources))
             cycle = code_losses(quantizer, again_BDT, own_BKT)
             losses |= {"cycle_semantic": cycle.semantic, "cycle_levels": cycle.levels}
         if weights.robust_semantic or weights.robust_levels:
-            degraded_BS = degrade(wave_BS, settings.degradation, generator)
+            degraded_BS = degrade(wave_BS, settings.degradation, sources)
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses, heard.told
@@ -201,29 +243,30 @@ class EncoderTask:
         if due is None or (self.labels and step not in settings.at):
             return
         path = self.folder / f"labels-{due:07d}.safetensors"
-        if not path.exists():
-            if step != due:
-                raise ConfigError(f"{path} is missing, without which the run cannot go on.")
-            encoder = self.codec.require_encoder().eval()
-            generator = step_generator(self.settings.run.seed, step, stream=3)
-            save_labels(
-                path,
-                label_clips(self.codec, self.bridge, self.model, self.train, settings, generator),
-            )
-            encoder.train()
+        with ranks.first_then_others():
+            if not path.exists():
+                if step != due:
+                    raise ConfigError(f"{path} is missing, without which the run cannot go on.")
+                generator = self._generator(step, LABELS)
+                with self._judged():
+                    made = label_clips(
+                        self.codec, self.bridge, self.model, self.train, settings, generator
+                    )
+                save_labels(path, made)
         self.labels = load_labels(path)
         known = Subset(self.corpus, sorted(self.labels))
         self._labelled = (known, known.weights(self.settings.evenness))
 
-    def _told(self, generator: torch.Generator) -> Tensor:
+    def _told(self, step: int, part: Part) -> Tensor:
         quantizer, size = self.codec.quantizer, self.codec.frame_size
         known, weights_N = self._labelled
         drawn = known.crops(
             self.settings.told_batch,
             self.settings.frames * size,
-            generator,
+            self._generator(step, TOLD),
             weights_N,
             grid=size,
+            part=part.of(self.settings.told_batch),
         )
         semantic_BDT, _ = quantizer.split(self._encode(drawn.wave_BS.to(self._device)))
         labels = [self.labels[index] for index in drawn.indices]
@@ -231,55 +274,70 @@ class EncoderTask:
         return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts)
 
     def _teach_bridge(
-        self, bridge: Bridge, wave_BS: Tensor, codes_BT: Tensor, mask_BT: Tensor, step: int
+        self, bridge: Bridge, wave_BS: Tensor, pairs: Pairs, step: int, part: Part
     ) -> None:
         book = self.codec.quantizer.semantic_codebook
-        lesson(bridge, book, wave_BS, codes_BT, mask_BT).backward()
-        rates = self.settings.optimiser
-        apply_gradients([self.state.optimisers["bridge"]], rates, step, self.settings.run.steps)
+        loss = pairs.share * lesson(bridge, book, wave_BS, pairs.codes_BKT[:, 0], pairs.mask_BT)
+        (loss / part.count).backward()
+        if part.is_last:
+            rates, steps = self.settings.optimiser, self.settings.run.steps
+            apply_gradients([self.state.optimisers["bridge"]], rates, step, steps)
 
-    def _criticise(
-        self, latent_BDT: Tensor, codes_BKT: Tensor, mask_BT: Tensor, step: int
-    ) -> Tensor:
+    def _criticise(self, latent_BDT: Tensor, pairs: Pairs, step: int, part: Part) -> Tensor:
         """One step of the critic on genuine codes against those of real speech, then its opinion
         of the latter, with gradients into the encoder."""
-        quantizer = self.codec.quantizer
-        genuine_BDT = quantizer.decode(codes_BKT)
+        quantizer, critic = self.codec.quantizer, self.critic
+        genuine_BDT = quantizer.decode(pairs.codes_BKT)
         claimed_BDT = quantizer.soften(latent_BDT)
-        self.critic.requires_grad_(True)
-        loss = critic_loss(self.critic(genuine_BDT), self.critic(claimed_BDT.detach()), mask_BT)
-        loss.backward()
-        rates = self.settings.optimiser.model_copy(update={"lr": self.settings.critic_lr})
-        apply_gradients([self.state.optimisers["critic"]], rates, step, self.settings.run.steps)
-        self.critic.requires_grad_(False)
-        return fooling_loss(self.critic(claimed_BDT))
+        critic.requires_grad_(True)
+        verdicts = critic(genuine_BDT), critic(claimed_BDT.detach())
+        loss = critic_loss(*verdicts, pairs.mask_BT, pairs.share)
+        (loss / part.count).backward()
+        if part.is_last:
+            rates = self.settings.optimiser.model_copy(update={"lr": self.settings.critic_lr})
+            steps = self.settings.run.steps
+            apply_gradients([self.state.optimisers["critic"]], rates, step, steps)
+        critic.requires_grad_(False)
+        return fooling_loss(critic(claimed_BDT))
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
-        """Codes of the held-out presets, decoded and encoded again, and health on real speech."""
-        encoder = self.codec.require_encoder()
-        encoder.eval()
-        results = []
-        with torch.no_grad():
-            for codes_KT in self.held_out.values():
-                wave_BS = self.codec.decode(codes_KT[None].to(self._device))
-                results.append(agreement(codes_KT, self.codec.encode(wave_BS)[0].cpu()))
+        """Codes of the held-out presets, decoded and encoded again, and health on real speech; with
+        `judged_clips`, what the language model makes of the codes of real speech."""
+        with self._judged(), torch.no_grad():
+            figures = preset_agreement(self.codec, self.held_out)
             wave_BS = self._draw(step_generator(0, 0, stream=9)).wave_BS.to(self._device)
-            codes_BKT = self.codec.encode(wave_BS)
-            decoded_BS = self.codec.decode(codes_BKT)[:, : wave_BS.shape[-1]]
-            mel = mel_loss(decoded_BS, wave_BS)
-        encoder.train()
-        levels = codes_BKT[:, 1:]
-        top = self.codec.quantizer.levels - 1
-        if log is not None:
-            log.audio(step, "real/decoded", decoded_BS[0])
-        return {
-            "preset/semantic": sum(r.semantic for r in results) / len(results),
-            "preset/exact": sum(r.exact for r in results) / len(results),
-            "preset/within_one": sum(r.within_one for r in results) / len(results),
-            "real/mel": float(mel),
-            "real/codes_in_use": float(len(codes_BKT[:, 0].unique())),
-            "real/extreme": float(((levels == 0) | (levels == top)).float().mean()),
-        }
+            health, decoded_BS = health_of(self.codec, wave_BS)
+            figures |= health
+            if self.settings.judged_clips and self.model is not None:
+                figures |= semantic_nll(
+                    self.codec, self.model, self.train, self.settings.judged_clips
+                )
+        log.audio(step, "real/decoded", decoded_BS[0])
+        return figures
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Within, the codec has the encoder that will be written, and it does not learn."""
+        encoder = self.codec.require_encoder()
+        self.codec.encoder = self.written.eval()
+        try:
+            yield
+        finally:
+            self.codec.encoder = encoder.train()
+
+    @property
+    def written(self) -> Encoder:
+        """The encoder that the training is for: the mean of its weights where one is kept."""
+        found = self.state.modules.get("encoder_ema", self.state.modules["encoder"])
+        assert isinstance(found, Encoder)
+        return found
+
+    @property
+    def _uses_pairs(self) -> bool:
+        return bool(self.settings.weights.pair_semantic or self.settings.weights.pair_levels)
+
+    def _generator(self, step: int, stream: int) -> torch.Generator:
+        return step_generator(self.settings.run.seed, step, stream)
 
     @property
     def _device(self) -> torch.device:
@@ -289,7 +347,7 @@ class EncoderTask:
         latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
         return latent_BDT.float()
 
-    def _draw(self, generator: torch.Generator) -> Crops:
+    def _draw(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         if not hasattr(self, "_weights_N"):
             self._weights_N = self.train.weights(self.settings.evenness)
         size = self.codec.frame_size
@@ -299,30 +357,17 @@ class EncoderTask:
             generator,
             self._weights_N,
             grid=1 if self.settings.whisper is None else size,
+            part=part,
         )
-
-    def _pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        settings = self.settings
-        codes_BKT, mask_BT = draw_pairs(
-            self.genuine, settings.pair_batch, settings.frames, generator
-        )
-        codes_BKT = perturb(
-            codes_BKT,
-            generator,
-            items=settings.perturb_share,
-            levels=settings.perturb_levels,
-            top=self.codec.quantizer.levels - 1,
-        )
-        return codes_BKT.to(self._device), mask_BT.to(self._device)
 
     @torch.no_grad()
-    def _decode(self, codes_BKT: Tensor, generator: torch.Generator) -> Tensor:
+    def _decode(self, codes_BKT: Tensor, sources: Sequence[torch.Generator]) -> Tensor:
         """Speech of codes, degraded."""
         wave_BS = self.codec.decoder(self.codec.quantizer.decode(codes_BKT)).float()
-        return degrade(wave_BS, self.settings.degradation, generator)
+        return degrade(wave_BS, self.settings.degradation, sources)
 
 
 def encoder_state(task: EncoderTask) -> dict[str, Tensor]:
     """The trained encoder's tensors under the names of the release."""
-    state = task.codec.require_encoder().state_dict()
-    return {f"audio_tokenizer.{k}": copy.deepcopy(v).cpu() for k, v in state.items()}
+    state = task.written.state_dict()
+    return {f"audio_tokenizer.{k}": v.detach().cpu().clone() for k, v in state.items()}

@@ -46,6 +46,9 @@ class EncoderTraining(Settings):
     """Values of one recovery. `licences`, where given, leaves out clips under any other."""
 
     run: RunSettings
+    start: str | None = None
+    """What the encoder begins as: `fresh`, `release` (the encoder that the release has) or a file.
+    It must be said where the release has an encoder; where it has none, an encoder is fresh."""
     model: str = "mini"
     speech: Path | None = None
     licences: tuple[str, ...] | None = None
@@ -87,4 +90,7 @@ class EncoderTraining(Settings):
     semantic_share: float = 0.5
     acoustic_shares: tuple[float, float] = (0.5, 0.25)
     evenness: float = 0.7
+    judged_clips: int = 0
+    """Of so many clips with a text the language model says at every validation how likely their
+    semantic codes are (it stays in memory for that)."""
     defects: Defects = Defects()

@@ -4,19 +4,22 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor
 
 
 class Log:
-    """Scalars, audio and text of one run, in `folder`."""
+    """Scalars, audio and text of one run, in `folder`; without a folder, nothing is written."""
 
-    def __init__(self, folder: Path, *, sampling_rate: int = 24000) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
+    def __init__(self, folder: Path | None, *, sampling_rate: int = 24000) -> None:
         self._rate = sampling_rate
         self._board: Any = None
+        self._lines: TextIO | None = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -27,6 +30,8 @@ class Log:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Named figures of a step; the part of a name before `/` is its group."""
+        if self._lines is None:
+            return
         row = {"step": step, "time": round(time.time(), 1)}
         row |= {name: float(f"{value:.6g}") for name, value in values.items()}
         self._lines.write(json.dumps(row) + "\n")
@@ -43,6 +48,7 @@ class Log:
             self._board.add_audio(name, clipped[None], step, self._rate)
 
     def close(self) -> None:
-        self._lines.close()
+        if self._lines is not None:
+            self._lines.close()
         if self._board is not None:
             self._board.close()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
 from voxclone.codec.quantizer import Quantizer, SemanticCodebook
+from voxclone.train import ranks
 
 PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
 
@@ -35,7 +36,7 @@ def stft_loss(
     for n_fft in n_ffts:
         estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
         target = magnitudes(target_BS, n_fft, n_fft // 4)
-        convergence = (target - estimate).norm() / target.norm().clamp(min=1e-5)
+        convergence = ranks.norm(target - estimate) / ranks.norm(target).clamp(min=1e-5)
         total = total + convergence + _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
     return total / len(n_ffts)
 
@@ -76,7 +77,8 @@ def low_loss(estimate_BS: Tensor, target_BS: Tensor, width: int = 24) -> Tensor:
     some 500 Hz), relative to the target's power. It sees phases where the fundamental of a voice
     is; an absolute distance would not do: zero is a minimum of its own."""
     low_BS, wanted_BS = (F.avg_pool1d(x[:, None], width)[:, 0] for x in (estimate_BS, target_BS))
-    return F.mse_loss(low_BS, wanted_BS) / wanted_BS.square().mean().clamp(min=1e-8)
+    power = ranks.mean(wanted_BS.square().mean())
+    return F.mse_loss(low_BS, wanted_BS) / power.clamp(min=1e-8)
 
 
 def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:

@@ -9,14 +9,15 @@ width.
 
 from dataclasses import dataclass, field
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
+from voxclone.draws import Source
 from voxclone.errors import ConfigError
 from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
 from voxclone.train.corpus import Corpus, Crops
 from voxclone.train.defects import commitment_of_all, squeeze
@@ -30,8 +31,10 @@ from voxclone.train.priors import (
     shaping_loss,
     usage_loss,
 )
-from voxclone.train.run import TrainState, adamw, pick_device
+from voxclone.train.ranks import WHOLE, Part
+from voxclone.train.run import adamw, pick_device
 from voxclone.train.semantic import Distillation, states_by_frame
+from voxclone.train.state import TrainState
 from voxclone.train.waveform import Balancer, waveform_losses
 from voxclone.train.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
 
@@ -101,7 +104,9 @@ class RealSpeech:
             settings, codec, priors, state, adversary, teacher, distillation, whisper, embedder
         )
 
-    def losses(self, drawn: Crops, corpus: Corpus, generator: torch.Generator, step: int) -> Heard:
+    def losses(
+        self, drawn: Crops, corpus: Corpus, source: Source, step: int, part: Part = WHOLE
+    ) -> Heard:
         """All losses of this kind that have a weight, of crops on the grid of codec frames."""
         settings, weights = self.settings, self.settings.weights
         quantizer = self.codec.quantizer
@@ -109,7 +114,7 @@ class RealSpeech:
         latent_BDT = self.codec.require_encoder()(wave_BS).float()
         quantized = quantizer.train_forward(
             latent_BDT,
-            generator,
+            source,
             semantic_share=settings.semantic_share,
             acoustic_shares=settings.acoustic_shares,
         )
@@ -117,7 +122,7 @@ class RealSpeech:
         told: dict[str, Tensor] = {}
         if any(getattr(weights, name) for name in THROUGH_THE_WAVEFORM):
             decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
-            losses, told = self._through_the_waveform(decoded_BS, wave_BS, step)
+            losses, told = self._through_the_waveform(decoded_BS, wave_BS, step, part)
         if self.distillation is not None:
             semantic_BDT, _ = quantizer.split(latent_BDT)
             if not settings.defects.before_quantising:
@@ -131,21 +136,25 @@ class RealSpeech:
                 if settings.defects.commit_levels
                 else quantized.commitment
             )
+        every_BDT = latent_BDT  # of all processes, for what looks at the statistics of a batch
+        if any((weights.level_prior, weights.usage_prior, weights.diversity, weights.scale,
+                weights.shaping)):  # fmt: skip
+            every_BDT = ranks.gather(latent_BDT)
         if weights.level_prior:
-            losses["level_prior"] = level_loss(self.priors, quantizer, latent_BDT)
+            losses["level_prior"] = level_loss(self.priors, quantizer, every_BDT)
         if weights.usage_prior:
-            losses["usage_prior"] = usage_loss(self.priors, quantizer, latent_BDT)
+            losses["usage_prior"] = usage_loss(self.priors, quantizer, every_BDT)
         if weights.diversity:
-            losses["diversity"] = diversity_loss(quantizer, latent_BDT)
+            losses["diversity"] = diversity_loss(quantizer, every_BDT)
         if weights.scale:
-            losses["scale"] = scale_loss(quantizer, latent_BDT)
+            losses["scale"] = scale_loss(quantizer, every_BDT)
         if weights.shaping:
             bounded = settings.defects.double_tanh
-            losses["shaping"] = shaping_loss(quantizer, latent_BDT, bounded=bounded)
+            losses["shaping"] = shaping_loss(quantizer, every_BDT, bounded=bounded)
         return Heard(losses, told, latent_BDT)
 
     def _through_the_waveform(
-        self, decoded_BS: Tensor, wave_BS: Tensor, step: int
+        self, decoded_BS: Tensor, wave_BS: Tensor, step: int, part: Part
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         settings = self.settings
         faded = settings.fade**step
@@ -169,7 +178,7 @@ class RealSpeech:
             rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
             judges, steps = self.state.optimisers["adversary"], settings.run.steps
             told["hinge"], losses["feature"] = contest(
-                self.adversary, judges, rates, step, steps, wave_BS, leaf_BS
+                self.adversary, judges, rates, step, steps, wave_BS, leaf_BS, part
             )
             if settings.defects.cut_features:
                 told["feature"] = losses.pop("feature").detach()
@@ -182,7 +191,9 @@ class RealSpeech:
         self.balancer.means = self.state.values.setdefault("balancer", {})
         gradient_BS = self.balancer.gradient(losses, given, leaf_BS)
         told |= {name: loss.detach() for name, loss in losses.items()}
-        return {"waveform": (decoded_BS * gradient_BS).sum()}, told
+        # A balanced gradient has the same size for each item, however many a part has: the sum over
+        # items is the loss, and that of a part counts as often as there are parts.
+        return {"waveform": part.all_parts * (decoded_BS * gradient_BS).sum()}, told
 
     def _distil(
         self, semantic_BDT: Tensor, wave_BS: Tensor, drawn: Crops, corpus: Corpus

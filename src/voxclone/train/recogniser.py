@@ -19,11 +19,11 @@ from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
-    TrainState,
     apply_gradients,
     learners_of,
     pick_device,
 )
+from voxclone.train.state import TrainState
 
 SAMPLES_PER_FRAME = 480
 

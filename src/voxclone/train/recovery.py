@@ -1,57 +1,167 @@
 """The command `train encoder`: gather the material, run `EncoderTask`, write the encoder file.
 
 Only the release and speech of the user's own go in; where a release has an encoder already, it is
-not looked at.
+not looked at unless the settings begin from it.
 """
 
+import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from voxclone.audio.manifest import Clip, Manifest
-from voxclone.errors import EXIT_OK, ConfigError
+from voxclone.codec.model import Encoder
+from voxclone.errors import (
+    EXIT_OK,
+    EXIT_QUALITY,
+    EXIT_USER,
+    ConfigError,
+    QualityError,
+    TrainingError,
+)
 from voxclone.evaluate.recogniser import Recogniser, load_recogniser
 from voxclone.release.archive import MINI, Release, load_codec, mini_release
-from voxclone.release.encoders import save_encoder
+from voxclone.release.encoders import find_encoder, save_encoder
 from voxclone.speech.speaker import Speaker
+from voxclone.train import ranks
 from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.health import sickness
 from voxclone.train.lazy import LazyCorpus
 from voxclone.train.pairs import read_pairs, speak_pairs
 from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
+from voxclone.train.selection import choose, scores_of
 from voxclone.train.whisper import TargetStore, WhisperTeacher
 from voxclone.voice.presets import preset_codes
 
 ENCODER_FILE = "encoder.safetensors"
+BEST_FILE = "best.safetensors"
+FRESH, OWN = "fresh", "release"
 TEXTS = Path(__file__).parent / "texts.txt"
 
 
-def recover(settings: EncoderTraining, out: Path, console: Console, *, resume: bool) -> int:
-    """Train as the settings say, in the folder `out`; returns the exit code."""
-    task = prepare(settings, out, console)
+def recover(
+    settings: EncoderTraining, out: Path, console: Console, *, resume: bool, changed: bool = False
+) -> int:
+    """Train as the settings say, in the folder `out`; returns the exit code. Under torchrun all
+    processes train together, and the first writes and prints.
+
+    Raises TrainingError if the device has too little memory or too many steps in a row cannot be
+    done, and QualityError if the encoder is lost (`health`).
+    """
+    ranks.start(pick_device(settings.run.device))
+    try:
+        return _recover(settings, out, console, resume=resume, changed=changed)
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(settings, error) from None
+    except RuntimeError as error:
+        if "not enough memory" not in str(error):
+            raise
+        raise _no_memory(settings, error) from None
+    finally:
+        ranks.stop()
+
+
+def _recover(
+    settings: EncoderTraining, out: Path, console: Console, *, resume: bool, changed: bool
+) -> int:
+    console = console if ranks.is_first() else Console(quiet=True)
+    with ranks.first_then_others():
+        release = Release.open(settings.model)
+        task = prepare(settings, out, console)
+    check_shared(out)
     config = settings.model_dump(mode="json")
-    outcome = fit(task, settings.run, out, resume=resume, config=config, console=console)
-    release = Release.open(settings.model)
-    facts = {"config": config, "step": outcome.step, "figures": outcome.figures}
+    best = out / BEST_FILE
+
+    def facts(step: int, figures: dict[str, float]) -> dict[str, Any]:
+        return {"config": config, "step": step, "figures": figures}
+
+    def keep(step: int, figures: dict[str, float]) -> None:
+        scores = scores_of(figures, told=bool(settings.weights.told))
+        chosen = choose(task.state.values.get("best"), scores, step)
+        task.state.values["best"] = chosen
+        if chosen["step"] == step and ranks.is_first():
+            save_encoder(best, encoder_state(task), release, facts(step, figures))
+
+    outcome = fit(
+        task, settings.run, out, resume=resume, changed=changed, config=config, console=console,
+        keep=keep, sickness=_sickness(settings),
+    )  # fmt: skip
+    if outcome.sentence is not None and not ranks.is_first():
+        return EXIT_QUALITY if outcome.reason == "sick" else EXIT_USER  # the first one says why
+    if outcome.reason == "broken":
+        raise TrainingError(f"The training was stopped: {outcome.sentence}")
+    if outcome.reason == "sick":
+        raise QualityError(
+            f"The training was stopped at step {outcome.step}: {outcome.sentence}. The "
+            f"checkpoint is in {out}; to go on all the same, add `--resume auto --set "
+            "run.stop_when_sick=false`."
+        )
     path = out / ENCODER_FILE
-    save_encoder(path, encoder_state(task), release, facts)
+    if ranks.is_first():
+        save_encoder(path, encoder_state(task), release, facts(outcome.step, outcome.figures))
     console.print(f"Wrote {path} (step {outcome.step}, {outcome.reason}).")
-    if outcome.reason == "interrupted":
+    chosen = task.state.values.get("best")
+    if chosen is not None and chosen["step"] != outcome.step:
+        console.print(f"By levels and semantic codes together, {best} (step {chosen['step']}) is "
+                      "the best of this run.")  # fmt: skip
+    if outcome.reason in ("interrupted", "time"):
         console.print("Go on with the same command and `--resume auto`.")
+    if outcome.reason == "interrupted":
         return EXIT_INTERRUPTED
     console.print(f'Use it: voxclone clone REF "text" -o out.wav --encoder {path}')
     return EXIT_OK
+
+
+def check_shared(out: Path) -> None:
+    """Raise ConfigError in a process that does not see what the first writes into `out`."""
+    if ranks.size() == 1:
+        return
+    mark = out / f".{secrets.token_hex(8)}"
+    if ranks.is_first():
+        mark.touch()
+    name = ranks.tell(mark.name)
+    seen = (out / name).exists()
+    ranks.any_of(False)
+    if ranks.is_first():
+        mark.unlink()
+    if not seen:
+        raise ConfigError(
+            f"The folder {out} is not the same one on all machines: name one on a file system that "
+            "they share (`--out`)."
+        )
+
+
+def _sickness(settings: EncoderTraining) -> Callable[[int, dict[str, float]], str | None] | None:
+    run = settings.run
+    if not run.stop_when_sick:
+        return None
+    return lambda step, figures: sickness(figures) if step >= run.sick_from else None
+
+
+def _no_memory(settings: EncoderTraining, error: Exception) -> TrainingError:
+    run = settings.run
+    return TrainingError(
+        f"The device {pick_device(run.device)} has too little memory for a step: make `frames` "
+        f"(now {settings.frames}), `real_batch` ({settings.real_batch}) or `pair_batch` "
+        f"({settings.pair_batch}) smaller, or do the same batch in parts with `run.accumulate` "
+        f"({run.accumulate}), for example `--set run.accumulate={2 * run.accumulate}`. "
+        f"({str(error).splitlines()[0]})"
+    )
 
 
 def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTask:
     """Presets, pairs by the language model, and real speech for one recovery."""
     release = Release.open(settings.model)
     codec = load_codec(release)
+    start = _first_encoder(settings, release)
     presets = preset_codes(release)
     inexact = {name: share for name, share in presets.exact.items() if share < 1}
     if inexact:
@@ -61,7 +171,8 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     stored = settings.pairs.folder
     if stored is not None:
         genuine = read_pairs(stored, release)
-    if (settings.pairs.minutes and stored is None) or settings.weights.told:
+    asked = bool(settings.weights.told or settings.judged_clips)
+    if asked or (settings.pairs.minutes and stored is None):
         speaker = Speaker.load(release, codec=codec)
     if settings.pairs.minutes and stored is None and speaker is not None:
         texts = read_texts(settings.texts or TEXTS)
@@ -77,10 +188,32 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         corpus,
         subset,
         _teacher(settings.teacher),
-        speaker if settings.weights.told else None,
+        speaker if asked else None,
         out / "labels",
         _whisper(settings, out),
+        start,
     )
+
+
+def _first_encoder(settings: EncoderTraining, release: Release) -> Encoder | None:
+    """What the encoder begins as; None is a fresh one. Raises ConfigError where that is not said
+    and the release has an encoder already."""
+    has_one = release.report.encoder != "withheld"
+    if settings.start is None and has_one:
+        raise ConfigError(
+            f"The release {release.path} has an encoder already: say `--from release` to go on "
+            "from it, `--from FILE` to go on from another, or `--fresh` to train one from nothing."
+        )
+    if settings.start in (None, FRESH):
+        return None
+    if settings.start == OWN:
+        if not has_one:
+            raise ConfigError(
+                f"The release {release.path} has no encoder to begin from: leave out `start`, or "
+                "name a file."
+            )
+        return load_codec(release).require_encoder()
+    return load_codec(release, find_encoder(release, Path(settings.start))).require_encoder()
 
 
 def _whisper(settings: EncoderTraining, out: Path) -> TargetStore | None:

@@ -2,43 +2,62 @@
 
 A `Task` owns what is trained and says what a step and a validation are; this module owns time. All
 randomness of a step comes from `corpus.step_generator(seed, step)`, so a run that was interrupted
-and resumed ends with the weights of one that was not (bit for bit on a CPU).
+and resumed ends with the weights of one that was not (bit for bit on a CPU). Several processes
+(`ranks`) go through it together: they stop, skip and go on as one, and the first of them writes.
 """
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from pydantic import Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
 from voxclone.settings import Settings
-from voxclone.train import checkpoint
+from voxclone.train import checkpoint, ranks
 from voxclone.train.log import Log
+from voxclone.train.resume import check_config
+from voxclone.train.state import TrainState
+from voxclone.train.watch import RunningMean, progress_bar, short, signals
 
 EXIT_INTERRUPTED = 5
+GRADIENT = "other/grad_norm"
+"""The figure of a step that is not finite where the step was skipped."""
 
 
 class RunSettings(Settings):
-    """When a run stops, saves, validates and speaks."""
+    """When a run stops, saves, validates and speaks.
+
+    `accumulate` does a step's batch in so many parts, one after another, where memory does not hold
+    it. Means over items and over the frames of pairs stay what they are; what divides by the
+    statistics of a batch (`stft`, `l1`, `low`, `feature`, the priors, `told`, a Whisper's `distil`,
+    the balancer) takes a part's, and judges and bridge, which step with the last part, are met by
+    the others as they were before the step. `ema` is the decay of a mean of the encoder's weights,
+    which is then what is validated and written (0: none).
+    """
 
     steps: int
     seed: int = 0
-    save_every: int = 500
-    validate_every: int = 500
-    log_every: int = 20
+    save_every: int = Field(500, ge=1)
+    validate_every: int = Field(500, ge=1)
+    log_every: int = Field(20, ge=1)
     max_minutes: float | None = None
     device: str = "auto"
     autocast: bool = True
+    accumulate: int = Field(1, ge=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    most_skipped: int = Field(20, ge=1)
+    """So many skipped steps in a row (losses or gradients that are not finite) end the run."""
+    stop_when_sick: bool = True
+    """Whether an encoder that has collapsed or saturated (`health`) ends the run."""
+    sick_from: int = 1000
+    """The step from which that is asked: before it, every encoder is."""
 
 
 class OptimiserSettings(Settings):
@@ -55,60 +74,14 @@ class OptimiserSettings(Settings):
     muon: bool = False
 
 
-@dataclass
-class TrainState:
-    """Everything that a checkpoint holds: modules and optimisers by name, and the step."""
-
-    modules: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
-    step: int = 0
-    values: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def learners(self) -> list[torch.optim.Optimizer]:
-        """The optimisers that `learners_of` made, without those of judges."""
-        return [self.optimisers[name] for name in ("adamw", "muon") if name in self.optimisers]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors under flat names: `module.NAME.key`, `optimiser.NAME.index.key`."""
-        result = {}
-        for name, module in self.modules.items():
-            for key, tensor in module.state_dict().items():
-                result[f"module.{name}.{key}"] = tensor
-        for name, optimiser in self.optimisers.items():
-            for index, entry in optimiser.state_dict()["state"].items():
-                for key, value in entry.items():
-                    result[f"optimiser.{name}.{index}.{key}"] = torch.as_tensor(value)
-        return result
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` gave. Raises ConfigError if the names or shapes do not fit."""
-        for name, module in self.modules.items():
-            prefix = f"module.{name}."
-            part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            try:
-                module.load_state_dict(part)
-            except RuntimeError as error:
-                first = str(error).splitlines()[-1].strip()
-                raise ConfigError(f"The checkpoint is of another configuration: {first}") from None
-        for name, optimiser in self.optimisers.items():
-            prefix = f"optimiser.{name}."
-            entries: dict[int, dict[str, Tensor]] = {}
-            for full, value in tensors.items():
-                if full.startswith(prefix):
-                    index, key = full[len(prefix) :].split(".", 1)
-                    entries.setdefault(int(index), {})[key] = value
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": entries, "param_groups": groups})
-
-
 class Task(Protocol):
     """What a training is: see `fit`."""
 
     state: TrainState
 
     def train_step(self, step: int) -> dict[str, Tensor]:
-        """Do one step and return its figures (tensors, read only when they are logged)."""
+        """Do one step and return its figures (tensors, read only when they are logged; but
+        `other/grad_norm` at once)."""
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Figures on held-out material; may log audio."""
@@ -116,11 +89,13 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `reason` is `done`, `time` or `interrupted`."""
+    """How a run ended: `reason` is `done`, `time`, `interrupted`, `sick` or `broken`; the last two
+    have a `sentence`."""
 
     step: int
     reason: str
     figures: dict[str, float]
+    sentence: str | None = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -172,12 +147,18 @@ def apply_gradients(
     settings: OptimiserSettings,
     step: int,
     steps: int,
+    *,
+    loss: Tensor | None = None,
 ) -> Tensor:
-    """Clip, set the rate, step and clear. Returns the norm before clipping; a norm that is not
-    finite skips the step."""
+    """Average over processes, clip, set the rate, step and clear. Returns the norm before clipping;
+    a norm or a `loss` that is not finite skips the step, in all processes alike (then what is
+    returned is not finite either)."""
     groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     parameters = [p for group in groups for p in group["params"]]
+    loss = ranks.average_gradients(parameters, loss)
     norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
+    if loss is not None:
+        norm = norm + 0.0 * loss.detach().to(norm)
     if torch.isfinite(norm):
         for group in groups:
             group["lr"] = learning_rate(settings, step, steps)
@@ -196,68 +177,122 @@ def fit(
     resume: bool,
     config: dict[str, Any],
     console: Console,
+    changed: bool = False,
+    keep: Callable[[int, dict[str, float]], None] | None = None,
+    sickness: Callable[[int, dict[str, float]], str | None] | None = None,
 ) -> Outcome:
     """Train until `steps`, the time limit or a signal; save, validate and log on the way.
 
-    With `resume` the newest valid checkpoint in `folder` is gone on from (none is no error);
-    without it the folder must hold no checkpoint. A signal saves and stops after the current step.
+    With `resume` the newest valid checkpoint in `folder` is gone on from (none is no error), which
+    must be of the same `config` unless it is said to be `changed`; without it the folder must hold
+    no checkpoint. A signal saves and stops after the current step. `keep` is called with the
+    figures of every validation; `sickness` may say of them why the run must stop.
     """
     state = task.state
     checkpoints = folder / "checkpoints"
-    _start(state, checkpoints, resume=resume, config=config, console=console)
-    log = Log(folder)
+    _start(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
+    log = Log(folder if ranks.is_first() else None)
     begun = time.monotonic()
     figures: dict[str, float] = {}
-    reason = "done"
-    mean = _RunningMean()
-    with _signals() as interrupted, _progress(console) as progress:
-        bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, figures="")
+    reason, sentence = "done", None
+    saved = state.step if state.step else None
+    mean = RunningMean()
+    with signals() as interrupted, progress_bar(console) as progress:
+        bar = progress.add_task(
+            folder.name, total=settings.steps, completed=state.step, figures="", health=""
+        )
         while state.step < settings.steps:
-            mean.add(task.train_step(state.step))
+            row = task.train_step(state.step)
+            mean.add(row)
             state.step += 1
+            broken = _skipped_too_often(state, row, settings.most_skipped)
             if state.step % settings.log_every == 0:
-                values = mean.take()
+                values = mean.take() | {"other/skipped": float(state.values.get("skipped", 0))}
                 log.scalars(state.step, values)
-                progress.update(bar, figures=_short(values))
+                progress.update(bar, figures=short(values))
             progress.update(bar, completed=state.step)
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
-                figures = task.validate(state.step, log)
+                figures = ranks.tell(task.validate(state.step, log))
                 log.scalars(state.step, figures)
-                console.print(f"step {state.step}: {_short(figures)}")
+                console.print(f"step {state.step}: {short(figures)}")
+                progress.update(bar, health=short(figures))
+                if keep is not None:
+                    keep(state.step, figures)
+                if sickness is not None:
+                    sentence = sickness(state.step, figures)
+                    reason = "done" if sentence is None else "sick"
             limit = settings.max_minutes
-            if interrupted():
-                reason = "interrupted"
-            elif limit is not None and time.monotonic() - begun > limit * 60:
+            late = limit is not None and time.monotonic() - begun > limit * 60
+            called, late = ranks.any_of(interrupted(), late)
+            if broken is not None:
+                reason, sentence = "broken", broken
+            elif called:
+                reason, sentence = "interrupted", None
+            elif late and reason == "done":
                 reason = "time"
             if reason != "done" or state.step % settings.save_every == 0:
                 _save(state, checkpoints, config)
+                saved = state.step
             if reason != "done":
                 break
-    if reason == "done":
+    if saved != state.step:
         _save(state, checkpoints, config)
     log.close()
-    return Outcome(state.step, reason, figures)
+    return Outcome(state.step, reason, figures, sentence)
+
+
+def _skipped_too_often(state: TrainState, row: Mapping[str, Tensor], most: int) -> str | None:
+    """Count steps that were skipped; the sentence that ends a run after `most` in a row."""
+    norm = row.get(GRADIENT)
+    if norm is None or bool(torch.isfinite(norm)):
+        state.values.pop("skipped_in_a_row", None)
+        return None
+    state.values["skipped"] = state.values.get("skipped", 0) + 1
+    in_a_row = state.values.get("skipped_in_a_row", 0) + 1
+    state.values["skipped_in_a_row"] = in_a_row
+    if in_a_row < most:
+        return None
+    state.values.pop("skipped_in_a_row")  # who goes on begins to count anew
+    return (
+        f"{in_a_row} steps in a row, up to step {state.step}, had losses or gradients that are not "
+        "finite and were skipped, so the weights are those of before: try `--set optimiser.lr=...` "
+        "at a third, or `run.autocast=false`; `run.most_skipped` allows more."
+    )
 
 
 def _start(
-    state: TrainState, folder: Path, *, resume: bool, config: dict[str, Any], console: Console
+    state: TrainState,
+    folder: Path,
+    *,
+    resume: bool,
+    changed: bool,
+    config: dict[str, Any],
+    console: Console,
 ) -> None:
+    """Load what is gone on from. The first process chooses it, the others load the same."""
     if not resume:
-        if list(folder.glob("step-*")):
+        if ranks.is_first() and list(folder.glob("step-*")):
             raise ConfigError(
                 f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
                 "folder with `--out`."
             )
+        ranks.any_of(False)
         return
-    found, complaints = checkpoint.load_latest(folder)
-    for complaint in complaints:
-        console.print(f"[yellow]{complaint} Passed over.[/yellow]")
+    directory, found = None, None
+    if ranks.is_first():
+        directory, found, complaints = checkpoint.find_latest(folder)
+        for complaint in complaints:
+            console.print(f"[yellow]{complaint} Passed over.[/yellow]")
+        if found is not None and not changed:
+            for note in check_config(found.values["config"], config, folder):
+                console.print(f"[yellow]{note}[/yellow]")
+    name = ranks.tell(None if directory is None else directory.name)
+    if name is None:
+        return
     if found is None:
-        return
-    if found.values["config"] != config:
-        changed = [key for key in config if found.values["config"].get(key) != config[key]]
-        console.print(f"[yellow]The config differs from the checkpoint's in: {changed}.[/yellow]")
-    state.load_tensors(found.tensors)
+        found = checkpoint.load(folder / name)
+    for absent in state.load_tensors(found.tensors, changed=changed):
+        console.print(f"[yellow]The checkpoint has nothing of {absent}: it begins anew.[/yellow]")
     state.step = found.step
     state.values = found.values["state"]
     console.print(f"Going on from step {found.step}.")
@@ -265,60 +300,5 @@ def _start(
 
 def _save(state: TrainState, folder: Path, config: dict[str, Any]) -> None:
     values = {"config": config, "state": state.values}
-    checkpoint.save(folder, checkpoint.Checkpoint(state.step, state.tensors(), values))
-
-
-class _RunningMean:
-    """Means of figures over the steps since the last time they were taken."""
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, Tensor]] = []
-        self._since = time.monotonic()
-
-    def add(self, row: dict[str, Tensor]) -> None:
-        self._rows.append({name: value.detach() for name, value in row.items()})
-
-    def take(self) -> dict[str, float]:
-        sums: dict[str, list[float]] = {}
-        for row in self._rows:
-            for name, value in row.items():
-                sums.setdefault(name, []).append(float(value))
-        now = time.monotonic()
-        means = {name: sum(values) / len(values) for name, values in sums.items()}
-        means["speed/steps_per_second"] = len(self._rows) / max(1e-9, now - self._since)
-        self._rows, self._since = [], now
-        return means
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt  # asked twice: stop at once
-        received.append(number)
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, receive) for kind in kinds}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def _short(values: dict[str, float]) -> str:
-    return " ".join(f"{name.split('/')[-1]} {value:.3g}" for name, value in values.items())
+    if ranks.is_first():
+        checkpoint.save(folder, checkpoint.Checkpoint(state.step, state.tensors(), values))

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.train import ranks
 from voxclone.train.corpus import Corpus, Crops
 
 
@@ -73,7 +74,7 @@ class Distillation(nn.Module):
         projected_BTRE = projected.unflatten(-1, (-1, self.teacher_dim))
         heard_BTR = target_BTRE.abs().sum(dim=-1) > 0
         distance_BTR = 1 - F.cosine_similarity(projected_BTRE, target_BTRE, dim=-1)
-        return (distance_BTR * heard_BTR).sum() / heard_BTR.sum().clamp(min=1)
+        return (distance_BTR * heard_BTR).sum() / ranks.mean(heard_BTR.sum().float()).clamp(min=1)
 
 
 def teacher_features(

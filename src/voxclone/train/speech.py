@@ -29,12 +29,12 @@ from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
-    TrainState,
     apply_gradients,
     learners_of,
     pick_device,
 )
 from voxclone.train.sequences import Batch, forget, length_of, misread, sequences
+from voxclone.train.state import TrainState
 from voxclone.train.triples import Example, SpeechData, TripleSettings
 
 USUAL_LEVELS = 7

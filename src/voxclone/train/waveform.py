@@ -3,6 +3,7 @@
 Shapes: B batch, S samples.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.train import ranks
 from voxclone.train.listeners import Listeners
 from voxclone.train.losses import low_loss, magnitude_loss, mel_loss, stft_loss
 
@@ -40,7 +42,8 @@ def waveform_losses(
     if weights.get("magnitude"):
         losses["magnitude"] = magnitude_loss(made_BS, wave_BS, n_ffts)
     if weights.get("l1"):
-        losses["l1"] = F.l1_loss(made_BS, wave_BS) / wave_BS.abs().mean().clamp(min=1e-3)
+        size = ranks.mean(wave_BS.abs().mean())
+        losses["l1"] = F.l1_loss(made_BS, wave_BS) / size.clamp(min=1e-3)
     if weights.get("low"):
         losses["low"] = low_loss(made_BS, wave_BS)
     if weights.get("heard"):
@@ -62,7 +65,8 @@ def speaker_loss(embedder: Ge2eEmbedder, made_BS: Tensor, wave_BS: Tensor) -> Te
         own_BE = embedder.embed_batch(wave_BS)
         audible_B = wave_BS.square().mean(dim=-1).sqrt() > QUIETEST
     cosine_B = (embedder.embed_batch(made_BS) * own_BE).sum(dim=-1)
-    return ((1 - cosine_B) * audible_B).sum() / audible_B.sum().clamp(min=1)
+    audible = ranks.mean(audible_B.sum().float()).clamp(min=1)
+    return ((1 - cosine_B) * audible_B).sum() / audible
 
 
 class Balancer:
@@ -87,7 +91,10 @@ class Balancer:
         balanced_BS = torch.zeros_like(leaf_BS)
         for name, loss in losses.items():
             (gradient_BS,) = torch.autograd.grad(loss, leaf_BS)
-            norm = float(gradient_BS.flatten(1).norm(dim=1).mean())
+            norm = float(ranks.mean(gradient_BS.flatten(1).norm(dim=1).mean()))
+            if not math.isfinite(norm):  # the step will be skipped, the means must not know of it
+                balanced_BS += norm
+                continue
             size, count = self.means.get(name, [0.0, 0.0])
             size = self.decay * size + (1 - self.decay) * norm
             count = self.decay * count + (1 - self.decay)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from voxclone.evaluate.likeness import load_pretrained
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.train import ranks
 
 FORMAT = 1
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
@@ -181,4 +182,4 @@ def spoken_loss(
         distance_L = 1 - F.cosine_similarity(said_LE, target.state_LE.to(projected_TE), dim=-1)
         total = total + (distance_L * weight_L).sum()
         mass = mass + weight_L.sum()
-    return total / mass.clamp(min=1e-6)
+    return total / ranks.mean(mass).clamp(min=1e-6)

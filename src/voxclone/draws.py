@@ -1,0 +1,26 @@
+"""Random numbers for a batch: from one generator, or for each item from its own.
+
+With generators of their own, what an item is given does not depend on which items are beside it:
+a batch may be divided over processes and still be drawn alike.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Source = torch.Generator | Sequence[torch.Generator]
+
+
+def uniform(shape: Sequence[int], source: Source) -> Tensor:
+    """Numbers between 0 and 1; the first dimension is the batch."""
+    if isinstance(source, torch.Generator):
+        return torch.rand(*shape, generator=source)
+    return torch.stack([torch.rand(*shape[1:], generator=each) for each in source])
+
+
+def normal(shape: Sequence[int], source: Source) -> Tensor:
+    """Numbers of mean 0 and variance 1; the first dimension is the batch."""
+    if isinstance(source, torch.Generator):
+        return torch.randn(*shape, generator=source)
+    return torch.stack([torch.randn(*shape[1:], generator=each) for each in source])

@@ -1,0 +1,220 @@
+"""Several processes that train one model together, each on its part of every batch.
+
+Every process holds the whole model. The rule for losses: *the mean over processes of what each
+computes is the loss of the whole batch*. A mean over equally many items is so by itself; what
+divides by something that differs between parts (a mask, the power of a batch) divides by `mean` of
+it, and what looks at the statistics of a batch looks at `gather` of it. After the backward pass the
+gradients are averaged, in one flat tensor.
+
+`DistributedDataParallel` is not used: one step has several backward passes (bridge, critic,
+discriminators, encoder), the encoder runs up to five times before one of them, and the judges step
+in between, all of which its hooks forbid or get wrong. One all-reduce after each backward pass says
+what happens, for the price of not overlapping with it.
+
+Without a process group every function here does nothing, or gives back what it was given.
+
+Shapes: B items of a part, W processes.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from voxclone.errors import ConfigError
+
+LONGEST_WAIT = timedelta(hours=12)
+"""The first process packs speech and makes pairs while the others wait."""
+
+
+def start(device: torch.device) -> None:
+    """Join the processes that torchrun started; without torchrun, nothing. On CUDA each process
+    takes the GPU of its number on the machine. Raises ConfigError if there are too few."""
+    if not dist.is_available() or dist.is_initialized() or not dist.is_torchelastic_launched():
+        return
+    if device.type == "cuda":
+        local, there = dist.get_node_local_rank(), torch.cuda.device_count()
+        if local >= there:
+            raise ConfigError(
+                f"This machine has {there} GPUs and was given process {local + 1}: start at most "
+                f"{there} on it (`torchrun --nproc-per-node {there}`)."
+            )
+        torch.cuda.set_device(local)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if _together():
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    return dist.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if _together() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank() == 0
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the `count` parts that this process does of a step, one after another (gradients
+    accumulate). Part m of all processes together are consecutive items of the step's batch."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        return self.index == self.count - 1
+
+    @property
+    def all_parts(self) -> int:
+        """Parts of a step's batch, over all processes."""
+        return self.count * size()
+
+    def of(self, items: int) -> slice:
+        """Which of the `items` of a step's batch are this part."""
+        each = items // self.all_parts
+        begin = (self.index * size() + rank()) * each
+        return slice(begin, begin + each)
+
+
+WHOLE = Part()
+
+
+def check_shares(batches: dict[str, int], accumulate: int) -> None:
+    """Raise ConfigError if a batch cannot be divided into equal parts."""
+    parts = accumulate * size()
+    for name, items in batches.items():
+        if items % parts:
+            raise ConfigError(
+                f"`{name}` is {items}, which {size()} processes with `run.accumulate` {accumulate} "
+                f"cannot share evenly: it is the batch of all together, so make it a multiple of "
+                f"{parts}."
+            )
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.detach().clone()
+        dist.all_reduce(total)
+        return total / size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # d mean / d own is 1 / W, and averaging the gradients divides by W once more than the
+        # rule for losses allows.
+        return gradients[0]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own_B: Tensor) -> Tensor:
+        parts = [torch.empty_like(own_B) for _ in range(size())]
+        dist.all_gather(parts, own_B.detach().contiguous())
+        ctx.items = len(own_B)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        own = slice(rank() * ctx.items, (rank() + 1) * ctx.items)
+        return gradients[0][own] * size()
+
+
+def mean(own: Tensor) -> Tensor:
+    """The mean over processes of a tensor, with gradients."""
+    result: Tensor = _Mean.apply(own) if size() > 1 else own
+    return result
+
+
+def gather(own_B: Tensor) -> Tensor:
+    """The parts [B, ...] of all processes one after another [W B, ...], with gradients."""
+    result: Tensor = _Gather.apply(own_B) if size() > 1 else own_B
+    return result
+
+
+def norm(own: Tensor) -> Tensor:
+    """The Euclidean norm of the parts of all processes together, with gradients."""
+    if size() == 1:
+        return own.norm()
+    return (mean(own.square().sum()).clamp(min=1e-20) * size()).sqrt()
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor | None) -> Tensor | None:
+    """Average the gradients of all processes in place, and `loss` with them, which is returned. A
+    gradient that some processes lack counts as zero there; one that all lack stays away."""
+    if size() == 1:
+        return loss
+    device = parameters[0].device
+    there_N = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
+    last = torch.zeros(1, device=device) if loss is None else loss.detach().float().reshape(1)
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(g.flatten().float() for g in grads), there_N, last.to(device)])
+    dist.all_reduce(flat)
+    flat /= size()
+    values = flat.split([p.numel() for p in parameters] + [len(parameters), 1])
+    for parameter, value, there in zip(parameters, values, values[-2].cpu().tolist(), strict=False):
+        if there:
+            parameter.grad = value.view_as(parameter).to(parameter.dtype)
+    return None if loss is None else values[-1][0]
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process; all wait for all."""
+    if size() == 1:
+        return list(flags)
+    shared = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in shared.tolist()]
+
+
+def tell(values: Any) -> Any:
+    """JSON values of the first process, to all."""
+    if size() == 1:
+        return values
+    text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
+    length = torch.tensor([len(text)])
+    dist.broadcast(length, 0)
+    if not is_first():
+        text = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(text, 0)
+    return json.loads(bytes(text.tolist()))
+
+
+@contextmanager
+def first_then_others() -> Iterator[None]:
+    """The first process does the work, which leaves files; then the others do it, which read them.
+    An error of the first leaves the others waiting until torchrun ends them, so it is told once."""
+    if not is_first():
+        any_of(False)
+    yield
+    if is_first():
+        any_of(False)
+
+
+def means_of(values: Sequence[float]) -> list[float]:
+    """The mean over processes of each number."""
+    if size() == 1:
+        return list(values)
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(shared)
+    return [float(value) / size() for value in shared.tolist()]

@@ -1,0 +1,52 @@
+"""Whether a checkpoint may be gone on from with a given config."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from voxclone.errors import ConfigError
+
+FREE = frozenset(
+    f"run.{name}"
+    for name in (
+        "steps",
+        "save_every",
+        "validate_every",
+        "log_every",
+        "max_minutes",
+        "device",
+        "most_skipped",
+        "stop_when_sick",
+        "sick_from",
+    )
+)
+"""What may change from one start to the next without a word."""
+
+
+def check_config(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[str]:
+    """Raise ConfigError, naming the keys, if a checkpoint in `folder` was made under another
+    config. Returns notes: keys that only one of the two has come from another version of this
+    program, and are no reason to refuse."""
+    old, new = _flat(before), _flat(now)
+    other = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
+    other = [key for key in other if key not in FREE]
+    if other:
+        values = ", ".join(f"{key} ({old[key]} there, {new[key]} here)" for key in other)
+        raise ConfigError(
+            f"The checkpoint in {folder} was made with another config, in {values}: give these "
+            "values back, name another folder with `--out`, or go on with what is changed by "
+            "adding `--changed`."
+        )
+    apart = sorted((old.keys() ^ new.keys()) - FREE)
+    return [f"The checkpoint's config has other keys: {', '.join(apart)}."] if apart else []
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,150 @@
+"""Several processes train as one: the same weights for the same batch, and all stop together."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.train import victim
+from voxclone.errors import ConfigError
+from voxclone.train import ranks
+from voxclone.train.ranks import Part
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.train.victim"])
+# Adam and Muon divide by the size of a gradient, so that the rounding of one that is almost nothing
+# would be seen in full: epsilon is not theirs to choose, the rate is.
+SMALL = {"optimiser": {"lr": 1e-4}}
+
+
+def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
+    """Run `size` processes on one training and return its folder."""
+    folder.mkdir(exist_ok=True)
+    meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
+    given = {"changes": {}, "poisoned": {}} | arguments
+    processes = [
+        CONTEXT.Process(
+            target=victim.run_in_group, args=(rank, size, meeting, folder), kwargs=given
+        )
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+        assert process.exitcode == expected, process.exitcode
+    return folder
+
+
+def encoder_of(folder: Path, rank: int = 0) -> dict[str, torch.Tensor]:
+    state = load_file(folder / f"rank-{rank}.safetensors")
+    return {k: v for k, v in state.items() if k.startswith(("module.", "written."))}
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys() and one
+    return max(float((one[key] - other[key]).abs().max()) for key in one if one[key].numel())
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_share_a_batch_and_end_with_the_weights_of_one(size: int, tmp_path: Path) -> None:
+    """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
+    alone = together(1, tmp_path / "alone", changes=SMALL)
+    shared = together(size, tmp_path / "shared", changes=SMALL)
+    assert apart(encoder_of(alone), encoder_of(shared)) < 1e-5
+    for rank in range(1, size):
+        assert apart(encoder_of(shared), encoder_of(shared, rank)) == 0
+    assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one
+
+
+def test_parts_one_after_another_are_the_parts_of_processes(tmp_path: Path) -> None:
+    """With accumulation, four parts are four parts, whoever does them."""
+    plain = {
+        "run": {"accumulate": 2},
+        "balance": False,
+        "weights": {"feature": 0, "stft": 0, "l1": 0, "low": 0, "critic": 0, "bridge": 0,
+                    "level_prior": 0, "usage_prior": 0, "diversity": 0, "scale": 0, "shaping": 0},
+    }  # fmt: skip
+    whole = together(1, tmp_path / "a", changes=plain | SMALL | {"run": {"accumulate": 1}})
+    parts = together(1, tmp_path / "b", changes=plain | SMALL)
+    both = together(2, tmp_path / "c", changes=plain | SMALL)
+    assert apart(encoder_of(whole), encoder_of(parts)) < 1e-5
+    assert apart(encoder_of(whole), encoder_of(both)) < 1e-5
+
+
+def test_a_signal_to_one_ends_all_and_they_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    whole = together(2, tmp_path / "whole")
+    halves = together(2, tmp_path / "halves", terminate_at=3, expected=5)
+    assert (halves / "rank-0.txt").read_text().startswith("interrupted")
+    together(2, tmp_path / "halves")
+    for rank in range(2):
+        state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
+        assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
+    """And so many in a row end the run, in all."""
+    once = together(2, tmp_path / "once", poisoned={1: [2]})
+    assert apart(encoder_of(once), encoder_of(once, 1)) == 0
+    assert all(bool(torch.isfinite(value).all()) for value in encoder_of(once).values())
+    for rank in range(2):
+        assert "'skipped': 1" in (once / f"rank-{rank}.txt").read_text()
+    few = {"run": {"most_skipped": 2}}
+    often = together(2, tmp_path / "often", poisoned={0: [1, 3], 1: [4, 5]}, changes=few)
+    for rank in range(2):
+        assert (often / f"rank-{rank}.txt").read_text().startswith("broken {'skipped': 3")
+
+
+def test_batches_that_cannot_be_shared_are_named() -> None:
+    ranks.check_shares({"real_batch": 12, "pair_batch": 6}, 3)
+    with pytest.raises(ConfigError, match=r"`pair_batch` is 6.*`run.accumulate` 4.*multiple of 4"):
+        ranks.check_shares({"real_batch": 12, "pair_batch": 6}, 4)
+
+
+def test_parts_cover_a_batch_in_order() -> None:
+    slices = [Part(index, 3).of(12) for index in range(3)]
+    assert [(s.start, s.stop) for s in slices] == [(0, 4), (4, 8), (8, 12)]
+    assert not Part(1, 3).is_last and Part(2, 3).is_last and ranks.WHOLE.of(7) == slice(0, 7)
+
+
+def test_alone_nothing_is_done() -> None:
+    own = torch.ones(3, requires_grad=True)
+    assert ranks.mean(own) is own and ranks.gather(own) is own
+    assert ranks.size() == 1 and ranks.is_first() and ranks.tell({"a": 1}) == {"a": 1}
+    assert ranks.any_of(True, False) == [True, False] and ranks.means_of([2.0]) == [2.0]
+    ranks.start(torch.device("cpu"))  # no torchrun
+    assert ranks.size() == 1
+    ranks.stop()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(manifest: Path, tmp_path: Path) -> None:
+    """On the mini release: one voice, one encoder file, and a release that is not touched."""
+    values = {
+        "run": {"steps": 2, "validate_every": 2, "device": "cpu"}, "pairs": {"minutes": 0},
+        "weights": {"bridge": 0.1}, "teacher": "mini", "speech": str(manifest),
+        "pair_batch": 2, "real_batch": 2, "frames": 4, "real_from": 0, "cycle_from": 1,
+        "licences": ["CC0-1.0"],
+    }  # fmt: skip
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(values))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+              "--master-port", "0", "-m", "voxclone"]  # fmt: skip
+    command = [*launch, "train", "encoder", str(config), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Wrote") == 1 and done.stdout.count("step 2:") == 1
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"encoder.safetensors", "best.safetensors", "log.jsonl"} <= names
+    uneven = subprocess.run(
+        [*command, "--resume", "auto", "--set", "real_batch=3"],
+        capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert uneven.returncode == 1
+    assert uneven.stderr.count("voxclone: `real_batch` is 3, which 2 processes") == 1

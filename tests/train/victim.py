@@ -1,0 +1,166 @@
+"""A tiny recovery with every part switched on, to be run, killed and divided in other processes."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.golden.draw import drawn_codec
+from voxclone.audio.manifest import Clip
+from voxclone.codec.config import CodecConfig
+from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
+from voxclone.train import ranks
+from voxclone.train.corpus import Corpus, Crops
+from voxclone.train.encoder import EncoderTask, encoder_state
+from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
+
+CODEC = CodecConfig(
+    semantic_codebook_size=16, semantic_dim=6, acoustic_dim=3, dim=16, hidden_dim=24, head_dim=8,
+    n_heads=2, n_kv_heads=2,
+)  # fmt: skip
+QUIET = Console(quiet=True)
+EVERYTHING: dict[str, Any] = {
+    "run": {"steps": 6, "save_every": 1, "validate_every": 3, "log_every": 2, "autocast": False,
+            "ema": 0.9},
+    "optimiser": {"lr": 1e-3, "warmup_steps": 2, "muon": True},
+    "weights": {
+        "pair_semantic": 0.2, "pair_levels": 1.0, "cycle_semantic": 0.1, "cycle_levels": 0.5,
+        "robust_semantic": 0.1, "robust_levels": 0.1, "mel": 2.0, "stft": 0.5, "low": 1.0,
+        "l1": 0.5, "feature": 1.0, "critic": 0.1, "level_prior": 0.1, "usage_prior": 0.1,
+        "diversity": 0.1, "scale": 0.1, "shaping": 0.1, "commitment": 0.1, "bridge": 0.1,
+        "distil": 0.5,
+    },
+    "balance": True, "adversary": {"n_ffts": [64, 32], "channels": 2}, "adversary_from": 1,
+    "pair_batch": 4, "real_batch": 4, "frames": 4, "real_from": 1, "cycle_from": 2,
+    "mel_scales": [[256, 20]], "n_ffts": [256],
+}  # fmt: skip
+
+
+def settings_of(**changes: Any) -> EncoderTraining:
+    """The settings of `EVERYTHING` with some groups or values changed."""
+    values = dict(EVERYTHING)
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, Mapping) else value
+    return EncoderTraining.model_validate(values)
+
+
+def humming() -> Corpus:
+    """Clips of one second, and one that is shorter than a crop."""
+    time = torch.arange(12000) / 24000
+    clips, waves, starts = [], [], [0]
+    for index in range(5):
+        pitch = 90.0 * 1.2**index
+        wave = sum(torch.sin(2 * torch.pi * pitch * h * time) / h for h in range(1, 7))
+        wave_S = (0.05 * wave * 32767).to(torch.int16)  # type: ignore[union-attr]
+        wave_S = wave_S[:6000] if index == 0 else wave_S
+        clips.append(Clip(f"c{index}", Path("none"), f"s{index % 2}", len(wave_S) / 24000))
+        waves.append(wave_S)
+        starts.append(starts[-1] + len(wave_S))
+    return Corpus(clips, starts, torch.cat(waves).numpy())
+
+
+class Victim(EncoderTask):
+    """`before` is called before each step; at `poisoned` steps real speech is not finite."""
+
+    before: Callable[[int], None] = staticmethod(lambda step: None)
+    poisoned: frozenset[int] = frozenset()
+    _now = -1
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        self.before(step)
+        self._now = step
+        return super().train_step(step)
+
+    def _draw(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
+        crops = super()._draw(generator, part)
+        spoiled = self._now in self.poisoned and part != slice(None)
+        return Crops(crops.indices, crops.starts, crops.wave_BS * (torch.nan if spoiled else 1))
+
+
+def victim(settings: EncoderTraining) -> Victim:
+    generator = torch.Generator().manual_seed(0)
+    genuine = [
+        torch.cat(
+            [
+                torch.randint(16, (1, length), generator=generator),
+                torch.randint(21, (3, length), generator=generator),
+            ]
+        )
+        for length in (2, 9, 3, 4, 1, 9, 3)
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+    corpus = humming()
+    task = Victim.create(
+        settings, drawn_codec(CODEC), genuine, {"p": genuine[1]}, corpus,
+        corpus.subset(lambda clip: True), teacher,
+    )  # fmt: skip
+    assert isinstance(task, Victim)
+    return task
+
+
+def train(folder: Path, task: Victim | None = None, **more: Any) -> tuple[Victim, Outcome]:
+    """Go on with the training in a folder, to its end."""
+    settings = settings_of() if task is None else task.settings
+    task = victim(settings) if task is None else task
+    config = settings.model_dump(mode="json")
+    arguments = {"resume": True, "config": config, "console": QUIET} | more
+    return task, fit(task, settings.run, folder, **arguments)
+
+
+def write_state(task: EncoderTask, path: Path) -> None:
+    """Everything that a checkpoint would hold, and the encoder that would be written."""
+    tensors = {name: tensor.clone() for name, tensor in task.state.tensors().items()}
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors | {f"written.{k}": v for k, v in encoder_state(task).items()}, temporary)
+    os.replace(temporary, path)
+
+
+def run_alone(folder: Path, result: Path) -> None:
+    """What is killed: train in `folder`, then write the state to `result`."""
+    torch.set_num_threads(1)
+    task, _ = train(folder)
+    write_state(task, result)
+
+
+def run_in_group(
+    rank: int,
+    size: int,
+    meeting: Path,
+    folder: Path,
+    changes: dict[str, Any],
+    poisoned: dict[int, list[int]],
+    terminate_at: int | None = None,
+) -> None:
+    """One of `size` processes; ends with the code of the command. `poisoned` are steps by rank; the
+    last process sends itself SIGTERM at a step."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
+        timeout=timedelta(minutes=10),
+    )  # fmt: skip
+    task = victim(settings_of(**changes))
+    task.poisoned = frozenset(poisoned.get(rank, []))
+    if terminate_at is not None and rank == size - 1:
+
+        def terminate(step: int) -> None:
+            if step == terminate_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        task.before = terminate
+    task, outcome = train(folder, task)
+    write_state(task, folder / f"rank-{rank}.safetensors")
+    (folder / f"rank-{rank}.txt").write_text(f"{outcome.reason} {task.state.values}")
+    ranks.stop()
+    sys.exit(EXIT_INTERRUPTED if outcome.reason == "interrupted" else 0)
