@@ -88,17 +88,17 @@ def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) 
 
 
 MILLION = """
-import resource, sys, time
-import numpy, soundfile
+import re, sys, time
 from voxclone.audio.manifest import Manifest
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def most():  # KiB; `ru_maxrss` would be that of the process that started this one
+    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+before = most()
 begun = time.process_time()  # of this process: the machine may be busy with others
 manifest = Manifest(sys.argv[1])
 opened = time.process_time() - begun
 chosen = manifest.select(split="train", licences=["CC-BY-4.0"])
 clip = manifest[int(chosen[-1])]
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(manifest), len(chosen), clip.id, opened, (after - before) / 1024)
+print(len(manifest), len(chosen), clip.id, opened, (most() - before) / 1024)
 """
 
 
@@ -121,5 +121,5 @@ def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None
     clips, chosen, last, seconds, megabytes = done.stdout.split()
     print(done.stdout, f"{path.stat().st_size / 2**20:.0f} MiB of text")
     assert (int(clips), int(chosen), last) == (1_000_000, 980_000, "part-26/clip-999999")
-    assert float(megabytes) < 150  # the text alone is three times that
+    assert 10 < float(megabytes) < 120  # the text alone is three times that
     assert float(seconds) < 30
