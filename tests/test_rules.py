@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-FACES = tuple(path.name for path in SOURCE.glob("cli*.py"))
+FACES = ("__main__.py", *(path.name for path in SOURCE.glob("cli*.py")))
 MAY_IMPORT = {
     "": set(),
     "audio": {""},
