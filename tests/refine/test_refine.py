@@ -1,0 +1,245 @@
+"""Codes refined through the decoder: exact pieces, exact gradients, and nothing made worse."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.audio.signals import RATE, speech
+from tests.release.tiny import write_tiny_release
+from voxclone.codec.model import Codec
+from voxclone.errors import AudioError, ConfigError
+from voxclone.evaluate.signal import mel_distance
+from voxclone.refine.free import (
+    FreeCodes,
+    Start,
+    from_codes,
+    from_encoder,
+    from_nothing,
+    nearest_frames,
+)
+from voxclone.refine.pieces import decode_in_pieces
+from voxclone.refine.reading import GainJudge, Halves, flow_loss, nats, quietest_cut, read
+from voxclone.refine.run import Job, Judged, refine_codes
+from voxclone.refine.settings import RefineSettings
+from voxclone.release.archive import Release, load_codec
+from voxclone.settings import parse_settings
+from voxclone.speech.acoustic import SHIFT
+from voxclone.speech.likelihood import Likelihood
+from voxclone.speech.speaker import Speaker
+from voxclone.train.channel import semantic_opinion
+
+FRAMES = 450  # of 10 ms in the tiny release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    folder = tmp_path_factory.mktemp("refine") / "release"
+    return Release.open(write_tiny_release(folder, with_encoder=True))
+
+
+@pytest.fixture(scope="module")
+def codec(release: Release) -> Codec:
+    return load_codec(release)
+
+
+@pytest.fixture(scope="module")
+def model(release: Release, codec: Codec) -> Speaker:
+    return Speaker.load(release, codec=codec)
+
+
+def recording(codec: Codec) -> torch.Tensor:
+    wave_S = torch.from_numpy(speech([2.0, 2.0], [0.2, 0.4, 0.3]))
+    return wave_S[: FRAMES * codec.frame_size]
+
+
+def settings_of(**values: object) -> RefineSettings:
+    weights = {"likely_levels": 0.0, "likely_semantic": 0.0, **values.pop("weights", {})}  # type: ignore[dict-item]
+    plain = {"judge": "likeness", "steps": 6, "judge_every": 3}
+    return RefineSettings.model_validate({**plain, **values, "weights": weights})
+
+
+def job_of(codec: Codec, start: Start | None = None, **values: object) -> Job:
+    wave_S = recording(codec)
+    frames = len(wave_S) // codec.frame_size
+    halves = Halves(quietest_cut(wave_S, codec.frame_size), frames, ("one", "two"))
+    return Job(codec, wave_S, start or from_encoder(codec, wave_S), halves, settings_of(**values))
+
+
+@pytest.mark.parametrize("frames", [20, 31, 52, 53, 75])
+def test_pieces_give_the_samples_and_gradients_of_the_whole(frames: int, codec: Codec) -> None:
+    generator = torch.Generator().manual_seed(frames)
+    latent_DT = torch.randn(codec.config.latent_dim, frames, generator=generator).requires_grad_()
+    weight_S = torch.randn(frames * codec.frame_size, generator=generator)
+    whole_S = codec.decoder(latent_DT[None])[0]
+    (wanted_DT,) = torch.autograd.grad((whole_S * weight_S).sum(), latent_DT)
+    made_S = decode_in_pieces(codec.decoder, latent_DT, 10)
+    (found_DT,) = torch.autograd.grad((made_S * weight_S).sum(), latent_DT)
+    assert torch.allclose(made_S, whole_S, atol=1e-5)
+    assert torch.allclose(found_DT, wanted_DT, atol=1e-4 * float(wanted_DT.abs().max()))
+
+
+def test_the_decoder_reads_codes_and_gradients_pass_them(codec: Codec) -> None:
+    free = FreeCodes(codec.quantizer, from_nothing(codec, 9, seed=1))
+    with torch.no_grad():
+        free.level_CT[0, 0], free.level_CT[1, 0] = -3.0, 25.0
+    codes_KT = free.codes()
+    assert codes_KT[1, 0] == 0 and codes_KT[2, 0] == codec.quantizer.levels - 1
+    latent_DT = free.latent(0.7)
+    assert torch.allclose(latent_DT, codec.quantizer.decode(codes_KT[None])[0], atol=1e-6)
+    latent_DT.sum().backward()
+    step = 2 / (codec.quantizer.levels - 1)
+    assert free.level_CT.grad is not None and free.pull_TV.grad is not None
+    assert torch.allclose(free.level_CT.grad, torch.full_like(free.level_CT, step))
+    assert bool((free.pull_TV.grad.abs().sum(dim=1) > 0).all())
+    assert float(free.divergence()) == 0
+    with torch.no_grad():
+        free.pull_TV[:, 0] += 5
+    assert float(free.divergence()) > 0.1
+
+
+def test_codes_start_from_what_they_are_said_to(codec: Codec) -> None:
+    wave_S = recording(codec)
+    with torch.inference_mode():
+        codes_KT = codec.encode(wave_S[None])[0]
+    assert torch.equal(from_encoder(codec, wave_S).codes(), codes_KT)
+    assert torch.equal(from_codes(codec, codes_KT).codes(), codes_KT)
+    one, two, other = (from_nothing(codec, 7, seed).codes() for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    with torch.inference_mode():
+        said_S = codec.decode(codes_KT[None])[0]
+    order_T = torch.randperm(codes_KT.shape[1], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(nearest_frames(codec, said_S, codes_KT), codes_KT)
+    later_S = said_S[10 * codec.frame_size :]  # sounds that the voice has, at other places
+    found_KT = nearest_frames(codec, later_S, codes_KT)
+    assert float((found_KT[:, 1:] == codes_KT[:, 11:]).float().mean()) > 0.9
+    assert nearest_frames(codec, said_S, codes_KT[:, order_T[:5]]).shape == codes_KT.shape
+
+
+def test_a_recording_is_cut_where_it_is_quiet(codec: Codec) -> None:
+    cut = quietest_cut(recording(codec), codec.frame_size)
+    assert 2.2 <= cut * codec.frame_size / RATE <= 2.6
+    with pytest.raises(AudioError, match="longer recording"):
+        quietest_cut(torch.rand(399 * codec.frame_size), codec.frame_size)
+
+
+def test_refining_brings_the_sound_nearer_and_repeats_itself(codec: Codec) -> None:
+    start = from_nothing(codec, FRAMES, seed=0)
+    job = job_of(codec, start, steps=30, judge_every=30, level_rate=0.5, patience=9)
+    done = refine_codes(job)
+    with torch.inference_mode():
+        before_S, after_S = (
+            codec.decode(each.codes_KT[None])[0] for each in (done.judged[0], done.judged[-1])
+        )
+    assert mel_distance(job.wave_S, after_S) < 0.97 * mel_distance(job.wave_S, before_S)
+    again = refine_codes(job)
+    assert torch.equal(done.judged[-1].codes_KT, again.judged[-1].codes_KT)
+
+
+def test_a_run_goes_on_where_it_was_stopped(
+    release: Release, codec: Codec, model: Speaker, tmp_path: Path
+) -> None:
+    asked = {"likely_levels": 0.1, "likely_semantic": 0.7}
+    job = job_of(codec, save_every=3, ask_every=4, weights=asked)
+    job = replace(job, model=model)
+    whole = refine_codes(job)
+
+    def stop(step: int, told: dict[str, float]) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refine_codes(job, folder=tmp_path, progress=stop)
+    with pytest.raises(ConfigError, match="--resume auto"):
+        refine_codes(job, folder=tmp_path)
+    seen: list[int] = []
+    rest = refine_codes(
+        job, folder=tmp_path, resume=True, progress=lambda step, told: seen.append(step)
+    )
+    assert seen == [4, 5, 6]
+    assert [each.step for each in rest.judged] == [0, 3, 6]
+    for one, two in zip(whole.judged, rest.judged, strict=True):
+        assert torch.equal(one.codes_KT, two.codes_KT) and one.likeness == two.likeness
+    other = replace(job, start=from_nothing(codec, FRAMES, 0))
+    with pytest.raises(ConfigError, match="another recording, start or settings"):
+        refine_codes(other, folder=tmp_path, resume=True)
+
+
+def judging(figures: list[float]):
+    """A judge whose figures are given."""
+    left = iter(figures)
+    return lambda codes_KT: next(left)
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept", "reason", "steps"),
+    [
+        ([0.5, 0.4, 0.3, 0.2], 0, "worse", 4),
+        ([0.5, 0.6, 0.4, 0.3], 2, "worse", 6),
+        ([0.5, 0.6, 0.7, 0.8], 6, "done", 6),
+        ([0.5, 0.4, 0.6, 0.5], 4, "done", 6),
+    ],
+)
+def test_the_better_codes_are_kept(
+    figures: list[float], kept: int, reason: str, steps: int, codec: Codec
+) -> None:
+    job = job_of(codec, judge="gain", judge_every=2, patience=2, level_rate=1e-6)
+    done = refine_codes(replace(job, gain=judging(figures)))  # type: ignore[arg-type]
+    assert (done.kept.step, done.reason, done.steps) == (kept, reason, steps)
+    assert done.before.gain == 0.5 and torch.equal(done.codes_KT, done.kept.codes_KT)
+    with pytest.raises(ConfigError, match="judge by likeness"):
+        refine_codes(job)
+
+
+def test_what_is_optimised_is_no_judge() -> None:
+    values = {"judge": "likeness", "weights": {"speaker": 0.5}}
+    with pytest.raises(ConfigError, match="likeness cannot judge codes"):
+        parse_settings(RefineSettings, values, "the given settings")
+    parse_settings(RefineSettings, values | {"judge": "gain"}, "the given settings")
+
+
+def test_each_half_is_read_after_the_other(codec: Codec, model: Speaker) -> None:
+    job = job_of(codec)
+    codes_KT = job.start.codes()
+    opinion = read(model, job.halves, codes_KT)
+    first_KT, second_KT = job.halves.parts(codes_KT)
+    wanted_TV = semantic_opinion(model, second_KT, "one", first_KT.T + SHIFT)
+    assert torch.allclose(opinion.log_TV[: job.halves.cut], wanted_TV, atol=1e-5)
+    assert opinion.log_TV.shape == job.start.log_TV.shape
+    value_CT = (torch.zeros(codec.config.acoustic_dim, FRAMES)).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    flow_loss(model, opinion.state_TD, value_CT, generator).backward()
+    assert value_CT.grad is not None and bool((value_CT.grad.abs().sum(dim=0) > 0).all())
+
+
+def test_the_gain_is_of_the_other_half_and_against_presets(
+    release: Release, codec: Codec, model: Speaker
+) -> None:
+    job = job_of(codec)
+    codes_KT = job.start.codes()
+    judge = GainJudge.load(model, release, job.halves, codes_KT)
+    gain = judge(codes_KT)
+    own = [job.halves.parts(codes_KT)[1 - i] for i in (0, 1)]
+    costs = []
+    from voxclone.speech.likelihood import likelihood
+    from voxclone.voice.embedding import rows_of
+
+    for i, voice_KN in enumerate(own):
+        target_KT = job.halves.parts(codes_KT)[i]
+        text = job.halves.texts[i]
+        rows = [rows_of(voice_KN, release), *judge.strangers]
+        channels = model.head.channels
+        found = [nats(likelihood(model, row_ND, text, target_KT), channels) for row_ND in rows]
+        costs.append(sum(found[1:]) / 3 - found[0])
+    assert gain == pytest.approx(sum(costs) / 2, abs=0.02)  # rows of a file are rounded to bf16
+    assert nats(Likelihood(2.0, 0.5, 1), 4) == pytest.approx(2.0 + 2 * -0.693147, abs=1e-5)
+
+
+def test_speaker_loss_is_of_each_half_alone(codec: Codec) -> None:
+    weights = {"speaker": 1.0, "mel": 0.0, "stft": 0.0}
+    job = job_of(codec, judge="gain", steps=1, judge_every=1, weights=weights)
+    told: dict[str, float] = {}
+    job = replace(job, gain=judging([0.0, 0.0]))  # type: ignore[arg-type]
+    done = refine_codes(job, progress=lambda step, values: told.update(values))
+    assert 0 < told["speaker"] < 1 and isinstance(done.kept, Judged)
