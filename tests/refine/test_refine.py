@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.audio.signals import RATE, speech
-from tests.release.tiny import write_tiny_release
+from tests.release.tiny import tiny_params, write_tiny_release
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.signal import mel_distance
@@ -24,11 +24,13 @@ from voxclone.refine.reading import GainJudge, Halves, flow_loss, nats, quietest
 from voxclone.refine.run import Job, Judged, refine_codes
 from voxclone.refine.settings import RefineSettings
 from voxclone.release.archive import Release, load_codec
+from voxclone.release.tensors import codebook_offsets
 from voxclone.settings import parse_settings
 from voxclone.speech.acoustic import SHIFT
-from voxclone.speech.likelihood import Likelihood
+from voxclone.speech.likelihood import Likelihood, likelihood
 from voxclone.speech.speaker import Speaker
 from voxclone.train.channel import semantic_opinion
+from voxclone.voice.rows import voice_rows
 
 FRAMES = 450  # of 10 ms in the tiny release
 
@@ -42,6 +44,17 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="module")
 def codec(release: Release) -> Codec:
     return load_codec(release)
+
+
+@pytest.fixture(scope="module")
+def small() -> Codec:
+    """Weights as a training begins with them: the tiny release's make waves of any size."""
+    config = tiny_params(layer_scale_init=0.3).codec
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Codec(config)
+        made.quantizer.semantic_codebook.embedding_sum.normal_()
+    return made.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +81,28 @@ def job_of(codec: Codec, start: Start | None = None, **values: object) -> Job:
 
 
 @pytest.mark.parametrize("frames", [20, 31, 52, 53, 75])
-def test_pieces_give_the_samples_and_gradients_of_the_whole(frames: int, codec: Codec) -> None:
+def test_pieces_give_the_samples_and_gradients_of_the_whole(frames: int, small: Codec) -> None:
     generator = torch.Generator().manual_seed(frames)
-    latent_DT = torch.randn(codec.config.latent_dim, frames, generator=generator).requires_grad_()
-    weight_S = torch.randn(frames * codec.frame_size, generator=generator)
-    whole_S = codec.decoder(latent_DT[None])[0]
+    latent_DT = torch.randn(small.config.latent_dim, frames, generator=generator).requires_grad_()
+    weight_S = torch.randn(frames * small.frame_size, generator=generator)
+    whole_S = small.decoder(latent_DT[None])[0]
     (wanted_DT,) = torch.autograd.grad((whole_S * weight_S).sum(), latent_DT)
-    made_S = decode_in_pieces(codec.decoder, latent_DT, 10)
+    made_S = decode_in_pieces(small.decoder, latent_DT, 10)
     (found_DT,) = torch.autograd.grad((made_S * weight_S).sum(), latent_DT)
     assert torch.allclose(made_S, whole_S, atol=1e-5)
     assert torch.allclose(found_DT, wanted_DT, atol=1e-4 * float(wanted_DT.abs().max()))
 
 
-def test_the_decoder_reads_codes_and_gradients_pass_them(codec: Codec) -> None:
-    free = FreeCodes(codec.quantizer, from_nothing(codec, 9, seed=1))
+def test_the_decoder_reads_codes_and_gradients_pass_them(small: Codec) -> None:
+    free = FreeCodes(small.quantizer, from_nothing(small, 9, seed=1))
     with torch.no_grad():
         free.level_CT[0, 0], free.level_CT[1, 0] = -3.0, 25.0
     codes_KT = free.codes()
-    assert codes_KT[1, 0] == 0 and codes_KT[2, 0] == codec.quantizer.levels - 1
+    assert codes_KT[1, 0] == 0 and codes_KT[2, 0] == small.quantizer.levels - 1
     latent_DT = free.latent(0.7)
-    assert torch.allclose(latent_DT, codec.quantizer.decode(codes_KT[None])[0], atol=1e-6)
+    assert torch.allclose(latent_DT, small.quantizer.decode(codes_KT[None])[0], atol=1e-6)
     latent_DT.sum().backward()
-    step = 2 / (codec.quantizer.levels - 1)
+    step = 2 / (small.quantizer.levels - 1)
     assert free.level_CT.grad is not None and free.pull_TV.grad is not None
     assert torch.allclose(free.level_CT.grad, torch.full_like(free.level_CT, step))
     assert bool((free.pull_TV.grad.abs().sum(dim=1) > 0).all())
@@ -99,38 +112,42 @@ def test_the_decoder_reads_codes_and_gradients_pass_them(codec: Codec) -> None:
     assert float(free.divergence()) > 0.1
 
 
-def test_codes_start_from_what_they_are_said_to(codec: Codec) -> None:
-    wave_S = recording(codec)
+def test_codes_start_from_what_they_are_said_to(small: Codec) -> None:
+    wave_S = recording(small)
     with torch.inference_mode():
-        codes_KT = codec.encode(wave_S[None])[0]
-    assert torch.equal(from_encoder(codec, wave_S).codes(), codes_KT)
-    assert torch.equal(from_codes(codec, codes_KT).codes(), codes_KT)
-    one, two, other = (from_nothing(codec, 7, seed).codes() for seed in (1, 1, 2))
+        codes_KT = small.encode(wave_S[None])[0]
+    assert torch.equal(from_encoder(small, wave_S).codes(), codes_KT)
+    assert torch.equal(from_codes(small, codes_KT).codes(), codes_KT)
+    one, two, other = (from_nothing(small, 7, seed).codes() for seed in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_frames_of_another_voice_are_found_by_their_sound(small: Codec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    voice_KN = torch.randint(0, small.quantizer.levels, (7, 120), generator=generator)
     with torch.inference_mode():
-        said_S = codec.decode(codes_KT[None])[0]
-    order_T = torch.randperm(codes_KT.shape[1], generator=torch.Generator().manual_seed(0))
-    assert torch.equal(nearest_frames(codec, said_S, codes_KT), codes_KT)
-    later_S = said_S[10 * codec.frame_size :]  # sounds that the voice has, at other places
-    found_KT = nearest_frames(codec, later_S, codes_KT)
-    assert float((found_KT[:, 1:] == codes_KT[:, 11:]).float().mean()) > 0.9
-    assert nearest_frames(codec, said_S, codes_KT[:, order_T[:5]]).shape == codes_KT.shape
+        said_S = small.decode(voice_KN[None])[0]
+    assert torch.equal(nearest_frames(small, said_S, voice_KN), voice_KN)
+    later_S = said_S[10 * small.frame_size :]  # sounds that the voice has, at other places
+    found_KN = nearest_frames(small, later_S, voice_KN)
+    assert float((found_KN == voice_KN[:, 10:]).float().mean()) > 0.8  # but for the edges
+    assert nearest_frames(small, said_S, voice_KN[:, :5]).shape == voice_KN.shape
 
 
-def test_a_recording_is_cut_where_it_is_quiet(codec: Codec) -> None:
-    cut = quietest_cut(recording(codec), codec.frame_size)
-    assert 2.2 <= cut * codec.frame_size / RATE <= 2.6
+def test_a_recording_is_cut_where_it_is_quiet(small: Codec) -> None:
+    cut = quietest_cut(recording(small), small.frame_size)
+    assert 2.2 <= cut * small.frame_size / RATE <= 2.6
     with pytest.raises(AudioError, match="longer recording"):
-        quietest_cut(torch.rand(399 * codec.frame_size), codec.frame_size)
+        quietest_cut(torch.rand(399 * small.frame_size), small.frame_size)
 
 
-def test_refining_brings_the_sound_nearer_and_repeats_itself(codec: Codec) -> None:
-    start = from_nothing(codec, FRAMES, seed=0)
-    job = job_of(codec, start, steps=30, judge_every=30, level_rate=0.5, patience=9)
+def test_refining_brings_the_sound_nearer_and_repeats_itself(small: Codec) -> None:
+    start = from_nothing(small, FRAMES, seed=0)
+    job = job_of(small, start, steps=30, judge_every=30, level_rate=0.5, patience=9)
     done = refine_codes(job)
     with torch.inference_mode():
         before_S, after_S = (
-            codec.decode(each.codes_KT[None])[0] for each in (done.judged[0], done.judged[-1])
+            small.decode(each.codes_KT[None])[0] for each in (done.judged[0], done.judged[-1])
         )
     assert mel_distance(job.wave_S, after_S) < 0.97 * mel_distance(job.wave_S, before_S)
     again = refine_codes(job)
@@ -182,9 +199,9 @@ def judging(figures: list[float]):
     ],
 )
 def test_the_better_codes_are_kept(
-    figures: list[float], kept: int, reason: str, steps: int, codec: Codec
+    figures: list[float], kept: int, reason: str, steps: int, small: Codec
 ) -> None:
-    job = job_of(codec, judge="gain", judge_every=2, patience=2, level_rate=1e-6)
+    job = job_of(small, judge="gain", judge_every=2, patience=2, level_rate=1e-6)
     done = refine_codes(replace(job, gain=judging(figures)))  # type: ignore[arg-type]
     assert (done.kept.step, done.reason, done.steps) == (kept, reason, steps)
     assert done.before.gain == 0.5 and torch.equal(done.codes_KT, done.kept.codes_KT)
@@ -220,25 +237,21 @@ def test_the_gain_is_of_the_other_half_and_against_presets(
     codes_KT = job.start.codes()
     judge = GainJudge.load(model, release, job.halves, codes_KT)
     gain = judge(codes_KT)
-    own = [job.halves.parts(codes_KT)[1 - i] for i in (0, 1)]
-    costs = []
-    from voxclone.speech.likelihood import likelihood
-    from voxclone.voice.embedding import rows_of
-
-    for i, voice_KN in enumerate(own):
-        target_KT = job.halves.parts(codes_KT)[i]
-        text = job.halves.texts[i]
-        rows = [rows_of(voice_KN, release), *judge.strangers]
-        channels = model.head.channels
-        found = [nats(likelihood(model, row_ND, text, target_KT), channels) for row_ND in rows]
+    parts, costs = job.halves.parts(codes_KT), []
+    table_VD, offsets = model.backbone.audio_table.weight, codebook_offsets(release.params)
+    for i, text in enumerate(job.halves.texts):
+        rows = [voice_rows(parts[1 - i], table_VD, offsets), *judge.strangers]
+        found = [
+            nats(likelihood(model, row_ND, text, parts[i]), model.head.channels) for row_ND in rows
+        ]
         costs.append(sum(found[1:]) / 3 - found[0])
-    assert gain == pytest.approx(sum(costs) / 2, abs=0.02)  # rows of a file are rounded to bf16
+    assert gain == pytest.approx(sum(costs) / 2, abs=1e-5)
     assert nats(Likelihood(2.0, 0.5, 1), 4) == pytest.approx(2.0 + 2 * -0.693147, abs=1e-5)
 
 
-def test_speaker_loss_is_of_each_half_alone(codec: Codec) -> None:
+def test_speaker_loss_is_of_each_half_alone(small: Codec) -> None:
     weights = {"speaker": 1.0, "mel": 0.0, "stft": 0.0}
-    job = job_of(codec, judge="gain", steps=1, judge_every=1, weights=weights)
+    job = job_of(small, judge="gain", steps=1, judge_every=1, weights=weights)
     told: dict[str, float] = {}
     job = replace(job, gain=judging([0.0, 0.0]))  # type: ignore[arg-type]
     done = refine_codes(job, progress=lambda step, values: told.update(values))

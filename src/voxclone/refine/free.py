@@ -75,7 +75,8 @@ def nearest_frames(codec: Codec, wave_S: Tensor, voice_KN: Tensor) -> Tensor:
     own_TF = _sounds(codec, wave_S)
     other_NF = _sounds(codec, codec.decode(voice_KN[None])[0])
     own_TF, other_NF = (x - x.mean() for x in (own_TF, other_NF))
-    return voice_KN[:, torch.cdist(own_TF, other_NF).argmin(dim=-1)]
+    distance_TN = torch.cdist(own_TF, other_NF, compute_mode="donot_use_mm_for_euclid_dist")
+    return voice_KN[:, distance_TN.argmin(dim=-1)]
 
 
 def _sounds(codec: Codec, wave_S: Tensor) -> Tensor:
