@@ -127,8 +127,11 @@ def refined(bench: Bench, person: Person, name: str, settings: RefineSettings) -
     begun = time.process_time()
     start = start_of(bench, person, name.partition("-")[0])
     halves = heard_halves(wave_S, codec.frame_size)
-    truth_KT = start.codes() if start.kind == "encoder" else None
-    gain = GainJudge.load(bench.model, bench.release, halves, truth_KT)
+    gain = None
+    if start.kind == "encoder":
+        gain = GainJudge.load(bench.model, bench.release, halves, start.codes())
+    else:  # nothing of an encoder is used
+        settings = settings.model_copy(update={"judge": "likeness"})
     weights = settings.weights
     asked = bench.model if weights.likely_levels or weights.likely_semantic else None
     times: dict[int, float] = {}
@@ -137,7 +140,10 @@ def refined(bench: Bench, person: Person, name: str, settings: RefineSettings) -
         times[step] = time.process_time() - begun
 
     done = refine_codes(Job(codec, wave_S, start, halves, settings, asked, gain), progress=note)
-    found: Found = {"kept": done.kept.codes_KT, "kept.seconds": torch.tensor(times[done.steps])}
+    found: Found = {
+        "kept": done.kept.codes_KT.clone(),
+        "kept.seconds": torch.tensor(times[done.steps]),
+    }
     for each in done.judged:
         found[str(each.step)] = each.codes_KT
         found[f"{each.step}.seconds"] = torch.tensor(times.get(each.step, 0.0))

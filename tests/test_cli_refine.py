@@ -86,6 +86,8 @@ BAD = [
     (("--resume", "auto"), 2, "--run"),
     (("--resume", "x"), 2, "auto"),
     (("--from", "nobody"), 1, "no voice 'nobody'"),
+    (("--from", "nothing", "--judge", "gain"), 2, "an encoder is needed"),
+    (("--from", "nothing", "--set", "weights.speaker=1"), 2, "cannot judge"),
     ((), 1, "no codec encoder"),
 ]
 

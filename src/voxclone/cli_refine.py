@@ -60,8 +60,12 @@ def refine(
     steps: Annotated[int, typer.Option(help="At most so many.")] = 200,
     seed: Annotated[int, typer.Option(help="Same seed, same voice.")] = 0,
     judge: Annotated[
-        str, typer.Option(help="What is kept is better by this: gain (by the model) or likeness.")
-    ] = "gain",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="What is kept is better by this: gain (by the model; needs an encoder, and is "
+            "usual where there is one) or likeness."
+        ),
+    ] = None,
     overrides: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", help="Another setting, such as weights.speaker=0.5."),
@@ -97,6 +101,7 @@ def refine(
 ) -> None:
     """Optimise the codes of a recording through the decoder, and keep them if they are better."""
     from voxclone.cloning import store
+    from voxclone.refine.make import usual_judge
     from voxclone.release.archive import Release
     from voxclone.voice.file import SUFFIX
 
@@ -107,7 +112,7 @@ def refine(
     given, options = check_options(
         name, consent, statement, {"without": without or [], "seconds": seconds}
     )
-    settings = _settings(steps, seed, judge, overrides or [])
+    _settings(steps, seed, judge or "gain", overrides or [])  # before anything is opened
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")
     if resume and run is None:
@@ -125,6 +130,7 @@ def refine(
     if origin not in ("encoder", "nothing"):
         start = choose_voice(origin, release, voices, console)
     codec = _codec(release, encoder, origin)
+    settings = _settings(steps, seed, judge or usual_judge(codec), overrides or [])
     _refine(
         recordings, release, codec, settings, start, name, given, options, path, run,
         resume == "auto", device, report, console,

@@ -6,7 +6,7 @@ Shapes: S samples, K code books, T frames, N frames of a voice.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,12 @@ def refine(
     Raises AudioError for recordings that cannot be used or are too short to be judged, ReleaseError
     where an encoder is needed and missing, and what `refine_codes` raises.
     """
-    settings = settings or RefineSettings()
+    settings = settings or RefineSettings(judge=usual_judge(codec))
+    if settings.judge == "gain" and codec.encoder is None:
+        raise UsageError(
+            "To judge by gain, an encoder is needed, which says what the other half is: judge by "
+            "likeness (and leave the weight `speaker` at 0), or name an encoder."
+        )
     device = next(codec.decoder.parameters()).device
     codec.requires_grad_(False)
     reference = make_reference(list(recordings), release, codec, None, options)
@@ -76,9 +81,8 @@ def refine(
     if settings.judge == "gain" or weights.likely_levels or weights.likely_semantic:
         model = Speaker.load(release, codec=codec, device=device)
     gain = None
-    if model is not None:
-        truth_KT = None if codec.encoder is None else from_encoder(codec, wave_S).codes()
-        gain = GainJudge.load(model, release, halves, truth_KT)
+    if model is not None and codec.encoder is not None:
+        gain = GainJudge.load(model, release, halves, from_encoder(codec, wave_S).codes())
     asked = model if weights.likely_levels or weights.likely_semantic else None
     embedder = Ge2eEmbedder.load(str(device))
     job = Job(codec, wave_S, start, halves, settings, asked, gain, embedder)
@@ -99,6 +103,11 @@ def refine(
         }
     )
     return Made(replace(voice, facts=facts), reference, refined)
+
+
+def usual_judge(codec: Codec) -> Literal["gain", "likeness"]:
+    """The judge where none is asked for: by gain if there is an encoder, else by likeness."""
+    return "likeness" if codec.encoder is None else "gain"
 
 
 def told(refined: Refined, settings: RefineSettings, kind: str) -> list[str]:

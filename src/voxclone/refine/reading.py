@@ -116,18 +116,18 @@ def flow_loss(
 @dataclass
 class GainJudge:
     """By how many nats a frame each half is likelier after the other half's codes than after
-    presets. The halves to be predicted have the codes `truth`, or where those are None (no encoder
-    to say) the codes that are judged."""
+    presets. The halves to be predicted have the codes `truth`, the encoder's: codes that are judged
+    by how well they foretell themselves are best where they are noise."""
 
     model: Speaker
     halves: Halves
     strangers: Sequence[Tensor]
-    truth_KT: Tensor | None
+    truth_KT: Tensor
     known: list[float] = field(default_factory=list)
 
     @classmethod
     def load(
-        cls, model: Speaker, release: Release, halves: Halves, truth_KT: Tensor | None
+        cls, model: Speaker, release: Release, halves: Halves, truth_KT: Tensor
     ) -> "GainJudge":
         """Strangers are up to three presets of the release."""
         names = preset_names(release)
@@ -137,10 +137,9 @@ class GainJudge:
 
     def __call__(self, codes_KT: Tensor) -> float:
         """The gain, mean of both halves; the likelihood alone (negative) without presets."""
-        target_KT = codes_KT if self.truth_KT is None else self.truth_KT
-        targets, voices = self.halves.parts(target_KT), self.halves.parts(codes_KT)
+        targets, voices = self.halves.parts(self.truth_KT), self.halves.parts(codes_KT)
         own = [self._cost(_rows(self.model, voices[1 - i]), i, targets[i]) for i in (0, 1)]
-        if self.truth_KT is None or not self.known:
+        if not self.known:
             self.known = [
                 sum(costs) / len(costs) if costs else 0.0
                 for i in (0, 1)

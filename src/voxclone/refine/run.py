@@ -90,7 +90,9 @@ def refine_codes(
     without `resume`."""
     settings = job.settings
     if settings.judge == "gain" and job.gain is None:
-        raise ConfigError("To judge by gain, the language model is needed: judge by likeness.")
+        raise ConfigError(
+            "To judge by gain, the language model and an encoder are needed: judge by likeness."
+        )
     begun = time.monotonic()
     free = FreeCodes(job.codec.quantizer, job.start)
     optimiser = torch.optim.Adam(
