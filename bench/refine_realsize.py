@@ -2,7 +2,7 @@
 
     python bench/refine_realsize.py --seconds 8 --steps 3 [--device cuda] [--threads 1]
 
-The codec alone: the model's readings (two forward passes every forty steps) and its flow loss are
+The codec alone: the model's readings (two forward passes every 25 steps) and its flow loss are
 not in it. Seconds are those of this process on a CPU (one thread unless said otherwise), else of
 the clock.
 """

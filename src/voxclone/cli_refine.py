@@ -57,7 +57,7 @@ def refine(
             "--from", help="Where codes start: encoder, nothing, or a stored voice, preset or file."
         ),
     ] = "encoder",
-    steps: Annotated[int, typer.Option(help="At most so many.")] = 200,
+    steps: Annotated[int, typer.Option(help="At most so many.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same voice.")] = 0,
     judge: Annotated[
         Optional[str],  # noqa: UP045

@@ -31,7 +31,7 @@ class RefineWeights(Settings):
 class RefineSettings(Settings):
     """How codes are refined. The same settings and seed give the same codes on a CPU."""
 
-    steps: int = Field(default=200, ge=0)
+    steps: int = Field(default=100, ge=0)
     seed: int = Field(default=0, ge=0)
     level_rate: float = Field(default=0.15, gt=0)
     """Levels that a step may move a level, at first; it falls as a cosine to a twentieth."""
@@ -43,9 +43,9 @@ class RefineSettings(Settings):
     """Added to magnitudes, so that the noise of pauses hardly counts (`train.losses.mel_loss`)."""
     piece_frames: int = Field(default=250, ge=1)
     """Longer clips are decoded in overlapping pieces of so many frames, all at once."""
-    ask_every: int = Field(default=40, ge=1)
+    ask_every: int = Field(default=25, ge=1)
     """Steps between two readings by the language model."""
-    judge_every: int = Field(default=40, ge=1)
+    judge_every: int = Field(default=25, ge=1)
     patience: int = Field(default=2, ge=1)
     """So many judgements below the best one end the run."""
     judge: Literal["gain", "likeness"] = "gain"
