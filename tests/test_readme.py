@@ -86,6 +86,12 @@ def test_training_as_shown_but_short(place: Path) -> None:
     assert (place / "trained.wav").exists()
 
 
+def test_refining_as_shown_but_short(place: Path) -> None:
+    (shown,) = [block for block in blocks("") if "voxclone refine" in block]
+    printed = run(f"{shown.strip()} --steps 2", place)
+    assert "Judged" in printed and (place / "refined.voice.safetensors").exists()
+
+
 def test_injecting_as_shown(place: Path) -> None:
     (shown,) = [block for block in blocks("") if "voxclone inject" in block]
     inject, clone = shown.strip().splitlines()

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "cloning": {"", "audio", "release", "codec", "voice", "speech", "evaluate"},
     "train": {"", "audio", "release", "codec", "voice", "speech", "evaluate", "cloning"},
 }
-MAY_IMPORT["mini"] = set(MAY_IMPORT) | {"train"}
+MAY_IMPORT["refine"] = set(MAY_IMPORT)
+MAY_IMPORT["mini"] = set(MAY_IMPORT)
 MAY_IMPORT["faces"] = set(MAY_IMPORT)
 
 

@@ -20,6 +20,7 @@ from voxclone.cli_common import (
 from voxclone.cli_data import data_app
 from voxclone.cli_enroll import enroll
 from voxclone.cli_evaluate import diagnose, evaluate_app
+from voxclone.cli_refine import refine
 from voxclone.cli_release import inject
 from voxclone.cli_runtimes import export, verify
 from voxclone.cli_voices import voices_app
@@ -98,6 +99,7 @@ def clone(
 
 
 app.command()(enroll)
+app.command()(refine)
 app.add_typer(voices_app, name="voices")
 
 

@@ -73,7 +73,7 @@ def enroll(
     from voxclone.release.encoders import find_encoder
     from voxclone.voice.file import copy_voice, read_facts, save_voice
 
-    given, options = _checked(name, consent, statement, {
+    given, options = check_options(name, consent, statement, {
         "without": without or [],
         "seconds": seconds,
         "level_dbfs": level,
@@ -85,7 +85,7 @@ def enroll(
         raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = out if out is not None else _place(folder, name, release)
+    path = out if out is not None else stored_place(folder, name, release)
     for file in [path, *([report] if report else [])]:
         check_output(file)
     used = find_encoder(release, encoder)
@@ -107,13 +107,13 @@ def enroll(
         if not same:
             facts = facts.model_copy(update={"name": name, "consent": given})
             copy_voice(known, path, facts)
-    _tell(facts, known, console)
+    tell_voice(facts, known, console)
     if report is not None:
-        _write_report(report, facts, path, known)
+        write_report(report, facts, path, known)
     console.print(f"{'Kept' if same else 'Wrote':<11}{path}", soft_wrap=True)
 
 
-def _checked(
+def check_options(
     name: str, consent: str | None, statement: str | None, values: dict[str, Any]
 ) -> "tuple[Consent, EnrolOptions]":
     """What was given on the command line. Raises UsageError, before anything is opened."""
@@ -131,7 +131,7 @@ def _checked(
         raise UsageError(str(error)) from None
 
 
-def _place(folder: Path, name: str, release: "Release") -> Path:
+def stored_place(folder: Path, name: str, release: "Release") -> Path:
     """The file of a voice that is to be stored; the folder is made if it is not there."""
     from voxclone.cloning.store import open_folder, voice_path
     from voxclone.release.archive import preset_names
@@ -169,7 +169,7 @@ def _says(facts: "VoiceFacts", name: str, consent: "Consent") -> bool:
     return (facts.name, told.kind, told.statement) == (name, consent.kind, consent.statement)
 
 
-def _tell(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
+def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
     from voxclone.cloning.store import stored_report
 
     if known is not None:
@@ -184,7 +184,7 @@ def _tell(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
-def _write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
+def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
     import json
 
     from voxclone.release.shards import replacing

@@ -65,15 +65,37 @@ def enroll(
     """
     encoder = codec.require_encoder()
     listed = [recordings] if isinstance(recordings, Recording) else list(recordings)
-    reference = _reference(listed, release, codec, settings, options)
+    reference = make_reference(listed, release, codec, settings, options)
     with torch.inference_mode():
         codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
+    voice = voice_of(
+        codes_KT, reference, listed, release, codec, name=name, consent=consent,
+        encoder_hash=tensor_hash(*encoder.state_dict().values()), identity=identity,
+        measured=measured,
+    )  # fmt: skip
+    return Enrolled(voice, reference)
+
+
+def voice_of(
+    codes_KT: Tensor,
+    reference: Reference,
+    recordings: Sequence[Recording],
+    release: Release,
+    codec: Codec,
+    *,
+    name: str,
+    consent: Consent,
+    encoder_hash: str,
+    identity: str | None = None,
+    measured: bool = False,
+) -> Voice:
+    """The voice of codes [K, T] that were made of a reference, however they were."""
     table_VD = load_table(release)
-    hashes = [recording.sha256 for recording in listed]
+    hashes = [recording.sha256 for recording in recordings]
     facts = VoiceFacts(
         name=name,
         consent=consent,
-        encoder_hash=tensor_hash(*encoder.state_dict().values()),
+        encoder_hash=encoder_hash,
         table_hash=tensor_hash(table_VD),
         book_hash=book_hash(release),
         enrolment=identity,
@@ -85,7 +107,7 @@ def enroll(
         likeness=_likeness(codec, codes_KT, reference) if measured else {},
         tool=f"voxclone {importlib.metadata.version('voxclone')}",
     )
-    return Enrolled(Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts), reference)
+    return Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts)
 
 
 def reference_settings(
@@ -106,14 +128,15 @@ def reference_settings(
     return ReferenceSettings.model_validate(values | off)
 
 
-def _reference(
+def make_reference(
     recordings: list[Recording],
     release: Release,
     codec: Codec,
-    given: ReferenceSettings | None,
-    options: EnrolOptions,
+    given: ReferenceSettings | None = None,
+    options: EnrolOptions = DEFAULT_OPTIONS,
 ) -> Reference:
-    """One reference of all recordings, with a hint of several speakers in its report."""
+    """One reference of all recordings, with a hint of several speakers in its report. `given`
+    settings stand before those of `options`. Raises AudioError."""
     settings = given or reference_settings(release, options, len(recordings))
     joining = len(recordings) > 1 and "join" not in options.without
     within: list[Run | None] = [None] * len(recordings)

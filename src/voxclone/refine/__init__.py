@@ -1,0 +1,1 @@
+"""Codes of one recording, optimised through the frozen decoder."""

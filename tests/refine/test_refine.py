@@ -1,0 +1,261 @@
+"""Codes refined through the decoder: exact pieces, exact gradients, and nothing made worse."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.audio.signals import RATE, speech
+from tests.release.tiny import tiny_params, write_tiny_release
+from voxclone.codec.model import Codec
+from voxclone.errors import AudioError, ConfigError
+from voxclone.evaluate.codes import agreement
+from voxclone.refine.free import (
+    FreeCodes,
+    Start,
+    from_codes,
+    from_encoder,
+    from_nothing,
+    nearest_frames,
+)
+from voxclone.refine.pieces import decode_in_pieces
+from voxclone.refine.reading import GainJudge, Halves, flow_loss, nats, quietest_cut, read
+from voxclone.refine.run import Job, Judged, refine_codes
+from voxclone.refine.settings import RefineSettings
+from voxclone.release.archive import Release, load_codec
+from voxclone.release.tensors import codebook_offsets
+from voxclone.settings import parse_settings
+from voxclone.speech.acoustic import SHIFT
+from voxclone.speech.likelihood import Likelihood, likelihood
+from voxclone.speech.speaker import Speaker
+from voxclone.train.channel import semantic_opinion
+from voxclone.voice.rows import voice_rows
+
+FRAMES = 450  # of 10 ms in the tiny release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    folder = tmp_path_factory.mktemp("refine") / "release"
+    return Release.open(write_tiny_release(folder, with_encoder=True))
+
+
+@pytest.fixture(scope="module")
+def codec(release: Release) -> Codec:
+    return load_codec(release)
+
+
+@pytest.fixture(scope="module")
+def small() -> Codec:
+    """Weights as a training begins with them: the tiny release's make waves of any size."""
+    config = tiny_params(layer_scale_init=0.3).codec
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Codec(config)
+        made.quantizer.semantic_codebook.embedding_sum.normal_()
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model(release: Release, codec: Codec) -> Speaker:
+    return Speaker.load(release, codec=codec)
+
+
+def recording(codec: Codec) -> torch.Tensor:
+    wave_S = torch.from_numpy(speech([2.0, 2.0], [0.2, 0.4, 0.3]))
+    return wave_S[: FRAMES * codec.frame_size]
+
+
+def settings_of(**values: object) -> RefineSettings:
+    weights = {"likely_levels": 0.0, "likely_semantic": 0.0, **values.pop("weights", {})}  # type: ignore[dict-item]
+    plain = {"judge": "likeness", "steps": 6, "judge_every": 3}
+    return RefineSettings.model_validate({**plain, **values, "weights": weights})
+
+
+def job_of(codec: Codec, start: Start | None = None, **values: object) -> Job:
+    wave_S = recording(codec)
+    frames = len(wave_S) // codec.frame_size
+    halves = Halves(quietest_cut(wave_S, codec.frame_size), frames, ("one", "two"))
+    return Job(codec, wave_S, start or from_encoder(codec, wave_S), halves, settings_of(**values))
+
+
+@pytest.mark.parametrize("frames", [20, 31, 52, 53, 75])
+def test_pieces_give_the_samples_and_gradients_of_the_whole(frames: int, small: Codec) -> None:
+    generator = torch.Generator().manual_seed(frames)
+    latent_DT = torch.randn(small.config.latent_dim, frames, generator=generator).requires_grad_()
+    weight_S = torch.randn(frames * small.frame_size, generator=generator)
+    whole_S = small.decoder(latent_DT[None])[0]
+    (wanted_DT,) = torch.autograd.grad((whole_S * weight_S).sum(), latent_DT)
+    made_S = decode_in_pieces(small.decoder, latent_DT, 10)
+    (found_DT,) = torch.autograd.grad((made_S * weight_S).sum(), latent_DT)
+    assert torch.allclose(made_S, whole_S, atol=1e-5)
+    assert torch.allclose(found_DT, wanted_DT, atol=1e-4 * float(wanted_DT.abs().max()))
+
+
+def test_the_decoder_reads_codes_and_gradients_pass_them(small: Codec) -> None:
+    free = FreeCodes(small.quantizer, from_nothing(small, 9, seed=1))
+    with torch.no_grad():
+        free.level_CT[0, 0], free.level_CT[1, 0] = -3.0, 25.0
+    codes_KT = free.codes()
+    assert codes_KT[1, 0] == 0 and codes_KT[2, 0] == small.quantizer.levels - 1
+    latent_DT = free.latent(0.7)
+    assert torch.allclose(latent_DT, small.quantizer.decode(codes_KT[None])[0], atol=1e-6)
+    latent_DT.sum().backward()
+    step = 2 / (small.quantizer.levels - 1)
+    assert free.level_CT.grad is not None and free.pull_TV.grad is not None
+    assert torch.allclose(free.level_CT.grad, torch.full_like(free.level_CT, step))
+    assert bool((free.pull_TV.grad.abs().sum(dim=1) > 0).all())
+    assert float(free.divergence().detach()) == 0
+    with torch.no_grad():
+        free.pull_TV[:, 0] += 5
+    assert float(free.divergence().detach()) > 0.1
+
+
+def test_codes_start_from_what_they_are_said_to(small: Codec) -> None:
+    wave_S = recording(small)
+    with torch.inference_mode():
+        codes_KT = small.encode(wave_S[None])[0]
+    assert torch.equal(from_encoder(small, wave_S).codes(), codes_KT)
+    assert torch.equal(from_codes(small, codes_KT).codes(), codes_KT)
+    one, two, other = (from_nothing(small, 7, seed).codes() for seed in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_frames_of_another_voice_are_found_by_their_sound(small: Codec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    voice_KN = torch.randint(0, small.quantizer.levels, (7, 120), generator=generator)
+    with torch.inference_mode():
+        said_S = small.decode(voice_KN[None])[0]
+    assert torch.equal(nearest_frames(small, said_S, voice_KN), voice_KN)
+    later_S = said_S[10 * small.frame_size :]  # sounds that the voice has, at other places
+    found_KN = nearest_frames(small, later_S, voice_KN)
+    assert float((found_KN == voice_KN[:, 10:]).float().mean()) > 0.8  # but for the edges
+    assert nearest_frames(small, said_S, voice_KN[:, :5]).shape == voice_KN.shape
+
+
+def test_a_recording_is_cut_where_it_is_quiet(small: Codec) -> None:
+    cut = quietest_cut(recording(small), small.frame_size)
+    assert 2.2 <= cut * small.frame_size / RATE <= 2.6
+    with pytest.raises(AudioError, match="longer recording"):
+        quietest_cut(torch.rand(399 * small.frame_size), small.frame_size)
+
+
+def test_levels_go_back_to_those_that_the_sound_was_made_of(small: Codec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    true_KT = torch.randint(4, 17, (7, FRAMES), generator=generator)
+    moved_KT = true_KT.clone()
+    moved_KT[1:] += torch.randint(-4, 5, (6, FRAMES), generator=generator)
+    job = job_of(
+        small, from_codes(small, moved_KT), steps=12, judge_every=12, level_rate=0.6,
+        weights={"near_levels": 0.0},
+    )  # fmt: skip
+    job = replace(job, wave_S=small.decode(true_KT[None])[0])
+    first, last = refine_codes(job).judged
+    before, after = (agreement(true_KT, each.codes_KT).level_error for each in (first, last))
+    assert before > 2 and after < 0.5 * before
+    assert torch.equal(refine_codes(job).judged[-1].codes_KT, last.codes_KT)
+
+
+def test_a_run_goes_on_where_it_was_stopped(
+    release: Release, codec: Codec, model: Speaker, tmp_path: Path
+) -> None:
+    asked = {"likely_levels": 0.1, "likely_semantic": 0.7}
+    job = job_of(codec, save_every=3, ask_every=4, weights=asked)
+    job = replace(job, model=model)
+    whole = refine_codes(job)
+
+    def stop(step: int, told: dict[str, float]) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refine_codes(job, folder=tmp_path, progress=stop)
+    with pytest.raises(ConfigError, match="--resume auto"):
+        refine_codes(job, folder=tmp_path)
+    seen: list[int] = []
+    rest = refine_codes(
+        job, folder=tmp_path, resume=True, progress=lambda step, told: seen.append(step)
+    )
+    assert seen == [4, 5, 6]
+    assert [each.step for each in rest.judged] == [0, 3, 6]
+    for one, two in zip(whole.judged, rest.judged, strict=True):
+        assert torch.equal(one.codes_KT, two.codes_KT) and one.likeness == two.likeness
+    other = replace(job, start=from_nothing(codec, FRAMES, 0))
+    with pytest.raises(ConfigError, match="another recording, start or settings"):
+        refine_codes(other, folder=tmp_path, resume=True)
+
+
+def judging(figures: list[float]):
+    """A judge whose figures are given."""
+    left = iter(figures)
+    return lambda codes_KT: next(left)
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept", "reason", "steps"),
+    [
+        ([0.5, 0.4, 0.3, 0.2], 0, "worse", 4),
+        ([0.5, 0.6, 0.4, 0.3], 2, "worse", 6),
+        ([0.5, 0.6, 0.7, 0.8], 6, "done", 6),
+        ([0.5, 0.4, 0.6, 0.5], 4, "done", 6),
+    ],
+)
+def test_the_better_codes_are_kept(
+    figures: list[float], kept: int, reason: str, steps: int, small: Codec
+) -> None:
+    job = job_of(small, judge="gain", judge_every=2, patience=2, level_rate=1e-6)
+    done = refine_codes(replace(job, gain=judging(figures)))  # type: ignore[arg-type]
+    assert (done.kept.step, done.reason, done.steps) == (kept, reason, steps)
+    assert done.before.gain == 0.5 and torch.equal(done.codes_KT, done.kept.codes_KT)
+    with pytest.raises(ConfigError, match="judge by likeness"):
+        refine_codes(job)
+
+
+def test_what_is_optimised_is_no_judge() -> None:
+    values = {"judge": "likeness", "weights": {"speaker": 0.5}}
+    with pytest.raises(ConfigError, match="likeness cannot judge codes"):
+        parse_settings(RefineSettings, values, "the given settings")
+    parse_settings(RefineSettings, values | {"judge": "gain"}, "the given settings")
+
+
+def test_each_half_is_read_after_the_other(codec: Codec, model: Speaker) -> None:
+    job = job_of(codec)
+    codes_KT = job.start.codes()
+    opinion = read(model, job.halves, codes_KT)
+    first_KT, second_KT = job.halves.parts(codes_KT)
+    wanted_TV = semantic_opinion(model, second_KT, "one", first_KT.T + SHIFT)
+    assert torch.allclose(opinion.log_TV[: job.halves.cut], wanted_TV, atol=1e-5)
+    assert opinion.log_TV.shape == job.start.log_TV.shape
+    value_CT = (torch.zeros(codec.config.acoustic_dim, FRAMES)).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    flow_loss(model, opinion.state_TD, value_CT, generator).backward()
+    assert value_CT.grad is not None and bool((value_CT.grad.abs().sum(dim=0) > 0).all())
+
+
+def test_the_gain_is_of_the_other_half_and_against_presets(
+    release: Release, codec: Codec, model: Speaker
+) -> None:
+    job = job_of(codec)
+    codes_KT = job.start.codes()
+    judge = GainJudge.load(model, release, job.halves, codes_KT)
+    gain = judge(codes_KT)
+    parts, costs = job.halves.parts(codes_KT), []
+    table_VD, offsets = model.backbone.audio_table.weight, codebook_offsets(release.params)
+    for i, text in enumerate(job.halves.texts):
+        rows = [voice_rows(parts[1 - i], table_VD, offsets), *judge.strangers]
+        found = [
+            nats(likelihood(model, row_ND, text, parts[i]), model.head.channels) for row_ND in rows
+        ]
+        costs.append(sum(found[1:]) / 3 - found[0])
+    assert gain == pytest.approx(sum(costs) / 2, abs=1e-5)
+    assert nats(Likelihood(2.0, 0.5, 1), 4) == pytest.approx(2.0 + 2 * -0.693147, abs=1e-5)
+
+
+def test_speaker_loss_is_of_each_half_alone(small: Codec) -> None:
+    weights = {"speaker": 1.0, "mel": 0.0, "stft": 0.0}
+    job = job_of(small, judge="gain", steps=1, judge_every=1, weights=weights)
+    told: dict[str, float] = {}
+    job = replace(job, gain=judging([0.0, 0.0]))  # type: ignore[arg-type]
+    done = refine_codes(job, progress=lambda step, values: told.update(values))
+    assert 0 < told["speaker"] < 1 and isinstance(done.kept, Judged)
