@@ -34,7 +34,7 @@ from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.settings import load_settings
 from voxclone.train.channel import Label, save_labels
-from voxclone.train.corpus import Corpus
+from voxclone.train.corpus import PackedCorpus
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import _teacher
@@ -281,7 +281,7 @@ def build_task(
     size, length = codec.frame_size, 2 * frames
     clips = [Clip(f"c{i}", Path("none"), f"s{i % 4}", length * size / 24000) for i in range(8)]
     noise = (1500 * torch.randn(len(clips) * length * size)).to(torch.int16).numpy()
-    corpus = Corpus(clips, [i * length * size for i in range(len(clips) + 1)], noise)
+    corpus = PackedCorpus(clips, [i * length * size for i in range(len(clips) + 1)], noise)
     sizes = [len(book.cluster_usage)] + [codec.quantizer.levels] * (codec.num_codebooks - 1)
     genuine = [torch.stack([torch.randint(n, (length,)) for n in sizes]) for _ in range(8)]
     whisper = None

@@ -19,7 +19,7 @@ from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.train import ranks
-from voxclone.train.corpus import Corpus, Crops
+from voxclone.train.corpus import Crops, PackedCorpus
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
@@ -54,7 +54,7 @@ def settings_of(**changes: Any) -> EncoderTraining:
     return EncoderTraining.model_validate(values)
 
 
-def humming() -> Corpus:
+def humming() -> PackedCorpus:
     """Clips of one second, and one that is shorter than a crop."""
     time = torch.arange(12000) / 24000
     clips, waves, starts = [], [], [0]
@@ -66,7 +66,7 @@ def humming() -> Corpus:
         clips.append(Clip(f"c{index}", Path("none"), f"s{index % 2}", len(wave_S) / 24000))
         waves.append(wave_S)
         starts.append(starts[-1] + len(wave_S))
-    return Corpus(clips, starts, torch.cat(waves).numpy())
+    return PackedCorpus(clips, starts, torch.cat(waves).numpy())
 
 
 class Victim(EncoderTask):
