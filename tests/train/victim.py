@@ -1,5 +1,6 @@
 """A tiny recovery with every part switched on, to be run, killed and divided in other processes."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ from voxclone.train.corpus import Corpus, Crops
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
+
+with contextlib.suppress(ImportError):  # once, and not in every process
+    import torch.utils.tensorboard
 
 CODEC = CodecConfig(
     semantic_codebook_size=16, semantic_dim=6, acoustic_dim=3, dim=16, hidden_dim=24, head_dim=8,
