@@ -59,13 +59,13 @@ def settings_of(**changes: Any) -> EncoderTraining:
 
 
 def humming() -> Corpus:
-    """Clips of one second, and one that is shorter than a crop."""
+    """Clips of half a second, each louder than the one before; the first is shorter than a crop."""
     time = torch.arange(12000) / 24000
     clips, waves, starts = [], [], [0]
     for index in range(5):
         pitch = 90.0 * 1.2**index
         wave = sum(torch.sin(2 * torch.pi * pitch * h * time) / h for h in range(1, 7))
-        wave_S = (0.05 * wave * 32767).to(torch.int16)  # type: ignore[union-attr]
+        wave_S = (0.01 * 1.8**index * wave * 32767).to(torch.int16)  # type: ignore[union-attr]
         wave_S = wave_S[:6000] if index == 0 else wave_S
         clips.append(Clip(f"c{index}", Path("none"), f"s{index % 2}", len(wave_S) / 24000))
         waves.append(wave_S)
