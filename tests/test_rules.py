@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-FACES = tuple(path.name for path in SOURCE.glob("cli*.py"))
+FACES = ("__main__.py", *(path.name for path in SOURCE.glob("cli*.py")))
 MAY_IMPORT = {
     "": set(),
     "audio": {""},
+    "data": {"", "audio", "release"},
     "release": {"", "codec"},
     "codec": {""},
     "voice": {"", "release", "codec"},

@@ -17,6 +17,7 @@ from voxclone.cli_common import (
     choose_voice,
     open_console,
 )
+from voxclone.cli_data import data_app
 from voxclone.cli_enroll import enroll
 from voxclone.cli_evaluate import diagnose, evaluate_app
 from voxclone.cli_release import inject
@@ -149,6 +150,7 @@ app.command()(export)
 app.command()(verify)
 app.command()(inject)
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(data_app, name="data")
 
 
 @train_app.command("encoder")

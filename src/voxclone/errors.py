@@ -19,7 +19,11 @@ class UsageError(VoxcloneError):
 
 
 class AudioError(VoxcloneError):
-    """A recording that cannot be used."""
+    """A recording that cannot be used; `rule` says why in a word or two, to count by."""
+
+    def __init__(self, message: str, rule: str = "undecodable") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class ReleaseError(VoxcloneError):

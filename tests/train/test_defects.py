@@ -63,9 +63,9 @@ def test_items_of_a_batch_attend_to_each_other() -> None:
         with_one, with_another = encoder(wave_BS), encoder(mixed_BS)
         assert (with_one[1] - with_another[1]).abs().max() > 1e-4
         encoder.eval()
-        torch.testing.assert_close(encoder(wave_BS)[1], encoder(mixed_BS)[1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(encoder(wave_BS)[1], encoder(mixed_BS)[1], atol=1e-5, rtol=0)
         alone = encoder(wave_BS[1:])[0]
-        torch.testing.assert_close(encoder(wave_BS)[1], alone, atol=1e-6, rtol=0)
+        torch.testing.assert_close(encoder(wave_BS)[1], alone, atol=1e-5, rtol=0)
         # the first item has none before it
         torch.testing.assert_close(with_one[0], encoder(wave_BS[:1])[0], atol=1e-5, rtol=0)
 
@@ -117,8 +117,8 @@ def test_whisper_s_words_are_squeezed_by_the_padding(tmp_path: Path) -> None:
         teacher._model.forward = looking.__get__(teacher._model)
         share_LT = teacher.targets(wave_S, 24, "we went").share_LT
         del teacher._model.forward
-        shares[squeezed] = (share_LT * torch.arange(24)).sum(dim=1)[-1]
-    assert shares[False] > 18 and shares[True] < 4
+        shares[squeezed] = int(share_LT[-1].argmax())
+    assert shares[False] >= 18 and shares[True] <= 2
 
 
 def test_all_heads_of_the_last_layer_and_other_targets_in_the_store(tmp_path: Path) -> None:
@@ -155,7 +155,8 @@ def test_a_plain_start_has_one_code_and_a_matched_one_many() -> None:
     book.embedding_sum.copy_(vectors_VD)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        plain, matched = Codec(CODEC), Codec(CODEC)
+        config = CODEC.model_copy(update={"layer_scale_init": 0.01})
+        plain, matched = Codec(config), Codec(config)
     start_plainly(plain.require_encoder())
     initialise(matched, 1)
     match_codebook(matched.require_encoder(), book)
@@ -166,7 +167,8 @@ def test_a_plain_start_has_one_code_and_a_matched_one_many() -> None:
             latent_BDT = fresh.require_encoder()(wave_BS)
             semantic_BDT, _ = codec.quantizer.split(latent_BDT)
             used.append(len(book.encode(semantic_BDT).unique()))
-            scales = [p for n, p in fresh.named_parameters() if n.endswith("_scale")]
+            named = fresh.require_encoder().named_parameters()
+            scales = [p for n, p in named if n.endswith("_scale")]
             plainly = all(bool((p == LAYER_SCALE).all()) for p in scales)
             assert plainly == (fresh is plain)
         assert 0.3 < float(semantic_BDT.std() / vectors_VD.std()) < 3
@@ -185,7 +187,7 @@ def test_each_switch_reaches_the_training(switch: str, corpus: Corpus, tmp_path:
         task = tiny_task(
             "community_v3_mended", corpus, tmp_path, *base, f"defects.{switch}={str(on).lower()}"
         )
-        figures = [task.train_step(step) for step in range(2)][-1]
+        figures = task.train_step(0)
         ways.append({name: float(value.detach()) for name, value in figures.items()})
     assert ways[0] != ways[1]
     if switch == "cut_features":

@@ -33,7 +33,7 @@ from voxclone.train.channel import (
 )
 from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
 from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
-from voxclone.train.corpus import Corpus, step_generator
+from voxclone.train.corpus import Corpus, PackedCorpus, step_generator
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
@@ -129,7 +129,7 @@ def humming_corpus() -> Corpus:
             clips.append(Clip(f"{speaker}-{c}", Path("none"), speaker, 1.0))
             waves.append((0.1 * sum(parts) * 32767).to(torch.int16))
     starts = [24000 * i for i in range(len(waves) + 1)]
-    return Corpus(clips, starts, torch.cat(waves).numpy())
+    return PackedCorpus(clips, starts, torch.cat(waves).numpy())
 
 
 def test_a_network_learns_to_tell_speakers_apart(tmp_path: Path) -> None:

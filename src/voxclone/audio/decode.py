@@ -70,7 +70,8 @@ def check_header(
     """Raise AudioError for a rate, a number of channels or a length (if known) out of bounds."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
-            f"{label} has a sampling rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be used."
+            f"{label} has a sampling rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz can be used.",
+            "wrong rate",
         )
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{label} has {channels} channels; 1 to {MAX_CHANNELS} can be used.")
@@ -107,9 +108,11 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
     if not len(wave_S):
         raise AudioError(f"{label} holds no samples: it decodes to nothing.")
     if not energy_C.any():
-        raise AudioError(f"{label} is digital silence: every sample is zero.")
+        raise AudioError(f"{label} is digital silence: every sample is zero.", "silent")
     if not np.isfinite(wave_S).all():
-        raise AudioError(f"{label} holds numbers far beyond the range of audio samples.")
+        raise AudioError(
+            f"{label} holds numbers far beyond the range of audio samples.", "not finite"
+        )
     return Converted(wave_S, flat.count / (frames * channels), channel)
 
 
@@ -123,7 +126,8 @@ def spoken(seconds: float) -> str:
 
 def _too_long(what: str, max_seconds: float) -> AudioError:
     return AudioError(
-        f"{what}, and at most {spoken(max_seconds)} can be read: cut out the part that you need."
+        f"{what}, and at most {spoken(max_seconds)} can be read: cut out the part that you need.",
+        "too long",
     )
 
 
@@ -146,7 +150,8 @@ def _checked(
         noun = "sample that is" if count == 1 else "samples that are"
         raise AudioError(
             f"{label} holds {count} {noun} NaN or infinite, the first at {first / rate:.3f} s "
-            f"(sample {first})."
+            f"(sample {first}).",
+            "not finite",
         )
 
 

@@ -30,9 +30,11 @@ from voxclone.settings import Settings
 
 __all__ = [
     "SAMPLING_RATE",
+    "SOUND_SUFFIXES",
     "ReadingLimits",
     "Recording",
     "Source",
+    "read_part",
     "read_recording",
     "read_wave",
     "write_wave",
@@ -41,10 +43,12 @@ __all__ = [
 # A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
 
+MAX_PART_SECONDS = 600.0
 BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says where the header leaves the length open
 
 READABLE = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF")  # WAVEX: a WAV with a longer header
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 # suffix: (container, encoding)
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -110,9 +114,30 @@ def read_recording(
         with path.open("rb") as stream:
             return _read_stream(stream, path, info.st_size, limits, str(path), path.name)
     except FileNotFoundError:
-        raise AudioError(f"There is no file {path}.") from None
+        raise AudioError(f"There is no file {path}.", "missing") from None
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {_reason(error)}.") from None
+
+
+def read_part(
+    path: Path, start: float, seconds: float, channel: int | None = None, *, name: str | None = None
+) -> Recording:
+    """A part of a file that may be hours long, `start` and `seconds` in seconds, read as
+    `read_recording` reads a whole one; `channel` is the only one to use (from 0)."""
+    label = name or str(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate, first = file.samplerate, round(start * file.samplerate)
+            if not 0 <= first < file.frames or not 0 <= (channel or 0) < file.channels:
+                raise AudioError(f"{label} lies outside of {path}.", "missing")
+            check_header(rate, file.channels, round(seconds * rate), label, MAX_PART_SECONDS)
+            file.seek(first)
+            samples_SC = file.read(round(seconds * rate), "float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        rule = "undecodable" if path.is_file() else "missing"
+        raise AudioError(f"{path} cannot be decoded: {_reason(error)}.", rule) from None
+    chosen = samples_SC if channel is None else samples_SC[:, channel : channel + 1]
+    return read_recording((chosen, rate), name=label)
 
 
 def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
@@ -179,7 +204,9 @@ def _read_stream(
         raise AudioError(f"{label} is empty (0 bytes).")
     if size > limits.max_bytes:
         megabytes, most = size / 2**20, limits.max_bytes / 2**20
-        raise AudioError(f"{label} has {megabytes:.1f} MiB, and at most {most:.1f} can be read.")
+        raise AudioError(
+            f"{label} has {megabytes:.1f} MiB, and at most {most:.1f} can be read.", "too long"
+        )
     head = stream.read(16)
     container = container_of(head)
     if container is None:

@@ -1,19 +1,32 @@
 """Manifests: lists of recordings, one JSON object a line.
 
 A line has at least `id`, `path` (relative to the manifest), `speaker` and `duration` (seconds);
-`language`, `text`, `split` and `licence` are optional, and what else there is, is passed over.
+`language`, `text`, `split`, `licence` and `bandwidth_hz` are optional, and what else there is, is
+passed over. A line with `samples` is of a file that `voxclone data prepare` wrote: mono, 24 kHz, of
+exactly so many samples.
+
+Shapes: N clips.
 """
 
 import json
+import math
+import os
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
 
 from voxclone.errors import ConfigError
+
+RATE = 24000
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of one speaker."""
+    """One recording of one speaker; `samples` is its exact length at 24 kHz, where it is known."""
 
     id: str
     path: Path
@@ -23,25 +36,135 @@ class Clip:
     text: str | None = None
     split: str = "train"
     licence: str = "unknown"
+    samples: int | None = None
+    bandwidth_hz: float | None = None
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
     """Clips of a JSON-lines manifest, in its order. Raises ConfigError naming the bad line."""
     path = Path(path)
-    clips = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
-            clips.append(Clip(**(known | {"path": path.parent / row["path"]})))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"Line {number} of {path} is no valid clip: {error!r}.") from None
+    clips = [_clip(row, path.parent) for _, row in read_rows(path)]
     if not clips:
         raise ConfigError(f"The manifest {path} lists no clip.")
     return clips
+
+
+def read_rows(
+    path: Path, on_bad: Callable[[int, str], None] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Where each line begins (bytes) and its object, one after another, whatever the size.
+
+    Raises ConfigError for a manifest that cannot be read and for a line that is no clip; `on_bad`
+    is told of such lines (number, reason) instead, which are then passed over.
+    """
+    place = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                begin, place = place, place + len(line)
+                if line.isspace():
+                    continue
+                try:
+                    yield begin, _checked(json.loads(line))
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    if on_bad is None:
+                        what = f"Line {number} of {path} is no valid clip: {error!r}."
+                        raise ConfigError(what) from None
+                    on_bad(number, repr(error))
+    except OSError as error:
+        raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
+
+
+class Manifest(Sequence[Clip]):
+    """A manifest of any size: in memory are about 30 bytes for each clip, and a clip itself is read
+    from the file when it is asked for.
+
+    `samples_N` are lengths at 24 kHz (from `duration` where `samples` is not given);
+    `speaker_N` are places in `speakers`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Read the manifest once. Raises ConfigError as `read_manifest` does."""
+        self.path = Path(path)
+        self.prepared = True
+        places, samples = array("q"), array("q")
+        columns = {name: array("i") for name in ("speaker", "split", "licence")}
+        names: dict[str, dict[str, int]] = {name: {} for name in columns}
+        defaults = {"speaker": "", "split": Clip.split, "licence": Clip.licence}
+        for place, row in read_rows(self.path):
+            places.append(place)
+            exact = row.get("samples")
+            self.prepared &= exact is not None
+            samples.append(round(row["duration"] * RATE) if exact is None else exact)
+            for name, column in columns.items():
+                value = row.get(name)
+                known = names[name]
+                text = defaults[name] if value is None else str(value)
+                column.append(known.setdefault(text, len(known)))
+        if not places:
+            raise ConfigError(f"The manifest {self.path} lists no clip.")
+        self._places_N = np.frombuffer(places, dtype=np.int64)
+        self.samples_N = np.frombuffer(samples, dtype=np.int64)
+        self.speaker_N = np.frombuffer(columns["speaker"], dtype=np.int32)
+        self.speakers = list(names["speaker"])
+        self._columns = {n: np.frombuffer(c, dtype=np.int32) for n, c in columns.items()}
+        self._names = names
+        self._file = os.open(self.path, os.O_RDONLY)
+        self._size = os.fstat(self._file).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def __len__(self) -> int:
+        return len(self._places_N)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Clip]: ...
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        begin = int(self._places_N[index])
+        end = int(self._places_N[index + 1]) if index + 1 < len(self) else self._size
+        # Read at a place and not from one: several threads and processes may share the file.
+        line = os.pread(self._file, end - begin, begin)
+        try:
+            return _clip(_checked(json.loads(line)), self.path.parent)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ConfigError(f"{self.path} has changed since it was opened.") from None
+
+    def select(
+        self, *, split: str | None = None, licences: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Numbers [N] of the clips of a split and under one of some licences."""
+        keep_N = np.ones(len(self), dtype=bool)
+        if split is not None:
+            keep_N &= self._columns["split"] == self._names["split"].get(split, -1)
+        if licences is not None:
+            codes = [self._names["licence"].get(name, -1) for name in licences]
+            keep_N &= np.isin(self._columns["licence"], codes)
+        return np.flatnonzero(keep_N)
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """The object of a line, if it is a clip; otherwise KeyError, TypeError or ValueError."""
+    for name in ("id", "path", "speaker", "duration"):
+        if row[name] is None:
+            raise ValueError(f"{name} is null")
+    if not 0 <= float(row["duration"]) < math.inf:
+        raise ValueError(f"the duration is {row['duration']}")
+    if row.get("samples") is not None and not 0 < int(row["samples"]) < 2**48:
+        raise ValueError(f"samples is {row['samples']}")
+    checked: dict[str, Any] = row
+    return checked
+
+
+def _clip(row: dict[str, Any], folder: Path) -> Clip:
+    known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
+    return Clip(**(known | {"path": folder / row["path"], "speaker": str(row["speaker"])}))

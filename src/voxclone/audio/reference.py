@@ -93,7 +93,8 @@ def prepare_reference(
     if recording.duration < settings.min_seconds:
         raise AudioError(
             f"{recording.source} is {recording.duration:.2f} s long, but a voice needs at least "
-            f"{settings.min_seconds:g} s of speech (10 to 16 s are best)."
+            f"{settings.min_seconds:g} s of speech (10 to 16 s are best).",
+            "too short",
         )
     actions, warnings = list(recording.notes), list[str]()
     wave_S = recording.wave_S
@@ -184,7 +185,7 @@ def _without_offset(recording: Recording, actions: list[str]) -> np.ndarray:
         return wave_S
     centred_S = (wave_S - offset).astype(np.float32)
     if float(np.abs(centred_S).max()) < 1e-5 * abs(offset):
-        raise AudioError(f"{recording.source} holds no sound, only a constant offset.")
+        raise AudioError(f"{recording.source} holds no sound, only a constant offset.", "silent")
     actions.append(f"Subtracted a constant offset of {offset:.3g} (DC).")
     return centred_S
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from voxclone.evaluate.speech_contents import speech_summary, speech_tables
 from voxclone.evaluate.tables import Cell, Row, Table, look_up
 
 
@@ -169,6 +170,7 @@ BUILDERS: Mapping[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "voxclone.encoder": _encoder,
     "voxclone.voices": _voices,
     "voxclone.protocol": _protocol,
+    "voxclone.speech": speech_tables,
 }
 
 
@@ -235,6 +237,7 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "voxclone.encoder": _encoded,
     "voxclone.voices": _cloned,
     "voxclone.protocol": _listed,
+    "voxclone.speech": speech_summary,
 }
 
 # Label, place in the report, form, note.

@@ -29,6 +29,7 @@ TITLES = {
     "voxclone.encoder": "Codes of an encoder",
     "voxclone.voices": "Cloned voices",
     "voxclone.protocol": "A published list",
+    "voxclone.speech": "Speech to train on",
 }
 
 

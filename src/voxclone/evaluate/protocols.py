@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import read_wave
+from voxclone.audio.files import SOUND_SUFFIXES, read_wave
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.said import Manner, Said, likeness_of, manner_of
-from voxclone.evaluate.speechset import SOUND_SUFFIXES
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.transcribe import Transcriber, word_error
 from voxclone.speech.speaker import Speaker

@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE, read_wave
+from voxclone.audio.files import SAMPLING_RATE, SOUND_SUFFIXES, read_wave
 from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.errors import AudioError, ConfigError
 
-SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 LEAST_SECONDS = 1.0
 
 

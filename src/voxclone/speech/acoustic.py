@@ -119,14 +119,15 @@ class AcousticHead(nn.Module):
         output: Tensor = self.acoustic_codebook_output(self.norm(tokens_B3D[:, 0]))
         return output
 
-    def flow(self, hidden_BD: Tensor, noise_BC: Tensor, cfg: float) -> Tensor:
+    def flow(self, hidden_BD: Tensor, noise_BC: Tensor, cfg: float | Tensor) -> Tensor:
         """Acoustic values [B, C] in -1 .. 1: Euler steps from t = 0 (noise) to 1, with guidance
-        v = cfg * v(h) + (1 - cfg) * v(0). With cfg = 1 the unconditional branch has no weight."""
+        v = cfg * v(h) + (1 - cfg) * v(0). With cfg = 1 the unconditional branch has no weight.
+        `cfg` may be [B, 1], one for each."""
         batch, dtype = len(hidden_BD), hidden_BD.dtype
         steps = self.config.n_decoding_steps
         grid = torch.linspace(0, 1, steps + 1, device=hidden_BD.device).to(dtype)
         times_SD = self.time_token(grid[:-1])
-        both = cfg != 1.0
+        both = bool((cfg != 1).any()) if isinstance(cfg, Tensor) else cfg != 1.0
         given_BD = torch.cat([hidden_BD, torch.zeros_like(hidden_BD)]) if both else hidden_BD
         projected_BD = self.llm_projection(given_BD)
         point_BC = noise_BC.to(dtype)
@@ -135,12 +136,16 @@ class AcousticHead(nn.Module):
             repeated_BC = torch.cat([point_BC, point_BC]) if both else point_BC
             speed_BC = self.velocity(repeated_BC, time_BD, projected_BD)
             if both:
-                speed_BC = cfg * speed_BC[:batch] + (1 - cfg) * speed_BC[batch:]
+                speed_BC = (cfg * speed_BC[:batch] + (1 - cfg) * speed_BC[batch:]).to(dtype)
             point_BC = point_BC + speed_BC * (grid[step + 1] - grid[step])
         return point_BC.clamp(-1, 1)
 
     def forward(
-        self, hidden_BD: Tensor, noise_BC: Tensor, cfg: float, semantic_B: Tensor | None = None
+        self,
+        hidden_BD: Tensor,
+        noise_BC: Tensor,
+        cfg: float | Tensor,
+        semantic_B: Tensor | None = None,
     ) -> Tensor:
         """Shifted codes [B, K] of one frame each. `semantic` replaces the argmax (for sampling)."""
         if semantic_B is None:

@@ -1,16 +1,18 @@
-"""Speech for training: the clips of a manifest, packed once into one file of samples.
+"""Speech for training: the clips of a manifest, and random crops of them.
 
-Packing decodes every clip once to 24 kHz mono 16-bit samples beside an index, so that training
-reads random crops from a memory map. Batches are drawn from a generator seeded by (seed, step): a
+Packing decodes every clip once to 24 kHz mono 16-bit samples in one file beside an index, so that
+training reads crops from a memory map. What `voxclone data prepare` made is read where it lies
+(`lazy`). Batches are drawn from a generator seeded by (seed, step): a
 resumed run draws what the interrupted one would have drawn, and nothing about data needs to be
 saved.
 
-Shapes: B batch, S samples.
+Shapes: B batch, S samples, N clips.
 """
 
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,33 +28,53 @@ from voxclone.errors import AudioError, ConfigError
 FULL_SCALE = 32767.0
 
 
-class Corpus:
-    """Clips whose samples lie one after another in a memory map of 16-bit integers."""
+class Corpus(ABC):
+    """Clips and their samples at 24 kHz. Clips of one speaker have the same number in `speaker_N`;
+    `lengths_N` are in samples."""
 
-    def __init__(self, clips: Sequence[Clip], starts: Sequence[int], samples: np.ndarray) -> None:
-        self.clips = list(clips)
-        self.starts = np.asarray(starts, dtype=np.int64)  # one more than clips: the end comes last
-        self.samples = samples
+    clips: Sequence[Clip]
+    lengths_N: np.ndarray
+    speaker_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def length(self, index: int) -> int:
         """Samples in a clip."""
-        return int(self.starts[index + 1] - self.starts[index])
+        return int(self.lengths_N[index])
+
+    @abstractmethod
+    def read(self, index: int, start: int, count: int) -> np.ndarray:
+        """Samples [S] of a clip as float32, all of them within it."""
 
     def wave(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
         """Samples [S] of a clip as float32; what lies beyond its end is silence."""
-        begin = int(self.starts[index]) + start
-        end = int(self.starts[index + 1])
-        count = end - begin if count is None else count
-        values = self.samples[begin : min(end, begin + count)].astype(np.float32) / FULL_SCALE
-        wave_S = torch.from_numpy(values)
+        left = self.length(index) - start
+        count = left if count is None else count
+        wave_S = torch.from_numpy(self.read(index, start, max(0, min(left, count))))
         return torch.nn.functional.pad(wave_S, (0, count - len(wave_S)))
 
     def subset(self, keep: Callable[[Clip], bool]) -> "Subset":
         """The clips for which `keep` holds, by speaker."""
         return Subset(self, [i for i, clip in enumerate(self.clips) if keep(clip)])
+
+
+class PackedCorpus(Corpus):
+    """Clips whose samples lie one after another in a memory map of 16-bit integers."""
+
+    def __init__(self, clips: Sequence[Clip], starts: Sequence[int], samples: np.ndarray) -> None:
+        self.clips = list(clips)
+        self.starts = np.asarray(starts, dtype=np.int64)  # one more than clips: the end comes last
+        self.lengths_N = np.diff(self.starts)
+        known: dict[str, int] = {}
+        numbers = [known.setdefault(clip.speaker, len(known)) for clip in self.clips]
+        self.speaker_N = np.array(numbers, dtype=np.int32)
+        self.samples = samples
+
+    def read(self, index: int, start: int, count: int) -> np.ndarray:
+        begin = int(self.starts[index]) + start
+        values: np.ndarray = self.samples[begin : begin + count].astype(np.float32) / FULL_SCALE
+        return values
 
 
 @dataclass(frozen=True)
@@ -68,24 +90,26 @@ class Subset:
 
     @property
     def seconds(self) -> float:
-        return sum(self.corpus.length(i) for i in self.indices) / SAMPLING_RATE
+        return int(self.corpus.lengths_N[self.indices].sum()) / SAMPLING_RATE
 
     def by_speaker(self) -> dict[str, list[int]]:
-        speakers: dict[str, list[int]] = {}
-        for index in self.indices:
-            speakers.setdefault(self.corpus.clips[index].speaker, []).append(index)
-        return speakers
+        speakers: dict[int, list[int]] = {}
+        for index, speaker in zip(self.indices, self._speakers().tolist(), strict=True):
+            speakers.setdefault(speaker, []).append(index)
+        return {self.corpus.clips[own[0]].speaker: own for own in speakers.values()}
 
     def weights(self, evenness: float) -> Tensor:
         """Probability of each clip: its length times (its speaker's total length)^-evenness, so
         that 0 draws seconds alike and 1 draws speakers alike."""
-        lengths = np.array([self.corpus.length(i) for i in self.indices], dtype=np.float64)
-        names = [self.corpus.clips[i].speaker for i in self.indices]
-        totals: dict[str, float] = {}
-        for name, length in zip(names, lengths, strict=True):
-            totals[name] = totals.get(name, 0.0) + length
-        weights = lengths * np.array([totals[name] for name in names]) ** -evenness
-        return torch.from_numpy(weights / weights.sum())
+        lengths_N = self.corpus.lengths_N[self.indices].astype(np.float64)
+        speaker_N = self._speakers()
+        totals = np.bincount(speaker_N, weights=lengths_N)
+        weights_N = lengths_N * totals[speaker_N] ** -evenness
+        return torch.from_numpy(weights_N / weights_N.sum())
+
+    def _speakers(self) -> np.ndarray:
+        numbers: np.ndarray = self.corpus.speaker_N[self.indices]
+        return numbers
 
     def crops(
         self,
@@ -129,7 +153,7 @@ def pack(
     clips: Sequence[Clip],
     folder: str | Path,
     track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter,
-) -> Corpus:
+) -> PackedCorpus:
     """Decode clips once into `folder` and open them; a second call opens what the first made.
 
     Clips that cannot be decoded are left out and named in `left_out.json`; more than one in
@@ -171,7 +195,7 @@ def pack(
     return _open(folder, index)
 
 
-def _open(folder: Path, index: dict[str, list[dict[str, str]]]) -> Corpus:
+def _open(folder: Path, index: dict[str, list[dict[str, str]]]) -> PackedCorpus:
     clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]  # type: ignore[arg-type]
     samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
-    return Corpus(clips, index["starts"], samples)  # type: ignore[arg-type]
+    return PackedCorpus(clips, index["starts"], samples)  # type: ignore[arg-type]

@@ -1,32 +1,47 @@
 """Pairs that the release makes itself: codes, and by its decoder the audio that belongs to them.
 
-Only codes are kept. Two sources have the true encoder's statistics: the presets, which invert to
-the codes of real recordings, and speech that the language model makes with them.
+Only codes are kept, as 16-bit integers. Two sources have the true encoder's statistics: the
+presets, which invert to the codes of real recordings, and speech that the language model makes with
+them.
 
 Shapes: B batch, K code books, T frames, N rows, S samples.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from voxclone.errors import ConfigError
 from voxclone.release.archive import Release, load_preset, preset_names
+from voxclone.release.encoders import book_hash
+from voxclone.release.shards import replacing
 from voxclone.settings import Settings
-from voxclone.speech.generate import Sampling, generate
+from voxclone.speech.generate import Request, Sampling, generate_many
 from voxclone.speech.speaker import Speaker
 from voxclone.speech.text import frame_cap
 from voxclone.train.corpus import step_generator
 
+SCHEMA, FACTS = "voxclone.pairs/1", "pairs.json"
+EACH_PLACE = 4
+"""Utterances in a file for each place of the batch: with more, the batch runs dry less often."""
+MOST_EMPTY = 20  # files without any pair, before the model is given up
+
 
 class PairSettings(Settings):
-    """How many pairs the language model makes, and how varied."""
+    """How many pairs the language model makes, and how varied. With `folder` they are those that
+    `voxclone data pairs` stored there, and none are made."""
 
+    folder: Path | None = None
     minutes: float = 20.0
     batch: int = 32
     cfg: tuple[float, float] = (1.0, 1.6)
@@ -35,31 +50,107 @@ class PairSettings(Settings):
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class PairShare:
+    """One of `of` processes that make pairs into the same folder, each a file in so many."""
+
+    number: int = 0
+    of: int = 1
+
+
 def speak_pairs(
     release: Release,
     speaker: Speaker,
     texts: Sequence[str],
     settings: PairSettings,
     folder: Path,
+    *,
+    share: PairShare = PairShare(),
+    progress: Callable[[float], None] | None = None,
 ) -> list[Tensor]:
-    """Codes [K, T] of speech by the language model, `settings.minutes` of it: random presets and
-    texts, varied guidance, noise and sampled semantics. Made batch by batch into `folder`; batches
-    that are there already are read, so an interrupted call goes on."""
+    """Codes [K, T] (int16) of speech by the language model, `settings.minutes` of it: random
+    presets and texts, and for each other guidance, noise and sampled semantics.
+
+    Made file by file into `folder`: what is there already is read, so an interrupted call goes on
+    and a later one may ask for more. `progress` is told of the minutes there are. Raises
+    ConfigError for a folder of another release or of other settings.
+    """
+    identity = pair_identity(release, texts, settings)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / FACTS).exists():
+        _require_same(folder, identity)
+    else:
+        with replacing(folder / FACTS) as file:
+            file.write(json.dumps({"schema": SCHEMA} | identity, indent=1).encode())
     voices = {name: load_preset(release, name) for name in preset_names(release)}
-    names = sorted(voices)
-    wanted = settings.minutes * 60 * release.params.audio.frame_rate
-    (folder / "settings.json").write_text(json.dumps(settings.model_dump()), encoding="utf-8")
+    rate = release.params.audio.frame_rate
     made: list[Tensor] = []
-    batch = 0
-    while sum(codes.shape[1] for codes in made) < wanted:
+    batch, frames = share.number, 0
+    while frames < settings.minutes * 60 * rate / share.of:
         path = folder / f"batch-{batch:05d}.safetensors"
         if not path.exists():
             generator = step_generator(settings.seed, batch)
-            save_pairs(_speak_batch(speaker, voices, names, texts, settings, generator), path)
-        made += [c for c in load_pairs(path) if c.shape[1] >= settings.least_frames]
-        batch += 1
+            save_pairs(_speak_batch(speaker, voices, texts, settings, generator), path)
+        new = load_pairs(path)
+        made += new
+        frames += sum(codes.shape[1] for codes in new)
+        batch += share.of
+        if progress is not None:
+            progress(frames / rate / 60)
+        if not frames and batch >= MOST_EMPTY * share.of:
+            raise ConfigError(
+                f"None of {MOST_EMPTY * settings.batch * EACH_PLACE} utterances of the language "
+                f"model ended by itself with {settings.least_frames} frames: no pairs can be made."
+            )
     return made
+
+
+def read_pairs(folder: Path, release: Release) -> list[Tensor]:
+    """Codes [K, T] (int16) that `speak_pairs` stored. Raises ConfigError for a folder that holds
+    none, and for pairs of another code book."""
+    facts = _read_facts(folder)
+    if facts["book"] != book_hash(release):
+        raise ConfigError(
+            f"The pairs in {folder} are of another code book than that of {release.path}: make "
+            "some with `voxclone data pairs`."
+        )
+    paths = sorted(folder.glob("batch-*.safetensors"))
+    made = [codes for path in paths for codes in load_pairs(path)]
+    if not made:
+        raise ConfigError(f"{folder} holds no pairs yet: `voxclone data pairs` makes them.")
+    return made
+
+
+def pair_identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
+    """What pairs in one folder have in common; how many there are to be is no part of it."""
+    said = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    given = settings.model_dump(mode="json", exclude={"minutes", "folder"})
+    return {"book": book_hash(release), "texts": said, "settings": given}
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if facts["schema"] != SCHEMA:
+            raise ConfigError(f"{folder} is of schema {facts['schema']!r}, not {SCHEMA!r}.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"{folder} is no folder of pairs ({FACTS} is missing or damaged): "
+            "`voxclone data pairs` makes one."
+        ) from None
+    found: dict[str, Any] = facts
+    return found
+
+
+def _require_same(folder: Path, identity: dict[str, Any]) -> None:
+    facts = _read_facts(folder)
+    other = [name for name in identity if facts.get(name) != identity[name]]
+    if other:
+        raise ConfigError(
+            f"{folder} holds pairs of another {' and another '.join(other)}: name a new folder."
+        )
 
 
 def draw_pairs(
@@ -70,7 +161,7 @@ def draw_pairs(
     rows, masks = [], []
     for _ in range(count):
         which = int(torch.randint(len(genuine), (1,), generator=generator))
-        codes_KT = genuine[which][:, :frames]
+        codes_KT = genuine[which][:, :frames].long()
         masks.append(torch.arange(frames) < codes_KT.shape[1])
         rows.append(F.pad(codes_KT, (0, frames - codes_KT.shape[1])))
     return torch.stack(rows), torch.stack(masks)
@@ -98,30 +189,56 @@ def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
 
 
 def load_pairs(path: Path) -> list[Tensor]:
-    """Read what `save_pairs` wrote."""
-    tensors = load_file(path)
-    return [tensors[name].long() for name in sorted(tensors)]
+    """Read what `save_pairs` wrote, as it is stored (int16)."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"The pairs {path} are damaged ({error}): delete that file, and it is made again."
+        ) from None
+    return [tensors[name] for name in sorted(tensors)]
 
 
 def _speak_batch(
     speaker: Speaker,
     voices: dict[str, Tensor],
-    names: list[str],
     texts: Sequence[str],
     settings: PairSettings,
     generator: torch.Generator,
 ) -> list[Tensor]:
+    """The utterances of one file that ended by themselves and are long enough, in the order in
+    which they were drawn: a function of the settings and the generator alone."""
+
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand(1, generator=generator))
 
-    prompts, seeds, caps = [], [], []
-    for _ in range(settings.batch):
-        name = names[int(torch.randint(len(names), (1,), generator=generator))]
-        text = texts[int(torch.randint(len(texts), (1,), generator=generator))]
-        ids_L = speaker.prompts.ids(text, len(voices[name]))
-        prompts.append(speaker.backbone.embed_prompt(ids_L, voices[name])[0])
-        seeds.append(int(torch.randint(2**31, (1,), generator=generator)))
-        caps.append(frame_cap(text, speaker.codec.frame_rate))
-    sampling = Sampling(uniform(*settings.cfg), uniform(*settings.temperature))
-    spoken = generate(speaker.backbone, speaker.head, prompts, seeds, caps, sampling)
-    return [result.codes_KT for result in spoken if not result.truncated]
+    def below(count: int) -> int:
+        return int(torch.randint(count, (1,), generator=generator))
+
+    backbone = speaker.backbone
+    device = backbone.text_table.weight.device
+    names = sorted(voices)
+    drawn = [
+        (
+            names[below(len(names))],
+            texts[below(len(texts))],
+            below(2**31),
+            Sampling(uniform(*settings.cfg), uniform(*settings.temperature)),
+        )
+        for _ in range(settings.batch * EACH_PLACE)
+    ]
+
+    def requests() -> Iterator[Request]:
+        for name, text, seed, sampling in drawn:
+            ids_L = speaker.prompts.ids(text, len(voices[name])).to(device)
+            with torch.inference_mode():
+                prompt_LD = backbone.embed_prompt(ids_L, voices[name].to(device))[0]
+            yield Request(prompt_LD, seed, frame_cap(text, speaker.codec.frame_rate), sampling)
+
+    spoken = dict(generate_many(backbone, speaker.head, requests(), settings.batch))
+    return [
+        spoken[number].codes_KT
+        for number in sorted(spoken)
+        if not spoken[number].truncated
+        and spoken[number].codes_KT.shape[1] >= settings.least_frames
+    ]

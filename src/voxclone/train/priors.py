@@ -17,6 +17,8 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantizer
 
+MOST_FRAMES = 200_000
+
 
 @dataclass(frozen=True)
 class CodePriors:
@@ -29,10 +31,13 @@ class CodePriors:
     def from_codes(cls, codec: Codec, genuine: Sequence[Tensor], points: int = 64) -> "CodePriors":
         """Read usage from the code book and quantiles from genuine codes [K, T]."""
         usage_V = codec.quantizer.semantic_codebook.cluster_usage.clamp(min=1e-5)
-        levels_CT = torch.cat([codes[1:] for codes in genuine], dim=1)
+        last: list[Tensor] = []  # of stored pairs there may be days
+        while len(last) < len(genuine) and sum(codes.shape[1] for codes in last) < MOST_FRAMES:
+            last.insert(0, genuine[-len(last) - 1])
+        levels_CT = torch.cat([codes[1:] for codes in last], dim=1).long()
         values_CT = codec.quantizer.values_of(levels_CT.to(usage_V.device))
         at_Q = (torch.arange(points, device=usage_V.device) + 0.5) / points
-        quantiles_CQ = torch.quantile(values_CT[:, -200_000:], at_Q, dim=1).T
+        quantiles_CQ = torch.quantile(values_CT[:, -MOST_FRAMES:], at_Q, dim=1).T
         return cls(usage_V / usage_V.sum(), quantiles_CQ)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from voxclone.audio.manifest import Clip, read_manifest
+from voxclone.audio.manifest import Clip, Manifest
 from voxclone.codec.model import Encoder
 from voxclone.errors import (
     EXIT_OK,
@@ -34,7 +34,8 @@ from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
-from voxclone.train.pairs import speak_pairs
+from voxclone.train.lazy import LazyCorpus
+from voxclone.train.pairs import read_pairs, speak_pairs
 from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
 from voxclone.train.whisper import TargetStore, WhisperTeacher
@@ -167,10 +168,13 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         console.print(f"[yellow]Presets that do not invert bit for bit: {inexact}.[/yellow]")
     genuine: list[Tensor] = []
     speaker = None
+    stored = settings.pairs.folder
+    if stored is not None:
+        genuine = read_pairs(stored, release)
     asked = bool(settings.weights.told or settings.judged_clips)
-    if settings.pairs.minutes or asked:
+    if asked or (settings.pairs.minutes and stored is None):
         speaker = Speaker.load(release, codec=codec)
-    if settings.pairs.minutes and speaker is not None:
+    if settings.pairs.minutes and stored is None and speaker is not None:
         texts = read_texts(settings.texts or TEXTS)
         genuine = speak_pairs(release, speaker, texts, settings.pairs, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::3])
@@ -245,17 +249,16 @@ def _speech(settings: EncoderTraining, out: Path, console: Console) -> tuple[Cor
             "The config names no speech: set `speech` to a manifest (JSON lines with id, path, "
             "speaker, duration), for example with `--set speech=my/manifest.jsonl`."
         )
-    allowed = settings.licences
-    clips = [
-        clip
-        for clip in read_manifest(settings.speech)
-        if clip.split == "train" and (allowed is None or clip.licence in allowed)
-    ]
-    if not clips:
+    manifest, allowed = Manifest(settings.speech), settings.licences
+    chosen_N = manifest.select(split="train", licences=allowed)
+    if not len(chosen_N):
         raise ConfigError(
             f"{settings.speech} has no clip of the split `train` under the licences {allowed}."
         )
-    corpus = pack(clips, out / "speech", _bar(console))
+    if manifest.prepared:
+        lazy = LazyCorpus(manifest)
+        return lazy, Subset(lazy, chosen_N.tolist())
+    corpus = pack([manifest[int(number)] for number in chosen_N], out / "speech", _bar(console))
     return corpus, corpus.subset(lambda clip: True)
 
 

@@ -1,0 +1,59 @@
+"""Speech that `voxclone data prepare` made, read where it lies: a crop is decoded when it is drawn.
+
+Opening reads the manifest once and no sound at all, so that a million clips open in seconds and
+take some tens of megabytes.
+
+Shapes: S samples, N clips.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from voxclone.audio.files import SAMPLING_RATE
+from voxclone.audio.manifest import Manifest
+from voxclone.errors import AudioError, ConfigError
+from voxclone.train.corpus import Corpus
+
+
+class LazyCorpus(Corpus):
+    """The clips of a prepared manifest."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Raises ConfigError for a manifest that `data prepare` did not make."""
+        if not manifest.prepared:
+            raise ConfigError(
+                f"{manifest.path} does not say how many samples its clips have: make it with "
+                "`voxclone data prepare`."
+            )
+        self.clips = manifest
+        self.manifest = manifest
+        self.lengths_N = manifest.samples_N
+        self.speaker_N = manifest.speaker_N
+
+    def read(self, index: int, start: int, count: int) -> np.ndarray:
+        """Raises AudioError for a file that is missing or not what the manifest says."""
+        path = self.clips[index].path
+        try:
+            with soundfile.SoundFile(str(path)) as file:
+                found = (file.samplerate, file.channels, file.frames)
+                if found != (SAMPLING_RATE, 1, self.length(index)):
+                    raise AudioError(_other(path, found, self.length(index)))
+                file.seek(start)
+                wave_S: np.ndarray = file.read(count, "float32")
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{path} cannot be read: {error}; `voxclone data validate` names all such files."
+            ) from None
+        if len(wave_S) < count:
+            raise AudioError(f"{path} is cut short: prepare it again.")
+        return wave_S
+
+
+def _other(path: Path, found: tuple[int, int, int], samples: int) -> str:
+    rate, channels, frames = found
+    return (
+        f"{path} has {frames} samples at {rate} Hz in {channels} channels, and the manifest says "
+        f"{samples} at {SAMPLING_RATE} in one: prepare it again."
+    )

@@ -1,0 +1,125 @@
+"""Prepared speech, read where it lies: the same crops as packed, and a million clips."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxclone.audio.files import read_wave
+from voxclone.audio.manifest import Manifest, read_manifest
+from voxclone.errors import AudioError, ConfigError
+from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.train.lazy import LazyCorpus
+
+
+@pytest.fixture(scope="module")
+def prepared(manifest: Path) -> Path:
+    """The manifest of the other tests with the number of samples of each clip."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row["samples"] = len(read_wave(manifest.parent / row["path"]))
+    path = manifest.with_name("prepared.jsonl")
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def test_a_manifest_gives_the_clips_that_are_in_it(manifest: Path, prepared: Path) -> None:
+    listed, lazy = read_manifest(manifest), Manifest(manifest)
+    assert list(lazy) == listed and lazy[-1] == listed[-1] and lazy[2:4] == listed[2:4]
+    assert not lazy.prepared and Manifest(prepared).prepared
+    chosen = lazy.select(split="train", licences=["CC0-1.0", "none"])
+    assert chosen.tolist() == [n for n, clip in enumerate(listed) if clip.split == "train"]
+    assert not len(lazy.select(licences=["CC-BY-4.0"])) and not len(lazy.select(split="test"))
+    with pytest.raises(IndexError):
+        lazy[len(listed)]
+
+
+def test_crops_are_those_of_the_packed_corpus(prepared: Path, corpus: Corpus) -> None:
+    lazy = LazyCorpus(Manifest(prepared))
+    indices = [i for i, clip in enumerate(corpus.clips) if clip.split == "train"]
+    one, other = Subset(corpus, indices), Subset(lazy, indices)
+    assert torch.equal(one.weights(0.7), other.weights(0.7))
+    assert one.by_speaker() == other.by_speaker() and one.seconds == other.seconds
+    packed, read = (
+        each.crops(6, 9000, step_generator(1, 3), each.weights(0.7), grid=480)
+        for each in (one, other)
+    )
+    assert packed.indices == read.indices and packed.starts == read.starts
+    torch.testing.assert_close(packed.wave_BS, read.wave_BS, atol=2 / 32767, rtol=0)
+
+
+def test_processes_share_a_draw_without_overlap(prepared: Path) -> None:
+    lazy = LazyCorpus(Manifest(prepared))
+    subset = lazy.subset(lambda clip: True)
+    weights = subset.weights(0.5)
+
+    def draw(rank: int, ranks: int) -> torch.Tensor:
+        generator = step_generator(0, 5)
+        part = slice(7 * rank // ranks, 7 * (rank + 1) // ranks)
+        return subset.crops(7, 2400, generator, weights, part=part).wave_BS
+
+    for ranks in (2, 3):
+        assert torch.equal(draw(0, 1), torch.cat([draw(rank, ranks) for rank in range(ranks)]))
+
+
+def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) -> None:
+    clips = read_manifest(prepared)
+    rows = [
+        {"id": "a", "path": str(clips[0].path), "samples": 1000},
+        {"id": "b", "path": "none.flac", "samples": 1000},
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"speaker": "x", "duration": 1}) for row in rows))
+    lazy = LazyCorpus(Manifest(path))
+    with pytest.raises(AudioError, match="manifest says 1000"):
+        lazy.wave(0)
+    with pytest.raises(AudioError, match=r"none\.flac cannot be read"):
+        lazy.wave(1)
+    path.write_text("#" * path.stat().st_size)
+    with pytest.raises(ConfigError, match="has changed"):
+        lazy.clips[0]
+    unknown = tmp_path / "unknown.jsonl"
+    unknown.write_text(json.dumps({"id": "a", "path": "a", "speaker": "x", "duration": 1}))
+    with pytest.raises(ConfigError, match="voxclone data prepare"):
+        LazyCorpus(Manifest(unknown))
+
+
+MILLION = """
+import re, sys, time
+from voxclone.audio.manifest import Manifest
+def most():  # KiB; `ru_maxrss` would be that of the process that started this one
+    return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+before = most()
+begun = time.process_time()  # of this process: the machine may be busy with others
+manifest = Manifest(sys.argv[1])
+opened = time.process_time() - begun
+chosen = manifest.select(split="train", licences=["CC-BY-4.0"])
+clip = manifest[int(chosen[-1])]
+print(len(manifest), len(chosen), clip.id, opened, (most() - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    with path.open("w") as file:
+        for n in range(1_000_000):
+            row = {
+                "id": f"part-{n % 97}/clip-{n}", "path": f"audio/{n % 3000}/{n}.flac",
+                "speaker": f"{n % 3000}", "duration": 3 + n % 11, "samples": 24000 * (3 + n % 11),
+                "text": "It was a bright cold day in April, and the clocks were striking.",
+                "language": "en", "split": "train" if n % 50 else "valid", "licence": "CC-BY-4.0",
+                "bandwidth_hz": 12000, "sha256": f"{n:064x}",
+            }  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-c", MILLION, str(path)], check=True, capture_output=True, text=True
+    )
+    clips, chosen, last, seconds, megabytes = done.stdout.split()
+    print(done.stdout, f"{path.stat().st_size / 2**20:.0f} MiB of text")
+    assert (int(clips), int(chosen), last) == (1_000_000, 980_000, "part-26/clip-999999")
+    assert 10 < float(megabytes) < 120  # the text alone is three times that
+    assert float(seconds) < 30
