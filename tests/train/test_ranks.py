@@ -70,11 +70,18 @@ def moments_apart(one: Path, other: Path) -> float:
     return max(shares)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training by one process."""
+    return together(1, tmp_path_factory.mktemp("alone"), changes=SMALL)
+
+
 @pytest.mark.parametrize("size", [2, 4])
-def test_processes_share_a_batch_and_end_with_the_weights_of_one(size: int, tmp_path: Path) -> None:
+def test_processes_share_a_batch_and_end_with_the_weights_of_one(
+    size: int, alone: Path, tmp_path: Path
+) -> None:
     """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
-    alone = together(1, tmp_path / "alone", changes=SMALL)
-    shared = together(size, tmp_path / "shared", changes=SMALL)
+    shared = together(size, tmp_path, changes=SMALL)
     different_N = differences(encoder_of(alone), encoder_of(shared))
     assert float((different_N > 1e-5).float().mean()) < 1e-3 and float(different_N.max()) < 1e-4
     assert moments_apart(alone, shared) < 1e-3

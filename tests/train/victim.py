@@ -20,7 +20,7 @@ from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.train import ranks
-from voxclone.train.corpus import Corpus, Crops
+from voxclone.train.corpus import Corpus, Crops, PackedCorpus
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
@@ -70,7 +70,7 @@ def humming() -> Corpus:
         clips.append(Clip(f"c{index}", Path("none"), f"s{index % 2}", len(wave_S) / 24000))
         waves.append(wave_S)
         starts.append(starts[-1] + len(wave_S))
-    return Corpus(clips, starts, torch.cat(waves).numpy())
+    return PackedCorpus(clips, starts, torch.cat(waves).numpy())
 
 
 class Victim(EncoderTask):
