@@ -18,9 +18,10 @@ from voxclone.train.ranks import Part
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.train.victim"])
-# Adam and Muon divide by the size of a gradient, so that the rounding of one that is almost nothing
-# would be seen in full: epsilon is not theirs to choose, the rate is.
-SMALL = {"optimiser": {"lr": 1e-4}}
+# Adam divides by the size of a gradient: of some ten thousand weights a few have one that is but
+# rounding (1e-10, the others 1e-4), and go another way as far as the rate lets them. Muon rounds to
+# bf16 on its way.
+SMALL = {"optimiser": {"lr": 1e-4, "muon": False}, "critic_lr": 1e-4, "adversary_lr": 1e-4}
 
 
 def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
@@ -47,17 +48,43 @@ def encoder_of(folder: Path, rank: int = 0) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith(("module.", "written."))}
 
 
-def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of all weights."""
     assert one.keys() == other.keys() and one
-    return max(float((one[key] - other[key]).abs().max()) for key in one if one[key].numel())
+    return torch.cat([(one[key] - other[key]).abs().flatten() for key in one])
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return float(differences(one, other).max())
+
+
+def moments_apart(one: Path, other: Path) -> float:
+    """The largest difference of mean gradients, as a share of the largest one of its optimiser: a
+    loss that is weighted wrongly shows here, where Adam has not yet made up for it."""
+    shares = []
+    state, second = (load_file(folder / "rank-0.safetensors") for folder in (one, other))
+    for name in ("adamw", "critic", "bridge", "adversary", "distillation"):
+        keys = [k for k in state if k.startswith(f"optimiser.{name}.") and k.endswith(".exp_avg")]
+        largest = max(float(state[key].abs().max()) for key in keys)
+        shares += [float((state[key] - second[key]).abs().max()) / largest for key in keys]
+    return max(shares)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training by one process."""
+    return together(1, tmp_path_factory.mktemp("alone"), changes=SMALL)
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_processes_share_a_batch_and_end_with_the_weights_of_one(size: int, tmp_path: Path) -> None:
+def test_processes_share_a_batch_and_end_with_the_weights_of_one(
+    size: int, alone: Path, tmp_path: Path
+) -> None:
     """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
-    alone = together(1, tmp_path / "alone", changes=SMALL)
-    shared = together(size, tmp_path / "shared", changes=SMALL)
-    assert apart(encoder_of(alone), encoder_of(shared)) < 1e-5
+    shared = together(size, tmp_path, changes=SMALL)
+    different_N = differences(encoder_of(alone), encoder_of(shared))
+    assert float((different_N > 1e-5).float().mean()) < 1e-3 and float(different_N.max()) < 1e-4
+    assert moments_apart(alone, shared) < 1e-3
     for rank in range(1, size):
         assert apart(encoder_of(shared), encoder_of(shared, rank)) == 0
     assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one
@@ -99,7 +126,7 @@ def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     often = together(2, tmp_path / "often", poisoned={0: [1, 3], 1: [4, 5]}, changes=few)
     for rank in range(2):
         told = (often / f"rank-{rank}.txt").read_text()
-        assert told.startswith("broken") and "'skipped': 3" in told
+        assert told.startswith("broken ") and "'skipped': 3" in told
 
 
 def test_batches_that_cannot_be_shared_are_named() -> None:

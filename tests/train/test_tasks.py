@@ -323,7 +323,7 @@ def test_recovery_learns_with_every_loss_on(corpus: Corpus, tmp_path: Path) -> N
     )  # fmt: skip
     before = {k: v.clone() for k, v in task.codec.decoder.state_dict().items()}
     rows = steps(task, 40)
-    assert mean(rows[-10:], "loss/pair_levels") < mean(rows[:10], "loss/pair_levels")
+    assert mean(rows[-10:], "loss/pair_semantic") < 0.7 * mean(rows[:10], "loss/pair_semantic")
     weights = task.settings.weights.model_dump(exclude={"waveform"})
     assert {f"loss/{name}" for name, value in weights.items() if value} <= set(rows[-1])
     after = task.codec.decoder.state_dict()

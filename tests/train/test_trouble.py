@@ -88,7 +88,8 @@ def test_the_mean_of_weights_is_what_is_validated_and_written(tmp_path: Path) ->
     own, mean = task.state.modules["encoder"], task.state.modules["encoder_ema"]
     assert task.written is mean
     differences = [
-        float((a - b).abs().max()) for a, b in zip(own.parameters(), mean.parameters(), strict=True)
+        float((a.detach() - b.detach()).abs().max())
+        for a, b in zip(own.parameters(), mean.parameters(), strict=True)
     ]
     assert 0 < max(differences) < 0.1
     figures = task.validate(6, SimpleNamespace(audio=lambda *_: None))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """A tiny recovery with every part switched on, to be run, killed and divided in other processes."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,10 +20,13 @@ from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.train import ranks
-from voxclone.train.corpus import Crops, PackedCorpus
+from voxclone.train.corpus import Corpus, Crops, PackedCorpus
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
+
+with contextlib.suppress(ImportError):  # once, and not in every process
+    import torch.utils.tensorboard
 
 CODEC = CodecConfig(
     semantic_codebook_size=16, semantic_dim=6, acoustic_dim=3, dim=16, hidden_dim=24, head_dim=8,
@@ -54,14 +58,14 @@ def settings_of(**changes: Any) -> EncoderTraining:
     return EncoderTraining.model_validate(values)
 
 
-def humming() -> PackedCorpus:
-    """Clips of one second, and one that is shorter than a crop."""
+def humming() -> Corpus:
+    """Clips of half a second, each louder than the one before; the first is shorter than a crop."""
     time = torch.arange(12000) / 24000
     clips, waves, starts = [], [], [0]
     for index in range(5):
         pitch = 90.0 * 1.2**index
         wave = sum(torch.sin(2 * torch.pi * pitch * h * time) / h for h in range(1, 7))
-        wave_S = (0.05 * wave * 32767).to(torch.int16)  # type: ignore[union-attr]
+        wave_S = (0.01 * 1.8**index * wave * 32767).to(torch.int16)  # type: ignore[union-attr]
         wave_S = wave_S[:6000] if index == 0 else wave_S
         clips.append(Clip(f"c{index}", Path("none"), f"s{index % 2}", len(wave_S) / 24000))
         waves.append(wave_S)
