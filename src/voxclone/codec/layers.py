@@ -195,7 +195,7 @@ class Attention(nn.Module):
             past[self] = (k_BTHE[:, kept:], v_BTHE[:, kept:])
         slopes_H = self.get_buffer("alibi_slopes")
         out_BTHE = window_attention(q_BTHE, k_BTHE, v_BTHE, slopes_H, self.window)
-        output: Tensor = self.wo(out_BTHE.flatten(-2))
+        output: Tensor = self.wo(out_BTHE.flatten(-2).contiguous())
         return output
 
 
