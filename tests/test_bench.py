@@ -75,7 +75,7 @@ def test_a_recipe_is_measured(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert all(value > 0 for value in whole.values())
     costs = train_step.cost_of_losses(task, {0: 1.0}, meter, OPTIONS, whole)
     used = {key for key, value in task.settings.weights.model_dump().items() if value}
-    expected = used - {"waveform", "pair_semantic", "pair_levels"}
+    expected = used - {"waveform", "pair_semantic", "pair_levels"} | {"optimiser"}
     assert set(costs) == (expected | {"pairs"} if name == "ours" else expected)
     dear = "pairs" if name == "ours" else "feature"
     assert 0 < costs[dear]["tflop"] < whole["tflop"]

@@ -133,17 +133,23 @@ def window_attention(
     blocks = -(-length // size)
     tail = blocks * size - length
 
-    def keys(x_BTHE: Tensor) -> Tensor:  # -> [B, N, H, E, J]
+    def keys(x_BTHE: Tensor) -> Tensor:  # -> [B, N, H, J, E]
         padded = F.pad(x_BTHE, (0, 0, 0, 0, window - before, tail))
-        return padded.unfold(1, window + size, size)
+        if blocks == 1:
+            return padded.transpose(1, 2)[:, None]
+        # Not unfold, whose backward adds up single numbers.
+        earlier = padded[:, : blocks * size].unflatten(1, (blocks, size))[:, :, :window]
+        own = padded[:, window:].unflatten(1, (blocks, size))
+        return torch.cat([earlier, own], dim=2).transpose(2, 3)
 
     q_BNHQE = F.pad(q_BTHE, (0, 0, 0, 0, 0, tail)).unflatten(1, (blocks, size)).transpose(2, 3)
     # Plain products, not scaled_dot_product_attention: for such short blocks its backward on a CPU
     # takes longer than all the rest of a layer.
     q_BNHQE = q_BNHQE * q_BTHE.shape[-1] ** -0.5
-    scores_BNHQJ = q_BNHQE @ keys(k_BTHE) + block_bias(slopes_H, window, size, blocks, before)
+    scores_BNHQJ = q_BNHQE @ keys(k_BTHE).transpose(-1, -2)
+    scores_BNHQJ = scores_BNHQJ + block_bias(slopes_H, window, size, blocks, before)
     weights_BNHQJ = scores_BNHQJ.softmax(dim=-1).to(v_BTHE.dtype)
-    out_BNHQE = weights_BNHQJ @ keys(v_BTHE).transpose(-1, -2)
+    out_BNHQE = weights_BNHQJ @ keys(v_BTHE)
     return out_BNHQE.transpose(2, 3).flatten(1, 2)[:, :length]
 
 
@@ -189,7 +195,7 @@ class Attention(nn.Module):
             past[self] = (k_BTHE[:, kept:], v_BTHE[:, kept:])
         slopes_H = self.get_buffer("alibi_slopes")
         out_BTHE = window_attention(q_BTHE, k_BTHE, v_BTHE, slopes_H, self.window)
-        output: Tensor = self.wo(out_BTHE.flatten(-2))
+        output: Tensor = self.wo(out_BTHE.flatten(-2).contiguous())
         return output
 
 

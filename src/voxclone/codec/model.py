@@ -172,7 +172,8 @@ def _run(blocks: nn.ModuleList, x_BTD: Tensor, past: Past | None) -> Tensor:
         if isinstance(block, Transformer):
             x_BTD = block(x_BTD, past)
         else:
-            x_BTD = block(x_BTD.transpose(1, 2), past).transpose(1, 2)
+            # Contiguous: a product with frozen weights would copy them for every item otherwise.
+            x_BTD = block(x_BTD.transpose(1, 2), past).transpose(1, 2).contiguous()
     return x_BTD
 
 
