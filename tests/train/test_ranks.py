@@ -162,8 +162,8 @@ def test_torchrun_starts_the_command(manifest: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(values))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-              "--master-port", "0", "-m", "voxclone"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+              "--nproc-per-node", "2", "-m", "voxclone"]  # fmt: skip
     command = [*launch, "train", "encoder", str(config), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
