@@ -83,7 +83,8 @@ def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
     shared = together(size, tmp_path, changes=SMALL)
     different_N = differences(encoder_of(alone), encoder_of(shared))
-    assert float((different_N > 1e-5).float().mean()) < 1e-3 and float(different_N.max()) < 1e-4
+    # Where a gradient is nothing but rounding, Adam makes a whole step of it: a few weights differ.
+    assert float((different_N > 1e-5).float().mean()) < 5e-4
     assert moments_apart(alone, shared) < 1e-3
     for rank in range(1, size):
         assert apart(encoder_of(shared), encoder_of(shared, rank)) == 0
