@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from voxclone.codec.model import Codec
 from voxclone.evaluate.diagnosis import diagnose
 from voxclone.evaluate.encoders import evaluate_encoder
 from voxclone.evaluate.illnesses import verdict
@@ -108,6 +109,29 @@ def cost(settings: EncoderTraining, out: Path) -> tuple[float, float]:
     return usual, max(0.0, spent[0] - usual) / PROBE_CLIPS if told else 0.0
 
 
+def share(shared: Path, folder: Path) -> None:
+    """Let a run find the packed speech and the pairs of all."""
+    folder.mkdir(exist_ok=True)
+    for part in ("speech", "pairs"):
+        (shared / part).mkdir(parents=True, exist_ok=True)
+        if not (folder / part).exists():
+            (folder / part).symlink_to((shared / part).resolve())
+
+
+def planned(settings: EncoderTraining, folder: Path, minutes: float) -> int:
+    """Steps that take so many minutes; found out once."""
+    known = folder / "plan.json"
+    if known.exists():
+        steps: int = json.loads(known.read_text())["steps"]
+        return steps
+    step_s, clip_s = cost(settings, folder / "probe")
+    labelled = len(settings.channel.at) * settings.channel.clips * clip_s
+    steps = round(60 * minutes / (step_s + labelled / settings.run.steps))
+    plan = {"steps": steps, "step_seconds": step_s, "clip_seconds": clip_s}
+    known.write_text(json.dumps(plan))
+    return steps
+
+
 def train(given: argparse.Namespace) -> None:
     """Every config with every seed, one after the other."""
     shared = given.out / "shared"
@@ -121,24 +145,9 @@ def train(given: argparse.Namespace) -> None:
                 config,
                 [f"speech={given.speech}", f"run.seed={seed}"],
             )
-            for part in ("speech", "pairs"):
-                (shared / part).mkdir(parents=True, exist_ok=True)
-                folder.mkdir(exist_ok=True)
-                if not (folder / part).exists():
-                    (folder / part).symlink_to((shared / part).resolve())
-            known = folder / "plan.json"
-            if known.exists():
-                steps = json.loads(known.read_text())["steps"]
-            else:
-                (folder / "probe").mkdir(exist_ok=True)
-                for part in ("speech", "pairs"):
-                    if not (folder / "probe" / part).exists():
-                        (folder / "probe" / part).symlink_to((shared / part).resolve())
-                step_s, clip_s = cost(settings, folder / "probe")
-                labelled = len(settings.channel.at) * settings.channel.clips * clip_s
-                steps = round(60 * given.minutes / (step_s + labelled / settings.run.steps))
-                plan = {"steps": steps, "step_seconds": step_s, "clip_seconds": clip_s}
-                known.write_text(json.dumps(plan))
+            share(shared, folder)
+            share(shared, folder / "probe")
+            steps = planned(settings, folder, given.minutes)
             begun = time.process_time()
             recover(scaled(settings, steps), folder, Console(), resume=True)
             minutes = (time.process_time() - begun) / 60
@@ -147,24 +156,26 @@ def train(given: argparse.Namespace) -> None:
 
 
 def figures_of(
-    release: Release, path: Path, oracle: Path, speech: SpeechSet, inversions: Any, plan: VoicePlan
+    release: Release,
+    path: Path,
+    oracle: Codec,
+    speech: SpeechSet,
+    inversions: Any,
+    plan: VoicePlan,
+    embedder: Ge2eEmbedder,
+    transcriber: CharacterTranscriber,
 ) -> dict[str, Any]:
     """Everything of one encoder."""
     codec = open_codec(release, path)
     model = Speaker.load(release, codec=codec)
     found = diagnose(release, codec, speech, encoder="", model=model, inversions=inversions)
-    true = open_codec(release, oracle)
-    embedder, transcriber = (
-        Ge2eEmbedder.load(),
-        CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser")),
-    )
     voices = evaluate_voices(
         release, codec, model, speech, [embedder], [transcriber], plan, name=""
     ).scores[0]
     judged = verdict(found)
     return {
         "diagnosis": found.to_json(),
-        "encoder": evaluate_encoder(release, codec, speech, true, name="").to_json(),
+        "encoder": evaluate_encoder(release, codec, speech, oracle, name="").to_json(),
         "verdict": judged.summary,
         "voices": {
             "own": voices.likeness[embedder.name]["matched"].mean,
@@ -180,6 +191,8 @@ def measure(given: argparse.Namespace) -> None:
     clips = [clip for clip in list_clips(given.speech) if clip.split == given.split]
     speech = load_speech(choose(clips, given.seconds))
     inversions = preset_inversions(release)
+    oracle, embedder = open_codec(release, given.oracle), Ge2eEmbedder.load()
+    transcriber = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
     plan = VoicePlan((given.length,), given.sentences, (0,), given.cfg)
     paths = {"oracle": given.oracle}
     paths |= {p.parent.name: p for p in sorted(given.out.glob(f"*-*/{ENCODER_FILE}"))}
@@ -188,7 +201,7 @@ def measure(given: argparse.Namespace) -> None:
         kept = given.out / f"{name}.json"
         if kept.exists():
             continue
-        figures = figures_of(release, path, given.oracle, speech, inversions, plan)
+        figures = figures_of(release, path, oracle, speech, inversions, plan, embedder, transcriber)
         kept.write_text(json.dumps(figures, indent=1))
         print(f"{name}: {figures['verdict']}", flush=True)
 

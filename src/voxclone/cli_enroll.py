@@ -19,28 +19,43 @@ if TYPE_CHECKING:
 
 JSON_SCHEMA = "voxclone.enrolment/1"
 
+# Options of every command that makes a voice of recordings.
+Recordings = Annotated[
+    list[Path], typer.Argument(help="Recordings of one speaker; 10 to 16 s in all are best.")
+]
+Consenting = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Who allows it: self, written, public-domain or synthetic. Required."),
+]
+Statement = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The speaker's consent, or the origin, in words. Required."),
+]
+VoiceFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("-o", "--out", help="Write this file; else the voice is stored by its name."),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Put it in place of a stored voice of this name.")
+]
+MostSeconds = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Most seconds to use: 30, or 16 of several recordings, if not given."),
+]
+ReferenceReport = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", help="Write the report of the reference to this file, too."),
+]
+
 
 def enroll(
-    recordings: Annotated[
-        list[Path], typer.Argument(help="Recordings of one speaker; 10 to 16 s in all are best.")
-    ],
+    recordings: Recordings,
     name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
-    consent: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Who allows it: self, written, public-domain or synthetic. Required."),
-    ] = None,
-    statement: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The speaker's consent, or the origin, in words. Required."),
-    ] = None,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Write this file; else the voice is stored by its name."),
-    ] = None,
+    consent: Consenting = None,
+    statement: Statement = None,
+    out: VoiceFile = None,
     voices: Voices = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in place of a stored voice of this name.")
-    ] = False,
+    replace: Replace = False,
     model: Model = "mini",
     encoder: Encoder = None,
     without: Annotated[
@@ -50,20 +65,14 @@ def enroll(
             "resample, mix. May be repeated."
         ),
     ] = None,
-    seconds: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Most seconds to use: 30, or 16 of several recordings, if not given."),
-    ] = None,
+    seconds: MostSeconds = None,
     level: Annotated[float, typer.Option(help="Level of active speech in dBFS.")] = -20.0,
     high_pass: Annotated[float, typer.Option(help="Rumble below is taken out; at most 50.")] = 40.0,
     best_of: Annotated[int, typer.Option(help="Choose among so many crops of each.")] = 1,
     choose_by: Annotated[
         str, typer.Option(help="What makes a crop best: likeness (quick), or gain by the model.")
     ] = "likeness",
-    report: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--json", help="Write the report of the reference to this file, too."),
-    ] = None,
+    report: ReferenceReport = None,
     quiet: Quiet = False,
 ) -> None:
     """Turn recordings of one speaker into a voice that is kept."""

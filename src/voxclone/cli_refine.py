@@ -17,7 +17,19 @@ from voxclone.cli_common import (
     choose_voice,
     open_console,
 )
-from voxclone.cli_enroll import check_options, stored_place, tell_voice, write_report
+from voxclone.cli_enroll import (
+    Consenting,
+    MostSeconds,
+    Recordings,
+    ReferenceReport,
+    Replace,
+    Statement,
+    VoiceFile,
+    check_options,
+    stored_place,
+    tell_voice,
+    write_report,
+)
 from voxclone.errors import ReleaseError, UsageError
 
 if TYPE_CHECKING:
@@ -32,25 +44,14 @@ if TYPE_CHECKING:
 
 
 def refine(
-    recordings: Annotated[
-        list[Path], typer.Argument(help="Recordings of one speaker; 10 to 16 s in all are best.")
-    ],
+    recordings: Recordings,
     name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Name of the voice; that of the file of -o if not given."),
     ] = None,
-    consent: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Who allows it: self, written, public-domain or synthetic. Required."),
-    ] = None,
-    statement: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The speaker's consent, or the origin, in words. Required."),
-    ] = None,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Write this file; else the voice is stored by its name."),
-    ] = None,
+    consent: Consenting = None,
+    statement: Statement = None,
+    out: VoiceFile = None,
     origin: Annotated[
         str,
         typer.Option(
@@ -79,24 +80,16 @@ def refine(
         typer.Option(help="`auto` goes on from the newest checkpoint in the folder of --run."),
     ] = None,
     voices: Voices = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in place of a stored voice of this name.")
-    ] = False,
+    replace: Replace = False,
     model: Model = "mini",
     encoder: Encoder = None,
     without: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Leave out a step of the reference, as in `enroll`. May be repeated."),
     ] = None,
-    seconds: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Most seconds to use: 30, or 16 of several recordings, if not given."),
-    ] = None,
+    seconds: MostSeconds = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
-    report: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--json", help="Write the report of the reference to this file, too."),
-    ] = None,
+    report: ReferenceReport = None,
     quiet: Quiet = False,
 ) -> None:
     """Optimise the codes of a recording through the decoder, and keep them if they are better."""

@@ -29,6 +29,7 @@ from voxclone.refine.settings import RefineSettings
 from voxclone.speech.speaker import Speaker
 from voxclone.train import checkpoint
 from voxclone.train.corpus import step_generator
+from voxclone.train.state import load_optimiser, optimiser_tensors
 from voxclone.train.waveform import waveform_losses
 
 FINAL_SHARE = 0.05
@@ -272,8 +273,7 @@ def _save(
     tensors = {"pull": free.pull_TV, "level": free.level_CT, "base": free.base_TV}
     if free.state_TD is not None:
         tensors["state"] = free.state_TD
-    for index, entry in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": torch.as_tensor(v) for key, v in entry.items()}
+    tensors |= optimiser_tensors(optimiser, "adam.")
     tensors |= {f"judged.{i}": each.codes_KT for i, each in enumerate(judged)}
     values = {
         "job": job_identity(job),
@@ -293,13 +293,7 @@ def _restore(
     free.base_TV = tensors["base"].to(free.base_TV.device)
     if "state" in tensors:
         free.state_TD = tensors["state"].to(free.base_TV.device)
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".", 2)
-            entries.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": entries, "param_groups": groups})
+    load_optimiser(optimiser, "adam.", tensors)
     return [
         Judged(codes_KT=tensors[f"judged.{i}"], **row)
         for i, row in enumerate(found.values["judged"])

@@ -1,6 +1,7 @@
 """What a training is at a moment: everything that a checkpoint holds."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +52,7 @@ class TrainState:
             for key, tensor in module.state_dict().items():
                 result[f"module.{name}.{key}"] = tensor
         for name, optimiser in self.optimisers.items():
-            for index, entry in optimiser.state_dict()["state"].items():
-                for key, value in entry.items():
-                    result[f"optimiser.{name}.{index}.{key}"] = torch.as_tensor(value)
+            result |= optimiser_tensors(optimiser, f"optimiser.{name}.")
         return result
 
     def load_tensors(self, tensors: dict[str, Tensor], *, changed: bool = False) -> list[str]:
@@ -77,14 +76,30 @@ class TrainState:
                 self.modules[f"{name}_ema"].load_state_dict(self.modules[name].state_dict())
         for name, optimiser in self.optimisers.items():
             prefix = f"optimiser.{name}."
-            entries: dict[int, dict[str, Tensor]] = {}
-            for full, value in tensors.items():
-                if full.startswith(prefix):
-                    index, key = full[len(prefix) :].split(".", 1)
-                    entries.setdefault(int(index), {})[key] = value
-            if changed and not entries:
+            if changed and not any(full.startswith(prefix) for full in tensors):
                 absent.append(f"the optimiser {name}")
                 continue
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": entries, "param_groups": groups})
+            load_optimiser(optimiser, prefix, tensors)
         return absent
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """What an optimiser remembers, under `PREFIXindex.key`."""
+    return {
+        f"{prefix}{index}.{key}": torch.as_tensor(value)
+        for index, entry in optimiser.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+
+
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimiser_tensors` gave; other names are passed over."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        if full.startswith(prefix):
+            index, key = full[len(prefix) :].split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": entries, "param_groups": groups})
