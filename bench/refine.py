@@ -26,9 +26,10 @@ from torch import Tensor
 
 from community import optimise
 from voxclone.codec.model import Codec
-from voxclone.evaluate.cloned import Saying, likenesses, say, to_level
+from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.codes import agreement
 from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.evaluate.said import Said, likenesses
 from voxclone.evaluate.signal import mel_distance
 from voxclone.evaluate.speechset import choose, list_clips, load_speech
 from voxclone.evaluate.statistics import bootstrap
@@ -158,6 +159,7 @@ def measure(
     truth: dict[str, Tensor],
     sentences: int,
     seeds: Sequence[int],
+    guidance: float,
 ) -> dict[str, dict[str, float]]:
     """Figures of one way, by speaker. `decoded` and `cloned` are likeness to the held-out recording
     minus that to the other speakers'; gains are of later clips, in the oracle's codes."""
@@ -171,7 +173,13 @@ def measure(
         for text, _ in p.later[::-1][:sentences]
         for seed in seeds
     ]
-    own, others = likenesses(sayings, say(bench.model, sayings), embedder)
+    said = [
+        Said(saying.speaker, saying.text, wave_S, ended)
+        for saying, (wave_S, ended) in zip(
+            sayings, say(bench.model, sayings, cfg=guidance), strict=True
+        )
+    ]
+    own, others = likenesses(said, held, embedder)
     figures = {}
     for p in people:
         agreed = agreement(truth[p.name], codes[p.name])
@@ -240,6 +248,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--sentences", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--guidance", type=float, default=1.2)
     parser.add_argument("--oracle", required=True, type=Path)
     parser.add_argument("--way", action="append", default=[], metavar="NAME:KEY=VALUE,...")
     parser.add_argument("--community", action="append", default=[], metavar="SPEAKER")
@@ -285,8 +294,11 @@ def main() -> None:
         for point in sorted(points, key=lambda key: int(key) if key.isdigit() else -1):
             codes = {who: each[point] for who, each in found.items() if point in each}
             key = f"{name} {point}: {sorted(codes)}, {given.sentences} x {given.seeds}"
+            key += f", guidance {given.guidance}"
             if key not in figures:
-                figures[key] = measure(bench, codes, truth, given.sentences, range(given.seeds))
+                figures[key] = measure(
+                    bench, codes, truth, given.sentences, range(given.seeds), given.guidance
+                )
                 report.write_text(json.dumps(figures, indent=1))
             taken = [float(each.get(f"{point}.seconds", 0.0)) for each in found.values()]
             show(f"{name} {point}", sum(taken) / len(taken), figures[key], base)

@@ -37,6 +37,7 @@ from voxclone.voice.presets import preset_inversions
 
 PROBE_STEPS = 12
 PROBE_CLIPS = 12
+VALIDATIONS = 8
 
 # Heading, place in what was measured, form.
 COLUMNS = (
@@ -83,7 +84,7 @@ def scaled(settings: EncoderTraining, steps: int) -> EncoderTraining:
             "run": settings.run.model_copy(
                 update={
                     "steps": steps,
-                    "validate_every": steps,
+                    "validate_every": max(1, steps // VALIDATIONS),
                     "save_every": max(50, steps // 4),
                     "stop_when_sick": False,  # a row that fails is a row
                 }

@@ -61,13 +61,12 @@ def manner_of(said: Sequence[Said]) -> Manner:
     )
 
 
-def likeness_of(
+def likenesses(
     said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
-) -> dict[str, Interval]:
-    """Cosine of what was said to its speaker's reference (`matched`), the mean of those to the
-    others' references (`shuffled`) and the difference (`gain`); the last two are left out where
-    there is only one speaker. `references` are embeddings [D] by speaker. What does not sound
-    counts as 0."""
+) -> tuple[list[float], list[float]]:
+    """Of each thing said the cosine to its speaker's reference, and the mean of those to the
+    others' (0 where there are none). `references` are embeddings [D] by speaker. What does not
+    sound counts as 0."""
     order = {name: place for place, name in enumerate(references)}
     references_ND = torch.stack(list(references.values()))
     matched, shuffled = [], []
@@ -80,9 +79,18 @@ def likeness_of(
             other_likeness = (float(alike_N.sum()) - own_likeness) / others
         matched.append(own_likeness)
         shuffled.append(other_likeness)
+    return matched, shuffled
+
+
+def likeness_of(
+    said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
+) -> dict[str, Interval]:
+    """Means over speakers of `likenesses` (`matched`, `shuffled`) and of their difference
+    (`gain`); the last two are left out where there is only one speaker."""
+    matched, shuffled = likenesses(said, references, embedder)
     names = [each.speaker for each in said]
     found = {"matched": bootstrap(matched, names)}
-    if len(order) > 1:
+    if len(references) > 1:
         gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
         found |= {"shuffled": bootstrap(shuffled, names), "gain": bootstrap(gain, names)}
     return found

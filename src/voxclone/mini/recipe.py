@@ -22,7 +22,9 @@ from voxclone.mini.workshop import (
     Workshop,
     codec_of,
     finished,
+    finished_codec,
     finished_recogniser,
+    finished_voices,
     listeners,
     open_workshop,
 )
@@ -36,6 +38,7 @@ from voxclone.train.corpus import Corpus, Subset
 from voxclone.train.decoder import DecoderTask
 from voxclone.train.listeners import VoicesTask
 from voxclone.train.recogniser import RecogniserTask
+from voxclone.train.rehearsal import VoiceJudge
 from voxclone.train.run import Outcome, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.train.speech import SpeechTask
@@ -125,7 +128,10 @@ def train_speech(shop: Workshop) -> None:
             shop.track(f"codes of {split}"),
         )
         data[split] = speech_data(shop, every, bank, recogniser, prompts, codec.frame_rate)
-    task = SpeechTask.create(settings, params, data["train"], data["valid"], prompts)
+    judge = (
+        VoiceJudge.frozen(finished_codec(shop), finished_voices(shop)) if settings.heard else None
+    )
+    task = SpeechTask.create(settings, params, data["train"], data["valid"], prompts, judge)
     if shop.settings.start is not None:
         spoken = Speaker.load(Release.open(shop.settings.start / "release"))
         task.backbone.load_state_dict(spoken.backbone.state_dict())
@@ -223,7 +229,8 @@ def run(
     changed: bool = False,
 ) -> None:
     """All stages in order; or one `stage` alone, on what the earlier ones left in the folder. Codes
-    do not depend on the decoder's finish, so `decoder` and `speech` may run side by side."""
+    do not depend on the decoder's finish, so `decoder` and `speech` may run side by side, unless
+    the decoder's voices are `heard` in the latter."""
     if stage is not None and stage not in STAGES:
         raise ConfigError(f"There is no stage {stage!r}; the stages are {', '.join(STAGES)}.")
     shop = open_workshop(settings, manifest, folder, console, changed=changed)

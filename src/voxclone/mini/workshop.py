@@ -127,13 +127,18 @@ def finished_recogniser(shop: Workshop) -> Recogniser:
     return model.eval().requires_grad_(False)
 
 
-def listeners(shop: Workshop) -> Listeners:
-    """The recogniser and the network that tells speakers apart, frozen."""
+def finished_voices(shop: Workshop) -> VoiceNetwork:
+    """The network of stage 1b, which tells speakers apart."""
     settings = shop.settings.voices
     found = finished(shop, "voices", settings.run)
     voices = VoiceNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
     voices.load_state_dict(_part(found.tensors, "voices"))
-    return Listeners.frozen(finished_recogniser(shop), voices)
+    return voices
+
+
+def listeners(shop: Workshop) -> Listeners:
+    """The recogniser and the network that tells speakers apart, frozen."""
+    return Listeners.frozen(finished_recogniser(shop), finished_voices(shop))
 
 
 def finished_speech(shop: Workshop) -> dict[str, Tensor]:

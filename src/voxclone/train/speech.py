@@ -4,8 +4,9 @@ Triples of one speaker: a stretch of one clip is the voice, another clip's text 
 is to be said (arXiv 2603.25551, 3.1; the loss is on the second clip alone, and the hidden state is
 dropped for a tenth of the frames, for guidance). Hours of speech are few, so four helps that cost
 nothing at inference: variants of every clip (`codebank`), noise on the codes that are read, levels
-of what was already said taken away now and then, so that the voice is read from where it is given,
-and one layer's attention taught to look at the character that is being spoken.
+of what was already said taken away now and then or drawn by the model itself, so that the voice is
+read from where it is given (`rehearsal`), and one layer's attention taught to look at the character
+that is being spoken.
 
 Shapes: B batch, L positions, D width, K code books, N frames of a batch, C acoustic channels,
 H heads.
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voxclone.errors import ConfigError
 from voxclone.release.params import Params
 from voxclone.speech.acoustic import END_AUDIO, SHIFT, AcousticHead
 from voxclone.speech.backbone import Backbone
@@ -26,6 +28,7 @@ from voxclone.speech.prompt import PromptMaker
 from voxclone.train.corpus import step_generator
 from voxclone.train.guide import attention_of
 from voxclone.train.log import Log
+from voxclone.train.rehearsal import VoiceJudge, rehearse, stretches, voice_distance
 from voxclone.train.run import (
     OptimiserSettings,
     RunSettings,
@@ -43,7 +46,10 @@ USUAL_LEVELS = 7
 
 class SpeechTraining(TripleSettings):
     """Values of one training of language model and acoustic head. `forgotten` is the share of
-    examples in which some of the frames already said (a share drawn anew) lose their levels."""
+    examples in which some of the frames already said (a share drawn anew) lose their levels,
+    `rehearsed` that of examples in which all of them have levels that the model draws. `heard` is
+    the weight of the voice of `heard_items` drawn stretches of `heard_frames`; both draw with a
+    guidance out of `guidance`."""
 
     run: RunSettings
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
@@ -54,6 +60,11 @@ class SpeechTraining(TripleSettings):
     level_noise: float = 0.1
     semantic_noise: float = 0.02
     forgotten: float = 0.0
+    rehearsed: float = 0.0
+    heard: float = 0.0
+    heard_items: int = 8
+    heard_frames: int = 32
+    guidance: tuple[float, float] = (1.0, 3.0)
     label_smoothing: float = 0.05
     flow_weight: float = 1.0
     guide_weight: float = 0.3
@@ -75,6 +86,7 @@ class SpeechTask:
     backbone: Backbone
     head: AcousticHead
     state: TrainState
+    judge: VoiceJudge | None = None
 
     @classmethod
     def create(
@@ -84,9 +96,12 @@ class SpeechTask:
         train: SpeechData,
         valid: SpeechData,
         prompts: PromptMaker,
+        judge: VoiceJudge | None = None,
     ) -> "SpeechTask":
         """Fresh weights: normal, with 1/sqrt(fan-in) for matrices; rows of neighbouring levels
-        begin as neighbours."""
+        begin as neighbours. The `judge` is needed where the weight of `heard` is not 0."""
+        if settings.heard and judge is None:
+            raise ConfigError("The weight `heard` needs a judge of voices.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             # On a CPU the fused kernel takes longer than the products of such short sequences.
@@ -108,7 +123,10 @@ class SpeechTask:
         both = nn.ModuleList([backbone, head]).to(device)
         learners = learners_of(both, settings.optimiser)
         state = TrainState({"backbone": backbone, "head": head}, learners)
-        return cls(settings, params, train, valid, prompts, backbone, head, state)
+        if judge is not None:
+            judge.codec.to(device)
+            judge.voices.to(device)
+        return cls(settings, params, train, valid, prompts, backbone, head, state, judge)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -128,6 +146,7 @@ class SpeechTask:
             losses["loss/semantic"]
             + settings.flow_weight * losses["loss/flow"]
             + settings.guide_weight * losses["loss/guide"]
+            + settings.heard * losses.get("loss/heard", torch.zeros(()))
         )
         total.backward()
         norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
@@ -182,13 +201,11 @@ class SpeechTask:
                 semantic=settings.semantic_noise,
             )
             codes_BLK = forget(batch, codes_BLK, generator, share=settings.forgotten)
-        guided = self._watch_attention()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
-            embedded_BLD = torch.where(
-                batch.is_code_BL[..., None],
-                self.backbone.embed_codes(codes_BLK),
-                self.backbone.text_table(batch.ids_BL),
-            )
+            if noisy and settings.rehearsed:
+                codes_BLK = self._rehearsed(batch, codes_BLK, generator)
+            guided = self._watch_attention()
+            embedded_BLD = self._embed(batch, codes_BLK)
             if noisy and settings.dropout:
                 keep = torch.rand(embedded_BLD.shape, generator=generator).to(device)
                 embedded_BLD = embedded_BLD * (keep > settings.dropout) / (1 - settings.dropout)
@@ -197,6 +214,14 @@ class SpeechTask:
             logits_NV = self.head.semantic_logits(hidden_ND)
             flow = self._flow_loss(hidden_ND, batch.target_NK, generator, noisy)
             attention_BHLL = guided()
+            extra = {}
+            if settings.heard and self.judge is not None:
+                rows_IT = stretches(batch, settings.heard_items, settings.heard_frames, generator)
+                guidance_I = self._guidance(len(rows_IT), generator)
+                if len(rows_IT) > 1:
+                    extra["loss/heard"] = voice_distance(
+                        self.judge, batch, hidden_ND, rows_IT, guidance_I, self.head, generator
+                    )
         logits_NV = self.head.mask_semantic(logits_NV)[:, : SHIFT + self.head.semantic_size]
         logits_NV = logits_NV[:, 1:]  # EMPTY_AUDIO is never said
         target_N = batch.target_NK[:, 0] - 1
@@ -218,7 +243,32 @@ class SpeechTask:
             "loss/flow": flow,
             "loss/guide": guide,
             "codes/semantic_hit": hit,
-        }
+        } | extra
+
+    def _embed(self, batch: Batch, codes_BLK: Tensor) -> Tensor:
+        return torch.where(
+            batch.is_code_BL[..., None],
+            self.backbone.embed_codes(codes_BLK),
+            self.backbone.text_table(batch.ids_BL),
+        )
+
+    @torch.no_grad()
+    def _rehearsed(self, batch: Batch, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
+        """Codes in which a share of the items have levels of the model's own drawing."""
+        items = len(batch.ids_BL)
+        chosen_B = torch.rand(items, generator=generator) < self.settings.rehearsed
+        guidance_B = (self._guidance(items, generator) * chosen_B).to(codes_BLK.device)
+        if not bool(chosen_B.any()):
+            return codes_BLK
+        hidden_BLD = torch.zeros(*codes_BLK.shape[:2], self.params.lm.dim, device=codes_BLK.device)
+        chosen_B = chosen_B.to(codes_BLK.device)
+        hidden_BLD[chosen_B] = self.backbone(self._embed(batch, codes_BLK)[chosen_B]).float()
+        hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
+        return rehearse(batch, codes_BLK, hidden_ND, guidance_B, self.head, generator)
+
+    def _guidance(self, count: int, generator: torch.Generator) -> Tensor:
+        low, high = self.settings.guidance
+        return low + (high - low) * torch.rand(count, generator=generator)
 
     def _flow_loss(
         self, hidden_ND: Tensor, target_NK: Tensor, generator: torch.Generator, noisy: bool

@@ -1,0 +1,128 @@
+"""Rehearsal: what the model itself would say, as history to go on from and as a voice to be heard.
+
+A model that is taught on true frames alone learns to take the voice from the frame before, which
+in training has the right voice and in speech has its own. So some examples are read with levels
+that the model itself draws (scheduled sampling in two passes, arXiv 1906.07651), and stretches that
+it draws are decoded and compared by a frozen network that tells speakers apart (`listeners`): each
+shall be as near to its own speaker among those of the batch as the true codes are.
+
+Shapes: B batch, L positions, D width, K code books, C acoustic channels, N frames of a batch,
+I items that are listened to, T frames of a stretch, E embedding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.codec.model import Codec
+from voxclone.speech.acoustic import SHIFT, AcousticHead
+from voxclone.train.listeners import VoiceNetwork
+from voxclone.train.sequences import Batch
+
+SHARPNESS = 20.0
+"""What cosines are multiplied by before the softmax over speakers, as in `listeners`."""
+
+
+@dataclass(frozen=True)
+class VoiceJudge:
+    """A frozen codec and the frozen network that hears who is speaking."""
+
+    codec: Codec
+    voices: VoiceNetwork
+
+    @classmethod
+    def frozen(cls, codec: Codec, voices: VoiceNetwork) -> "VoiceJudge":
+        """Both without dropout and without gradients of their own."""
+        for network in (codec, voices):
+            network.eval().requires_grad_(False)
+        return cls(codec, voices)
+
+    def vectors(self, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
+        """Voices [I, E] of decoded semantic codes and acoustic values (-1 to 1)."""
+        vectors_IDT = self.codec.quantizer.semantic_codebook.decode(semantic_IT)
+        wave_IS = self.codec.decoder(torch.cat([vectors_IDT, value_ICT], dim=1)).float()
+        vectors_IE: Tensor = self.voices(wave_IS)
+        return vectors_IE
+
+    def distance(self, semantic_IT: Tensor, drawn_ICT: Tensor, true_ICT: Tensor) -> Tensor:
+        """Mean divergence between two opinions about whose voice it is among the items: of the
+        drawn values, and of the true ones."""
+        with torch.no_grad():
+            true_IE = self.vectors(semantic_IT, true_ICT)
+        drawn_IE = self.vectors(semantic_IT, drawn_ICT)
+        wanted_II = (SHARPNESS * true_IE @ true_IE.T).softmax(dim=-1)
+        heard_II = (SHARPNESS * drawn_IE @ true_IE.T).log_softmax(dim=-1)
+        return F.kl_div(heard_II, wanted_II, reduction="batchmean")
+
+
+def draw_values(
+    head: AcousticHead,
+    hidden_ND: Tensor,
+    guidance_N: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Whole acoustic values [N, C] that the flow draws, each with a guidance of its own; gradients
+    pass the rounding straight through."""
+    noise_NC = torch.randn(len(hidden_ND), head.channels, generator=generator)
+    value_NC = head.flow(
+        hidden_ND.float(), noise_NC.to(hidden_ND.device), guidance_N[:, None].to(hidden_ND.device)
+    )
+    half = (head.levels - 1) / 2
+    whole_NC = ((value_NC.detach() + 1) * half).round() / half - 1
+    return value_NC + (whole_NC - value_NC).detach()
+
+
+@torch.no_grad()
+def rehearse(
+    batch: Batch,
+    codes_BLK: Tensor,
+    hidden_ND: Tensor,
+    guidance_B: Tensor,
+    head: AcousticHead,
+    generator: torch.Generator,
+) -> Tensor:
+    """Codes [B, L, K] in which the said frames of every item with a guidance (others have 0) have
+    levels drawn from their hidden states. Semantic codes, voices and targets stay."""
+    guidance_N = guidance_B[batch.item_N]
+    frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
+    value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], generator)
+    level_NC = ((value_NC + 1) / 2 * (head.levels - 1)).round().long() + SHIFT
+    said_BLK = codes_BLK.clone()
+    said_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
+    return said_BLK
+
+
+def stretches(batch: Batch, items: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Rows of N [I, T]: a random stretch of `frames` of up to `items` random items that are as long
+    (without their end)."""
+    found: list[Tensor] = []
+    for row in torch.randperm(len(batch.ids_BL), generator=generator).tolist():
+        rows = (batch.item_N == row).nonzero()[:-1, 0]
+        spare = len(rows) - frames
+        if spare >= 0 and len(found) < items:
+            start = int(torch.randint(spare + 1, (1,), generator=generator))
+            found.append(rows[start : start + frames])
+    empty = torch.zeros(0, frames, dtype=torch.long, device=batch.item_N.device)
+    return torch.stack(found) if found else empty
+
+
+def voice_distance(
+    judge: VoiceJudge,
+    batch: Batch,
+    hidden_ND: Tensor,
+    rows_IT: Tensor,
+    guidance_I: Tensor,
+    head: AcousticHead,
+    generator: torch.Generator,
+) -> Tensor:
+    """`VoiceJudge.distance` of levels that are drawn from the hidden states at these rows, with
+    gradients through all steps of the flow."""
+    items, frames = rows_IT.shape
+    target_ITK = batch.target_NK[rows_IT] - SHIFT
+    guidance_N = guidance_I.repeat_interleave(frames)
+    value_NC = draw_values(head, hidden_ND[rows_IT.flatten()], guidance_N, generator)
+    drawn_ICT = value_NC.view(items, frames, -1).transpose(1, 2)
+    true_ICT = judge.codec.quantizer.values_of(target_ITK[..., 1:]).transpose(1, 2)
+    return judge.distance(target_ITK[..., 0], drawn_ICT, true_ICT)
