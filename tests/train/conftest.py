@@ -1,4 +1,4 @@
-"""A corpus of a few seconds: synthetic speakers with transcripts."""
+"""A corpus of a few seconds: synthetic speakers with transcripts; and a model that reads it."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,18 @@ import pytest
 import soundfile
 
 from tests.audio.signals import speech
+from tests.golden.draw import drawn_codec
+from tests.release.tiny import tiny_params
+from tests.train.tiny import FAST
 from voxclone.audio.manifest import read_manifest
+from voxclone.release.params import Params
+from voxclone.release.tekken import small_tekken
+from voxclone.speech.prompt import PromptMaker
+from voxclone.train.codebank import encode_corpus, variants_of
 from voxclone.train.corpus import Corpus, pack
+from voxclone.train.run import RunSettings
+from voxclone.train.speech import SpeechTask, SpeechTraining
+from voxclone.train.triples import SpeechData, Transcript
 
 SPEAKERS = ("ada", "ben", "cid")
 CLIPS = 4
@@ -44,3 +54,35 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return pack(read_manifest(manifest), tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture
+def speech_task(corpus: Corpus, tmp_path: Path) -> SpeechTask:
+    params: Params = tiny_params()
+    codec = drawn_codec(params.codec)
+    path = tmp_path / "tekken.json"
+    path.write_text(json.dumps(small_tekken({}, frame_rate=100.0)))
+    prompts = PromptMaker(path)
+    everything = corpus.subset(lambda c: True)
+    bank = encode_corpus(
+        codec, corpus, everything.indices, variants_of((1.0, 0.9), (0.0, 0.5)), tmp_path
+    )
+    transcripts = {
+        i: Transcript(prompts.text_ids(corpus.clips[i].text or ""), None)
+        for i in everything.indices
+    }
+    for i, transcript in list(transcripts.items())[1:]:
+        times = [0.1 * k for k in range(len(transcript.ids))]
+        transcripts[i] = Transcript(transcript.ids, times)
+    data = SpeechData(
+        corpus, everything, bank, transcripts, codec.frame_rate, everything.by_speaker()
+    )
+    settings = SpeechTraining(
+        run=RunSettings(steps=40, autocast=False),
+        optimiser=FAST,
+        batch_positions=600,
+        voice_frames=(5, 20),
+        target_frames=(4, 200),
+        guide_layer=1,
+    )
+    return SpeechTask.create(settings, params, data, data, prompts)

@@ -1,24 +1,18 @@
 """Each training runs, learns, and can be resumed, on a tiny corpus."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from tests.golden.draw import drawn_codec
-from tests.release.tiny import tiny_params
+from tests.train.tiny import CODEC, FAST, QUIET, mean, steps
 from voxclone.audio.manifest import Clip
-from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
-from voxclone.release.params import Params
-from voxclone.release.tekken import small_tekken
-from voxclone.speech.acoustic import EMPTY_AUDIO, SHIFT
-from voxclone.speech.prompt import PromptMaker
+from voxclone.speech.acoustic import SHIFT
 from voxclone.speech.speaker import Speaker
 from voxclone.train.adversary import AdversarySettings
 from voxclone.train.augment import add_noise, colour, disperse, roughen
@@ -31,7 +25,7 @@ from voxclone.train.channel import (
     semantic_opinion,
     told_loss,
 )
-from voxclone.train.codebank import Variant, encode_corpus, variants_of, varied_wave
+from voxclone.train.codebank import Variant, varied_wave
 from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
 from voxclone.train.corpus import Corpus, PackedCorpus, step_generator
 from voxclone.train.encoder import EncoderTask
@@ -39,36 +33,9 @@ from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
 from voxclone.train.log import Log
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
-from voxclone.train.run import OptimiserSettings, RunSettings, Task, fit
+from voxclone.train.run import RunSettings, fit
 from voxclone.train.semantic import teacher_features
-from voxclone.train.sequences import forget, misread
-from voxclone.train.speech import SpeechTask, SpeechTraining
-from voxclone.train.triples import SpeechData, Transcript
-from voxclone.voice.rows import invert_rows, voice_rows
-
-QUIET = Console(quiet=True)
-FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
-CODEC = CodecConfig(
-    semantic_codebook_size=16,
-    semantic_dim=6,
-    acoustic_dim=3,
-    dim=16,
-    hidden_dim=24,
-    head_dim=8,
-    n_heads=2,
-    n_kv_heads=2,
-)
-
-
-def steps(task: Task, count: int, start: int = 0) -> list[dict[str, float]]:
-    rows = []
-    for step in range(start, start + count):
-        rows.append({k: float(v.detach()) for k, v in task.train_step(step).items()})
-    return rows
-
-
-def mean(rows: list[dict[str, float]], name: str) -> float:
-    return sum(row[name] for row in rows) / len(rows)
+from voxclone.train.speech import SpeechTask
 
 
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
@@ -337,158 +304,6 @@ def test_recovery_starts_from_nothing_of_a_given_encoder(corpus: Corpus) -> None
     given = drawn_codec(CODEC).require_encoder().state_dict()
     made = task.codec.require_encoder().state_dict()
     assert not any(torch.equal(given[name], made[name]) for name in given if "original1" in name)
-
-
-@pytest.fixture
-def speech_task(corpus: Corpus, tmp_path: Path) -> SpeechTask:
-    params: Params = tiny_params()
-    codec = drawn_codec(params.codec)
-    path = tmp_path / "tekken.json"
-    path.write_text(json.dumps(small_tekken({}, frame_rate=100.0)))
-    prompts = PromptMaker(path)
-    everything = corpus.subset(lambda c: True)
-    bank = encode_corpus(
-        codec, corpus, everything.indices, variants_of((1.0, 0.9), (0.0, 0.5)), tmp_path
-    )
-    transcripts = {
-        i: Transcript(prompts.text_ids(corpus.clips[i].text or ""), None)
-        for i in everything.indices
-    }
-    for i, transcript in list(transcripts.items())[1:]:
-        times = [0.1 * k for k in range(len(transcript.ids))]
-        transcripts[i] = Transcript(transcript.ids, times)
-    data = SpeechData(
-        corpus, everything, bank, transcripts, codec.frame_rate, everything.by_speaker()
-    )
-    settings = SpeechTraining(
-        run=RunSettings(steps=40, autocast=False),
-        optimiser=FAST,
-        batch_positions=600,
-        voice_frames=(5, 20),
-        target_frames=(4, 200),
-        guide_layer=1,
-    )
-    return SpeechTask.create(settings, params, data, data, prompts)
-
-
-def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None:
-    rows = steps(speech_task, 40)
-    for name in ("loss/semantic", "loss/flow", "loss/guide"):
-        assert mean(rows[-10:], name) < mean(rows[:10], name), name
-    figures = speech_task.validate(40, Log(tmp_path))
-    assert {"valid_matched/semantic", "valid_shuffled/semantic"} <= set(figures)
-
-
-def test_a_clip_without_words_is_cut_into_voice_and_speech(speech_task: SpeechTask) -> None:
-    data = dataclasses.replace(speech_task.train, wordless=speech_task.train.subset)
-    settings = speech_task.settings.model_copy(update={"wordless_share": 1.0})
-    weights = data.subset.weights(0.0)
-    clips = [
-        data.bank.clip(variant, index)
-        for variant in range(len(data.bank.variants))
-        for index in data.subset.indices
-    ]
-    for seed in range(20):
-        example = data.draw(settings, step_generator(seed, 0), weights)
-        whole = torch.cat([example.voice_TK, example.target_TK])
-        assert example.text_ids == [] and (example.places_T == -1).all()
-        assert any(len(c) == len(whole) and torch.equal(c, whole) for c in clips)
-        assert 5 <= len(example.voice_TK) <= 20 and len(example.target_TK) >= 4
-        batch = speech_task.sequences([example])
-        assert batch.target_NK.shape[0] == len(example.target_TK) + 1
-
-
-def test_a_batch_of_one_length_has_hardly_any_padding(speech_task: SpeechTask) -> None:
-    data, settings = speech_task.train, speech_task.settings
-    weights = data.subset.weights(0.0)
-    generator = step_generator(0, 0)
-    for _ in range(20):
-        example = data.draw(settings, generator, weights, 60)
-        rest = len(example.text_ids) + len(example.target_TK) + 6
-        assert len(example.voice_TK) == max(5, min(20, 60 - rest))
-
-
-def test_a_batch_is_the_prompt_of_the_runtime(speech_task: SpeechTask) -> None:
-    """Training reads exactly what generation will: ids, voice rows with their END, text, codes."""
-    settings = speech_task.settings
-    generator = step_generator(0, 0)
-    data = speech_task.train
-    example = data.draw(settings, generator, data.subset.weights(0.0))
-    batch = speech_task.sequences([example])
-    rows = len(example.voice_TK) + 1
-    prompt_ids = list(batch.ids_BL[0])
-    place = int(batch.place_N[0])
-    expected = speech_task.prompts.ids(bytes(i - 40 for i in example.text_ids).decode(), rows)
-    assert place + 1 == len(expected)
-    for position, wanted in enumerate(expected.tolist()):
-        if wanted == 24:
-            assert bool(batch.is_code_BL[0, position])
-        else:
-            assert int(prompt_ids[position]) == wanted and not batch.is_code_BL[0, position]
-    end = batch.codes_BLK[0, 1 + rows]
-    assert end.tolist() == [1] + [0] * (end.numel() - 1)
-    assert batch.target_NK[-1].tolist() == end.tolist()
-    assert torch.equal(batch.target_NK[:-1], example.target_TK + 2)
-    assert torch.equal(batch.codes_BLK[0, place + 1 : place + 1 + len(example.target_TK)],
-                       example.target_TK + 2)  # fmt: skip
-
-
-def test_variants_of_a_clip_are_encoded_alone(corpus: Corpus, tmp_path: Path) -> None:
-    codec = drawn_codec(CODEC)
-    variants = [Variant(1.0, 0.0), Variant(1.1, 0.5), Variant(0.9, 0.0, 1)]
-    bank = encode_corpus(codec, corpus, [0, 5], variants, tmp_path)
-    for number, variant in enumerate(variants):
-        wave = varied_wave(corpus.wave(5), corpus.clips[5].speaker, variant, codec)
-        alone = codec.encode(wave[None])[0].T
-        assert torch.equal(bank.clip(number, 5), alone)
-        assert len(bank.clip(number, 1)) == 0
-    assert len(bank.clip(1, 5)) < len(bank.clip(0, 5))
-
-
-def test_rows_of_neighbouring_levels_begin_as_neighbours(speech_task: SpeechTask) -> None:
-    table_VD = speech_task.backbone.audio_table.weight.detach()
-    offset = int(speech_task.backbone.offsets_K[1]) + 2
-    first_D, second_D, last_D = (table_VD[offset + level] for level in (0, 1, 20))
-    assert (first_D - second_D).norm() < 0.5 * (first_D - last_D).norm()
-    books = len(speech_task.backbone.offsets_K)
-    codes_KT = torch.randint(0, 16, (books, 12), generator=torch.Generator().manual_seed(0))
-    offsets = speech_task.backbone.offsets_K.tolist()
-    rows_ND = voice_rows(codes_KT, table_VD.bfloat16(), offsets)
-    found = invert_rows(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
-    assert found.exact_T.all() and torch.equal(found.codes_KT, codes_KT)
-
-
-def test_only_levels_already_said_are_forgotten(speech_task: SpeechTask) -> None:
-    data = speech_task.train
-    generator = step_generator(0, 0)
-    weights = data.subset.weights(0.0)
-    batch = speech_task.sequences(
-        [data.draw(speech_task.settings, generator, weights) for _ in range(8)]
-    )
-    kept = forget(batch, batch.codes_BLK, step_generator(1, 0), share=0.0)
-    assert torch.equal(kept, batch.codes_BLK)
-    gone = forget(batch, batch.codes_BLK, step_generator(1, 0), share=1.0)
-    changed_BL = (gone != batch.codes_BLK).any(dim=-1)
-    said_BL = torch.zeros_like(changed_BL)
-    said_BL[batch.item_N, batch.place_N] = True
-    assert changed_BL.any() and not (changed_BL & ~said_BL).any()
-    assert (gone[changed_BL][:, 1:] == EMPTY_AUDIO).all()
-    assert torch.equal(gone[..., 0], batch.codes_BLK[..., 0])
-
-
-def test_misread_levels_are_neighbours_and_special_codes_stay(speech_task: SpeechTask) -> None:
-    data = speech_task.train
-    generator = step_generator(0, 0)
-    example = data.draw(speech_task.settings, generator, data.subset.weights(0.0))
-    codes_BLK = speech_task.sequences([example]).codes_BLK
-    noisy = misread(
-        codes_BLK, step_generator(2, 0), params=speech_task.params, levels=0.5, semantic=0.0
-    )
-    assert torch.equal(noisy[..., 0], codes_BLK[..., 0])
-    ordinary_BL = codes_BLK[..., 0] >= SHIFT
-    assert torch.equal(noisy[~ordinary_BL], codes_BLK[~ordinary_BL])
-    apart = (noisy - codes_BLK)[ordinary_BL][:, 1:].abs()
-    assert int(apart.max()) == 1 and 0.3 < float(apart.float().mean()) < 0.6
 
 
 def labelled(speech_task: SpeechTask) -> tuple[Codec, Speaker]:

@@ -12,9 +12,8 @@ Shapes: B batch, L positions, D width, K code books, N frames of a batch, C acou
 H heads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from voxclone.speech.acoustic import END_AUDIO, SHIFT, AcousticHead
 from voxclone.speech.backbone import Backbone
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.corpus import step_generator
-from voxclone.train.guide import attention_of
+from voxclone.train.guide import guide_loss, watch_attention
 from voxclone.train.log import Log
 from voxclone.train.rehearsal import VoiceJudge, rehearse, stretches, voice_distance
 from voxclone.train.run import (
@@ -141,7 +140,7 @@ class SpeechTask:
             positions += length_of(examples[-1])
         batch = self.sequences(examples)
         self.backbone.train()
-        losses = self._losses(batch, generator, noisy=True)
+        losses = self._losses(batch, generator, settings.rehearsed, noisy=True)
         total = (
             losses["loss/semantic"]
             + settings.flow_weight * losses["loss/flow"]
@@ -153,14 +152,15 @@ class SpeechTask:
         return losses | {"other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
-        """Losses on held-out speakers, with the right voice and with somebody else's."""
+        """Losses on held-out speakers: with the right voice, with somebody else's, and with levels
+        of the model's own drawing as what was said before."""
         self.backbone.eval()
         settings = self.settings
         generator = step_generator(settings.run.seed, 0, stream=1)
         weights_N = self.valid.subset.weights(1.0)
         examples = [self.valid.draw(settings, generator, weights_N) for _ in range(96)]
         figures: dict[str, float] = {}
-        for name, shift in (("matched", 0), ("shuffled", 7)):
+        for name, shift, rehearsed in (("matched", 0, 0.0), ("shuffled", 7, 0.0), ("own", 0, 1.0)):
             rows: list[dict[str, Tensor]] = []
             for start in range(0, len(examples), 16):
                 group = [
@@ -174,10 +174,11 @@ class SpeechTask:
                 ]
                 with torch.no_grad():
                     draws = step_generator(settings.run.seed, start, stream=2)
-                    rows.append(self._losses(self.sequences(group), draws, noisy=False))
-            for key in rows[0]:
-                mean = sum(float(row[key]) for row in rows) / len(rows)
-                figures[f"valid_{name}/{key.split('/')[1]}"] = mean
+                    batch = self.sequences(group)
+                    rows.append(self._losses(batch, draws, rehearsed, noisy=False))
+            for key in {key: None for row in rows for key in row}:
+                known = [float(row[key]) for row in rows if key in row]
+                figures[f"valid_{name}/{key.split('/')[1]}"] = sum(known) / len(known)
         self.backbone.train()
         return figures
 
@@ -187,7 +188,7 @@ class SpeechTask:
         return sequences(examples, self.prompts, self.params, device)
 
     def _losses(
-        self, batch: Batch, generator: torch.Generator, *, noisy: bool
+        self, batch: Batch, generator: torch.Generator, rehearsed: float, *, noisy: bool
     ) -> dict[str, Tensor]:
         settings = self.settings
         device = batch.ids_BL.device
@@ -202,9 +203,10 @@ class SpeechTask:
             )
             codes_BLK = forget(batch, codes_BLK, generator, share=settings.forgotten)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
-            if noisy and settings.rehearsed:
-                codes_BLK = self._rehearsed(batch, codes_BLK, generator)
-            guided = self._watch_attention()
+            if rehearsed:
+                codes_BLK = self._rehearsed(batch, codes_BLK, rehearsed, generator)
+            layer = self.backbone.model.layers[settings.guide_layer]
+            guided = watch_attention(layer, settings.guide_heads)
             embedded_BLD = self._embed(batch, codes_BLK)
             if noisy and settings.dropout:
                 keep = torch.rand(embedded_BLD.shape, generator=generator).to(device)
@@ -213,7 +215,6 @@ class SpeechTask:
             hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
             logits_NV = self.head.semantic_logits(hidden_ND)
             flow = self._flow_loss(hidden_ND, batch.target_NK, generator, noisy)
-            attention_BHLL = guided()
             extra = {}
             if settings.heard and self.judge is not None:
                 rows_IT = stretches(batch, settings.heard_items, settings.heard_frames, generator)
@@ -228,16 +229,7 @@ class SpeechTask:
         smoothing = settings.label_smoothing if noisy else 0.0
         semantic = F.cross_entropy(logits_NV, target_N, label_smoothing=smoothing)
         hit = (logits_NV.argmax(dim=-1) == target_N).float().mean()
-        known_N = batch.guide_N >= 0
-        looked_NH = attention_BHLL[batch.item_N, :, batch.place_N]
-        window = torch.arange(-1, 2, device=device)
-        places_NW = (batch.guide_N.clamp(min=1)[:, None] + window).clamp(
-            max=looked_NH.shape[-1] - 1
-        )
-        places_NHW = places_NW[:, None].expand(-1, looked_NH.shape[1], -1)
-        mass_NH = looked_NH.gather(-1, places_NHW).sum(dim=-1)
-        guide_N = -(mass_NH.float() + 1e-4).log().mean(dim=-1)
-        guide = (guide_N * known_N).sum() / known_N.sum().clamp(min=1)
+        guide = guide_loss(guided(), batch)
         return {
             "loss/semantic": semantic,
             "loss/flow": flow,
@@ -253,10 +245,12 @@ class SpeechTask:
         )
 
     @torch.no_grad()
-    def _rehearsed(self, batch: Batch, codes_BLK: Tensor, generator: torch.Generator) -> Tensor:
+    def _rehearsed(
+        self, batch: Batch, codes_BLK: Tensor, share: float, generator: torch.Generator
+    ) -> Tensor:
         """Codes in which a share of the items have levels of the model's own drawing."""
         items = len(batch.ids_BL)
-        chosen_B = torch.rand(items, generator=generator) < self.settings.rehearsed
+        chosen_B = torch.rand(items, generator=generator) < share
         guidance_B = (self._guidance(items, generator) * chosen_B).to(codes_BLK.device)
         if not bool(chosen_B.any()):
             return codes_BLK
@@ -296,28 +290,6 @@ class SpeechTask:
             point_NC, self.head.time_token(time_N1[:, 0]), self.head.llm_projection(hidden_ND)
         )
         return ((1 - time_N1) * (speed_NC.float() - (data_NC - noise_NC))).square().mean()
-
-    def _watch_attention(self) -> Callable[[], Tensor]:
-        """Attention [B, H, L, L] of the guided heads in the next forward pass, from what goes into
-        their layer: the fused kernels of all layers keep no attention."""
-        kept: dict[str, Any] = {}
-        layer: Any = self.backbone.model.layers[self.settings.guide_layer]
-
-        def keep(module: nn.Module, inputs: object, named: dict[str, Any]) -> None:
-            kept.update(named)
-
-        handle = layer.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
-
-        def take() -> Tensor:
-            handle.remove()
-            return attention_of(
-                layer.self_attn,
-                kept["hidden_states"],
-                kept["position_embeddings"],
-                self.settings.guide_heads,
-            )
-
-        return take
 
 
 @torch.no_grad()
