@@ -1,13 +1,14 @@
-"""The benchmark of a training step measures what it says, at a tiny size."""
+"""Benchmarks begin, and that of a training step measures what it says, at a tiny size."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
 import voxclone.codec.layers as layers
-from tests.train.test_tasks import CODEC
+from tests.train.tiny import CODEC
 from voxclone.codec.layers import alibi_slopes, window_attention
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -18,6 +19,12 @@ OPTIONS = argparse.Namespace(seconds=1.0, batch=1, steps=1, processor_time=True)
 def _bench(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     monkeypatch.setattr(layers, "window_attention", window_attention)  # put back after each test
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCH.glob("*.py")))
+def test_a_benchmark_finds_what_it_measures(name: str) -> None:
+    module = importlib.import_module(name)
+    assert Path(str(module.__file__)).parent == BENCH
 
 
 def test_dense_attention_is_ours() -> None:
