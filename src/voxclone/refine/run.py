@@ -242,11 +242,7 @@ def job_identity(job: Job) -> str:
 
 def _find(job: Job, folder: Path, resume: bool) -> checkpoint.Checkpoint | None:
     if not resume:
-        if list(folder.glob("step-*")):
-            raise ConfigError(
-                f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
-                "folder with `--run`."
-            )
+        checkpoint.require_none(folder, "--run")
         return None
     found, complaints = checkpoint.load_latest(folder)
     if found is None:

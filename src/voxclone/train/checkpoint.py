@@ -64,6 +64,16 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return target
 
 
+def require_none(folder: Path, option: str) -> None:
+    """Raise ConfigError if `folder` holds checkpoints, which a run that begins would mix with its
+    own; `option` is the one that names another folder."""
+    if list(folder.glob("step-*")):
+        raise ConfigError(
+            f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
+            f"folder with `{option}`."
+        )
+
+
 def load(directory: Path) -> Checkpoint:
     """Read one checkpoint. Raises ConfigError, in one sentence, if it is missing or damaged, or if
     its manifest is another's."""
