@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -88,6 +89,7 @@ BAD = [
     (("--from", "nobody"), 1, "no voice 'nobody'"),
     (("--from", "nothing", "--judge", "gain"), 2, "an encoder is needed"),
     (("--from", "nothing", "--set", "weights.speaker=1"), 2, "cannot judge"),
+    (("--set", "weights.mel=inf"), 2, "weights.mel"),
     ((), 1, "no codec encoder"),
 ]
 
@@ -122,3 +124,53 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clip, tmp_path, comman
     assert code == 2 and "--replace" in sentence(error)
     code, _, error = command("refine", clip, *kept)
     assert code == 2 and "--name" in sentence(error)
+
+
+def test_a_half_without_sound_is_told(releases, tmp_path, command):  # noqa: F811
+    path, out = tmp_path / "half.wav", tmp_path / "b.voice.safetensors"
+    wave = np.concatenate([speech([2.2, 1.2], [0.2, 0.3, 0.3]), np.zeros(4 * 24000)])
+    soundfile.write(path, wave, 24000)
+    code, _, error = command(
+        "refine", path, "-o", out, *SAID, "--model", releases / "complete", "--without", "trim"
+    )
+    assert code == 1 and "no sound after" in sentence(error) and not out.exists()
+
+
+def test_a_folder_for_checkpoints_that_cannot_be(releases, clip, tmp_path, command):  # noqa: F811
+    out, text = tmp_path / "b.voice.safetensors", tmp_path / "text"
+    text.write_text("mine")
+    for run in (text, text / "deeper"):
+        code, _, error = command(
+            "refine", clip, "-o", out, *SAID, *QUICK, "--model", releases / "complete", "--run", run
+        )
+        assert code == 2 and "--run" in sentence(error) and not out.exists()
+
+
+def test_too_many_recordings_are_refused(releases, clip, tmp_path, command):  # noqa: F811
+    out = tmp_path / "b.voice.safetensors"
+    code, _, error = command(
+        "refine", *[clip] * 33, "-o", out, *SAID, "--model", releases / "complete"
+    )
+    assert code == 2 and "32 can be used" in sentence(error)
+
+
+def test_a_broken_encoder_is_not_passed_over(releases, clip, tmp_path, command, monkeypatch):  # noqa: F811
+    broken, out = tmp_path / "e.safetensors", tmp_path / "b.voice.safetensors"
+    broken.write_bytes(b"no encoder")
+    monkeypatch.setattr("voxclone.release.encoders.packaged_encoders", lambda: [broken])
+    code, _, error = command(
+        "refine", clip, "-o", out, "--from", "nothing", *SAID, *QUICK, "--model",
+        releases / "withheld",
+    )  # fmt: skip
+    assert code == 1 and "e.safetensors" in sentence(error) and not out.exists()
+
+
+def test_a_damaged_checkpoint_is_told(releases, clip, tmp_path, command):  # noqa: F811
+    run, model = tmp_path / "run", ("--model", releases / "complete")
+    quick = (*QUICK, "--set", "save_every=1", "--run", run, *model, *SAID)
+    assert command("refine", clip, "-o", tmp_path / "a.voice.safetensors", *quick)[0] == 0
+    (run / "step-0000002" / "values.json").write_text("{}")
+    out = tmp_path / "b.voice.safetensors"
+    code, printed, error = command("refine", clip, "-o", out, *quick, "--resume", "auto")
+    assert code == 0 and out.exists(), error
+    assert "step-0000002" in printed and "Passed over." in printed

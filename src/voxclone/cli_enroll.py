@@ -77,12 +77,11 @@ def enroll(
 ) -> None:
     """Turn recordings of one speaker into a voice that is kept."""
     from voxclone.cloning import identity, store
-    from voxclone.cloning.options import MAX_RECORDINGS
     from voxclone.release.archive import Release
     from voxclone.release.encoders import find_encoder
     from voxclone.voice.file import copy_voice, read_facts, save_voice
 
-    given, options = check_options(name, consent, statement, {
+    given, options = check_options(recordings, name, consent, statement, {
         "without": without or [],
         "seconds": seconds,
         "level_dbfs": level,
@@ -90,8 +89,6 @@ def enroll(
         "best_of": best_of,
         "choose_by": choose_by,
     })  # fmt: skip
-    if len(recordings) > MAX_RECORDINGS:
-        raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
     path = out if out is not None else stored_place(folder, name, release)
@@ -123,14 +120,25 @@ def enroll(
 
 
 def check_options(
-    name: str, consent: str | None, statement: str | None, values: dict[str, Any]
+    recordings: list[Path],
+    name: str,
+    consent: str | None,
+    statement: str | None,
+    values: dict[str, Any],
 ) -> "tuple[Consent, EnrolOptions]":
     """What was given on the command line. Raises UsageError, before anything is opened."""
-    from voxclone.cloning.options import EnrolOptions, check_consent, check_steps
+    from voxclone.cloning.options import (
+        MAX_RECORDINGS,
+        EnrolOptions,
+        check_consent,
+        check_steps,
+    )
     from voxclone.errors import ConfigError
     from voxclone.settings import parse_settings
     from voxclone.voice.facts import check_name
 
+    if len(recordings) > MAX_RECORDINGS:
+        raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
     given = check_consent(consent, statement)
     values = values | {"without": check_steps(values["without"])}
     try:

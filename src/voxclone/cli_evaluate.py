@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -16,9 +16,6 @@ from voxclone.cli_tools import (
     opened,
 )
 from voxclone.errors import EXIT_QUALITY, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
 

@@ -30,7 +30,7 @@ from voxclone.cli_enroll import (
     tell_voice,
     write_report,
 )
-from voxclone.errors import ReleaseError, UsageError
+from voxclone.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def refine(
             raise UsageError("Give the voice a --name, or a file to write with -o.")
         name = out.name.removesuffix(SUFFIX)
     given, options = check_options(
-        name, consent, statement, {"without": without or [], "seconds": seconds}
+        recordings, name, consent, statement, {"without": without or [], "seconds": seconds}
     )
     _settings(steps, seed, judge or "gain", overrides or [])  # before anything is opened
     if resume not in (None, "auto"):
@@ -119,6 +119,8 @@ def refine(
         raise UsageError(
             f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."
         )
+    if run is not None:
+        _make_folder(run)
     start: Chosen | str = origin
     if origin not in ("encoder", "nothing"):
         start = choose_voice(origin, release, voices, console)
@@ -128,6 +130,17 @@ def refine(
         recordings, release, codec, settings, start, name, given, options, path, run,
         resume == "auto", device, report, console,
     )  # fmt: skip
+
+
+def _make_folder(run: Path) -> None:
+    """Make the folder for checkpoints, before any work is done. Raises UsageError."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{run} cannot be the folder for checkpoints ({error.strerror}): name another with "
+            "--run."
+        ) from None
 
 
 def _settings(steps: int, seed: int, judge: str, overrides: list[str]) -> "RefineSettings":
@@ -144,17 +157,15 @@ def _settings(steps: int, seed: int, judge: str, overrides: list[str]) -> "Refin
 
 
 def _codec(release: "Release", encoder: Path | None, origin: str) -> "Codec":
-    """The codec, with the encoder that there is. Raises ReleaseError if codes are to start from one
-    and there is none."""
+    """The codec, with the encoder that there is. Raises ReleaseError for one that cannot be used,
+    and if codes are to start from one and there is none."""
     from voxclone.release.archive import load_codec
-    from voxclone.release.encoders import find_encoder
+    from voxclone.release.encoders import open_codec, packaged_encoder
 
-    try:
-        return load_codec(release, find_encoder(release, encoder))
-    except ReleaseError:
-        if origin == "encoder" or encoder is not None:
-            raise
+    needed = origin == "encoder" or encoder is not None or release.report.encoder != "withheld"
+    if not needed and packaged_encoder(release) is None:
         return load_codec(release)
+    return open_codec(release, encoder)
 
 
 def _refine(
@@ -185,6 +196,8 @@ def _refine(
             settings=settings, options=options, folder=run, resume=resume, progress=progress,
         )  # fmt: skip
     save_voice(made.voice, path)
+    for complaint in made.refined.passed_over:
+        console.print(f"[yellow]{complaint} Passed over.[/yellow]")
     for each in made.refined.judged:
         gain = "" if each.gain is None else f"gain {each.gain:.3f} nats a frame, "
         mark = ", kept" if each is made.refined.kept else ""

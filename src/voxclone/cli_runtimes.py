@@ -38,6 +38,7 @@ def export(
     """Write a voice as another program reads it; MODEL itself is never written."""
     from rich.console import Console
 
+    from voxclone.release.appear import leftovers
     from voxclone.release.archive import Release
     from voxclone.runtimes.export import export_voice
     from voxclone.runtimes.table import find_runtime
@@ -46,6 +47,8 @@ def export(
     release = Release.open(model)
     console = Console(quiet=quiet, highlight=False, soft_wrap=True)
     chosen = choose_voice(voice, release, voices, console)
+    for path in leftovers(out):
+        console.print(f"[yellow]Left over  {path} is of an interrupted run: remove it.[/yellow]")
     reading = export_voice(chosen, runtime, release, out, name=name, replace_preset=replace_preset)
     console.print(f"Voice      {reading.name}: {reading.rows} rows, bit for bit those of {voice}.")
     for note in reading.notes:

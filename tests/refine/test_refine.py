@@ -1,6 +1,8 @@
 """Codes refined through the decoder: exact pieces, exact gradients, and nothing made worse."""
 
-from dataclasses import replace
+import copy
+import math
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,10 @@ import torch
 
 from tests.audio.signals import RATE, speech
 from tests.release.tiny import tiny_params, write_tiny_release
+from voxclone.audio.files import read_recording
+from voxclone.cloning.enroll import enroll, make_reference, voice_of
 from voxclone.codec.model import Codec
-from voxclone.errors import AudioError, ConfigError
+from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.codes import agreement
 from voxclone.refine.free import (
     FreeCodes,
@@ -19,6 +23,7 @@ from voxclone.refine.free import (
     from_nothing,
     nearest_frames,
 )
+from voxclone.refine.make import MOST_TOLD, facts_of, refine, told
 from voxclone.refine.pieces import decode_in_pieces
 from voxclone.refine.reading import GainJudge, Halves, flow_loss, nats, quietest_cut, read
 from voxclone.refine.run import Job, Judged, refine_codes
@@ -30,6 +35,8 @@ from voxclone.speech.acoustic import SHIFT
 from voxclone.speech.likelihood import Likelihood, likelihood
 from voxclone.speech.speaker import Speaker
 from voxclone.train.channel import semantic_opinion
+from voxclone.voice.chosen import Chosen
+from voxclone.voice.file import Consent
 from voxclone.voice.rows import voice_rows
 
 FRAMES = 450  # of 10 ms in the tiny release
@@ -182,7 +189,7 @@ def test_a_run_goes_on_where_it_was_stopped(
     for one, two in zip(whole.judged, rest.judged, strict=True):
         assert torch.equal(one.codes_KT, two.codes_KT) and one.likeness == two.likeness
     other = replace(job, start=from_nothing(codec, FRAMES, 0))
-    with pytest.raises(ConfigError, match="another recording, start or settings"):
+    with pytest.raises(ConfigError, match="another recording, start, judge or settings"):
         refine_codes(other, folder=tmp_path, resume=True)
 
 
@@ -259,3 +266,141 @@ def test_speaker_loss_is_of_each_half_alone(small: Codec) -> None:
     job = replace(job, gain=judging([0.0, 0.0]))  # type: ignore[arg-type]
     done = refine_codes(job, progress=lambda step, values: told.update(values))
     assert 0 < told["speaker"] < 1 and isinstance(done.kept, Judged)
+
+
+@dataclass
+class Figures:
+    """A judge by gain whose figures are given, and who says what it judges by."""
+
+    figures: list[float]
+    truth_KT: torch.Tensor = field(default_factory=lambda: torch.zeros(7, 3))
+    strangers: tuple[torch.Tensor, ...] = ()
+
+    def __call__(self, codes_KT: torch.Tensor) -> float:
+        return self.figures.pop(0)
+
+
+def test_a_run_that_ended_early_has_ended(small: Codec, tmp_path: Path) -> None:
+    job = job_of(small, judge="gain", judge_every=1, patience=1, save_every=1, level_rate=1e-6)
+    done = refine_codes(replace(job, gain=Figures([0.5, 0.4])), folder=tmp_path)  # type: ignore[arg-type]
+    assert (done.reason, done.steps) == ("worse", 1)
+    again = refine_codes(replace(job, gain=Figures([])), folder=tmp_path, resume=True)  # type: ignore[arg-type]
+    assert (again.reason, again.steps, again.kept.step) == ("worse", 1, 0)
+    unsaved = job_of(small, judge="gain", judge_every=1, patience=1, save_every=50, level_rate=1e-6)
+    other = tmp_path / "other"
+    refine_codes(replace(unsaved, gain=Figures([0.5, 0.4])), folder=other)  # type: ignore[arg-type]
+    assert [path.name for path in other.iterdir()] == ["step-0000001"]
+
+
+@pytest.mark.parametrize("change", ["truth", "strangers", "none"])
+def test_figures_of_another_judge_are_not_gone_on_from(
+    change: str, small: Codec, tmp_path: Path
+) -> None:
+    job = job_of(small, steps=1, judge_every=1, level_rate=1e-6)
+    refine_codes(replace(job, gain=Figures([0.5, 0.4])), folder=tmp_path)  # type: ignore[arg-type]
+    other = {
+        "truth": Figures([], truth_KT=torch.ones(7, 3)),
+        "strangers": Figures([], strangers=(torch.ones(2, 4),)),
+        "none": None,
+    }[change]
+    with pytest.raises(ConfigError, match="judge or settings"):
+        refine_codes(replace(job, gain=other), folder=tmp_path, resume=True)  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told(small: Codec, tmp_path: Path) -> None:
+    job = job_of(small, steps=2, save_every=1)
+    refine_codes(job, folder=tmp_path)
+    (tmp_path / "step-0000002" / "values.json").write_text("{}")
+    done = refine_codes(job, folder=tmp_path, resume=True)
+    assert done.steps == 2 and ["step-0000002" in each for each in done.passed_over] == [True]
+    for path in tmp_path.glob("*/values.json"):
+        path.write_text("{}")
+    with pytest.raises(ConfigError, match="damaged"):
+        refine_codes(job, folder=tmp_path, resume=True)
+
+
+def test_steps_that_change_nothing_are_told(small: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(small, steps=3, judge_every=3)
+    whole = refine_codes(job)
+    assert whole.skipped == 0 and "finite" not in told(whole, job.settings, "encoder")[0]
+
+    def broken(made_BS: torch.Tensor, *others: object, **more: object) -> dict[str, torch.Tensor]:
+        return {"mel": made_BS.sum() * math.nan}
+
+    monkeypatch.setattr("voxclone.refine.run.waveform_losses", broken)
+    done = refine_codes(job)
+    assert done.skipped == 3 and torch.equal(done.judged[0].codes_KT, done.judged[-1].codes_KT)
+    assert (
+        "In 3 of them losses or gradients were not finite" in told(done, job.settings, "encoder")[0]
+    )
+
+
+def test_codes_without_a_figure_are_not_judged(small: Codec) -> None:
+    job = job_of(small, judge="gain")
+    with pytest.raises(TrainingError, match="The gain of the codes after 0 steps"):
+        refine_codes(replace(job, gain=Figures([math.nan])))  # type: ignore[arg-type]
+
+
+def test_a_loss_is_needed_and_numbers_are_finite() -> None:
+    none = dict.fromkeys(("mel", "stft", "near_levels", "near_semantic", "likely_levels"), 0.0)
+    for values, words in [
+        ({"weights": none}, "without a loss"),
+        ({"weights": {"mel": math.inf}}, "weights.mel"),
+        ({"temperature": [math.nan, 1.0]}, "temperature"),
+        ({"temperature": [1.0, 0.0]}, "temperature"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            parse_settings(RefineSettings, values, "the given settings")
+
+
+def test_a_voice_of_another_recording_of_that_name_is_no_start(
+    release: Release, codec: Codec
+) -> None:
+    """Its codes are the start where they are of the very recording; else they are searched."""
+    wave = speech([2.0, 2.0], [0.2, 0.4, 0.3])
+    one, two = (read_recording((each, RATE), name="me.wav") for each in (wave, -wave))
+    reports = [make_reference([each], release, codec).report for each in (one, two)]
+    assert len({(each.source, each.start, each.end) for each in reports}) == 1
+    consent = Consent(kind="self", statement="I agree.")
+    voice = enroll(one, release, codec, name="ann", consent=consent).voice
+    origin = Chosen("ann", voice.rows_ND, voice)
+    settings = settings_of(steps=0)
+
+    def start(recording: object) -> torch.Tensor:
+        made = refine(
+            [recording], release, codec, name="bea", consent=consent, origin=origin,  # type: ignore[list-item]
+            settings=settings,
+        )  # fmt: skip
+        return made.refined.before.codes_KT
+
+    assert torch.equal(start(one), voice.codes_KT)
+    assert not torch.equal(start(two), voice.codes_KT)
+
+
+def test_a_voice_file_has_room_for_what_is_told(small: Codec) -> None:
+    done = refine_codes(job_of(small, steps=2, judge_every=1))
+    many = [replace(done.judged[0], step=step) for step in range(5000)]
+    long = replace(done, judged=many, kept=many[1234])
+    steps = [each["step"] for each in facts_of(long, settings_of(), "encoder")["judged"]]
+    assert len(steps) <= MOST_TOLD and {0, 1234, 4999} <= set(steps)
+    assert len(facts_of(done, settings_of(), "encoder")["judged"]) == 3
+
+
+def test_codes_are_decoded_where_the_codec_is(
+    release: Release, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = read_recording((speech([2.0], [0.2, 0.4]), RATE), name="me.wav")
+    reference = make_reference([recording], release, codec)
+    elsewhere, seen = copy.deepcopy(codec).to("meta"), []
+
+    def decode(codes_BKT: torch.Tensor) -> torch.Tensor:
+        seen.append(codes_BKT.device.type)
+        return torch.zeros(1, 4800)
+
+    monkeypatch.setattr(elsewhere, "decode", decode)
+    consent = Consent(kind="self", statement="I agree.")
+    voice_of(
+        torch.zeros(7, 5, dtype=torch.long), reference, [recording], release, elsewhere, name="ann",
+        consent=consent, encoder_hash="none", measured=True,
+    )  # fmt: skip
+    assert seen == ["meta"]

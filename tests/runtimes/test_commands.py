@@ -58,6 +58,16 @@ def test_exported_files_carry_name_and_consent(
         assert facts["name"] == "dora" and facts["consent"]["statement"] == "I agree."
 
 
+def test_what_an_earlier_run_left_is_named(tiny: World, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "voices"
+    for left in (tmp_path / ".voices.12ab.tmp", out / ".voices.34cd.tmp"):
+        left.mkdir(parents=True)
+    code, printed, _ = command("export", tiny.file, "--to", "executorch", tiny.release.path, out)
+    assert code == 0
+    for name in (".voices.12ab.tmp", ".voices.34cd.tmp"):
+        assert f"{name} is of an interrupted run" in printed
+
+
 BAD = {
     "unknown runtime": (["export", "VOICE", "--to", "mlx-audo", "MODEL", "OUT"], 2, "'mlx-audio'"),
     "unknown voice": (["export", "ana", "--to", "codes", "MODEL", "OUT"], 1, "'anna'"),

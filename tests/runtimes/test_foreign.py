@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tests.release.real_params import REAL
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
 from voxclone.release.archive import Release, load_preset
+from voxclone.release.encoders import packaged_encoder
 from voxclone.release.params import parse_params
 from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import TABLE, expected_tensors
@@ -114,6 +115,20 @@ def test_mlx_audio_speaks_without_the_voice_as_foretold(
     found = loaded("mlx_audio", python, out, out, "dora", tmp_path)
     placed = found.pop("placed")  # 31 times the plain [AUDIO] token
     assert not found and len(placed) == 31 and torch.equal(placed, placed[:1].expand_as(placed))
+
+
+def test_mlx_audio_refuses_a_codec_encoder(
+    mini_voice: tuple[Release, Chosen], tmp_path: Path
+) -> None:
+    """Which is why none is exported for it."""
+    python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
+    release, chosen = mini_voice
+    export_voice(chosen, RUNTIMES["mlx-audio"], release, out)
+    encoder = packaged_encoder(release)
+    assert encoder is not None
+    shutil.copyfile(encoder, out / "consolidated-encoder.safetensors")
+    with pytest.raises(AssertionError, match=r"audio_tokenizer\.input_proj\.conv"):
+        loaded("mlx_audio", python, out, out, "dora", tmp_path)
 
 
 def compiled(tmp_path: Path, compiler: str, source: str, *arguments: str) -> Path:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice, make_world, wide_params
 from tests.runtimes.test_formats import out_for
-from voxclone.errors import AudioError, QualityError, UsageError, VoxcloneError
+from voxclone.errors import AudioError, QualityError, ReleaseError, UsageError, VoxcloneError
 from voxclone.release.archive import Release
 from voxclone.release.presets import write_preset
 from voxclone.runtimes.containers import read_embedding, read_raw, read_stored, read_torch
@@ -297,6 +297,26 @@ def test_an_interruption_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, out_for(runtime, tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("runtime", ["vllm-omni", "mlx-voxtral-swift", "executorch"])
+def test_a_disk_that_refuses_leaves_what_was_there(
+    runtime: str, tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> Reading:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = out_for(runtime, tmp_path)
+    if RUNTIMES[runtime].place != "release":
+        export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = make_voice(tiny.release, tmp_path / "other.voice.safetensors", 20)
+    (tmp_path / "other.voice.safetensors").unlink()
+    monkeypatch.setattr("voxclone.runtimes.export.read_voice", full)
+    with pytest.raises(ReleaseError, match=r"No space left on device\. Nothing of it"):
+        export_voice(other, RUNTIMES[runtime], tiny.release, out)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_folder_of_voices_keeps_the_others(tiny: World, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, TrainingError
 from voxclone.train import checkpoint
 from voxclone.train.checkpoint import Checkpoint
 
@@ -22,6 +22,12 @@ def test_round_trip_keeps_the_newest_two(tmp_path: Path) -> None:
     found, complaints = checkpoint.load_latest(tmp_path)
     assert found is not None and found.step == 30 and not complaints
     assert torch.equal(found.tensors["a"], torch.full((3,), 30.0)) and found.values == {"n": 30}
+
+
+def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(TrainingError, match="The checkpoint of step 1 cannot be written to"):
+        checkpoint.save(tmp_path / "text", make(1))
 
 
 FILES = ("state.safetensors", "values.json", "manifest.json")

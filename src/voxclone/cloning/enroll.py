@@ -91,7 +91,6 @@ def voice_of(
 ) -> Voice:
     """The voice of codes [K, T] that were made of a reference, however they were."""
     table_VD = load_table(release)
-    hashes = [recording.sha256 for recording in recordings]
     facts = VoiceFacts(
         name=name,
         consent=consent,
@@ -100,14 +99,18 @@ def voice_of(
         book_hash=book_hash(release),
         enrolment=identity,
         reference_seconds=len(reference.wave_S) / codec.sampling_rate,
-        reference_hash=hashes[0]
-        if len(hashes) == 1
-        else hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        reference_hash=recordings_hash(recordings),
         preprocessing=plain(reference.report.to_dict()),
         likeness=_likeness(codec, codes_KT, reference) if measured else {},
         tool=f"voxclone {importlib.metadata.version('voxclone')}",
     )
     return Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts)
+
+
+def recordings_hash(recordings: Sequence[Recording]) -> str:
+    """SHA-256 of the contents of recordings, in their order."""
+    hashes = [recording.sha256 for recording in recordings]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def reference_settings(
@@ -160,8 +163,9 @@ def make_reference(
 def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
     """Cosine of the decoded codes to the reference: what the codes have kept of the voice."""
     embedder = Ge2eEmbedder.load()
+    device = codec.quantizer.semantic_codebook.cluster_usage.device
     with torch.inference_mode():
-        decoded_S = codec.decode(codes_KT[None])[0].float()
+        decoded_S = codec.decode(codes_KT[None].to(device))[0].float()
     try:
         reference_S = torch.from_numpy(reference.wave_S)
         value = likeness(embedder, to_level(decoded_S), to_level(reference_S))

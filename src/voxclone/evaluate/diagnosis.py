@@ -29,7 +29,7 @@ from voxclone.release.tensors import codebook_offsets
 from voxclone.speech.generate import Sampling, generate
 from voxclone.speech.speaker import Speaker
 from voxclone.speech.text import frame_cap
-from voxclone.voice.presets import preset_inversions
+from voxclone.voice.presets import invert_presets
 from voxclone.voice.rows import Inversion, voice_rows
 
 SCHEMA = "voxclone.diagnosis/1"
@@ -113,12 +113,13 @@ def diagnose(
     known already. Raises ReleaseError if the codec has no encoder."""
     codec.require_encoder()
     encoded = [encode(codec, each) for each in track(speech.utterances, "encoding")]
-    inversions = preset_inversions(release) if inversions is None else inversions
+    table_VD, offsets = load_table(release), codebook_offsets(release.params)
+    preset_rows = {name: load_preset(release, name) for name in preset_names(release)}
+    if inversions is None:
+        inversions = invert_presets(preset_rows, table_VD, release.params)
     if len(inversions) < 2:
         raise ConfigError(f"{release.path} has {len(inversions)} presets; two are needed.")
     genuine = {name: found.codes_KT for name, found in inversions.items()}
-    table_VD, offsets = load_table(release), codebook_offsets(release.params)
-    preset_rows = {name: load_preset(release, name) for name in preset_names(release)}
     voices = enrolled_codes(encoded)
     levels = codec.quantizer.levels
     codes = [each.codes_KT for each in encoded]

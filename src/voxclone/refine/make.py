@@ -14,14 +14,15 @@ from torch import Tensor
 
 from voxclone.audio.files import Recording
 from voxclone.audio.reference import Reference
-from voxclone.cloning.enroll import DEFAULT_OPTIONS, make_reference, voice_of
+from voxclone.cloning.enroll import DEFAULT_OPTIONS, make_reference, recordings_hash, voice_of
 from voxclone.cloning.options import EnrolOptions
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.refine.free import Start, from_codes, from_encoder, from_nothing, nearest_frames
+from voxclone.refine.judging import Job, Judged
 from voxclone.refine.reading import GainJudge, heard_halves
-from voxclone.refine.run import Job, Progress, Refined, refine_codes
+from voxclone.refine.run import Progress, Refined, refine_codes
 from voxclone.refine.settings import RefineSettings
 from voxclone.release.archive import Release
 from voxclone.speech.speaker import Speaker
@@ -30,7 +31,10 @@ from voxclone.voice.facts import plain
 from voxclone.voice.file import Consent, Voice, tensor_hash
 from voxclone.voice.presets import preset_inversions
 
+ORIGINS = ("encoder", "nothing")
 NO_ENCODER = "none"
+MOST_TOLD = 64
+"""Judgements that go into a voice file, whose header must stay small."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,11 @@ def refine(
 
     `origin` is where the codes start: `encoder`, `nothing`, or a voice. `folder` takes checkpoints.
     Raises AudioError for recordings that cannot be used or are too short to be judged, ReleaseError
-    where an encoder is needed and missing, and what `refine_codes` raises.
+    where an encoder is needed and missing, UsageError for another `origin` or a judge that lacks
+    one, and what `refine_codes` raises.
     """
+    if isinstance(origin, str) and origin not in ORIGINS:
+        raise UsageError(f"Codes start from encoder, nothing or a voice, not from {origin!r}.")
     settings = settings or RefineSettings(judge=usual_judge(codec))
     if settings.judge == "gain" and codec.encoder is None:
         raise UsageError(
@@ -75,14 +82,16 @@ def refine(
     kept_S = torch.from_numpy(reference.wave_S)
     wave_S = F.pad(kept_S, (0, -len(kept_S) % size)).to(device)
     halves = heard_halves(wave_S.cpu(), size)
-    start, encoder_hash = _start(origin, release, codec, wave_S, reference, settings.seed)
+    source = recordings_hash(recordings)
+    start, encoder_hash = _start(origin, release, codec, wave_S, reference, source, settings.seed)
     model = None
     weights = settings.weights
     if settings.judge == "gain" or weights.likely_levels or weights.likely_semantic:
         model = Speaker.load(release, codec=codec, device=device)
     gain = None
     if model is not None and codec.encoder is not None:
-        gain = GainJudge.load(model, release, halves, from_encoder(codec, wave_S).codes())
+        heard = start if start.kind == "encoder" else from_encoder(codec, wave_S)
+        gain = GainJudge.load(model, release, halves, heard.codes())
     asked = model if weights.likely_levels or weights.likely_semantic else None
     embedder = Ge2eEmbedder.load(str(device))
     job = Job(codec, wave_S, start, halves, settings, asked, gain, embedder)
@@ -118,6 +127,11 @@ def told(refined: Refined, settings: RefineSettings, kind: str) -> list[str]:
         f"Refined the codes in {refined.steps} steps from {begun}{ended} "
         f"(seed {settings.seed}, {refined.seconds:.0f} s)."
     )
+    if refined.skipped:
+        sentence += (
+            f" In {refined.skipped} of them losses or gradients were not finite, so they changed "
+            "nothing."
+        )
     before, kept = refined.before, refined.kept
     if settings.judge == "gain":
         figures = f"gain {before.gain:.3f} to {kept.gain:.3f} nats a frame"
@@ -134,10 +148,23 @@ def facts_of(refined: Refined, settings: RefineSettings, origin: str) -> dict[st
         "origin": origin,
         "settings": settings.model_dump(mode="json"),
         "steps": refined.steps,
+        "skipped": refined.skipped,
         "ended": refined.reason,
         "kept": refined.kept.step,
-        "judged": [each.figures() for each in refined.judged],
+        "judged": [each.figures() for each in told_judgements(refined)],
     }
+
+
+def told_judgements(refined: Refined) -> list[Judged]:
+    """At most `MOST_TOLD` of the judgements, spread evenly, with the first, the kept and the
+    last."""
+    judged = refined.judged
+    every = -(-len(judged) // (MOST_TOLD - 2))
+    return [
+        each
+        for place, each in enumerate(judged)
+        if place % every == 0 or each is refined.kept or place == len(judged) - 1
+    ]
 
 
 def _start(
@@ -146,30 +173,31 @@ def _start(
     codec: Codec,
     wave_S: Tensor,
     reference: Reference,
+    source: str,
     seed: int,
 ) -> tuple[Start, str]:
-    """Where codes start, and the hash of the encoder that they come from."""
+    """Where codes start, and the hash of the encoder that they come from; `source` is the hash of
+    the recordings."""
     frames = len(wave_S) // codec.frame_size
     if origin == "encoder":
         encoder = codec.require_encoder()
         return from_encoder(codec, wave_S), tensor_hash(*encoder.state_dict().values())
-    if origin == "nothing":
-        return from_nothing(codec, frames, seed), NO_ENCODER
     if isinstance(origin, str):
-        raise UsageError(f"Codes start from encoder, nothing or a voice, not from {origin!r}.")
+        return from_nothing(codec, frames, seed), NO_ENCODER
     if origin.voice is None:
         codes_KN = preset_inversions(release, [origin.name])[origin.name].codes_KT
         encoder_hash = NO_ENCODER
     else:
         codes_KN, encoder_hash = origin.voice.codes_KT.long(), origin.voice.facts.encoder_hash
     codes_KN = codes_KN.to(wave_S.device)
-    if origin.voice is not None and _is_of(origin.voice, reference, frames):
+    if origin.voice is not None and _is_of(origin.voice, reference, source, frames):
         return from_codes(codec, codes_KN), encoder_hash
     return from_codes(codec, nearest_frames(codec, wave_S, codes_KN)), encoder_hash
 
 
-def _is_of(voice: Voice, reference: Reference, frames: int) -> bool:
+def _is_of(voice: Voice, reference: Reference, source: str, frames: int) -> bool:
     """Whether a voice was made of the same stretch of the same recording, frame by frame."""
     told, own = voice.facts.preprocessing, reference.report
-    same = (told.get("source"), told.get("start"), told.get("end"))
-    return voice.codes_KT.shape[1] == frames and same == (own.source, own.start, own.end)
+    theirs = (voice.facts.reference_hash, told.get("source"), told.get("start"), told.get("end"))
+    same = theirs == (source, plain(own.source), own.start, own.end)
+    return same and voice.codes_KT.shape[1] == frames

@@ -19,6 +19,7 @@ from voxclone.audio.files import SAMPLING_RATE
 from voxclone.cloning.choosing import UNHEARD
 from voxclone.errors import AudioError
 from voxclone.evaluate.acceptance import OTHERS
+from voxclone.evaluate.signal import SILENCE
 from voxclone.release.archive import Release, load_preset, mini_release, preset_names
 from voxclone.speech.acoustic import SHIFT
 from voxclone.speech.likelihood import Likelihood, likelihood, states_of
@@ -64,13 +65,22 @@ def quietest_cut(wave_S: Tensor, frame_size: int) -> int:
 
 def heard_halves(wave_S: Tensor, frame_size: int) -> Halves:
     """The halves of a recording, with their words as the packaged recogniser hears them (it knows
-    English; words misheard are misheard in everything that is compared)."""
+    English; words misheard are misheard in everything that is compared). Raises AudioError for a
+    recording that is too short, or of which a half has no sound."""
     from voxclone.evaluate.recogniser import load_recogniser
     from voxclone.evaluate.transcribe import CharacterTranscriber, words_of
 
     cut = quietest_cut(wave_S, frame_size)
-    recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
     parts = (wave_S[: cut * frame_size], wave_S[cut * frame_size :])
+    for part_S, side in zip(parts, ("before", "after"), strict=True):
+        if float(part_S.abs().max()) < SILENCE:
+            raise AudioError(
+                f"The reference has no sound {side} {cut * frame_size / SAMPLING_RATE:.1f} s, and "
+                "refined codes are judged by halves: cut the silence off, or give a recording with "
+                "more speech.",
+                "silent",
+            )
+    recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
     texts = [words_of(recogniser, part_S).strip() or UNHEARD for part_S in parts]
     return Halves(cut, len(wave_S) // frame_size, (texts[0], texts[1]))
 

@@ -1,12 +1,13 @@
 """What a user may choose when codes are refined. Nothing heavy is imported."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from voxclone.settings import Settings
 
-Weight = float
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RefineWeights(Settings):
@@ -19,13 +20,23 @@ class RefineWeights(Settings):
     the start's.
     """
 
-    mel: float = Field(default=1.0, ge=0)
-    stft: float = Field(default=0.3, ge=0)
-    speaker: float = Field(default=0.0, ge=0)
-    near_levels: float = Field(default=0.02, ge=0)
-    near_semantic: float = Field(default=0.05, ge=0)
-    likely_levels: float = Field(default=0.1, ge=0)
-    likely_semantic: float = Field(default=0.7, ge=0)
+    mel: NonNegative = 1.0
+    stft: NonNegative = 0.3
+    speaker: NonNegative = 0.0
+    near_levels: NonNegative = 0.02
+    near_semantic: NonNegative = 0.05
+    likely_levels: NonNegative = 0.1
+    likely_semantic: NonNegative = 0.7
+
+    @model_validator(mode="after")
+    def _have_a_loss(self) -> "RefineWeights":
+        losses = self.model_dump(exclude={"likely_semantic"})
+        if not any(losses.values()):
+            raise ValueError(
+                f"without a loss there is nothing to follow: set one of the weights "
+                f"{', '.join(losses)} above 0"
+            )
+        return self
 
 
 class RefineSettings(Settings):
@@ -33,13 +44,13 @@ class RefineSettings(Settings):
 
     steps: int = Field(default=100, ge=0)
     seed: int = Field(default=0, ge=0)
-    level_rate: float = Field(default=0.15, gt=0)
+    level_rate: Positive = 0.15
     """Levels that a step may move a level, at first; it falls as a cosine to a twentieth."""
-    semantic_rate: float = Field(default=0.1, gt=0)
+    semantic_rate: Positive = 0.1
     """The same in nats, for the opinion of semantic codes."""
-    temperature: tuple[float, float] = (1.0, 0.3)
+    temperature: tuple[Positive, Positive] = (1.0, 0.3)
     """Of the soft assignment of semantic codes: at the first step, and at the last."""
-    floor: float = Field(default=0.01, ge=0)
+    floor: NonNegative = 0.01
     """Added to magnitudes, so that the noise of pauses hardly counts (`train.losses.mel_loss`)."""
     piece_frames: int = Field(default=250, ge=1)
     """Longer clips are decoded in overlapping pieces of so many frames, all at once."""
@@ -60,6 +71,4 @@ class RefineSettings(Settings):
                 "likeness cannot judge codes that were optimised for it: set the weight `speaker` "
                 "to 0, or judge by gain"
             )
-        if min(self.temperature) <= 0:
-            raise ValueError("temperatures must be above 0")
         return self

@@ -1,4 +1,4 @@
-"""A folder that appears complete or not at all."""
+"""Folders, and files in folders, that appear complete or not at all."""
 
 import os
 import secrets
@@ -23,8 +23,10 @@ def require_new(out: Path) -> None:
 
 
 def leftovers(out: Path) -> list[Path]:
-    """What earlier runs that were killed have left beside `out`."""
-    return sorted(out.resolve().parent.glob(f".{_escaped(out.name)}.*.tmp"))
+    """What earlier runs that were killed have left beside `out`, or in it."""
+    out = Path(os.path.abspath(out))  # `.` has no name
+    places = [out.resolve().parent, *([out] if out.is_dir() else [])]
+    return sorted(path for place in places for path in place.glob(f".{_escaped(out.name)}.*.tmp"))
 
 
 @contextmanager
@@ -34,13 +36,35 @@ def appearing(out: Path) -> Iterator[Path]:
     Killed at any moment, it leaves at most a hidden folder `.OUT.*.tmp` beside `out`. Raises
     ReleaseError for whatever the disk refuses.
     """
-    folder = out.resolve().parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        folder.mkdir()
+    with _workshop(out, out.resolve().parent) as folder:
         yield folder
         sync_folders(folder)
         require_new(out)
         folder.rename(out)
+
+
+@contextmanager
+def adding(out: Path) -> Iterator[Path]:
+    """What to fill for `out`, a file or a folder that is there: the file, or a folder whose files
+    are moved into `out` if the block ends well, in place of those of their names.
+
+    Otherwise as `appearing`; the hidden folder `.OUT.*.tmp` lies in `out` if that is a folder.
+    """
+    place = out if out.is_dir() else out.parent
+    with _workshop(out, place) as folder:
+        yield folder if place == out else folder / out.name
+        for path in sorted(folder.iterdir()):
+            path.replace(place / path.name)
+        folder.rmdir()
+
+
+@contextmanager
+def _workshop(out: Path, place: Path) -> Iterator[Path]:
+    """A hidden folder in `place`, which is removed if the block does not end well."""
+    folder = place / f".{out.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir()
+        yield folder
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(error, OSError):

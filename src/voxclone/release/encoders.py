@@ -91,6 +91,17 @@ def packaged_encoders() -> list[Path]:
     return sorted((Path(__file__).parents[1] / "encoders").glob("*.safetensors"))
 
 
+def packaged_encoder(release: Release) -> Path | None:
+    """The encoder of the package that was made for the code book of `release`, if there is one."""
+    packaged = packaged_encoders()
+    if packaged:
+        wanted = book_hash(release)
+        for path in packaged:
+            if read_header(path).metadata.get("book") == wanted:
+                return path
+    return None
+
+
 def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
     """The file of the best encoder there is for a release: `encoder` if given, else the release's
     own (None), else a packaged one that was made for this code book.
@@ -103,12 +114,9 @@ def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
         return encoder
     if release.report.encoder != "withheld":
         return None
-    packaged = packaged_encoders()
-    if packaged:
-        wanted = book_hash(release)
-        for path in packaged:
-            if read_header(path).metadata.get("book") == wanted:
-                return path
+    packaged = packaged_encoder(release)
+    if packaged is not None:
+        return packaged
     raise ReleaseError(
         f"The release {release.path} has no codec encoder, so it cannot turn a recording into a "
         "voice. Train one (`voxclone train encoder`), name the file of one that somebody trained "

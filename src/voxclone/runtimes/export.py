@@ -1,13 +1,11 @@
 """A voice, written for a runtime and read back by its rules before it appears."""
 
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
-from voxclone.release.appear import appearing, require_new
+from voxclone.release.appear import adding, appearing, require_new
 from voxclone.release.archive import Release
 from voxclone.release.folders import refuse_inside
 from voxclone.release.params import is_voice_name
@@ -30,8 +28,9 @@ def export_voice(
     """Write a voice to `out` as `runtime` reads it, under its own name, `name`, or that of a preset
     which it replaces. Gives what the runtime would make of it.
 
-    `out` appears complete or not at all. Raises UsageError for a name or place that cannot be, and
-    QualityError, with every trap, if the runtime would not say anything in this voice.
+    `out` appears complete or not at all. Raises UsageError for a name or place that cannot be,
+    ReleaseError for what the disk refuses, and QualityError, with every trap, if the runtime would
+    not say anything in this voice.
     """
     out = Path(os.path.abspath(out))  # `.` has no name; a link stays a link
     chosen_name = replace_preset or name or chosen.name
@@ -39,7 +38,7 @@ def export_voice(
         raise UsageError("Give either --name or --replace-preset: both would name the voice.")
     check_name(chosen_name, runtime, release, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
-    with _prepared(runtime, out, chosen_name, release) as place:
+    with _appearing(runtime, out) as place:
         runtime.write(chosen, chosen_name, release, place)
         reading = read_voice(Place.of(runtime, place, release), chosen_name, chosen)
         if not reading.heard:
@@ -87,38 +86,19 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
         )
 
 
-@contextmanager
-def _prepared(runtime: Runtime, out: Path, name: str, release: Release) -> Iterator[Path]:
+def _appearing(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
     """Where to write; what is written there takes its place only if the block ends well."""
-    if runtime.place == "release":
-        require_new(out)
-        with appearing(out) as folder:
-            yield folder
-        return
     if runtime.place == "file":
         if out.suffix != runtime.suffix:
             raise UsageError(f"{runtime.name} reads a file *{runtime.suffix}: name {out} so.")
         if out.is_dir():
             raise UsageError(f"{out} is a directory: name the file to write.")
-    elif out.exists() and not out.is_dir():
+        if not out.parent.is_dir():
+            raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
+        return adding(out)
+    if runtime.place == "voices" and out.is_dir():
+        return adding(out)
+    if runtime.place == "voices" and out.exists():
         raise UsageError(f"{out} is a file: {runtime.name} reads a folder of voices.")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
-    folder = out.parent if runtime.place == "file" else out
-    made = not folder.exists()
-    workshop = folder / f".{name}.tmp"
-    try:
-        folder.mkdir(exist_ok=True)
-        shutil.rmtree(workshop, ignore_errors=True)  # of a run that was killed
-        workshop.mkdir()
-        yield workshop / out.name if runtime.place == "file" else workshop
-        for path in sorted(workshop.iterdir()):
-            os.replace(path, folder / path.name)
-        made = False
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror or error}.") from None
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-        if made:
-            with suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
+    require_new(out)
+    return appearing(out)

@@ -158,6 +158,20 @@ def told_loss(
     return total / ranks.mean(total.new_tensor(float(count))).clamp(min=1)
 
 
+def stored_labels(
+    folder: Path, step: int, make: Callable[[], dict[int, Label]] | None
+) -> dict[int, Label]:
+    """The labels of a step, read from `folder`; what is not there yet is made and written by the
+    first process. Raises ConfigError for labels that are missing and cannot be made (None)."""
+    path = folder / f"labels-{step:07d}.safetensors"
+    with ranks.first_then_others():
+        if not path.exists():
+            if make is None:
+                raise ConfigError(f"{path} is missing, without which the run cannot go on.")
+            save_labels(path, make())
+    return load_labels(path)
+
+
 def save_labels(path: Path, labels: Mapping[int, Label]) -> None:
     """Write labels by clip, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

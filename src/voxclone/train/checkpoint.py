@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, TrainingError
 
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -37,7 +37,18 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `folder/step-NNNNNNN` and remove all but the newest two. Returns the new directory."""
+    """Write `folder/step-NNNNNNN` and remove all but the newest two. Returns the new directory.
+    Raises TrainingError, in one sentence, if it cannot be written."""
+    try:
+        return _save(folder, checkpoint)
+    except OSError as error:
+        raise TrainingError(
+            f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
+            f"{error.strerror or error}."
+        ) from None
+
+
+def _save(folder: Path, checkpoint: Checkpoint) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{checkpoint.step:07d}"
     temporary = folder / f".{target.name}.tmp"
@@ -62,6 +73,16 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def require_none(folder: Path, option: str) -> None:
+    """Raise ConfigError if `folder` holds checkpoints, which a run that begins would mix with its
+    own; `option` is the one that names another folder."""
+    if list(folder.glob("step-*")):
+        raise ConfigError(
+            f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
+            f"folder with `{option}`."
+        )
 
 
 def load(directory: Path) -> Checkpoint:

@@ -6,10 +6,13 @@ together but hardly who speaks or what is said.
 Shapes: B batch, D latent width, T frames.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
+from voxclone.train.ranks import Part
+from voxclone.train.run import OptimiserSettings, apply_gradients
 
 
 class CodeCritic(nn.Module):
@@ -42,3 +45,28 @@ def critic_loss(
 def fooling_loss(claimed_BT: Tensor) -> Tensor:
     """What the encoder minimises."""
     return -claimed_BT.mean()
+
+
+def criticise(
+    critic: CodeCritic,
+    optimiser: torch.optim.Optimizer,
+    rates: OptimiserSettings,
+    step: int,
+    steps: int,
+    part: Part,
+    genuine_BDT: Tensor,
+    claimed_BDT: Tensor,
+    mask_BT: Tensor,
+    share: float,
+) -> Tensor:
+    """One step of the critic (of a step in parts, with the last) on genuine codes, of which `mask`
+    and `share` are as for `critic_loss`, against those that are claimed; then its opinion of the
+    latter, with gradients into them."""
+    critic.requires_grad_(True)
+    verdicts = critic(genuine_BDT), critic(claimed_BDT.detach())
+    loss = critic_loss(*verdicts, mask_BT, share)
+    (loss / part.count).backward()
+    if part.is_last:
+        apply_gradients([optimiser], rates, step, steps)
+    critic.requires_grad_(False)
+    return fooling_loss(critic(claimed_BDT))

@@ -23,45 +23,25 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec, Encoder
-from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser
 from voxclone.speech.speaker import Speaker
-from voxclone.train import ranks
 from voxclone.train.augment import degrade
 from voxclone.train.bridge import Bridge, advice, lesson
-from voxclone.train.channel import (
-    Label,
-    label_clips,
-    load_labels,
-    save_labels,
-    told_loss,
-)
+from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
 from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
-from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
-from voxclone.train.defects import install, start_plainly
+from voxclone.train.critic import CodeCritic, criticise
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.initial import initialise, match_codebook
+from voxclone.train.encoder_start import begin, check
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses
 from voxclone.train.parts import CROPS, LABELS, OF_CROPS, TOLD, Pairs, pairs_of, sources_of
-from voxclone.train.priors import CodePriors
 from voxclone.train.ranks import Part
 from voxclone.train.real_speech import RealSpeech
-from voxclone.train.run import (
-    GRADIENT,
-    adamw,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
+from voxclone.train.run import GRADIENT, apply_gradients
 from voxclone.train.state import TrainState
 from voxclone.train.validation import health_of, preset_agreement, semantic_nll
 from voxclone.train.watch import SECONDS
 from voxclone.train.whisper import TargetStore
-
-OWN_SEEDS = 10**9
-"""A codec trained from scratch with the same seed may be the one to recover: beginning where its
-encoder began would be no recovery."""
 
 
 @dataclass
@@ -101,56 +81,12 @@ class EncoderTask:
         or one with the weights of `start`.
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
         for what it says. Raises ConfigError also where processes cannot share the batches."""
-        weights = settings.weights
-        used = {
-            "pair_batch": weights.pair_semantic or weights.pair_levels or weights.critic,
-            "real_batch": settings.real_from < settings.run.steps,
-            "told_batch": weights.told,
-        }
-        batches = {name: getattr(settings, name) for name, wanted in used.items() if wanted}
-        ranks.check_shares(batches, settings.run.accumulate)
-        if settings.weights.bridge and teacher is None:
-            raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
-        if settings.weights.told and (model is None or folder is None or not settings.channel.at):
-            raise ConfigError("The weight `told` needs steps in `channel.at` to be told at.")
-        device = pick_device(settings.run.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.run.seed)
-            fresh = Codec(codec.config)
-            if settings.defects.plain_start:
-                start_plainly(fresh.require_encoder())
-            else:
-                initialise(fresh, OWN_SEEDS + settings.run.seed)
-            critic = CodeCritic(codec.config)
-            bridge = None
-            if settings.weights.bridge and teacher is not None:
-                bridge = Bridge(teacher, codec.config.semantic_dim, codec.frame_size).to(device)
-            fresh.decoder.load_state_dict(codec.decoder.state_dict())
-            fresh.quantizer.load_state_dict(codec.quantizer.state_dict())
-            fresh.to(device)
-            fresh.decoder.requires_grad_(False)
-            encoder = fresh.require_encoder()
-            if settings.match_codebook:
-                match_codebook(encoder, fresh.quantizer.semantic_codebook)
-            if start is not None:
-                encoder.load_state_dict(start.state_dict())
-            install(encoder, settings.defects)
-            rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
-            state = TrainState(
-                {"encoder": encoder, "critic": critic.to(device)},
-                learners_of(encoder, settings.optimiser)
-                | {"critic": adamw(critic.parameters(), rates)},
-            )
-            if bridge is not None:
-                state.modules["bridge"] = bridge
-                state.optimisers["bridge"] = adamw(bridge.parameters(), settings.optimiser)
-            priors = CodePriors.from_codes(fresh, genuine)
-            real = RealSpeech.create(settings, fresh, priors, state, teacher, whisper)
-            if settings.run.ema:
-                state.follow("encoder", settings.run.ema)
+        told = model is not None and folder is not None
+        check(settings, taught=teacher is not None, told=told)
+        begun = begin(settings, codec, genuine, teacher, whisper, start)
         return cls(
-            settings, fresh, genuine, held_out, corpus, train, critic, real, state, bridge, model,
-            folder,
+            settings, begun.codec, genuine, held_out, corpus, train, begun.critic, begun.real,
+            begun.state, begun.bridge, model, folder,
         )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
@@ -242,18 +178,14 @@ class EncoderTask:
         due = max((at for at in settings.at if at <= step), default=None)
         if due is None or (self.labels and step not in settings.at):
             return
-        path = self.folder / f"labels-{due:07d}.safetensors"
-        with ranks.first_then_others():
-            if not path.exists():
-                if step != due:
-                    raise ConfigError(f"{path} is missing, without which the run cannot go on.")
-                generator = self._generator(step, LABELS)
-                with self._judged():
-                    made = label_clips(
-                        self.codec, self.bridge, self.model, self.train, settings, generator
-                    )
-                save_labels(path, made)
-        self.labels = load_labels(path)
+        model = self.model
+
+        def make() -> dict[int, Label]:
+            generator = self._generator(step, LABELS)
+            with self._judged():
+                return label_clips(self.codec, self.bridge, model, self.train, settings, generator)
+
+        self.labels = stored_labels(self.folder, due, make if step == due else None)
         known = Subset(self.corpus, sorted(self.labels))
         self._labelled = (known, known.weights(self.settings.evenness))
 
@@ -284,21 +216,13 @@ class EncoderTask:
             apply_gradients([self.state.optimisers["bridge"]], rates, step, steps)
 
     def _criticise(self, latent_BDT: Tensor, pairs: Pairs, step: int, part: Part) -> Tensor:
-        """One step of the critic on genuine codes against those of real speech, then its opinion
-        of the latter, with gradients into the encoder."""
-        quantizer, critic = self.codec.quantizer, self.critic
-        genuine_BDT = quantizer.decode(pairs.codes_BKT)
-        claimed_BDT = quantizer.soften(latent_BDT)
-        critic.requires_grad_(True)
-        verdicts = critic(genuine_BDT), critic(claimed_BDT.detach())
-        loss = critic_loss(*verdicts, pairs.mask_BT, pairs.share)
-        (loss / part.count).backward()
-        if part.is_last:
-            rates = self.settings.optimiser.model_copy(update={"lr": self.settings.critic_lr})
-            steps = self.settings.run.steps
-            apply_gradients([self.state.optimisers["critic"]], rates, step, steps)
-        critic.requires_grad_(False)
-        return fooling_loss(critic(claimed_BDT))
+        settings, quantizer = self.settings, self.codec.quantizer
+        rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
+        return criticise(
+            self.critic, self.state.optimisers["critic"], rates, step, settings.run.steps, part,
+            quantizer.decode(pairs.codes_BKT), quantizer.soften(latent_BDT), pairs.mask_BT,
+            pairs.share,
+        )  # fmt: skip
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Codes of the held-out presets, decoded and encoded again, and health on real speech; with

@@ -271,11 +271,8 @@ def _start(
 ) -> None:
     """Load what is gone on from. The first process chooses it, the others load the same."""
     if not resume:
-        if ranks.is_first() and list(folder.glob("step-*")):
-            raise ConfigError(
-                f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
-                "folder with `--out`."
-            )
+        if ranks.is_first():
+            checkpoint.require_none(folder, "--out")
         ranks.any_of(False)
         return
     directory, found = None, None
