@@ -293,6 +293,8 @@ def main() -> None:
         points = {key for each in found.values() for key in each if "." not in key}
         for point in sorted(points, key=lambda key: int(key) if key.isdigit() else -1):
             codes = {who: each[point] for who, each in found.items() if point in each}
+            if len(codes) < 2:
+                continue  # voices are compared with those of others made in the same way
             key = f"{name} {point}: {sorted(codes)}, {given.sentences} x {given.seeds}"
             key += f", guidance {given.guidance}"
             if key not in figures:
