@@ -248,6 +248,12 @@ def test_speech_training_rehearses_and_hears(hearing_task: SpeechTask, tmp_path:
     assert {"valid_own/semantic", "valid_matched/heard", "valid_shuffled/heard"} <= set(figures)
 
 
+def test_there_is_nothing_to_hear_before_a_model_can_speak(hearing_task: SpeechTask) -> None:
+    later = hearing_task.settings.model_copy(update={"rehearse_from": 2})
+    task = dataclasses.replace(hearing_task, settings=later)
+    assert ["loss/heard" in row for row in steps(task, 3)] == [False, False, True]
+
+
 def test_hearing_needs_a_judge(speech_task: SpeechTask) -> None:
     settings = speech_task.settings.model_copy(update={"heard": 1.0})
     with pytest.raises(ConfigError, match="judge of voices"):

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
 from voxclone.release.params import Params
-from voxclone.speech.acoustic import END_AUDIO, SHIFT, AcousticHead
+from voxclone.speech.acoustic import SHIFT, AcousticHead
 from voxclone.speech.backbone import Backbone
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.corpus import step_generator
+from voxclone.train.flow import flow_loss
 from voxclone.train.guide import guide_loss, watch_attention
 from voxclone.train.log import Log
 from voxclone.train.rehearsal import VoiceJudge, rehearse, stretches, voice_distance
@@ -48,7 +49,8 @@ class SpeechTraining(TripleSettings):
     examples in which some of the frames already said (a share drawn anew) lose their levels,
     `rehearsed` that of examples in which all of them have levels that the model draws. `heard` is
     the weight of the voice of `heard_items` drawn stretches of `heard_frames`; both draw with a
-    guidance out of `guidance`."""
+    guidance out of `guidance`, from the step `rehearse_from` on: before, there is nothing to
+    hear."""
 
     run: RunSettings
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
@@ -61,6 +63,7 @@ class SpeechTraining(TripleSettings):
     forgotten: float = 0.0
     rehearsed: float = 0.0
     heard: float = 0.0
+    rehearse_from: int = 0
     heard_items: int = 8
     heard_frames: int = 32
     guidance: tuple[float, float] = (1.0, 3.0)
@@ -140,7 +143,9 @@ class SpeechTask:
             positions += length_of(examples[-1])
         batch = self.sequences(examples)
         self.backbone.train()
-        losses = self._losses(batch, generator, settings.rehearsed, noisy=True)
+        ready = step >= settings.rehearse_from
+        share = settings.rehearsed if ready else 0.0
+        losses = self._losses(batch, generator, share, heard=ready, noisy=True)
         total = (
             losses["loss/semantic"]
             + settings.flow_weight * losses["loss/flow"]
@@ -175,7 +180,7 @@ class SpeechTask:
                 with torch.no_grad():
                     draws = step_generator(settings.run.seed, start, stream=2)
                     batch = self.sequences(group)
-                    rows.append(self._losses(batch, draws, rehearsed, noisy=False))
+                    rows.append(self._losses(batch, draws, rehearsed, heard=True, noisy=False))
             for key in {key: None for row in rows for key in row}:
                 known = [float(row[key]) for row in rows if key in row]
                 figures[f"valid_{name}/{key.split('/')[1]}"] = sum(known) / len(known)
@@ -188,7 +193,13 @@ class SpeechTask:
         return sequences(examples, self.prompts, self.params, device)
 
     def _losses(
-        self, batch: Batch, generator: torch.Generator, rehearsed: float, *, noisy: bool
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        rehearsed: float,
+        *,
+        heard: bool,
+        noisy: bool,
     ) -> dict[str, Tensor]:
         settings = self.settings
         device = batch.ids_BL.device
@@ -214,9 +225,16 @@ class SpeechTask:
             hidden_BLD = self.backbone(embedded_BLD)
             hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
             logits_NV = self.head.semantic_logits(hidden_ND)
-            flow = self._flow_loss(hidden_ND, batch.target_NK, generator, noisy)
+            flow = flow_loss(
+                self.head,
+                hidden_ND,
+                batch.target_NK,
+                generator,
+                draws=settings.flow_draws,
+                dropped=settings.drop_condition if noisy else None,
+            )
             extra = {}
-            if settings.heard and self.judge is not None:
+            if heard and settings.heard and self.judge is not None:
                 rows_IT = stretches(batch, settings.heard_items, settings.heard_frames, generator)
                 guidance_I = self._guidance(len(rows_IT), generator)
                 if len(rows_IT) > 1:
@@ -263,33 +281,6 @@ class SpeechTask:
     def _guidance(self, count: int, generator: torch.Generator) -> Tensor:
         low, high = self.settings.guidance
         return low + (high - low) * torch.rand(count, generator=generator)
-
-    def _flow_loss(
-        self, hidden_ND: Tensor, target_NK: Tensor, generator: torch.Generator, noisy: bool
-    ) -> Tensor:
-        """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time
-        points to, (1 - t)^2 times that of the velocity, over all frames but ends. Every time has
-        the same best velocity either way; but at late times x0 cannot be known, and the velocity's
-        own error is then noise that outweighs what is learned of voices."""
-        settings = self.settings
-        speaks_N = target_NK[:, 0] != END_AUDIO
-        hidden_ND = hidden_ND[speaks_N].repeat(settings.flow_draws, 1)
-        level_NC = (target_NK[speaks_N, 1:] - SHIFT).repeat(settings.flow_draws, 1)
-        data_NC = level_NC.float() * 2 / (self.head.levels - 1) - 1
-        device = hidden_ND.device
-        noise_NC = torch.randn(data_NC.shape, generator=generator).to(device)
-        time_N1 = torch.rand(len(data_NC), 1, generator=generator).to(device)
-        if noisy:
-            drop_N1 = torch.rand(len(data_NC), 1, generator=generator) < settings.drop_condition
-            hidden_ND = hidden_ND.masked_fill(drop_N1.to(device), 0.0)
-            # Levels stand for intervals; spreading them keeps the flow from learning a comb.
-            jitter = torch.rand(data_NC.shape, generator=generator).to(device) - 0.5
-            data_NC = data_NC + jitter * 2 / (self.head.levels - 1)
-        point_NC = time_N1 * data_NC + (1 - time_N1) * noise_NC
-        speed_NC = self.head.velocity(
-            point_NC, self.head.time_token(time_N1[:, 0]), self.head.llm_projection(hidden_ND)
-        )
-        return ((1 - time_N1) * (speed_NC.float() - (data_NC - noise_NC))).square().mean()
 
 
 @torch.no_grad()
