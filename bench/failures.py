@@ -115,9 +115,10 @@ def _row(number: int, title: str, colour: str, cells: Sequence[str]) -> str:
     )
 
 
-def span(values: Sequence[float]) -> str:
+def span(values: Sequence[float], form: str = "") -> str:
     """The least and the greatest, or the only one."""
-    form = "{:.0f}" if max(values) >= 100 or all(v == int(v) for v in values) else "{:.1f}"
+    whole = max(values) >= 100 or all(value == int(value) for value in values)
+    form = form or ("{:.0f}" if whole else "{:.1f}")
     ends = [form.format(end) for end in (min(values), max(values))]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}"
 
@@ -134,9 +135,9 @@ def saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str
     the mel distance of what its codes decode to, and the levels at the ends."""
     every = [row for runs in logs.values() for rows in runs for row in rows]
     mels = [row["real/mel"] for row in every if "real/mel" in row]
-    ends = [100 * row["real/extreme"] for row in every if "real/extreme" in row]
+    extremes = [row["real/extreme"] for row in every if "real/extreme" in row]
     least, most = math.floor(5 * min(mels)), math.ceil(5 * max(mels))
-    top = 10 * max(1, math.ceil(max(ends) / 10))
+    top = 10 * max(1, math.ceil(10 * max(extremes)))
     kinds = (
         (
             "training: loss on sound (paper: STFT, others: mel), over its first value",
@@ -162,17 +163,24 @@ def saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str
         grain = next(each for each in (50, 100, 200, 500, 1000, 10**9) if 4 * each > last)
         steps = [(float(x), f"{x:g}") for x in range(0, last + 1, grain)]
         for number, (what, up) in enumerate(kinds):
-            across = Axis(0, last, steps, "step" if number == len(kinds) - 1 else "")
+            below = number == len(kinds) - 1
+            across = Axis(0, last, steps, "step" if below else "")
             shown = Axis(up.low, up.high, [(y, "" if column else label) for y, label in up.ticks])
             panel = Panel(x0, 106 + number * (tall + apart), wide, tall, across, shown, FONT)
             parts.append(panel.frame())
             if not column:
                 parts.append(text(x0, panel.top - 12, what, kind="note"))
-            for rows in runs:
-                points = validated(rows)[number - 1] if number else falling(rows)
+            curves = [validated(rows)[number - 1] if number else falling(rows) for rows in runs]
+            for points in curves:
                 parts.append(panel.curve(points, recipe.colour, wide=2))
                 if number:
                     parts += [panel.dot(x, y, recipe.colour) for x, y in points]
+            ends = [points[-1][1] for points in curves if points]
+            if ends:
+                said = span(ends, "{:.1f}" if below else "{:.2f}")
+                parts.append(
+                    text(x0 + wide, panel.below(max(ends)) - 8, said, anchor="end", kind="over")
+                )
     title = "Saturation: levels at the ends while the loss on sound falls"
     return standing(WIDTH, 106 + 3 * (tall + apart) - 4, title, "".join(parts))
 
@@ -239,7 +247,7 @@ def rejected(seen: Sequence[Seen]) -> str:
             parts.append(panel.stretch((value["low"], y), (value["high"], y), each.colour))
             parts.append(panel.dot(value["mean"], y, each.colour, size=5))
             over = (panel.right_of(value["mean"]), panel.below(y) - 9)
-            parts.append(text(*over, form.format(value["mean"]), anchor="middle"))
+            parts.append(text(*over, form.format(value["mean"]), anchor="middle", kind="over"))
             if guesses:
                 at = f'cx="{panel.right_of(guesses[row]):.1f}" cy="{panel.below(y):.1f}"'
                 parts.append(f'<circle {at} r="7" fill="none" stroke="{INK}" stroke-width="1.2"/>')

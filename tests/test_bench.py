@@ -176,7 +176,7 @@ def test_the_picture_of_saturation_follows_the_steps(study: Path) -> None:
     assert [each for each in written if each == "step"] == ["step"] * 2
     for name in ("training: loss on sound", "mel distance", "levels at either end, %"):
         assert len([each for each in written if name in each]) == 1
-    assert {"paper", "naive", "1", "0.2", "0.6", "30"} <= set(written)
+    assert {"paper", "naive", "1", "0.2", "0.6", "30", "0.33", "0.17", "30.0"} <= set(written)
 
 
 def test_the_picture_of_rejection_sets_sound_beside_acceptance() -> None:

@@ -26,6 +26,7 @@ STANDING_STYLE = (
     f"text{{font:13px Helvetica,Arial,'DejaVu Sans',sans-serif;fill:{INK}}}"
     f".faint{{stroke:{FAINT}}}.title{{font-size:16px;font-weight:bold}}"
     ".name{font-weight:bold}.note{font-size:12px;fill:#57606a}"
+    ".over{paint-order:stroke;stroke:#fff;stroke-width:4px}"
 )
 
 
