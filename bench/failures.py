@@ -181,7 +181,7 @@ def saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str
                 parts.append(
                     text(x0 + wide, panel.below(max(ends)) - 8, said, anchor="end", kind="over")
                 )
-    title = "Saturation: levels at the ends while the loss on sound falls"
+    title = "Saturation: levels at the ends, beside the loss on sound"
     return standing(WIDTH, 106 + 3 * (tall + apart) - 4, title, "".join(parts))
 
 
