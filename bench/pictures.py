@@ -45,9 +45,13 @@ def read_logs(folder: Path, name: str) -> list[list[dict[str, Any]]]:
 
 
 def read_minutes(folder: Path, names: Sequence[str]) -> list[float]:
-    """Of each seed of recipes: minutes of a core."""
-    paths = [path for name in names for path in folder.glob(f"{name}-[0-9]*/spent.json")]
-    return [json.loads(path.read_text(encoding="utf-8"))["minutes"] for path in paths]
+    """Of each measured seed of recipes: minutes of a core."""
+    return [
+        json.loads(path.read_text(encoding="utf-8"))["minutes"]
+        for name in names
+        for path in folder.glob(f"{name}-[0-9]*/spent.json")
+        if (folder / f"{path.parent.name}.json").exists()
+    ]
 
 
 def see(given: argparse.Namespace) -> list[Seen]:
