@@ -1,8 +1,13 @@
-"""Benchmarks begin, and that of a training step measures what it says, at a tiny size."""
+"""Benchmarks begin, that of a training step measures what it says, at a tiny size, and the pictures
+of failures show the runs that they are drawn from."""
 
 import argparse
 import importlib
+import json
+import math
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -10,6 +15,7 @@ import torch
 import voxclone.codec.layers as layers
 from tests.train.tiny import CODEC
 from voxclone.codec.layers import alibi_slopes, window_attention
+from voxclone.errors import ConfigError
 
 BENCH = Path(__file__).parents[1] / "bench"
 OPTIONS = argparse.Namespace(seconds=1.0, batch=1, steps=1, processor_time=True)
@@ -86,3 +92,145 @@ def test_a_recipe_is_measured(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert set(costs) == (expected | {"pairs"} if name == "ours" else expected)
     dear = "pairs" if name == "ours" else "feature"
     assert 0 < costs[dear]["tflop"] < whole["tflop"]
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """An oracle with even codes, two seeds of a recipe that ends at one code and at the ends, and a
+    seed that was stopped."""
+    even, sick = [25] * 8, [193, *[1] * 7]
+    for name, counts in (("oracle", even), ("paper-0", sick), ("paper-1", sick)):
+        shares = [count / 200 for count in counts]
+        book = {
+            "frames": 200,
+            "counts": counts,
+            "prior": [1 / 8] * 8,
+            "perplexity": math.exp(-sum(share * math.log(share) for share in shares)),
+            "expected_perplexity": 7.9,
+            "codes_in_use": 8,
+            "largest_share": max(shares),
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps({"diagnosis": {"book": book}}))
+    for name in ("paper-0", "paper-1", "paper-2"):
+        (tmp_path / name).mkdir()
+        rows = []
+        for step in (10, 20, 30):
+            rows.append({"step": step, "loss/stft": 30 / step})
+            rows.append({"step": step, "real/mel": 5 / step, "real/extreme": step / 100})
+        (tmp_path / name / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        minutes = 60 if name == "paper-2" else 6.2
+        (tmp_path / name / "spent.json").write_text(json.dumps({"minutes": minutes}))
+        if name != "paper-2":
+            (tmp_path / name / "encoder.safetensors").touch()
+    return tmp_path
+
+
+def drawn(picture: str) -> tuple[list[list[tuple[float, float]]], list[str]]:
+    """The curves, as pixels, and everything that is written; all of it on paper of its own."""
+    root = ElementTree.fromstring(picture)
+    paper = next(iter(root.iter(f"{SVG}rect")))
+    assert paper.get("fill") == "#fff"
+    width, height = (float(root.get(side) or 0) for side in ("width", "height"))
+    curves = []
+    for line in root.iter(f"{SVG}polyline"):
+        pairs = [pair.split(",") for pair in (line.get("points") or "").split()]
+        curves.append([(float(x), float(y)) for x, y in pairs])
+    written = list(root.iter(f"{SVG}text"))
+    places = [(float(each.get("x") or 0), float(each.get("y") or 0)) for each in written]
+    places += [point for curve in curves for point in curve]
+    assert all(0 < x < width and 0 < y < height for x, y in places)
+    return curves, [each.text or "" for each in written]
+
+
+def test_the_picture_of_collapse_has_every_seed(study: Path) -> None:
+    from failures import collapse
+    from pictures import USING, read_minutes, read_study
+
+    books = {
+        name: [each["diagnosis"]["book"] for each in read_study(study, name)]
+        for name in ("oracle", "paper")
+    }
+    curves, written = drawn(collapse(books, read_minutes(study, USING)))
+    prior, oracle, *sick = curves
+    assert len(sick) == 2 and sick[0] == sick[1]
+    assert len(oracle) == len(prior) == len(sick[0]) == 8
+    one, every = oracle[0][1], oracle[-1][1]
+    assert sick[0][-1][1] == every and (sick[0][0][1] - every) / (one - every) == pytest.approx(
+        (1 - 193 / 200) / (1 - 25 / 200), abs=0.01
+    )
+    assert any(each.startswith("number of commonest semantic codes") for each in written)
+    assert any(each.startswith("share of frames") for each in written)
+    assert {"oracle", "paper (2 seeds)", "7.9", "1.2", "96.5", "12.5", "0", "100"} <= set(written)
+    assert any("for 6 minutes" in each for each in written)
+
+
+def test_the_picture_of_saturation_follows_the_steps(study: Path) -> None:
+    from failures import saturation
+    from pictures import read_logs
+
+    runs = read_logs(study, "paper")
+    assert len(runs) == 2  # and not the one that was stopped
+    curves, written = drawn(saturation({"paper": runs, "naive": runs}))
+    assert len(curves) == 2 * 3 * 2
+    for loss, mel, ends in (curves[0:6:2], curves[6::2]):
+        for curve, turn in ((loss, 1), (mel, 1), (ends, -1)):  # pixels are counted from above
+            assert [x for x, _ in curve] == sorted(x for x, _ in curve)
+            heights = [turn * y for _, y in curve]
+            assert heights == sorted(heights) and heights[0] < heights[-1]
+    assert curves[6][0][0] > curves[0][-1][0]  # a column each
+    assert [each for each in written if each == "step"] == ["step"] * 2
+    for name in ("training: loss on sound", "mel distance", "levels at either end, %"):
+        assert len([each for each in written if name in each]) == 1
+    assert {"paper", "naive", "1", "0.2", "0.6", "30", "0.33", "0.17", "30.0"} <= set(written)
+
+
+def test_the_picture_of_rejection_sets_sound_beside_acceptance() -> None:
+    from failures import RECIPES, Seen, rejected
+
+    def figures(mel: float, nats: float) -> dict[str, Any]:
+        around = {"passage.mel": mel, "acceptance.semantic": nats}
+        (mels, nat) = (
+            {"mean": value, "low": 0.9 * value, "high": 1.1 * value} for value in around.values()
+        )
+        book = {"perplexity": math.e, "kl": 4.0}
+        return {"passage": {"mel": mels}, "acceptance": {"semantic": nat}, "book": book}
+
+    generator = torch.Generator().manual_seed(0)
+    waves_3S = 0.1 * torch.randn(3, 24000, generator=generator)
+    seen = [Seen("recording", waves_3S[0], "“said”")]
+    for (name, mel, nats), wave_S in zip(
+        (("oracle", 0.31, 2.5), ("naive", 0.29, 7.5)), waves_3S[1:], strict=True
+    ):
+        recipe = RECIPES[name]
+        seen.append(Seen(recipe.title, wave_S, "noted", recipe.colour, figures(mel, nats)))
+    picture = rejected(seen)
+    _, written = drawn(picture)
+    root = ElementTree.fromstring(picture)
+    assert len({each.get("href") for each in root.iter(f"{SVG}image")}) == 3
+    discs = [each for each in root.iter(f"{SVG}circle") if each.get("fill") != "none"]
+    rings = [each for each in root.iter(f"{SVG}circle") if each.get("fill") == "none"]
+    oracle_mel, naive_mel, oracle_nats, naive_nats = (float(each.get("cx") or 0) for each in discs)
+    assert naive_mel < oracle_mel < oracle_nats < naive_nats
+    assert len(rings) == 2
+    assert oracle_nats < float(rings[0].get("cx") or 0) < naive_nats  # 5 nats lie between
+    assert {"0.310", "0.290", "2.50", "7.50", "“said”", "8 kHz", "1 s"} <= set(written)
+    assert any("mel distance" in each for each in written)
+    assert any("nats per frame" in each for each in written)
+
+
+def test_pictures_need_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pictures
+
+    places = [
+        f"--{option}={tmp_path}" for option in ("study", "reports", "speech", "oracle", "out")
+    ]
+    given = ["pictures", "--clip", "x", "--encoder", f"naive={tmp_path}", *places]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(ConfigError, match=r"no runs with figures.*bench/study\.py"):
+        pictures.main()
+    monkeypatch.setattr("sys.argv", [*given, "--encoder", f"someone={tmp_path}"])
+    with pytest.raises(SystemExit, match="2"):
+        pictures.main()

@@ -1,43 +1,164 @@
-"""Small drawings for reports: SVG that takes its colours from the page, and grey images.
+"""Small drawings for reports and papers: SVG, and grey images.
 
-Colours are CSS variables of the page (`--ink`, `--faint`, `--own`, `--genuine`), so that a drawing
-is right in light and in dark.
+Colours are any that CSS knows. Those of a page's own drawings are its CSS variables (`--ink`,
+`--faint`, `--own`, `--genuine`), so that they are right in light and in dark; `standing` makes a
+picture that stands alone, on paper of its own.
+
+Shapes: S samples, F frequency bins, T frames.
 """
 
 import base64
 import html
+import math
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
+
+from voxclone.audio.spectrum import magnitudes
 
 MARGIN = 34
+INK, FAINT = "#1b1f24", "#c9ced6"
+STANDING_STYLE = (
+    f"text{{font:13px Helvetica,Arial,'DejaVu Sans',sans-serif;fill:{INK}}}"
+    f".faint{{stroke:{FAINT}}}.title{{font-size:16px;font-weight:bold}}"
+    ".name{font-weight:bold}.note{font-size:12px;fill:#57606a}"
+    ".over{paint-order:stroke;stroke:#fff;stroke-width:4px}"
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The range of an axis, its ticks (where, and what stands there) and its name with the unit."""
+
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]] = ()
+    name: str = ""
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where a value lies, 0 at the low end and 1 at the high one."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return (value - low) / max(1e-9, high - low)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rectangle of pixels (`left`, `top`: its corner) that two axes span; `font` is the size of
+    what its frame says."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    x: Axis
+    y: Axis
+    font: float = 9.0
+
+    def right_of(self, x: float) -> float:
+        """Pixels from the left edge of the picture."""
+        return self.left + self.width * self.x.share(x)
+
+    def below(self, y: float) -> float:
+        """Pixels from the upper edge of the picture."""
+        return self.top + self.height * (1 - self.y.share(y))
+
+    def frame(self) -> str:
+        """Lines across at the ticks of `y`, the ticks' texts, and the names of the axes: that of
+        `y` above the panel, that of `x` below it."""
+        base = self.top + self.height
+        parts = [
+            f'<line x1="{self.left:g}" x2="{self.left + self.width:g}" y1="{self.below(y):.1f}" '
+            f'y2="{self.below(y):.1f}" class="faint"/>'
+            + text(self.left - 4, self.below(y) + self.font / 3, label, anchor="end")
+            for y, label in self.y.ticks
+        ]
+        parts += [
+            text(self.right_of(x), base + 1.6 * self.font, label, anchor="middle")
+            for x, label in self.x.ticks
+        ]
+        if self.x.name:
+            middle = self.left + self.width / 2
+            parts.append(text(middle, base + 3.1 * self.font, self.x.name, anchor="middle"))
+        if self.y.name:
+            parts.append(text(self.left, self.top - 0.8 * self.font, self.y.name))
+        return "".join(parts)
+
+    def curve(
+        self,
+        points: Sequence[tuple[float, float]],
+        colour: str,
+        *,
+        aside: float = 0.0,
+        wide: float = 1.4,
+        dashes: str = "",
+    ) -> str:
+        """A line through points, all `aside` pixels to the right."""
+        line = " ".join(f"{self.right_of(x) + aside:.1f},{self.below(y):.1f}" for x, y in points)
+        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+        return (
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{wide:g}"'
+            f"{dashed}/>"
+        )
+
+    def dot(self, x: float, y: float, colour: str, *, aside: float = 0.0, size: float = 3.0) -> str:
+        """A disc."""
+        return (
+            f'<circle cx="{self.right_of(x) + aside:.1f}" cy="{self.below(y):.1f}" r="{size:g}" '
+            f'fill="{colour}"/>'
+        )
+
+    def stretch(
+        self, start: tuple[float, float], end: tuple[float, float], colour: str, aside: float = 0.0
+    ) -> str:
+        """A straight line, as of an interval."""
+        return (
+            f'<line x1="{self.right_of(start[0]) + aside:.1f}" y1="{self.below(start[1]):.1f}" '
+            f'x2="{self.right_of(end[0]) + aside:.1f}" y2="{self.below(end[1]):.1f}" '
+            f'stroke="{colour}" stroke-width="1.4"/>'
+        )
+
+
+def text(
+    x: float, y: float, words: str, *, anchor: str = "start", kind: str = "", colour: str = ""
+) -> str:
+    """Words at pixels; `kind` is a class of the page or of `STANDING_STYLE`."""
+    given = f' class="{kind}"' if kind else ""
+    given += f' style="fill:{colour}"' if colour else ""
+    given += f' text-anchor="{anchor}"' if anchor != "start" else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{given}>{html.escape(words)}</text>'
+
+
+def standing(width: int, height: int, title: str, inner: str) -> str:
+    """A file of its own: white paper with a faint edge, so that it is as readable on a dark page,
+    and the title on top (24 pixels from the upper edge)."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><title>{html.escape(title)}</title>'
+        f"<style>{STANDING_STYLE}</style>"
+        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6" fill="#fff" '
+        f'class="faint"/>{text(20, 30, title, kind="title")}{inner}</svg>\n'
+    )
 
 
 def lines(
     series: Sequence[tuple[str, Sequence[float]]], *, width: int = 640, height: int = 200
 ) -> str:
-    """Curves over the same positions; each is (CSS colour variable, values from 0 up)."""
+    """Curves over the same positions; each is (colour, values from 0 up)."""
     top = max((max(values) for _, values in series if len(values)), default=1.0) or 1.0
-    parts = []
+    ticks = ((0.0, "0"), (top, f"{top:.2g}"))
+    panel = Panel(MARGIN, 8, width - MARGIN - 4, height - 26, Axis(0, 1), Axis(0, top, ticks))
+    parts = [panel.frame()]
     for colour, values in series:
         count = max(1, len(values) - 1)
-        points = " ".join(
-            f"{MARGIN + (width - MARGIN - 4) * i / count:.1f},"
-            f"{height - 18 - (height - 26) * value / top:.1f}"
-            for i, value in enumerate(values)
-        )
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="var({colour})" stroke-width="1.4"/>'
-        )
-    axis = (
-        f'<line x1="{MARGIN}" x2="{width - 4}" y1="{height - 18}" y2="{height - 18}" '
-        'stroke="var(--faint)"/>'
-        f'<text x="{MARGIN - 4}" y="14" text-anchor="end">{top:.2g}</text>'
-        f'<text x="{MARGIN - 4}" y="{height - 14}" text-anchor="end">0</text>'
-    )
-    return _svg(width, height, axis + "".join(parts))
+        parts.append(panel.curve([(i / count, value) for i, value in enumerate(values)], colour))
+    return _svg(width, height, "".join(parts))
 
 
 def intervals(
@@ -46,43 +167,24 @@ def intervals(
     width: int = 640,
     height: int = 240,
 ) -> str:
-    """Curves with bars; each is (CSS colour variable, points (x, mean, low, high))."""
+    """Curves with bars; each is (colour, points (x, mean, low, high))."""
     points = [point for _, curve in series for point in curve]
     ends = [value for _, *values in points for value in values if value is not None]
     low, high = min(ends), max(max(ends), min(ends) + 1e-6)
     first, last = min(p[0] for p in points), max(max(p[0] for p in points), 1e-6)
-    right, base = width - 16, height - 22
-
-    def place(x: float) -> float:
-        return MARGIN + 8 + (right - MARGIN - 8) * (x - first) / max(1e-9, last - first)
-
-    def rise(y: float) -> float:
-        return base - (base - 12) * (y - low) / (high - low)
-
-    parts = [
-        f'<line x1="{MARGIN}" x2="{right}" y1="{rise(y):.1f}" y2="{rise(y):.1f}" '
-        f'stroke="var(--faint)"/><text x="{MARGIN - 4}" y="{rise(y) + 3:.1f}" '
-        f'text-anchor="end">{y:.2f}</text>'
-        for y in (low, (low + high) / 2, high)
-    ]
-    parts += [
-        f'<text x="{place(x):.1f}" y="{height - 6}" text-anchor="middle">{x:g} s</text>'
-        for x in sorted({point[0] for point in points})
-    ]
+    seconds = [(x, f"{x:g} s") for x in sorted({point[0] for point in points})]
+    levels = [(y, f"{y:.2f}") for y in (low, (low + high) / 2, high)]
+    left = MARGIN + 8
+    across, up = Axis(first, last, seconds), Axis(low, high, levels)
+    panel = Panel(left, 12, width - 16 - left, height - 34, across, up)
+    parts = [panel.frame()]
     for number, (colour, curve) in enumerate(series):
-        aside = 3 * number  # so that bars of two curves do not hide each other
-        line = " ".join(f"{place(x) + aside:.1f},{rise(mean):.1f}" for x, mean, _, _ in curve)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="var({colour})"/>')
+        aside = 3.0 * number  # so that bars of two curves do not hide each other
+        parts.append(panel.curve([(x, mean) for x, mean, _, _ in curve], colour, aside=aside))
         for x, mean, least, most in curve:
-            at = place(x) + aside
-            parts.append(
-                f'<circle cx="{at:.1f}" cy="{rise(mean):.1f}" r="3" fill="var({colour})"/>'
-            )
+            parts.append(panel.dot(x, mean, colour, aside=aside))
             if least is not None and most is not None:
-                parts.append(
-                    f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{rise(least):.1f}" '
-                    f'y2="{rise(most):.1f}" stroke="var({colour})" stroke-width="1.4"/>'
-                )
+                parts.append(panel.stretch((x, least), (x, most), colour, aside))
     return _svg(width, height, "".join(parts))
 
 
@@ -152,8 +254,22 @@ def matrix(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
     return _svg(left + cell * len(names), cell * len(names), "".join(parts))
 
 
+def spectrogram(wave_S: Tensor) -> np.ndarray:
+    """Shades [F, T] of samples [S] at 24 kHz, 1 for the loudest: 0 to 8 kHz over time, 10 ms a
+    column, 60 dB."""
+    magnitude_FT = magnitudes(wave_S[None], 1024, 240)[0][:342:2]
+    decibels = 20 * magnitude_FT.clamp(min=1e-5).log10()
+    shown: np.ndarray = ((decibels - decibels.max() + 60) / 60).clamp(0, 1).numpy()
+    return shown
+
+
 def grey_image(values_FT: np.ndarray, alternative: str) -> str:
     """An <img> of values 0..1, first row at the bottom, as PNG in a data URI."""
+    return f'<img alt="{html.escape(alternative)}" src="{grey_uri(values_FT)}">'
+
+
+def grey_uri(values_FT: np.ndarray) -> str:
+    """Values 0 (black) to 1 (white), first row at the bottom, as PNG in a data URI."""
     levels = np.clip(values_FT[::-1] * 255, 0, 255).astype(np.uint8)
     height, width = levels.shape
     raw = b"".join(b"\0" + row.tobytes() for row in levels)
@@ -163,8 +279,7 @@ def grey_image(values_FT: np.ndarray, alternative: str) -> str:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _svg(width: int, height: int, inner: str) -> str:

@@ -33,7 +33,7 @@ def _diagnosis(report: Mapping[str, Any]) -> str:
     points = [(each["name"], each["x"], each["y"], each["preset"]) for each in rows["map"]]
     return (
         f"<h2>Use of the semantic codes</h2>{LEGEND}"
-        + drawing.lines([("--own", curves[0]), ("--genuine", curves[1])])
+        + drawing.lines([("var(--own)", curves[0]), ("var(--genuine)", curves[1])])
         + '<p class="note">Codes in the order of the prior, the commonest first.</p>'
         + f"<h2>Levels of the acoustic channels</h2>{LEGEND}"
         + drawing.histograms(levels["own"]["histogram"], levels["genuine"]["histogram"])
@@ -59,7 +59,7 @@ def _voices(report: Mapping[str, Any]) -> str:
                     for each in report["scores"]
                 ],
             )
-            for colour, kind in (("--own", "matched"), ("--genuine", "shuffled"))
+            for colour, kind in (("var(--own)", "matched"), ("var(--genuine)", "shuffled"))
         ]
         parts.append(
             f"<h2>Likeness against seconds of reference, {name}</h2>"

@@ -17,7 +17,6 @@ import soundfile
 from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE
-from voxclone.audio.spectrum import magnitudes
 from voxclone.evaluate import drawing
 from voxclone.evaluate.contents import summary_of, tables_of
 from voxclone.evaluate.drawings import drawings_of
@@ -116,7 +115,7 @@ def _listed(title: str, reasons: Mapping[str, str]) -> str:
 def _clips(clip: Heard) -> str:
     cells = "".join(
         f"<figure><figcaption>{html.escape(label)}</figcaption>{_player(wave_S)}"
-        f"{drawing.grey_image(_spectrogram(wave_S), f'{label}: spectrogram')}</figure>"
+        f"{drawing.grey_image(drawing.spectrogram(wave_S), f'{label}: spectrogram')}</figure>"
         for label, wave_S in clip.waves.items()
     )
     return f'<h2>{html.escape(clip.name)}</h2><div class="pair">{cells}</div>'
@@ -128,14 +127,6 @@ def _player(wave_S: Tensor) -> str:
     soundfile.write(buffer, samples, SAMPLING_RATE, format="OGG", subtype="OPUS")
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
-
-
-def _spectrogram(wave_S: Tensor) -> np.ndarray:
-    """0 to 8 kHz over time, 60 dB."""
-    magnitude_FT = magnitudes(wave_S[None], 1024, 240)[0][:342:2]
-    decibels = 20 * magnitude_FT.clamp(min=1e-5).log10()
-    shown: np.ndarray = ((decibels - decibels.max() + 60) / 60).clamp(0, 1).numpy()
-    return shown
 
 
 MOVED = ' class="moved"'
@@ -160,7 +151,8 @@ td.note{width:34%}
 .wide{overflow-x:auto}.wide table{min-width:620px}
 .note{opacity:.7;font-size:.85rem}.moved{font-weight:bold;color:var(--ill)}
 b.own{color:var(--own)}b.genuine{color:var(--genuine)}
-svg{width:100%;height:auto}svg text{font:9px system-ui,sans-serif;fill:var(--ink)}
+svg{width:100%;height:auto}svg .faint{stroke:var(--faint)}
+svg text{font:9px system-ui,sans-serif;fill:var(--ink)}
 .pair{display:flex;gap:16px;flex-wrap:wrap}figure{margin:0;flex:1 1 300px}
 figure img{width:100%;height:140px;border-radius:4px;margin-top:6px}audio{width:100%}
 @media(prefers-color-scheme:light){figure img{filter:invert(1)}}
