@@ -92,6 +92,8 @@ def people_of(
             continue
         reference_S = reference_S[: len(reference_S) // frame_size * frame_size]
         later = [(each.clip.text, each.wave_S) for each in own[used:] if each.clip.text]
+        if not later:
+            continue
         people.append(Person(name, reference_S, held_out_S, later))
     return people
 
