@@ -81,9 +81,8 @@ def collapse(books: Mapping[str, Sequence[Mapping[str, Any]]], minutes: Sequence
         curves += [panel.curve(together(b["counts"]), recipe.colour, wide=2) for b in found]
         cells = [[b[key] for b in found] for key in ("perplexity", "codes_in_use")]
         cells.append([100 * b["largest_share"] for b in found])
-        seeds = f" ({len(found)} seeds)" if len(found) > 1 else ""
         row = (span(values) for values in cells)
-        table.append(_row(number, recipe.title + seeds, recipe.colour, tuple(row)))
+        table.append(_row(number, recipe.title, recipe.colour, tuple(row)))
     heads = (("", "perplexity"), ("codes", "in use"), ("commonest", "code, %"))
     for x, words in zip(COLUMNS, heads, strict=True):
         table += [
