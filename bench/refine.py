@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--guidance", type=float, default=1.2)
     parser.add_argument("--oracle", required=True, type=Path)
+    parser.add_argument("--encoder", type=Path, help="to start from, if not the packaged one")
     parser.add_argument("--way", action="append", default=[], metavar="NAME:KEY=VALUE,...")
     parser.add_argument("--community", action="append", default=[], metavar="SPEAKER")
     parser.add_argument("--community-steps", type=int, default=COMMUNITY_STEPS)
@@ -260,7 +261,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     release = Release.open(given.model)
-    codec, oracle = (open_codec(release, path) for path in (None, given.oracle))
+    codec, oracle = (open_codec(release, path) for path in (given.encoder, given.oracle))
     people = people_of(given.speech, given.split, given.seconds, given.speaker, codec.frame_size)
     bench = Bench(release, codec, oracle, Speaker.load(release, codec=codec), people)
     ways: dict[str, dict[str, Found]] = {}
