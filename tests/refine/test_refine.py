@@ -219,6 +219,15 @@ def test_the_better_codes_are_kept(
         refine_codes(job)
 
 
+def test_noise_that_a_judge_likes_is_not_kept(small: Codec) -> None:
+    start = from_nothing(small, FRAMES, 0)
+    job = job_of(small, start, judge="gain", judge_every=2, patience=2, level_rate=1e-6)
+    done = refine_codes(replace(job, gain=judging([0.9, 0.4, 0.5, 0.6])))  # type: ignore[arg-type]
+    assert (done.kept.step, done.reason, done.before.step) == (6, "done", 0)
+    untouched = replace(job, settings=settings_of(judge="gain", steps=0))
+    assert refine_codes(replace(untouched, gain=judging([0.9]))).kept.step == 0  # type: ignore[arg-type]
+
+
 def test_what_is_optimised_is_no_judge() -> None:
     values = {"judge": "likeness", "weights": {"speaker": 0.5}}
     with pytest.raises(ConfigError, match="likeness cannot judge codes"):

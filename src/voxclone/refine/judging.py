@@ -78,6 +78,13 @@ def figure(judged: Judged, settings: RefineSettings) -> float:
     return judged.gain
 
 
+def candidates(job: Job, judged: list[Judged]) -> list[Judged]:
+    """What may be kept: everything that was judged; of a start from nothing, only what was made of
+    it, once there is some."""
+    made = [each for each in judged if each.step]
+    return made if made and job.start.kind == "nothing" else judged
+
+
 def has_fallen(judged: list[Judged], settings: RefineSettings) -> bool:
     """Whether likeness or gain was below its best at each of the last judgements."""
     rows = [[each.likeness for each in judged]]

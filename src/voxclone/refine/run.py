@@ -1,6 +1,7 @@
 """The loop: codes of one recording optimised, judged on the way, and the best of them kept.
 
-The first judged are the codes of the start, so what is kept is never worse by the judge. All
+The first judged are the codes of the start, so what is kept is never worse by the judge; but those
+of a start from nothing are noise, which a judge may like by chance, and are not kept. All
 randomness of a step comes from the seed and the step, so a run that goes on from a checkpoint ends
 with the codes of one that was not interrupted.
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from voxclone.errors import ConfigError
 from voxclone.refine.free import FreeCodes
 from voxclone.refine.going import Going, job_identity, restore, save
-from voxclone.refine.judging import Job, Judged, figure, has_fallen, judge
+from voxclone.refine.judging import Job, Judged, candidates, figure, has_fallen, judge
 from voxclone.refine.pieces import decode_in_pieces
 from voxclone.refine.reading import flow_loss, read
 from voxclone.train.corpus import step_generator
@@ -73,7 +74,7 @@ def refine_codes(
     if not going.judged:
         going.judged = [judge(job, 0, job.start.codes())]
     before_seconds, targets = going.seconds, _targets(job)
-    fallen = has_fallen(going.judged, settings)
+    fallen = has_fallen(candidates(job, going.judged), settings)
     while going.step < settings.steps and not fallen:
         if job.model is not None and going.step % settings.ask_every == 0:
             _ask(job, free)
@@ -84,10 +85,10 @@ def refine_codes(
             progress(going.step, told)
         if going.step % settings.judge_every == 0 or last:
             going.judged.append(judge(job, going.step, free.codes()))
-            fallen = has_fallen(going.judged, settings)
+            fallen = has_fallen(candidates(job, going.judged), settings)
         if folder is not None and (going.step % settings.save_every == 0 or last or fallen):
             save(going, folder, identity, before_seconds + time.monotonic() - begun)
-    kept = max(going.judged, key=lambda each: figure(each, settings))
+    kept = max(candidates(job, going.judged), key=lambda each: figure(each, settings))
     return Refined(
         kept.codes_KT,
         before=going.judged[0],
