@@ -9,6 +9,8 @@ from voxclone.mini.oracle import ASSETS, oracle_codec, recogniser
 from voxclone.release.archive import Release
 from voxclone.release.encoders import open_codec, packaged_encoders
 from voxclone.release.inspection import inspect_release
+from voxclone.release.shards import read_header
+from voxclone.train.listeners import VOICES_FILE, load_voices
 from voxclone.voice.presets import preset_codes
 
 PACKAGE = Path(voxclone.__file__).parent
@@ -53,6 +55,13 @@ def test_the_oracle_gives_its_own_codes_back() -> None:
     near = (again[:, 1:] - codes[:, 1:]).abs() <= 1
     assert float(near.float().mean()) > 0.85
     assert float((again[:, 0] == codes[:, 0]).float().mean()) > 0.4
+
+
+def test_the_network_of_voices_opens_and_holds_no_speaker() -> None:
+    wave_BS = 0.1 * torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(load_voices(ASSETS / "voices")(wave_BS).norm(dim=-1), torch.ones(2))
+    names = read_header(ASSETS / "voices" / VOICES_FILE).tensors
+    assert names and not any("centres" in name for name in names)
 
 
 def test_recogniser_opens() -> None:

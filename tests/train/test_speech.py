@@ -160,12 +160,21 @@ def some_batch(task: SpeechTask, items: int = 8) -> Batch:
     return task.sequences([data.draw(task.settings, generator, weights) for _ in range(items)])
 
 
+def noise_of(task: SpeechTask, batch: Batch) -> torch.Tensor:
+    return torch.randn(len(batch.item_N), task.head.channels, generator=step_generator(1, 0))
+
+
 def test_only_levels_of_what_was_said_are_rehearsed(speech_task: SpeechTask) -> None:
     batch = some_batch(speech_task)
     hidden_ND = torch.randn(len(batch.item_N), speech_task.params.lm.dim)
     guidance_B = torch.tensor([1.0, 0.0, 2.5, 0.0, 1.0, 1.0, 0.0, 3.0])
     said_BLK = rehearse(
-        batch, batch.codes_BLK, hidden_ND, guidance_B, speech_task.head, step_generator(1, 0)
+        batch,
+        batch.codes_BLK,
+        hidden_ND,
+        guidance_B,
+        speech_task.head,
+        noise_of(speech_task, batch),
     )
     changed_BL = (said_BLK != batch.codes_BLK).any(dim=-1)
     target_BL = torch.zeros_like(changed_BL)
@@ -183,13 +192,11 @@ def test_a_rehearsed_level_is_what_the_head_draws(speech_task: SpeechTask) -> No
     """One frame, the same noise: the level that generation would give."""
     batch, head = some_batch(speech_task, 1), speech_task.head
     hidden_ND = torch.randn(len(batch.item_N), speech_task.params.lm.dim)
-    said_BLK = rehearse(
-        batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, step_generator(3, 0)
-    )
+    noise_NC = noise_of(speech_task, batch)
+    said_BLK = rehearse(batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, noise_NC)
     frames = len(batch.item_N) - 1
-    noise_NC = torch.randn(frames, head.channels, generator=step_generator(3, 0))
     with torch.no_grad():
-        drawn_NK = head(hidden_ND[:-1], noise_NC, 2.0, batch.target_NK[:-1, 0])
+        drawn_NK = head(hidden_ND[:-1], noise_NC[:-1], 2.0, batch.target_NK[:-1, 0])
     place = int(batch.place_N[0]) + 1
     assert torch.equal(said_BLK[0, place : place + frames], drawn_NK)
 

@@ -1,7 +1,8 @@
 """Stage 4: a finished run of the recipe becomes a release, and its encoder the oracle.
 
 The release has the file layout of the real one and withholds the encoder. The encoder goes into a
-folder of its own, for evaluation alone; the recogniser goes beside it.
+folder of its own, for evaluation alone; the recogniser and the network that tells speakers apart
+go beside it.
 
 Shapes: S samples, K code books, T frames, N rows, D width.
 """
@@ -23,6 +24,7 @@ from voxclone.mini.workshop import (
     finished_codec,
     finished_recogniser,
     finished_speech,
+    finished_voices,
 )
 from voxclone.release.archive import Release
 from voxclone.release.encoders import save_encoder
@@ -32,14 +34,15 @@ from voxclone.release.shards import Entry, write_safetensors
 from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import CODEC, codebook_offsets, expected_tensors
 from voxclone.speech.backbone import AUDIO_TABLE, from_transformers
+from voxclone.train.listeners import save_voices
 from voxclone.voice.rows import voice_rows
 
 PAUSE_SECONDS = 0.2
 
 
 def publish(shop: Workshop, target: Path) -> None:
-    """Write `release/`, `oracle/encoder.safetensors` and `recogniser/` into `target`, replacing
-    what an earlier call wrote there."""
+    """Write `release/`, `oracle/encoder.safetensors`, `recogniser/` and `voices/` into `target`,
+    replacing what an earlier call wrote there."""
     codec = finished_codec(shop)
     speech = finished_speech(shop)
     voices = {name: index for index, name in enumerate(shop.settings.presets)}
@@ -72,6 +75,7 @@ def publish(shop: Workshop, target: Path) -> None:
     opened = Release.open(target / "release")
     save_encoder(target / "oracle" / "encoder.safetensors", state, opened, facts)
     _write_recogniser(shop, target / "recogniser")
+    save_voices(finished_voices(shop), target / "voices")
 
 
 def release_tensors(params: Params, codec: Codec, speech: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ Three kinds of material, each switched on by its weights (design, section 5):
   speech, degraded, which must give the codes of the speech as it was (*robust*);
 - *real*: real speech through encoder, quantizer and frozen decoder, held near the statistics of
   genuine codes by priors and by a critic on short runs of codes; where its words are known, it is
-  also told what the language model and the encoder together think it says (`channel`).
+  also told what the language model and the encoder together think it says (`channel`), and what
+  the model says in its voices is listened to (`cloned`).
 
 A step may be done in parts, by several processes and one after another (`ranks`): what is drawn
 for an item depends on seed, step and item alone, and every loss is that of the whole batch.
@@ -28,13 +29,24 @@ from voxclone.speech.speaker import Speaker
 from voxclone.train.augment import degrade
 from voxclone.train.bridge import Bridge, advice, lesson
 from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
+from voxclone.train.cloned import CloneListener, cloned_loss, draw_scene
 from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, criticise
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.encoder_start import begin, check
 from voxclone.train.log import Log
 from voxclone.train.losses import code_losses
-from voxclone.train.parts import CROPS, LABELS, OF_CROPS, TOLD, Pairs, pairs_of, sources_of
+from voxclone.train.parts import (
+    CLONES,
+    CROPS,
+    LABELS,
+    OF_CLONES,
+    OF_CROPS,
+    TOLD,
+    Pairs,
+    pairs_of,
+    sources_of,
+)
 from voxclone.train.ranks import Part
 from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import GRADIENT, apply_gradients
@@ -60,6 +72,7 @@ class EncoderTask:
     bridge: Bridge | None = None
     model: Speaker | None = None
     folder: Path | None = None
+    listener: CloneListener | None = None
     labels: dict[int, Label] = field(default_factory=dict)
 
     @classmethod
@@ -76,17 +89,19 @@ class EncoderTask:
         folder: Path | None = None,
         whisper: TargetStore | None = None,
         start: Encoder | None = None,
+        listener: CloneListener | None = None,
     ) -> "EncoderTask":
         """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used),
         or one with the weights of `start`.
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
-        for what it says. Raises ConfigError also where processes cannot share the batches."""
+        for what it says; `cloned` needs a `listener`. Raises ConfigError also where processes
+        cannot share the batches."""
         told = model is not None and folder is not None
-        check(settings, taught=teacher is not None, told=told)
+        check(settings, taught=teacher is not None, told=told, heard=listener is not None)
         begun = begin(settings, codec, genuine, teacher, whisper, start)
         return cls(
             settings, begun.codec, genuine, held_out, corpus, train, begun.critic, begun.real,
-            begun.state, begun.bridge, model, folder,
+            begun.state, begun.bridge, model, folder, listener,
         )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
@@ -157,6 +172,8 @@ class EncoderTask:
             losses["critic"] = self._criticise(latent_BDT, pairs, step, part)
         if self.labels:
             losses["told"] = self._told(step, part)
+        if weights.cloned and self._clones_at(step):
+            losses["cloned"], heard.told["clones_hit"] = self._cloned(step, part)
         if step < settings.cycle_from:
             return losses, heard.told
         with torch.no_grad():
@@ -204,6 +221,23 @@ class EncoderTask:
         labels = [self.labels[index] for index in drawn.indices]
         starts = [start // size for start in drawn.starts]
         return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts)
+
+    def _clones_at(self, step: int) -> bool:
+        after = step - self.settings.cloned_from
+        return after >= 0 and after % self.settings.cloned_every == 0
+
+    def _cloned(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        assert self.listener is not None
+        settings, listener = self.settings, self.listener
+        own = part.of(settings.clones.items)
+        scene = draw_scene(
+            listener.cast,
+            settings.clones,
+            self.codec.frame_size,
+            self._generator(step, CLONES),
+        )
+        sources = sources_of(settings.run.seed, step, OF_CLONES, own)
+        return cloned_loss(listener, self.codec, scene, own, sources)
 
     def _teach_bridge(
         self, bridge: Bridge, wave_BS: Tensor, pairs: Pairs, step: int, part: Part

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 from voxclone.settings import Settings
 from voxclone.train.adversary import AdversarySettings
 from voxclone.train.augment import Degradation
 from voxclone.train.channel import ChannelSettings
+from voxclone.train.cloned import CloneSettings
 from voxclone.train.defects import Defects
 from voxclone.train.pairs import PairSettings
 from voxclone.train.run import OptimiserSettings, RunSettings
@@ -32,6 +35,7 @@ class EncoderWeights(Settings):
     commitment: float = 0.0
     bridge: float = 0.0
     told: float = 0.0
+    cloned: float = 0.0
     l1: float = 0.0
     feature: float = 0.0
     speaker: float = 0.0
@@ -60,6 +64,13 @@ class EncoderTraining(Settings):
     most; those of the speech that are longer are left out of it)."""
     channel: ChannelSettings = ChannelSettings()
     told_batch: int = 4
+    listener: str | None = None
+    """Who tells voices apart for the weight `cloned`: `mini` (the packaged network), the folder of
+    such a network, or `ge2e`, whose likeness is then no judge of the encoder any more."""
+    clones: CloneSettings = CloneSettings()
+    cloned_from: int = 0
+    cloned_every: int = Field(1, ge=1)
+    """Steps from one with the loss `cloned` to the next."""
     optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.8, 0.99))
     weights: EncoderWeights = EncoderWeights()
     pairs: PairSettings = PairSettings()

@@ -41,22 +41,29 @@ class Start:
     bridge: Bridge | None
 
 
-def check(settings: EncoderTraining, *, taught: bool, told: bool) -> None:
+def check(settings: EncoderTraining, *, taught: bool, told: bool, heard: bool) -> None:
     """Raise ConfigError for weights whose teacher (`taught`: there is a recogniser; `told`: there
-    is a model and a folder for what it says) is missing, and for batches that processes cannot
-    share."""
+    is a model and a folder for what it says; `heard`: there is a listener to clones) is missing,
+    and for batches that processes cannot share."""
     weights = settings.weights
     used = {
         "pair_batch": weights.pair_semantic or weights.pair_levels or weights.critic,
         "real_batch": settings.real_from < settings.run.steps,
         "told_batch": weights.told,
     }
+    if weights.cloned:
+        ranks.check_shares({"clones.items": settings.clones.items}, settings.run.accumulate)
     batches = {name: getattr(settings, name) for name, wanted in used.items() if wanted}
     ranks.check_shares(batches, settings.run.accumulate)
     if weights.bridge and not taught:
         raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
     if weights.told and not (told and settings.channel.at):
         raise ConfigError("The weight `told` needs steps in `channel.at` to be told at.")
+    if weights.cloned and not heard:
+        raise ConfigError(
+            "The weight `cloned` needs a `listener`: mini, ge2e, or the folder of a network that "
+            "tells speakers apart."
+        )
 
 
 def begin(

@@ -9,16 +9,21 @@ judges that figures are taken from.
 Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width, P speakers, L layers.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import BANDS, HOP, N_FFT, USED_BANDS, Recogniser, RecogniserConfig
-from voxclone.settings import Settings
+from voxclone.settings import Settings, parse_settings
 from voxclone.train.corpus import Corpus, Subset, step_generator
 from voxclone.train.log import Log
 from voxclone.train.run import (
@@ -31,6 +36,7 @@ from voxclone.train.run import (
 from voxclone.train.state import TrainState
 
 SCALE, MARGIN = 20.0, 0.1
+VOICES_FILE = "voices.safetensors"
 
 
 class VoiceNetwork(nn.Module):
@@ -40,6 +46,11 @@ class VoiceNetwork(nn.Module):
         super().__init__()
         self.trunk = Recogniser(RecogniserConfig(characters="a", dim=dim, blocks=blocks))
         self.centres = nn.Linear(2 * dim, speakers, bias=False)
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What `load_voices` needs to know."""
+        return {"dim": self.trunk.config.dim, "blocks": self.trunk.config.blocks}
 
     def features(self, wave_BS: Tensor) -> Tensor:
         """Log-mel [B, M, T]; a recogniser takes each band's mean away, but that is half a voice."""
@@ -51,6 +62,34 @@ class VoiceNetwork(nn.Module):
         hidden_BTD = self.trunk.hidden(self.features(wave_BS)).float()
         pooled_BD = torch.cat([hidden_BTD.mean(dim=1), hidden_BTD.std(dim=1)], dim=-1)
         return F.normalize(pooled_BD, dim=-1)
+
+
+class VoicesConfig(Settings):
+    dim: int
+    blocks: int
+
+
+def save_voices(network: VoiceNetwork, folder: Path) -> None:
+    """Write a network in bf16 for `load_voices`, without the vectors of the speakers that it was
+    trained on: nobody needs those to hear, and they are people's voices."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.to(torch.bfloat16).contiguous() for k, v in network.trunk.state_dict().items()}
+    save_file(state, folder / VOICES_FILE)
+    text = json.dumps(network.size, indent=1) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def load_voices(folder: Path) -> VoiceNetwork:
+    """A frozen network from what `save_voices` wrote. Raises ConfigError if it is not there."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / VOICES_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"There is no network of voices in {folder}: {error}.") from None
+    config = parse_settings(VoicesConfig, values, str(folder))
+    network = VoiceNetwork(1, config.dim, config.blocks)
+    network.trunk.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
+    return network.eval().requires_grad_(False)
 
 
 class VoicesTraining(Settings):

@@ -15,9 +15,9 @@ from voxclone.train.pairs import draw_pairs, perturb
 from voxclone.train.ranks import Part
 
 # Streams of random numbers of a step: what pairs there are, which real crops, which labelled ones,
-# labels; and further on one for each item of the pairs and of the real crops.
-PAIRS, CROPS, TOLD, LABELS = 0, 1, 2, 3
-OF_PAIRS, OF_CROPS = 10**6, 2 * 10**6
+# labels, clones; and further on one for each item of pairs, real crops and clones.
+PAIRS, CROPS, TOLD, LABELS, CLONES = 0, 1, 2, 3, 4
+OF_PAIRS, OF_CROPS, OF_CLONES = 10**6, 2 * 10**6, 3 * 10**6
 
 
 @dataclass(frozen=True)

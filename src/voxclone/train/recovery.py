@@ -24,17 +24,20 @@ from voxclone.errors import (
     QualityError,
     TrainingError,
 )
+from voxclone.evaluate.likeness import Ge2eEmbedder
 from voxclone.evaluate.recogniser import Recogniser, load_recogniser
 from voxclone.release.archive import MINI, Release, load_codec, mini_release
 from voxclone.release.encoders import find_encoder, save_encoder
 from voxclone.speech.speaker import Speaker
 from voxclone.train import ranks
+from voxclone.train.cloned import Cast, CloneListener, Hear
 from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
 from voxclone.train.lazy import LazyCorpus
+from voxclone.train.listeners import load_voices
 from voxclone.train.pairs import read_pairs, speak_pairs
 from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
@@ -44,6 +47,7 @@ from voxclone.voice.presets import preset_codes
 ENCODER_FILE = "encoder.safetensors"
 BEST_FILE = "best.safetensors"
 FRESH, OWN = "fresh", "release"
+GE2E = "ge2e"
 TEXTS = Path(__file__).parent / "texts.txt"
 
 
@@ -171,15 +175,22 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     stored = settings.pairs.folder
     if stored is not None:
         genuine = read_pairs(stored, release)
-    asked = bool(settings.weights.told or settings.judged_clips)
+    weights, device = settings.weights, pick_device(settings.run.device)
+    asked = bool(weights.told or weights.cloned or settings.judged_clips)
     if asked or (settings.pairs.minutes and stored is None):
-        speaker = Speaker.load(release, codec=codec)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        speaker = Speaker.load(release, codec=codec, dtype=dtype, device=device)
     if settings.pairs.minutes and stored is None and speaker is not None:
         texts = read_texts(settings.texts or TEXTS)
         genuine = speak_pairs(release, speaker, texts, settings.pairs, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::3])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
     corpus, subset = _speech(settings, out, console)
+    listener = None
+    if weights.cloned and settings.listener is not None and speaker is not None:
+        cast = Cast.of(subset, settings.clones, codec.frame_size)
+        hear = _hear(settings.listener, device)
+        listener = CloneListener.frozen(speaker, hear, cast, settings.clones)
     return EncoderTask.create(
         settings,
         codec,
@@ -192,6 +203,7 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         out / "labels",
         _whisper(settings, out),
         start,
+        listener,
     )
 
 
@@ -229,6 +241,14 @@ def _teacher(source: str | None) -> Recogniser | None:
     if source is None:
         return None
     return load_recogniser(mini_release().parent / "recogniser" if source == MINI else Path(source))
+
+
+def _hear(source: str, device: torch.device) -> Hear:
+    """Who tells voices apart: the packaged network for `mini`, GE2E, or a network in a folder."""
+    if source == GE2E:
+        return Ge2eEmbedder.load(str(device)).embed_batch
+    folder = mini_release().parent / "voices" if source == MINI else Path(source)
+    return load_voices(folder).to(device)
 
 
 def read_texts(path: Path) -> list[str]:

@@ -61,14 +61,12 @@ def draw_values(
     head: AcousticHead,
     hidden_ND: Tensor,
     guidance_N: Tensor,
-    generator: torch.Generator,
+    noise_NC: Tensor,
 ) -> Tensor:
-    """Whole acoustic values [N, C] that the flow draws, each with a guidance of its own; gradients
-    pass the rounding straight through."""
-    noise_NC = torch.randn(len(hidden_ND), head.channels, generator=generator)
-    value_NC = head.flow(
-        hidden_ND.float(), noise_NC.to(hidden_ND.device), guidance_N[:, None].to(hidden_ND.device)
-    )
+    """Whole acoustic values [N, C] to which the flow brings noise, each with a guidance of its own;
+    gradients pass the rounding straight through."""
+    device = hidden_ND.device
+    value_NC = head.flow(hidden_ND.float(), noise_NC.to(device), guidance_N[:, None].to(device))
     half = (head.levels - 1) / 2
     whole_NC = ((value_NC.detach() + 1) * half).round() / half - 1
     return value_NC + (whole_NC - value_NC).detach()
@@ -81,13 +79,13 @@ def rehearse(
     hidden_ND: Tensor,
     guidance_B: Tensor,
     head: AcousticHead,
-    generator: torch.Generator,
+    noise_NC: Tensor,
 ) -> Tensor:
     """Codes [B, L, K] in which the said frames of every item with a guidance (others have 0) have
-    levels drawn from their hidden states. Semantic codes, voices and targets stay."""
+    levels drawn from their hidden states and noise. Semantic codes, voices and targets stay."""
     guidance_N = guidance_B[batch.item_N]
     frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
-    value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], generator)
+    value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
     level_NC = ((value_NC + 1) / 2 * (head.levels - 1)).round().long() + SHIFT
     said_BLK = codes_BLK.clone()
     said_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
@@ -122,7 +120,8 @@ def voice_distance(
     items, frames = rows_IT.shape
     target_ITK = batch.target_NK[rows_IT] - SHIFT
     guidance_N = guidance_I.repeat_interleave(frames)
-    value_NC = draw_values(head, hidden_ND[rows_IT.flatten()], guidance_N, generator)
+    noise_NC = torch.randn(items * frames, head.channels, generator=generator)
+    value_NC = draw_values(head, hidden_ND[rows_IT.flatten()], guidance_N, noise_NC)
     drawn_ICT = value_NC.view(items, frames, -1).transpose(1, 2)
     true_ICT = judge.codec.quantizer.values_of(target_ITK[..., 1:]).transpose(1, 2)
     return judge.distance(target_ITK[..., 0], drawn_ICT, true_ICT)

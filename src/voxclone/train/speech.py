@@ -276,7 +276,9 @@ class SpeechTask:
         chosen_B = chosen_B.to(codes_BLK.device)
         hidden_BLD[chosen_B] = self.backbone(self._embed(batch, codes_BLK)[chosen_B]).float()
         hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
-        return rehearse(batch, codes_BLK, hidden_ND, guidance_B, self.head, generator)
+        noise_NC = torch.randn(len(hidden_ND), self.head.channels, generator=generator)
+        noise_NC = noise_NC.to(hidden_ND.device)
+        return rehearse(batch, codes_BLK, hidden_ND, guidance_B, self.head, noise_NC)
 
     def _guidance(self, count: int, generator: torch.Generator) -> Tensor:
         low, high = self.settings.guidance

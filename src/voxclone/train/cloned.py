@@ -1,0 +1,285 @@
+"""Clones heard while an encoder learns.
+
+A voice is there to be cloned, and codes may be near the true ones and still lack what the language
+model takes a voice from. So the frozen release says other texts of the same speakers in the voices
+that the encoder gives it, and a frozen network must find out among speakers whose voice each is
+(InfoNCE, arXiv 1807.03748). The gradient goes back through decoder, flow and language model into
+the rows of the voice, and from there straight through the levels into the encoder. Semantic codes
+get none. What was said before are levels of the model's own drawing, as when it speaks (as in
+`rehearsal`).
+
+Shapes: B items of a part, I items of all parts, R speakers to choose from, S samples, L positions,
+D width, K code books, N frames of a batch, T frames, C acoustic channels, Q levels, E embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import model_validator
+from torch import Tensor
+
+from voxclone.codec.model import Codec
+from voxclone.errors import ConfigError
+from voxclone.settings import Settings
+from voxclone.speech.acoustic import SHIFT
+from voxclone.speech.backbone import Backbone
+from voxclone.speech.speaker import Speaker
+from voxclone.train.corpus import Corpus, Subset
+from voxclone.train.rehearsal import SHARPNESS, draw_values, rehearse
+from voxclone.train.sequences import Batch, sequences
+from voxclone.train.triples import Example
+
+Hear = Callable[[Tensor], Tensor]
+"""Waveforms [B, S] -> unit vectors [B, E] of who is speaking, with gradients."""
+
+
+class CloneSettings(Settings):
+    """`items` speakers are cloned in a step, and told from each other and from `strangers` more.
+    Lengths are in frames: of the voice (drawn for each step), of clips that may be said, and of
+    what is heard of each. `guidance` is drawn between the two for each item."""
+
+    items: int = 8
+    strangers: int = 24
+    voice_frames: tuple[int, int] = (60, 150)
+    target_frames: tuple[int, int] = (32, 90)
+    heard_frames: int = 32
+    stranger_frames: int = 50
+    guidance: tuple[float, float] = (1.0, 3.0)
+
+    @model_validator(mode="after")
+    def _are_long_enough(self) -> "CloneSettings":
+        if self.heard_frames > self.target_frames[0]:
+            raise ValueError("`heard_frames` may not be more than the shortest of `target_frames`")
+        return self
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Speakers who can be cloned: all clips of each, and those whose text may be said."""
+
+    corpus: Corpus
+    clips: dict[str, list[int]]
+    spoken: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, subset: Subset, settings: CloneSettings, frame_size: int) -> "Cast":
+        """Speakers with a clip that has a text and a fitting length, and enough besides it for the
+        longest voice. Raises ConfigError if there are too few of them."""
+        corpus, clips, spoken = subset.corpus, {}, {}
+        low, high = (frames * frame_size for frames in settings.target_frames)
+        most = settings.voice_frames[1] * frame_size
+        for name, own in subset.by_speaker().items():
+            lengths = {i: corpus.length(i) for i in own}
+            spare = sum(lengths.values()) - most
+            fitting = [
+                i for i in own
+                if low <= lengths[i] <= high and lengths[i] <= spare and corpus.clips[i].text
+            ]  # fmt: skip
+            if fitting:
+                clips[name], spoken[name] = own, fitting
+        wanted = settings.items + settings.strangers
+        if len(clips) < wanted:
+            raise ConfigError(
+                f"The weight `cloned` needs {wanted} speakers (`clones.items` and "
+                f"`clones.strangers`) with a text to say and {most / frame_size:g} frames of other "
+                f"speech; this one has {len(clips)}."
+            )
+        return cls(corpus, clips, spoken)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A step's material. `voice_IS` and the strangers' [R - I, S] are recordings; `said` are clips
+    [S] of whole frames, and `texts` their words."""
+
+    voice_IS: Tensor
+    stranger_RS: Tensor
+    said: list[Tensor]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class CloneListener:
+    """The frozen model that speaks, and the frozen network that hears."""
+
+    model: Speaker
+    hear: Hear
+    cast: Cast
+    settings: CloneSettings
+    slope_XD: Tensor
+    """By how much a row changes with each level of each channel (X = C * Q)."""
+
+    @classmethod
+    def frozen(
+        cls, model: Speaker, hear: Hear, cast: Cast, settings: CloneSettings
+    ) -> "CloneListener":
+        for module in (model.backbone, model.head):
+            module.eval().requires_grad_(False)
+        slope_XD = level_slopes(model.backbone, model.head.levels).flatten(0, 1)
+        return cls(model, hear, cast, settings, slope_XD)
+
+
+def level_slopes(backbone: Backbone, levels: int) -> Tensor:
+    """Change [C, Q, D] of a voice row from one level of a channel to the next: the mean of both
+    neighbours' where there are two."""
+    starts = [int(offset) + SHIFT for offset in backbone.offsets_K[1:]]
+    table_CQD = torch.stack([backbone.audio_table.weight[s : s + levels] for s in starts]).float()
+    below_CQD = torch.cat([table_CQD[:, :1], table_CQD[:, :-1]], dim=1)
+    above_CQD = torch.cat([table_CQD[:, 1:], table_CQD[:, -1:]], dim=1)
+    apart_Q = torch.full((levels,), 2.0)
+    apart_Q[[0, -1]] = 1.0
+    return (above_CQD - below_CQD) / apart_Q.to(table_CQD.device)[:, None]
+
+
+def draw_scene(
+    cast: Cast, settings: CloneSettings, frame_size: int, generator: torch.Generator
+) -> Scene:
+    """Speakers, their voices, what they say, and strangers. All is drawn, whichever part of it a
+    process then uses."""
+    names = list(cast.clips)
+    wanted = settings.items + settings.strangers
+    chosen = [names[i] for i in torch.randperm(len(names), generator=generator)[:wanted].tolist()]
+    low, high = settings.voice_frames
+    samples = int(torch.randint(low, high + 1, (1,), generator=generator)) * frame_size
+    voices, said, texts = [], [], []
+    for name in chosen[: settings.items]:
+        spoken = cast.spoken[name]
+        clip = spoken[int(torch.randint(len(spoken), (1,), generator=generator))]
+        whole = cast.corpus.length(clip) // frame_size * frame_size
+        said.append(cast.corpus.wave(clip, 0, whole))
+        texts.append(cast.corpus.clips[clip].text or "")
+        others = [i for i in cast.clips[name] if i != clip]
+        voices.append(_joined(cast.corpus, others, samples, generator))
+    short = settings.stranger_frames * frame_size
+    strangers = [
+        _joined(cast.corpus, cast.clips[name], short, generator)
+        for name in chosen[settings.items :]
+    ]
+    empty_RS = torch.zeros(0, short)
+    return Scene(
+        torch.stack(voices), torch.stack(strangers) if strangers else empty_RS, said, texts
+    )
+
+
+def _joined(corpus: Corpus, own: Sequence[int], samples: int, generator: torch.Generator) -> Tensor:
+    """So many samples out of clips in random order, from a random place on."""
+    parts: list[Tensor] = []
+    for place in torch.randperm(len(own), generator=generator).tolist():
+        parts.append(corpus.wave(own[place]))
+        if sum(len(part) for part in parts) >= samples:
+            break
+    wave_S = torch.cat(parts)
+    wave_S = F.pad(wave_S, (0, max(0, samples - len(wave_S))))
+    start = int(torch.randint(len(wave_S) - samples + 1, (1,), generator=generator))
+    return wave_S[start : start + samples]
+
+
+def cloned_loss(
+    listener: CloneListener,
+    codec: Codec,
+    scene: Scene,
+    part: slice,
+    sources: Sequence[torch.Generator],
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of whose voice the clones of this part's items have, and the share that is
+    told right. `sources` has a generator for each item."""
+    device = next(codec.decoder.parameters()).device
+    voice_IS = scene.voice_IS.to(device)
+    latent_BDT = codec.require_encoder()(voice_IS[part]).float()
+    with torch.no_grad():
+        voice_BKT = codec.quantizer.encode(latent_BDT)
+        said = [codec.encode(wave_S[None].to(device))[0] for wave_S in scene.said[part]]
+        known_RE = listener.hear(voice_IS).float()
+        if len(scene.stranger_RS):
+            known_RE = torch.cat([known_RE, listener.hear(scene.stranger_RS.to(device)).float()])
+    examples = [
+        Example(
+            voice_KT.T.cpu(),
+            listener.model.prompts.text_ids(text),
+            said_KT.T.cpu(),
+            torch.full((said_KT.shape[1],), -1),
+        )
+        for voice_KT, said_KT, text in zip(voice_BKT, said, scene.texts[part], strict=True)
+    ]
+    batch = sequences(examples, listener.model.prompts, listener.model.params, device)
+    lift_BTD = _lift(listener, codec, latent_BDT, voice_BKT)
+    wave_BS = _spoken(listener, codec, batch, lift_BTD, sources)
+    cosine_BR = listener.hear(wave_BS).float() @ known_RE.T
+    own_B = torch.arange(len(scene.voice_IS), device=device)[part]
+    loss = F.cross_entropy(SHARPNESS * cosine_BR, own_B)
+    return loss, (cosine_BR.argmax(dim=-1) == own_B).float().mean()
+
+
+def _lift(listener: CloneListener, codec: Codec, latent_BDT: Tensor, voice_BKT: Tensor) -> Tensor:
+    """Zeros [B, T, D] whose gradient is that of the voice's rows with respect to the latent."""
+    quantizer = codec.quantizer
+    _, acoustic_BCT = quantizer.split(latent_BDT)
+    place_BTC = ((torch.tanh(acoustic_BCT) + 1) / 2 * (quantizer.levels - 1)).transpose(1, 2)
+    moved_BTC = place_BTC - place_BTC.detach()
+    at_BTCQ = F.one_hot(voice_BKT[:, 1:].transpose(1, 2), quantizer.levels) * moved_BTC[..., None]
+    return at_BTCQ.flatten(2) @ listener.slope_XD.to(at_BTCQ.dtype)
+
+
+def _spoken(
+    listener: CloneListener,
+    codec: Codec,
+    batch: Batch,
+    lift_BTD: Tensor,
+    sources: Sequence[torch.Generator],
+) -> Tensor:
+    """A stretch of what is said in each voice, decoded [B, S]."""
+    model, settings = listener.model, listener.settings
+    device = batch.ids_BL.device
+    counts = [int((batch.item_N == row).sum()) for row in range(len(sources))]
+    low, high = settings.guidance
+    guidance_B = torch.cat([low + (high - low) * torch.rand(1, generator=g) for g in sources])
+    first = [
+        int(torch.randint(count - settings.heard_frames, (1,), generator=g))
+        for count, g in zip(counts, sources, strict=True)
+    ]
+
+    def noise_of(rows: Sequence[int]) -> Tensor:
+        drawn = [torch.randn(n, model.head.channels, generator=g)
+                 for n, g in zip(rows, sources, strict=True)]  # fmt: skip
+        return torch.cat(drawn).to(device)
+
+    guidance_B = guidance_B.to(device)
+    with torch.no_grad():
+        hidden_ND = _hidden(model.backbone, batch, batch.codes_BLK, lift_BTD.detach())
+        codes_BLK = rehearse(
+            batch, batch.codes_BLK, hidden_ND, guidance_B, model.head, noise_of(counts)
+        )
+    hidden_ND = _hidden(model.backbone, batch, codes_BLK, lift_BTD)
+    begin = [sum(counts[:row]) + first[row] for row in range(len(counts))]
+    row_BT = torch.tensor(begin, device=device)[:, None] + torch.arange(
+        settings.heard_frames, device=device
+    )
+    each = settings.heard_frames
+    value_NC = draw_values(
+        model.head,
+        hidden_ND[row_BT.flatten()],
+        guidance_B.repeat_interleave(each),
+        noise_of([each] * len(counts)),
+    )
+    semantic_BT = batch.target_NK[row_BT][..., 0] - SHIFT
+    vectors_BDT = codec.quantizer.semantic_codebook.decode(semantic_BT)
+    value_BCT = value_NC.unflatten(0, row_BT.shape).transpose(1, 2)
+    wave_BS: Tensor = codec.decoder(torch.cat([vectors_BDT, value_BCT], dim=1)).float()
+    return wave_BS
+
+
+def _hidden(backbone: Backbone, batch: Batch, codes_BLK: Tensor, lift_BTD: Tensor) -> Tensor:
+    """States [N, D] that predict the frames; `lift` is added to the rows of the voices, which all
+    begin at the same place."""
+    embedded_BLD = torch.where(
+        batch.is_code_BL[..., None],
+        backbone.embed_codes(codes_BLK),
+        backbone.text_table(batch.ids_BL),
+    )
+    begin = int(batch.is_code_BL[0].int().argmax())
+    after = embedded_BLD.shape[1] - begin - lift_BTD.shape[1]
+    lifted_BLD = embedded_BLD + F.pad(lift_BTD, (0, 0, begin, after)).to(embedded_BLD.dtype)
+    hidden_BLD = backbone(lifted_BLD)
+    return hidden_BLD[batch.item_N, batch.place_N]
