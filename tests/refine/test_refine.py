@@ -228,6 +228,22 @@ def test_noise_that_a_judge_likes_is_not_kept(small: Codec) -> None:
     assert refine_codes(replace(untouched, gain=judging([0.9]))).kept.step == 0  # type: ignore[arg-type]
 
 
+def test_levels_are_held_near_codes_and_not_near_noise(small: Codec) -> None:
+    def made(start: Start, near: float) -> torch.Tensor:
+        job = job_of(small, start, steps=3, judge_every=3, weights={"near_levels": near})
+        return refine_codes(job).judged[-1].codes_KT
+
+    wave_S = recording(small)
+    for start, alike in (
+        (from_nothing(small, FRAMES, 0), True),
+        (from_encoder(small, wave_S), False),
+    ):
+        assert torch.equal(made(start, 0.0), made(start, 1e4)) == alike
+    alone = {"mel": 0.0, "stft": 0.0, "near_semantic": 0.0, "near_levels": 1.0}
+    with pytest.raises(ConfigError, match="no other weight is above 0"):
+        refine_codes(job_of(small, from_nothing(small, FRAMES, 0), weights=alone))
+
+
 def test_what_is_optimised_is_no_judge() -> None:
     values = {"judge": "likeness", "weights": {"speaker": 0.5}}
     with pytest.raises(ConfigError, match="likeness cannot judge codes"):

@@ -21,6 +21,7 @@ from voxclone.train.bridge import code_logits
 
 NEAREST_BANDS, NEAREST_FFT = 80, 2048
 LEAST_MAGNITUDE = 1e-3
+NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def from_nothing(codec: Codec, frames: int, seed: int) -> Start:
     log_TV = ((usage_V / usage_V.sum()).log() + noise_TV).log_softmax(dim=-1)
     shape = (codec.config.acoustic_dim, frames)
     level_CT = (codec.quantizer.levels - 1) / 2 + torch.randn(shape, generator=generator)
-    return Start(log_TV, level_CT.to(usage_V.device), "nothing")
+    return Start(log_TV, level_CT.to(usage_V.device), NOTHING)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import TrainingError
 from voxclone.evaluate.cloned import to_level
 from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.refine.free import Start
+from voxclone.refine.free import NOTHING, Start
 from voxclone.refine.reading import GainJudge, Halves
 from voxclone.refine.settings import RefineSettings
 from voxclone.speech.speaker import Speaker
@@ -82,7 +82,7 @@ def candidates(job: Job, judged: list[Judged]) -> list[Judged]:
     """What may be kept: everything that was judged; of a start from nothing, only what was made of
     it, once there is some."""
     made = [each for each in judged if each.step]
-    return made if made and job.start.kind == "nothing" else judged
+    return made if made and job.start.kind == NOTHING else judged
 
 
 def has_fallen(judged: list[Judged], settings: RefineSettings) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import ConfigError
-from voxclone.refine.free import FreeCodes
+from voxclone.refine.free import NOTHING, FreeCodes
 from voxclone.refine.going import Going, job_identity, restore, save
 from voxclone.refine.judging import Job, Judged, candidates, figure, has_fallen, judge
 from voxclone.refine.pieces import decode_in_pieces
@@ -124,13 +124,18 @@ def _step(job: Job, going: Going, targets: tuple[Tensor, ...]) -> dict[str, floa
             for part_S, target_BE in zip(parts, targets, strict=True)
         ]
         losses["speaker"] = 1 - torch.stack(alike).mean()
-    if weights.near_levels:
+    if weights.near_levels and job.start.kind != NOTHING:  # noise is nothing to be near to
         losses["near_levels"] = free.distance()
     if weights.near_semantic:
         losses["near_semantic"] = free.divergence()
     if weights.likely_levels and job.model is not None and free.state_TD is not None:
         generator = step_generator(settings.seed, going.step)
         losses["likely_levels"] = flow_loss(job.model, free.state_TD, free.values(), generator)
+    if not losses:
+        raise ConfigError(
+            "From nothing `near_levels` is no loss, and no other weight is above 0: set `mel` or "
+            "`stft` above 0."
+        )
     given = weights.model_dump()
     total = torch.stack([given[name] * loss for name, loss in losses.items()]).sum()
     going.optimiser.zero_grad(set_to_none=True)

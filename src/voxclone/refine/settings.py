@@ -14,7 +14,8 @@ class RefineWeights(Settings):
     """Of each loss; 0 leaves it out.
 
     `mel` and `stft`: of the decoded codes to the recording. `speaker`: 1 - cosine of the packaged
-    network. `near_levels`: squared distance from the start, in units of two levels.
+    network. `near_levels`: squared distance from the start, in units of two levels; a start from
+    nothing is noise, which levels are not held near to.
     `near_semantic`: divergence from the start's opinion, in nats. `likely_levels`: the model's flow
     loss on the levels. `likely_semantic`: exponent of the model's opinion of semantic codes beside
     the start's.
