@@ -105,6 +105,24 @@ def test_parts_make_the_loss_of_the_whole(listener: tuple[CloneListener, Codec])
     assert sum(parts) / 2 == pytest.approx(whole, abs=1e-4)
 
 
+def test_a_model_in_half_precision_teaches_the_same(
+    listener: tuple[CloneListener, Codec],
+) -> None:
+    ear, codec = listener
+    with torch.no_grad():
+        whole = float(loss_of(ear, codec, slice(0, 2)))
+    for module in (ear.model.backbone, ear.model.head):
+        module.to(torch.bfloat16)
+    half = CloneListener.frozen(ear.model, ear.hear, ear.cast, SETTINGS)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(half, codec, slice(0, 2))
+    loss.backward()
+    # A level that rounds to its neighbour changes what is said from there on.
+    assert float(loss.detach()) == pytest.approx(whole, rel=0.2)
+    gradients = [p.grad for p in codec.require_encoder().parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
+
+
 def numbered_corpus() -> PackedCorpus:
     """Four clips of each of three speakers; the samples of a clip are all its number."""
     clips = [Clip(f"{s}{c}", Path("none"), s, 1.0, text=f"{s}{c}") for s in "abc" for c in range(4)]
