@@ -84,7 +84,7 @@ class Cast:
             raise ConfigError(
                 f"The weight `cloned` needs {wanted} speakers (`clones.items` and "
                 f"`clones.strangers`) with a text to say and {most / frame_size:g} frames of other "
-                f"speech; this one has {len(clips)}."
+                f"speech; this one has {len(clips)}: give more, or set `weights.cloned` to 0."
             )
         return cls(corpus, clips, spoken)
 
