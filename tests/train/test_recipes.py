@@ -23,6 +23,7 @@ TINY = [
     "pair_batch=2", "told_batch=2", "real_from=0", "adversary.channels=2", "adversary_from=0",
     "adversary.n_ffts=[334, 76]",
     "channel.at=[0]",
+    "weights.cloned=0",  # it needs a language model of the same sizes: test_cloned
 ]  # fmt: skip
 EVERY = {"pair_semantic", "pair_levels", "cycle_semantic", "cycle_levels"}
 
@@ -96,6 +97,14 @@ def test_the_mended_recipe_differs_from_the_published_one_by_what_was_mended() -
         if value != mended.weights.model_dump()[key]
     }
     assert moved == {"diversity", "usage_prior", "shaping", "level_prior"}
+
+
+def test_a_recipe_that_hears_clones_says_who_listens() -> None:
+    found = [load_settings(EncoderTraining, path) for path in CONFIGS.glob("*.yaml")]
+    hearing = [settings for settings in found if settings.weights.cloned]
+    assert hearing
+    for settings in hearing:
+        assert settings.listener is not None and settings.cloned_from < settings.run.steps
 
 
 def test_no_other_recipe_has_a_defect() -> None:
