@@ -37,6 +37,7 @@ from voxclone.train.state import TrainState
 
 SCALE, MARGIN = 20.0, 0.1
 VOICES_FILE = "voices.safetensors"
+STEPS = 7  # to each side of 0, in four bits
 
 
 class VoiceNetwork(nn.Module):
@@ -70,10 +71,22 @@ class VoicesConfig(Settings):
 
 
 def save_voices(network: VoiceNetwork, folder: Path) -> None:
-    """Write a network in bf16 for `load_voices`, without the vectors of the speakers that it was
-    trained on: nobody needs those to hear, and they are people's voices."""
+    """Write a network for `load_voices`, its matrices in four bits and a scale a row, without the
+    vectors of the speakers that it was trained on: nobody needs those to hear, and they are
+    people's voices."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.to(torch.bfloat16).contiguous() for k, v in network.trunk.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for name, weight in network.trunk.state_dict().items():
+        if weight.ndim == 1:
+            state[name] = weight.to(torch.bfloat16)
+            continue
+        rows = weight.flatten(1)
+        scale = (rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / STEPS).to(torch.bfloat16)
+        steps = (rows / scale.float()).round().clamp(-STEPS, STEPS).to(torch.int8).view(
+            torch.uint8
+        ) & 15
+        pairs = F.pad(steps.flatten(), (0, steps.numel() % 2)).view(-1, 2)
+        state[name], state[f"{name}.scale"] = pairs[:, 0] | pairs[:, 1] << 4, scale
     save_file(state, folder / VOICES_FILE)
     text = json.dumps(network.size, indent=1) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
@@ -88,7 +101,16 @@ def load_voices(folder: Path) -> VoiceNetwork:
         raise ConfigError(f"There is no network of voices in {folder}: {error}.") from None
     config = parse_settings(VoicesConfig, values, str(folder))
     network = VoiceNetwork(1, config.dim, config.blocks)
-    network.trunk.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
+    found = {}
+    for name, weight in network.trunk.state_dict().items():
+        stored = state[name]
+        if weight.ndim > 1:
+            steps = torch.stack([stored & 15, stored >> 4], dim=1).flatten()[: weight.numel()]
+            signed = (steps.to(torch.int8) + 8) % 16 - 8
+            scale = state[f"{name}.scale"].float()
+            stored = (signed.view(len(weight), -1) * scale).view_as(weight)
+        found[name] = stored.to(torch.float32)
+    network.trunk.load_state_dict(found)
     return network.eval().requires_grad_(False)
 
 
