@@ -6,12 +6,14 @@
 
 `train` finds out how long a step and a labelling take, sets the steps so that the run takes the
 minutes, and scales everything that is given in steps along with them. Runs lie in OUT/NAME-SEED; a
-study that was stopped goes on from there. `measure` needs the oracle and is for test speakers.
+study that was stopped goes on from there; the steps of a recipe are in OUT/plans. `measure` needs
+the oracle and is for test speakers.
 """
 
 import argparse
 import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def scaled(settings: EncoderTraining, steps: int) -> EncoderTraining:
             "real_from": to(settings.real_from),
             "cycle_from": to(settings.cycle_from),
             "adversary_from": to(settings.adversary_from),
+            "cloned_from": to(settings.cloned_from),
             "optimiser": settings.optimiser.model_copy(update={"warmup_steps": warmup}),
             "run": settings.run.model_copy(
                 update={
@@ -93,49 +96,67 @@ def scaled(settings: EncoderTraining, steps: int) -> EncoderTraining:
     )
 
 
-def cost(settings: EncoderTraining, out: Path) -> tuple[float, float]:
-    """Seconds of CPU of a step with everything switched on, and of labelling a clip."""
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of CPU of a step with everything switched on but clones, of one with them now and
+    then (`cloned_every`), and of labelling a clip."""
+
+    step: float
+    cloned: float
+    clip: float
+
+    def steps(self, settings: EncoderTraining, minutes: float) -> int:
+        """Steps of the recipe that take so many minutes."""
+        whole = settings.run.steps
+        heard = max(0, whole - settings.cloned_from) / whole if settings.weights.cloned else 0.0
+        labels = len(settings.channel.at) * settings.channel.clips * self.clip / whole
+        return round(60 * minutes / ((1 - heard) * self.step + heard * self.cloned + labels))
+
+
+def cost(settings: EncoderTraining, out: Path) -> Cost:
+    """Cost of the recipe, by a few steps of each kind."""
     first = max(settings.real_from, settings.cycle_from, settings.adversary_from)
-    told = bool(settings.weights.told)
+    heard = first + PROBE_STEPS
+    told, cloned = bool(settings.weights.told), bool(settings.weights.cloned)
     channel = settings.channel.model_copy(
         update={"at": (first,) if told else (), "clips": PROBE_CLIPS}
     )
-    task = prepare(settings.model_copy(update={"channel": channel}), out, Console(quiet=True))
+    probed = settings.model_copy(update={"channel": channel, "cloned_from": heard})
+    task = prepare(probed, out, Console(quiet=True))
     spent = []
-    for step in range(first, first + PROBE_STEPS):
+    for step in range(first, heard + (PROBE_STEPS if cloned else 0)):
         begun = time.process_time()
         task.train_step(step)
         spent.append(time.process_time() - begun)
-    usual = sum(spent[2:]) / len(spent[2:])
-    return usual, max(0.0, spent[0] - usual) / PROBE_CLIPS if told else 0.0
+    usual, whole = spent[2:PROBE_STEPS], spent[PROBE_STEPS:] or spent[2:]
+    step_s = sum(usual) / len(usual)
+    clip_s = max(0.0, spent[0] - step_s) / PROBE_CLIPS if told else 0.0
+    return Cost(step_s, sum(whole) / len(whole), clip_s)
 
 
 def share(shared: Path, folder: Path) -> None:
     """Let a run find the packed speech and the pairs of all."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for part in ("speech", "pairs"):
         (shared / part).mkdir(parents=True, exist_ok=True)
         if not (folder / part).exists():
             (folder / part).symlink_to((shared / part).resolve())
 
 
-def planned(settings: EncoderTraining, folder: Path, minutes: float) -> int:
-    """Steps that take so many minutes; found out once."""
-    known = folder / "plan.json"
+def planned(settings: EncoderTraining, known: Path, minutes: float) -> int:
+    """Steps that take so many minutes; found out once for a recipe and all its seeds."""
     if known.exists():
         steps: int = json.loads(known.read_text())["steps"]
         return steps
-    step_s, clip_s = cost(settings, folder / "probe")
-    labelled = len(settings.channel.at) * settings.channel.clips * clip_s
-    steps = round(60 * minutes / (step_s + labelled / settings.run.steps))
-    plan = {"steps": steps, "step_seconds": step_s, "clip_seconds": clip_s}
-    known.write_text(json.dumps(plan))
+    found = cost(settings, known.parent / known.stem)
+    steps = found.steps(settings, minutes)
+    known.write_text(json.dumps({"steps": steps, **asdict(found)}))
     return steps
 
 
 def train(given: argparse.Namespace) -> None:
     """Every config with every seed, one after the other."""
-    shared = given.out / "shared"
+    shared, plans = given.out / "shared", given.out / "plans"
     for seed in given.seed:
         for config in given.config:
             folder = given.out / f"{config.stem}-{seed}"
@@ -147,8 +168,8 @@ def train(given: argparse.Namespace) -> None:
                 [f"speech={given.speech}", f"run.seed={seed}"],
             )
             share(shared, folder)
-            share(shared, folder / "probe")
-            steps = planned(settings, folder, given.minutes)
+            share(shared, plans / config.stem)
+            steps = planned(settings, plans / f"{config.stem}.json", given.minutes)
             begun = time.process_time()
             recover(scaled(settings, steps), folder, Console(), resume=True)
             minutes = (time.process_time() - begun) / 60
