@@ -24,7 +24,7 @@ from voxclone.cloning.options import EnrolOptions
 from voxclone.codec.model import Codec
 from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.said import Said, likenesses
+from voxclone.evaluate.said import as_said, likenesses
 from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
 from voxclone.evaluate.statistics import bootstrap
 from voxclone.evaluate.voices import reference_of
@@ -79,11 +79,7 @@ def gains(
         for text in texts[name]
         for seed in range(seeds)
     ]
-    spoken = say(model, sayings, cfg=guidance)
-    said = [
-        Said(each.speaker, each.text, wave_S, ended)
-        for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
-    ]
+    said = as_said(sayings, say(model, sayings, cfg=guidance))
     own, others = likenesses(said, references, embedder)
     gained = iter([a - b for a, b in zip(own, others, strict=True)])
     means = []

@@ -29,7 +29,7 @@ from voxclone.codec.model import Codec
 from voxclone.evaluate.cloned import Saying, say, to_level
 from voxclone.evaluate.codes import agreement
 from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.said import Said, likenesses
+from voxclone.evaluate.said import as_said, likenesses
 from voxclone.evaluate.signal import mel_distance
 from voxclone.evaluate.speechset import choose, list_clips, load_speech
 from voxclone.evaluate.statistics import bootstrap
@@ -175,12 +175,7 @@ def measure(
         for text, _ in p.later[::-1][:sentences]
         for seed in seeds
     ]
-    said = [
-        Said(saying.speaker, saying.text, wave_S, ended)
-        for saying, (wave_S, ended) in zip(
-            sayings, say(bench.model, sayings, cfg=guidance), strict=True
-        )
-    ]
+    said = as_said(sayings, say(bench.model, sayings, cfg=guidance))
     own, others = likenesses(said, held, embedder)
     figures = {}
     for p in people:

@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from voxclone.codec.model import Codec
+from voxclone.errors import EXIT_OK
 from voxclone.evaluate.diagnosis import diagnose
 from voxclone.evaluate.encoders import evaluate_encoder
 from voxclone.evaluate.illnesses import verdict
@@ -160,7 +161,8 @@ def train(given: argparse.Namespace) -> None:
     for seed in given.seed:
         for config in given.config:
             folder = given.out / f"{config.stem}-{seed}"
-            if (folder / ENCODER_FILE).exists():
+            spent = folder / "spent.json"
+            if spent.exists():
                 continue
             settings = load_settings(
                 EncoderTraining,
@@ -171,9 +173,11 @@ def train(given: argparse.Namespace) -> None:
             share(shared, plans / config.stem)
             steps = planned(settings, plans / f"{config.stem}.json", given.minutes)
             begun = time.process_time()
-            recover(scaled(settings, steps), folder, Console(), resume=True)
+            code = recover(scaled(settings, steps), folder, Console(), resume=True)
+            if code != EXIT_OK:
+                raise SystemExit(code)
             minutes = (time.process_time() - begun) / 60
-            (folder / "spent.json").write_text(json.dumps({"minutes": minutes, "steps": steps}))
+            spent.write_text(json.dumps({"minutes": minutes, "steps": steps}))
             print(f"{folder.name}: {steps} steps, {minutes:.1f} minutes of CPU", flush=True)
 
 

@@ -226,13 +226,13 @@ def cost_of_losses(
     grouped = {name: names for name, names in GROUPS.items() if set(names) & set(used)}
     single = set(used) - {name for names in grouped.values() for name in names}
     for name, names in (grouped | {name: (name,) for name in sorted(single)}).items():
-        kept = (task.settings, task.bridge, task.labels, task.real.adversary)
+        kept = (task.settings, task.bridge, task.told, task.real.adversary)
         weights = settings.weights.model_copy(update=dict.fromkeys(names, 0.0))
         task.settings = task.real.settings = settings.model_copy(update={"weights": weights})
         if name == "bridge":
             task.bridge = None
         if name == "told":
-            task.labels = {}
+            task.told = None
         if name == "feature":
             task.real.adversary = None
         distillation = task.real.distillation
@@ -240,7 +240,7 @@ def cost_of_losses(
             task.real.distillation = None
         without = measure(task.train_step, steps, meter, options)
         costs[name] = {key: idle[key] - without[key] for key in ("seconds", "tflop")}
-        task.settings, task.bridge, task.labels, task.real.adversary = kept
+        task.settings, task.bridge, task.told, task.real.adversary = kept
         task.real.settings, task.real.distillation = settings, distillation
     return costs
 

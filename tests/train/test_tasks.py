@@ -404,7 +404,8 @@ def test_recovery_is_told_and_goes_on_from_its_labels(
     ]  # fmt: skip
     again = task()
     again.train_step(4)
-    assert set(again.labels) == set(load_labels(tmp_path / "labels-0000002.safetensors"))
+    assert again.told is not None
+    assert set(again.told.labels) == set(load_labels(tmp_path / "labels-0000002.safetensors"))
     (tmp_path / "labels-0000002.safetensors").unlink()
     with pytest.raises(ConfigError, match="is missing"):
         task().train_step(4)

@@ -19,6 +19,16 @@ from voxclone.draws import Source, uniform
 USAGE_FLOOR = 1e-5
 
 
+def to_levels(value: Tensor, count: int) -> Tensor:
+    """Values -1 .. 1 -> places among `count` levels, 0 .. count - 1, not rounded yet."""
+    return (value + 1) / 2 * (count - 1)
+
+
+def to_values(level: Tensor, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Levels 0 .. count - 1 -> values -1 .. 1."""
+    return (level * 2 / (count - 1) - 1).to(dtype)
+
+
 class SemanticCodebook(nn.Module):
     """Nearest code vector in Euclidean distance; the vectors are EMA sums over EMA counts."""
 
@@ -100,11 +110,11 @@ class Quantizer(nn.Module):
 
     def levels_of(self, acoustic_BDT: Tensor) -> Tensor:
         """FSQ levels 0 .. L-1 of the acoustic latent; halves are rounded to even, as torch does."""
-        return self._scale(acoustic_BDT).round().long()
+        return to_levels(torch.tanh(acoustic_BDT), self.levels).round().long()
 
     def values_of(self, levels_BDT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Levels 0 .. L-1 -> values -1 .. 1."""
-        return (levels_BDT * 2 / (self.levels - 1) - 1).to(dtype)
+        return to_values(levels_BDT, self.levels, dtype)
 
     def decode(self, codes_BKT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Codes [B, K, T] -> what the decoder reads [B, D, T]: code vectors, then values."""
@@ -144,9 +154,8 @@ class Quantizer(nn.Module):
         rounded_BDT = semantic_BDT + (nearest_BDT - semantic_BDT).detach()
         semantic_BDT = torch.where(draw_B11 < semantic_share, rounded_BDT, semantic_BDT)
 
-        scaled_BDT = self._scale(acoustic_BDT)
-        levels_BDT = scaled_BDT.round()
         value_BDT = torch.tanh(acoustic_BDT)
+        levels_BDT = to_levels(value_BDT, self.levels).round()
         snapped_BDT = value_BDT + (self.values_of(levels_BDT.detach()) - value_BDT).detach()
         noise_BDT = uniform(acoustic_BDT.shape, source).to(latent_BDT.device)
         dithered_BDT = value_BDT + (2 * noise_BDT - 1) / self.levels
@@ -159,6 +168,3 @@ class Quantizer(nn.Module):
         )
         codes_BKT = torch.cat([semantic_codes_BT[:, None], levels_BDT.detach().long()], dim=1)
         return Quantized(torch.cat([semantic_BDT, acoustic_BDT], dim=1), codes_BKT, commitment)
-
-    def _scale(self, acoustic_BDT: Tensor) -> Tensor:
-        return (torch.tanh(acoustic_BDT) + 1) / 2 * (self.levels - 1)

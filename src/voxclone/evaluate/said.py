@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE
-from voxclone.evaluate.cloned import to_level
+from voxclone.evaluate.cloned import LEAST, Saying, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.signal import active_level
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -33,6 +33,14 @@ class Said:
     text: str
     wave_S: Tensor
     ended: bool | None
+
+
+def as_said(sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]]) -> list[Said]:
+    """Sayings as they were said (`cloned.say`); what is too short to be speech has no samples."""
+    return [
+        Said(each.speaker, each.text, wave_S if len(wave_S) >= LEAST else wave_S[:0], ended)
+        for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from voxclone.errors import ConfigError, MissingExtraError, UsageError
 from voxclone.evaluate.cloned import LEAST, Saying, say, to_level
 from voxclone.evaluate.likeness import SpeakerEmbedder
 from voxclone.evaluate.opinion import Listener, rate_all
-from voxclone.evaluate.said import Said, likeness_of, manner_of
+from voxclone.evaluate.said import as_said, likeness_of, manner_of
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
@@ -203,10 +203,7 @@ def score_sayings(
     """Figures of what was said after references of so many seconds; what cannot be had goes into
     `missing` with the reason."""
     names = [each.speaker for each in sayings]
-    said = [
-        Said(each.speaker, each.text, wave_S if len(wave_S) >= LEAST else wave_S[:0], ended)
-        for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
-    ]
+    said = as_said(sayings, spoken)
     references = {each.speaker: to_level(each.reference_S) for each in reversed(sayings)}
     alike = {}
     for embedder in embedders:

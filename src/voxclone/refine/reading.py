@@ -114,13 +114,10 @@ def flow_loss(
 ) -> Tensor:
     """Squared error of the flow's velocity at one random time for each frame, with gradients to the
     values [C, T] of the levels."""
-    head = model.head
     data_TC = value_CT.T
     noise_TC = torch.randn(data_TC.shape, generator=generator).to(data_TC)
     time_T = torch.rand(len(data_TC), generator=generator).to(data_TC.device)
-    point_TC = time_T[:, None] * data_TC + (1 - time_T[:, None]) * noise_TC
-    speed_TC = head.velocity(point_TC.to(state_TD.dtype), head.time_token(time_T), state_TD)
-    return F.mse_loss(speed_TC.float(), data_TC - noise_TC)
+    return model.head.error(data_TC, noise_TC, time_T, state_TD).square().mean()
 
 
 @dataclass

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voxclone.codec.quantizer import to_levels
 from voxclone.release.params import AcousticConfig, Params
 from voxclone.release.tensors import semantic_rows
 
@@ -119,6 +120,18 @@ class AcousticHead(nn.Module):
         output: Tensor = self.acoustic_codebook_output(self.norm(tokens_B3D[:, 0]))
         return output
 
+    def error(
+        self, data_BC: Tensor, noise_BC: Tensor, time_B: Tensor, projected_BD: Tensor
+    ) -> Tensor:
+        """By how much the velocity [B, C] at times (one, or one for each) on the straight way from
+        noise to data is off from data - noise, given *projected* hidden states (flow matching,
+        arXiv 2210.02747)."""
+        time_B1 = time_B[:, None]
+        point_BC = time_B1 * data_BC + (1 - time_B1) * noise_BC
+        token_BD = self.time_token(time_B).expand(len(data_BC), -1)
+        speed_BC = self.velocity(point_BC.to(projected_BD.dtype), token_BD, projected_BD)
+        return speed_BC.float() - (data_BC - noise_BC)
+
     def flow(self, hidden_BD: Tensor, noise_BC: Tensor, cfg: float | Tensor) -> Tensor:
         """Acoustic values [B, C] in -1 .. 1: Euler steps from t = 0 (noise) to 1, with guidance
         v = cfg * v(h) + (1 - cfg) * v(0). With cfg = 1 the unconditional branch has no weight.
@@ -151,6 +164,6 @@ class AcousticHead(nn.Module):
         if semantic_B is None:
             semantic_B = self.mask_semantic(self.semantic_logits(hidden_BD)).argmax(dim=-1)
         value_BC = self.flow(hidden_BD, noise_BC, cfg)
-        level_BC = ((value_BC + 1) / 2 * (self.levels - 1)).round().long()
+        level_BC = to_levels(value_BC, self.levels).round().long()
         level_BC = level_BC.masked_fill((semantic_B == END_AUDIO)[:, None], EMPTY_AUDIO)
         return torch.cat([semantic_B[:, None], level_BC + SHIFT], dim=1)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.codec.quantizer import to_values
 from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
 from voxclone.speech.speaker import Speaker
 
@@ -73,15 +74,13 @@ def _flow_error(
     head: AcousticHead, hidden_TD: Tensor, level_TC: Tensor, draws: int, seed: int
 ) -> float:
     generator = torch.Generator().manual_seed(seed)
-    dtype, device = hidden_TD.dtype, hidden_TD.device
-    data_TC = (level_TC * 2 / (head.levels - 1) - 1).float()
+    device = hidden_TD.device
+    data_TC = to_values(level_TC, head.levels)
     noise_RTC = torch.randn((draws, *data_TC.shape), generator=generator).to(device)
     times_R = (torch.arange(draws, device=device) + 0.5) / draws
     projected_TD = head.llm_projection(hidden_TD)
-    errors = []
-    for time, noise_TC in zip(times_R, noise_RTC, strict=True):
-        point_TC = time * data_TC + (1 - time) * noise_TC
-        token_TD = head.time_token(time[None]).expand(len(data_TC), -1)
-        speed_TC = head.velocity(point_TC.to(dtype), token_TD, projected_TD)
-        errors.append(F.mse_loss(speed_TC.float(), data_TC - noise_TC))
+    errors = [
+        head.error(data_TC, noise_TC, time[None], projected_TD).square().mean()
+        for time, noise_TC in zip(times_R, noise_RTC, strict=True)
+    ]
     return float(torch.stack(errors).mean())

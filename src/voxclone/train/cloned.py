@@ -21,14 +21,16 @@ from pydantic import model_validator
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import to_levels
 from voxclone.errors import ConfigError
 from voxclone.settings import Settings
 from voxclone.speech.acoustic import SHIFT
 from voxclone.speech.backbone import Backbone
 from voxclone.speech.speaker import Speaker
 from voxclone.train.corpus import Corpus, Subset
-from voxclone.train.rehearsal import SHARPNESS, draw_values, rehearse
-from voxclone.train.sequences import Batch, sequences
+from voxclone.train.listeners import SCALE, freeze
+from voxclone.train.rehearsal import decode_drawn, draw_values, rehearse
+from voxclone.train.sequences import Batch, embed, sequences
 from voxclone.train.triples import Example
 
 Hear = Callable[[Tensor], Tensor]
@@ -115,8 +117,7 @@ class CloneListener:
     def frozen(
         cls, model: Speaker, hear: Hear, cast: Cast, settings: CloneSettings
     ) -> "CloneListener":
-        for module in (model.backbone, model.head):
-            module.eval().requires_grad_(False)
+        freeze(model.backbone, model.head)
         slope_XD = level_slopes(model.backbone, model.head.levels).flatten(0, 1)
         return cls(model, hear, cast, settings, slope_XD)
 
@@ -208,7 +209,7 @@ def cloned_loss(
     wave_BS = _spoken(listener, codec, batch, lift_BTD, sources)
     cosine_BR = listener.hear(wave_BS).float() @ known_RE.T
     own_B = torch.arange(len(scene.voice_IS), device=device)[part]
-    loss = F.cross_entropy(SHARPNESS * cosine_BR, own_B)
+    loss = F.cross_entropy(SCALE * cosine_BR, own_B)
     return loss, (cosine_BR.argmax(dim=-1) == own_B).float().mean()
 
 
@@ -216,10 +217,40 @@ def _lift(listener: CloneListener, codec: Codec, latent_BDT: Tensor, voice_BKT: 
     """Zeros [B, T, D] whose gradient is that of the voice's rows with respect to the latent."""
     quantizer = codec.quantizer
     _, acoustic_BCT = quantizer.split(latent_BDT)
-    place_BTC = ((torch.tanh(acoustic_BCT) + 1) / 2 * (quantizer.levels - 1)).transpose(1, 2)
+    place_BTC = to_levels(torch.tanh(acoustic_BCT), quantizer.levels).transpose(1, 2)
     moved_BTC = place_BTC - place_BTC.detach()
     at_BTCQ = F.one_hot(voice_BKT[:, 1:].transpose(1, 2), quantizer.levels) * moved_BTC[..., None]
     return at_BTCQ.flatten(2) @ listener.slope_XD.to(at_BTCQ.dtype)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What is drawn for the items of a part: a guidance of each, noise for all its frames and for
+    those that are heard, and which of the batch's frames these are."""
+
+    guidance_B: Tensor
+    noise_NC: Tensor
+    heard_BT: Tensor
+    heard_noise_NC: Tensor
+
+
+def _draw(
+    settings: CloneSettings, channels: int, batch: Batch, sources: Sequence[torch.Generator]
+) -> _Drawn:
+    """On the batch's device; the items' generators, in the order of their fields."""
+    low, high = settings.guidance
+    guidances, noises, places, heard = [], [], [], []
+    begin = 0
+    for row, source in enumerate(sources):
+        count = int((batch.item_N == row).sum())
+        guidances.append(low + (high - low) * torch.rand(1, generator=source))
+        first = int(torch.randint(count - settings.heard_frames, (1,), generator=source))
+        noises.append(torch.randn(count, channels, generator=source))
+        heard.append(torch.randn(settings.heard_frames, channels, generator=source))
+        places.append(torch.arange(settings.heard_frames) + begin + first)
+        begin += count
+    drawn = (torch.cat(guidances), torch.cat(noises), torch.stack(places), torch.cat(heard))
+    return _Drawn(*(tensor.to(batch.ids_BL.device) for tensor in drawn))
 
 
 def _spoken(
@@ -230,54 +261,23 @@ def _spoken(
     sources: Sequence[torch.Generator],
 ) -> Tensor:
     """A stretch of what is said in each voice, decoded [B, S]."""
-    model, settings = listener.model, listener.settings
-    device = batch.ids_BL.device
-    counts = [int((batch.item_N == row).sum()) for row in range(len(sources))]
-    low, high = settings.guidance
-    guidance_B = torch.cat([low + (high - low) * torch.rand(1, generator=g) for g in sources])
-    first = [
-        int(torch.randint(count - settings.heard_frames, (1,), generator=g))
-        for count, g in zip(counts, sources, strict=True)
-    ]
-
-    def noise_of(rows: Sequence[int]) -> Tensor:
-        drawn = [torch.randn(n, model.head.channels, generator=g)
-                 for n, g in zip(rows, sources, strict=True)]  # fmt: skip
-        return torch.cat(drawn).to(device)
-
-    guidance_B = guidance_B.to(device)
+    backbone, head = listener.model.backbone, listener.model.head
+    drawn = _draw(listener.settings, head.channels, batch, sources)
+    guidance_B, heard_BT = drawn.guidance_B, drawn.heard_BT
     with torch.no_grad():
-        hidden_ND = _hidden(model.backbone, batch, batch.codes_BLK, lift_BTD.detach())
-        codes_BLK = rehearse(
-            batch, batch.codes_BLK, hidden_ND, guidance_B, model.head, noise_of(counts)
-        )
-    hidden_ND = _hidden(model.backbone, batch, codes_BLK, lift_BTD)
-    begin = [sum(counts[:row]) + first[row] for row in range(len(counts))]
-    row_BT = torch.tensor(begin, device=device)[:, None] + torch.arange(
-        settings.heard_frames, device=device
-    )
-    each = settings.heard_frames
-    value_NC = draw_values(
-        model.head,
-        hidden_ND[row_BT.flatten()],
-        guidance_B.repeat_interleave(each),
-        noise_of([each] * len(counts)),
-    )
-    semantic_BT = batch.target_NK[row_BT][..., 0] - SHIFT
-    vectors_BDT = codec.quantizer.semantic_codebook.decode(semantic_BT)
-    value_BCT = value_NC.unflatten(0, row_BT.shape).transpose(1, 2)
-    wave_BS: Tensor = codec.decoder(torch.cat([vectors_BDT, value_BCT], dim=1)).float()
-    return wave_BS
+        hidden_ND = _states(backbone, batch, batch.codes_BLK, lift_BTD.detach())
+        codes_BLK = rehearse(batch, batch.codes_BLK, hidden_ND, guidance_B, head, drawn.noise_NC)
+    hidden_ND = _states(backbone, batch, codes_BLK, lift_BTD)
+    guidance_N = guidance_B.repeat_interleave(heard_BT.shape[1])
+    value_NC = draw_values(head, hidden_ND[heard_BT.flatten()], guidance_N, drawn.heard_noise_NC)
+    semantic_BT = batch.target_NK[heard_BT][..., 0] - SHIFT
+    return decode_drawn(codec, semantic_BT, value_NC.unflatten(0, heard_BT.shape).transpose(1, 2))
 
 
-def _hidden(backbone: Backbone, batch: Batch, codes_BLK: Tensor, lift_BTD: Tensor) -> Tensor:
+def _states(backbone: Backbone, batch: Batch, codes_BLK: Tensor, lift_BTD: Tensor) -> Tensor:
     """States [N, D] that predict the frames; `lift` is added to the rows of the voices, which all
     begin at the same place."""
-    embedded_BLD = torch.where(
-        batch.is_code_BL[..., None],
-        backbone.embed_codes(codes_BLK),
-        backbone.text_table(batch.ids_BL),
-    )
+    embedded_BLD = embed(backbone, batch, codes_BLK)
     begin = int(batch.is_code_BL[0].int().argmax())
     after = embedded_BLD.shape[1] - begin - lift_BTD.shape[1]
     lifted_BLD = embedded_BLD + F.pad(lift_BTD, (0, 0, begin, after)).to(embedded_BLD.dtype)

@@ -17,7 +17,7 @@ Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic c
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,6 @@ from voxclone.evaluate.recogniser import Recogniser
 from voxclone.speech.speaker import Speaker
 from voxclone.train.augment import degrade
 from voxclone.train.bridge import Bridge, advice, lesson
-from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
 from voxclone.train.cloned import CloneListener, cloned_loss, draw_scene
 from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, criticise
@@ -39,10 +38,8 @@ from voxclone.train.losses import code_losses
 from voxclone.train.parts import (
     CLONES,
     CROPS,
-    LABELS,
     OF_CLONES,
     OF_CROPS,
-    TOLD,
     Pairs,
     pairs_of,
     sources_of,
@@ -51,6 +48,7 @@ from voxclone.train.ranks import Part
 from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import GRADIENT, apply_gradients
 from voxclone.train.state import TrainState
+from voxclone.train.told import Told
 from voxclone.train.validation import health_of, preset_agreement, semantic_nll
 from voxclone.train.watch import SECONDS
 from voxclone.train.whisper import TargetStore
@@ -71,9 +69,8 @@ class EncoderTask:
     state: TrainState
     bridge: Bridge | None = None
     model: Speaker | None = None
-    folder: Path | None = None
+    told: Told | None = None
     listener: CloneListener | None = None
-    labels: dict[int, Label] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -96,19 +93,23 @@ class EncoderTask:
         The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
         for what it says; `cloned` needs a `listener`. Raises ConfigError also where processes
         cannot share the batches."""
-        told = model is not None and folder is not None
-        check(settings, taught=teacher is not None, told=told, heard=listener is not None)
+        told = None
+        if settings.weights.told and model is not None and folder is not None:
+            told = Told(settings, model, folder, train)
+        check(settings, taught=teacher is not None, told=told is not None,
+              heard=listener is not None)  # fmt: skip
         begun = begin(settings, codec, genuine, teacher, whisper, start)
         return cls(
             settings, begun.codec, genuine, held_out, corpus, train, begun.critic, begun.real,
-            begun.state, begun.bridge, model, folder, listener,
+            begun.state, begun.bridge, model, told, listener,
         )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """One step, in `run.accumulate` parts."""
         settings = self.settings
-        if settings.weights.told:
-            self._listen(step)
+        if self.told is not None and self.told.is_due(step):
+            with self._judged():
+                self.told.renew(step, self.codec, self.bridge)
         count = settings.run.accumulate
         rows = [self._part(step, Part(index, count)) for index in range(count)]
         figures = {name: sum((row[name] for row in rows[1:]), rows[0][name]) / count
@@ -170,8 +171,8 @@ class EncoderTask:
             losses["bridge"] = advice(self.bridge, book, wave_BS, semantic_BDT)
         if weights.critic:
             losses["critic"] = self._criticise(latent_BDT, pairs, step, part)
-        if self.labels:
-            losses["told"] = self._told(step, part)
+        if self.told is not None and self.told.labels:
+            losses["told"] = self.told.loss(step, part, self.codec)
         if weights.cloned and self._clones_at(step):
             losses["cloned"], heard.told["clones_hit"] = self._cloned(step, part)
         if step < settings.cycle_from:
@@ -187,40 +188,6 @@ class EncoderTask:
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses, heard.told
-
-    def _listen(self, step: int) -> None:
-        """Label clips where the settings say so; a run that goes on reads what it wrote."""
-        assert self.model is not None and self.folder is not None
-        settings = self.settings.channel
-        due = max((at for at in settings.at if at <= step), default=None)
-        if due is None or (self.labels and step not in settings.at):
-            return
-        model = self.model
-
-        def make() -> dict[int, Label]:
-            generator = self._generator(step, LABELS)
-            with self._judged():
-                return label_clips(self.codec, self.bridge, model, self.train, settings, generator)
-
-        self.labels = stored_labels(self.folder, due, make if step == due else None)
-        known = Subset(self.corpus, sorted(self.labels))
-        self._labelled = (known, known.weights(self.settings.evenness))
-
-    def _told(self, step: int, part: Part) -> Tensor:
-        quantizer, size = self.codec.quantizer, self.codec.frame_size
-        known, weights_N = self._labelled
-        drawn = known.crops(
-            self.settings.told_batch,
-            self.settings.frames * size,
-            self._generator(step, TOLD),
-            weights_N,
-            grid=size,
-            part=part.of(self.settings.told_batch),
-        )
-        semantic_BDT, _ = quantizer.split(self._encode(drawn.wave_BS.to(self._device)))
-        labels = [self.labels[index] for index in drawn.indices]
-        starts = [start // size for start in drawn.starts]
-        return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts)
 
     def _clones_at(self, step: int) -> bool:
         after = step - self.settings.cloned_from

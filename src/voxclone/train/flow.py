@@ -6,6 +6,7 @@ Shapes: N frames, D width, K code books, C acoustic channels.
 import torch
 from torch import Tensor
 
+from voxclone.codec.quantizer import to_values
 from voxclone.speech.acoustic import END_AUDIO, SHIFT, AcousticHead
 
 
@@ -30,7 +31,7 @@ def flow_loss(
     speaks_N = target_NK[:, 0] != END_AUDIO
     hidden_ND = hidden_ND[speaks_N].repeat(draws, 1)
     level_NC = (target_NK[speaks_N, 1:] - SHIFT).repeat(draws, 1)
-    data_NC = level_NC.float() * 2 / (head.levels - 1) - 1
+    data_NC = to_values(level_NC, head.levels)
     device = hidden_ND.device
     noise_NC = torch.randn(data_NC.shape, generator=generator).to(device)
     time_N1 = torch.rand(len(data_NC), 1, generator=generator).to(device)
@@ -39,8 +40,5 @@ def flow_loss(
         hidden_ND = hidden_ND.masked_fill(drop_N1.to(device), 0.0)
         jitter_NC = torch.rand(data_NC.shape, generator=generator).to(device) - 0.5
         data_NC = data_NC + jitter_NC * 2 / (head.levels - 1)
-    point_NC = time_N1 * data_NC + (1 - time_N1) * noise_NC
-    speed_NC = head.velocity(
-        point_NC, head.time_token(time_N1[:, 0]), head.llm_projection(hidden_ND)
-    )
-    return ((1 - time_N1) * (speed_NC.float() - (data_NC - noise_NC))).square().mean()
+    error_NC = head.error(data_NC, noise_NC, time_N1[:, 0], head.llm_projection(hidden_ND))
+    return ((1 - time_N1) * error_NC).square().mean()

@@ -200,6 +200,12 @@ class VoicesTask:
         }
 
 
+def freeze(*networks: nn.Module) -> None:
+    """Without dropout, and without gradients of their own."""
+    for network in networks:
+        network.eval().requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class Listeners:
     """Frozen networks that compare decoded speech with the recording."""
@@ -210,8 +216,7 @@ class Listeners:
     @classmethod
     def frozen(cls, recogniser: Recogniser, voices: VoiceNetwork) -> "Listeners":
         """Both without dropout and without gradients of their own."""
-        for network in (recogniser, voices):
-            network.eval().requires_grad_(False)
+        freeze(recogniser, voices)
         return cls(recogniser, voices)
 
     def distance(self, estimate_BS: Tensor, target_BS: Tensor) -> Tensor:

@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import to_levels, to_values
 from voxclone.speech.acoustic import SHIFT, AcousticHead
-from voxclone.train.listeners import VoiceNetwork
+from voxclone.train.listeners import SCALE, VoiceNetwork, freeze
 from voxclone.train.sequences import Batch
-
-SHARPNESS = 20.0
-"""What cosines are multiplied by before the softmax over speakers, as in `listeners`."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,12 @@ class VoiceJudge:
     @classmethod
     def frozen(cls, codec: Codec, voices: VoiceNetwork) -> "VoiceJudge":
         """Both without dropout and without gradients of their own."""
-        for network in (codec, voices):
-            network.eval().requires_grad_(False)
+        freeze(codec, voices)
         return cls(codec, voices)
 
     def vectors(self, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
         """Voices [I, E] of decoded semantic codes and acoustic values (-1 to 1)."""
-        vectors_IDT = self.codec.quantizer.semantic_codebook.decode(semantic_IT)
-        wave_IS = self.codec.decoder(torch.cat([vectors_IDT, value_ICT], dim=1)).float()
-        vectors_IE: Tensor = self.voices(wave_IS)
+        vectors_IE: Tensor = self.voices(decode_drawn(self.codec, semantic_IT, value_ICT))
         return vectors_IE
 
     def distance(self, semantic_IT: Tensor, drawn_ICT: Tensor, true_ICT: Tensor) -> Tensor:
@@ -52,9 +47,16 @@ class VoiceJudge:
         with torch.no_grad():
             true_IE = self.vectors(semantic_IT, true_ICT)
         drawn_IE = self.vectors(semantic_IT, drawn_ICT)
-        wanted_II = (SHARPNESS * true_IE @ true_IE.T).softmax(dim=-1)
-        heard_II = (SHARPNESS * drawn_IE @ true_IE.T).log_softmax(dim=-1)
+        wanted_II = (SCALE * true_IE @ true_IE.T).softmax(dim=-1)
+        heard_II = (SCALE * drawn_IE @ true_IE.T).log_softmax(dim=-1)
         return F.kl_div(heard_II, wanted_II, reduction="batchmean")
+
+
+def decode_drawn(codec: Codec, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
+    """Speech [I, S] of semantic codes and acoustic values (-1 to 1), with gradients."""
+    vectors_IDT = codec.quantizer.semantic_codebook.decode(semantic_IT)
+    wave_IS: Tensor = codec.decoder(torch.cat([vectors_IDT, value_ICT], dim=1)).float()
+    return wave_IS
 
 
 def draw_values(
@@ -67,8 +69,7 @@ def draw_values(
     gradients pass the rounding straight through."""
     device = hidden_ND.device
     value_NC = head.flow(hidden_ND.float(), noise_NC.to(device), guidance_N[:, None].to(device))
-    half = (head.levels - 1) / 2
-    whole_NC = ((value_NC.detach() + 1) * half).round() / half - 1
+    whole_NC = to_values(to_levels(value_NC.detach(), head.levels).round(), head.levels)
     return value_NC + (whole_NC - value_NC).detach()
 
 
@@ -86,7 +87,7 @@ def rehearse(
     guidance_N = guidance_B[batch.item_N]
     frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
     value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
-    level_NC = ((value_NC + 1) / 2 * (head.levels - 1)).round().long() + SHIFT
+    level_NC = to_levels(value_NC, head.levels).round().long() + SHIFT
     said_BLK = codes_BLK.clone()
     said_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
     return said_BLK

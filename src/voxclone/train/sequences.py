@@ -1,6 +1,6 @@
 """Triples as the sequences that a language model reads, and what is done to them in training.
 
-Shapes: B batch, L positions, K code books, N frames of a batch, T frames.
+Shapes: B batch, L positions, D width, K code books, N frames of a batch, T frames.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from voxclone.release.params import Params
 from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.speech.backbone import Backbone
 from voxclone.speech.prompt import PromptMaker
 from voxclone.train.triples import PROMPT_EXTRA, Example
 
@@ -74,6 +75,15 @@ def sequences(
         *(torch.cat(x) for x in (items, places, targets, guides)),
     )
     return Batch(*(tensor.to(device) for tensor in tensors))
+
+
+def embed(backbone: Backbone, batch: Batch, codes_BLK: Tensor) -> Tensor:
+    """What the model reads [B, L, D]: the text of a batch, and codes (its own, or changed)."""
+    return torch.where(
+        batch.is_code_BL[..., None],
+        backbone.embed_codes(codes_BLK),
+        backbone.text_table(batch.ids_BL),
+    )
 
 
 def misread(

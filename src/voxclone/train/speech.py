@@ -36,7 +36,7 @@ from voxclone.train.run import (
     learners_of,
     pick_device,
 )
-from voxclone.train.sequences import Batch, forget, length_of, misread, sequences
+from voxclone.train.sequences import Batch, embed, forget, length_of, misread, sequences
 from voxclone.train.state import TrainState
 from voxclone.train.triples import Example, SpeechData, TripleSettings
 
@@ -218,7 +218,7 @@ class SpeechTask:
                 codes_BLK = self._rehearsed(batch, codes_BLK, rehearsed, generator)
             layer = self.backbone.model.layers[settings.guide_layer]
             guided = watch_attention(layer, settings.guide_heads)
-            embedded_BLD = self._embed(batch, codes_BLK)
+            embedded_BLD = embed(self.backbone, batch, codes_BLK)
             if noisy and settings.dropout:
                 keep = torch.rand(embedded_BLD.shape, generator=generator).to(device)
                 embedded_BLD = embedded_BLD * (keep > settings.dropout) / (1 - settings.dropout)
@@ -255,13 +255,6 @@ class SpeechTask:
             "codes/semantic_hit": hit,
         } | extra
 
-    def _embed(self, batch: Batch, codes_BLK: Tensor) -> Tensor:
-        return torch.where(
-            batch.is_code_BL[..., None],
-            self.backbone.embed_codes(codes_BLK),
-            self.backbone.text_table(batch.ids_BL),
-        )
-
     @torch.no_grad()
     def _rehearsed(
         self, batch: Batch, codes_BLK: Tensor, share: float, generator: torch.Generator
@@ -274,7 +267,9 @@ class SpeechTask:
             return codes_BLK
         hidden_BLD = torch.zeros(*codes_BLK.shape[:2], self.params.lm.dim, device=codes_BLK.device)
         chosen_B = chosen_B.to(codes_BLK.device)
-        hidden_BLD[chosen_B] = self.backbone(self._embed(batch, codes_BLK)[chosen_B]).float()
+        hidden_BLD[chosen_B] = self.backbone(
+            embed(self.backbone, batch, codes_BLK)[chosen_B]
+        ).float()
         hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
         noise_NC = torch.randn(len(hidden_ND), self.head.channels, generator=generator)
         noise_NC = noise_NC.to(hidden_ND.device)
