@@ -18,10 +18,13 @@ from voxclone.train.ranks import Part
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.train.victim"])
-# Adam divides by the size of a gradient: of some ten thousand weights a few have one that is but
-# rounding (1e-10, the others 1e-4), and go another way as far as the rate lets them. Muon rounds to
-# bf16 on its way.
+# Steps so small that what differs is what was computed and not where it led (Muon rounds to bf16
+# on its way), and three of them, with every part in use in the third: a code that is nearly as near
+# as another one would fall to either side sooner or later.
 SMALL = {"optimiser": {"lr": 1e-4, "muon": False}, "critic_lr": 1e-4, "adversary_lr": 1e-4}
+
+THREE = {"run": {"steps": 3}}
+BIASES = [f"module.critic.layers.{layer}.bias" for layer in (2, 4)]
 
 
 def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
@@ -48,14 +51,10 @@ def encoder_of(folder: Path, rank: int = 0) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith(("module.", "written."))}
 
 
-def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of all weights."""
-    assert one.keys() == other.keys() and one
-    return torch.cat([(one[key] - other[key]).abs().flatten() for key in one])
-
-
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    return float(differences(one, other).max())
+    """The largest difference of two weights."""
+    assert one.keys() == other.keys() and one
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
 def moments_apart(one: Path, other: Path) -> float:
@@ -73,7 +72,7 @@ def moments_apart(one: Path, other: Path) -> float:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training by one process."""
-    return together(1, tmp_path_factory.mktemp("alone"), changes=SMALL)
+    return together(1, tmp_path_factory.mktemp("alone"), changes=SMALL | THREE)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -81,11 +80,14 @@ def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     size: int, alone: Path, tmp_path: Path
 ) -> None:
     """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
-    shared = together(size, tmp_path, changes=SMALL)
-    different_N = differences(encoder_of(alone), encoder_of(shared))
-    # Where a gradient is nothing but rounding, Adam makes a whole step of it: a few weights differ.
-    assert float((different_N > 1e-5).float().mean()) < 5e-4
-    assert moments_apart(alone, shared) < 1e-3
+    shared = together(size, tmp_path, changes=SMALL | THREE)
+    one, other = encoder_of(alone), encoder_of(shared)
+    # The hinge loss pushes the critic's biases as much up as down: two of them have a gradient of
+    # nothing but rounding, of which Adam makes whole steps.
+    for name in BIASES:
+        del one[name], other[name]
+    assert apart(one, other) < 1e-5
+    assert moments_apart(alone, shared) < 1e-4
     for rank in range(1, size):
         assert apart(encoder_of(shared), encoder_of(shared, rank)) == 0
     assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one

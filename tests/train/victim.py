@@ -149,10 +149,9 @@ def run_in_group(
     changes: dict[str, Any],
     poisoned: dict[int, list[int]],
     terminate_at: int | None = None,
-    eps: float | None = None,
 ) -> None:
     """One of `size` processes; ends with the code of the command. `poisoned` are steps by rank; the
-    last process sends itself SIGTERM at a step. `eps` is Adam's."""
+    last process sends itself SIGTERM at a step."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
@@ -160,9 +159,6 @@ def run_in_group(
     )  # fmt: skip
     task = victim(settings_of(**changes))
     task.poisoned = frozenset(poisoned.get(rank, []))
-    for optimiser in task.state.optimisers.values() if eps is not None else ():
-        for group in optimiser.param_groups:
-            group["eps"] = eps
     if terminate_at is not None and rank == size - 1:
 
         def terminate(step: int) -> None:

@@ -60,9 +60,10 @@ class StftDiscriminator(nn.Module):
                 normalized=True,
                 return_complex=True,
             )
-            # The root makes quiet harmonics visible; the sign of each part keeps the phase.
+            # The root makes quiet harmonics visible; the sign of each part keeps the phase. Written
+            # so that it does not jump at 0, where the parts that are but rounding lie.
             x_BCFT = torch.view_as_real(spectrum_BFT).permute(0, 3, 1, 2)
-            x_BCFT = x_BCFT.sign() * (x_BCFT.abs() + 1e-4).sqrt()
+            x_BCFT = x_BCFT / (x_BCFT.abs() + 1e-4).sqrt()
         features = []
         for layer in self.layers:
             x_BCFT = F.leaky_relu(layer(x_BCFT), 0.2)
