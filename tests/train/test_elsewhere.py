@@ -1,0 +1,114 @@
+"""What runs on the CPU runs on another device: nothing is left behind, and figures are alike."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.elsewhere import ELSEWHERE, elsewhere
+from tests.train.test_cloned import SETTINGS, drawn_voices
+from tests.train.test_tasks import labelled
+from tests.train.tiny import FAST
+from tests.train.victim import settings_of, victim
+from voxclone.speech.generate import Request, Sampling, generate_many
+from voxclone.train.channel import ChannelSettings
+from voxclone.train.cloned import Cast, CloneListener
+from voxclone.train.encoder import EncoderTask
+from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
+from voxclone.train.run import RunSettings
+from voxclone.train.speech import SpeechTask
+
+Rows = list[dict[str, float]]
+
+
+def taught(task: EncoderTask | SpeechTask, steps: int) -> Rows:
+    rows = [task.train_step(step) for step in range(steps)]
+    return [{name: float(value.detach()) for name, value in row.items()} for row in rows]
+
+
+def same(near: Rows, far: Rows) -> bool:
+    """The same figures, all of them numbers."""
+    return all(a == pytest.approx(b, rel=1e-5) for a, b in zip(near, far, strict=True))
+
+
+def test_the_other_place_does_not_mix() -> None:
+    with elsewhere():
+        far = torch.ones(2, 3).to(ELSEWHERE)
+        assert far.device.type == ELSEWHERE and float((far[[1]] + 1).sum()) == 6
+        assert (far + 1).cpu().device.type == "cpu" and torch.equal(far.cpu(), torch.ones(2, 3))
+        with pytest.raises(RuntimeError, match="not on the device"):
+            far + torch.ones(2, 3)
+        with pytest.raises(RuntimeError, match="the generator"):
+            torch.rand(3, generator=torch.Generator(), device=ELSEWHERE)
+
+
+def test_recovery_with_every_loss() -> None:
+    def rows(device: str) -> Rows:
+        return taught(victim(settings_of(run={"device": device})), 4)
+
+    near = rows("cpu")
+    with elsewhere():
+        assert same(near, rows(ELSEWHERE))
+
+
+def test_recovery_that_is_told_and_heard(speech_task: SpeechTask, tmp_path: Path) -> None:
+    def rows(device: str) -> Rows:
+        codec, model = labelled(speech_task)
+        for module in (model.backbone, model.head, codec):
+            module.to(device)
+        codec.decoder.requires_grad_(False)
+        subset = speech_task.train.corpus.subset(lambda clip: True)
+        cast = Cast.of(subset, SETTINGS, codec.frame_size)
+        settings = EncoderTraining(
+            run=RunSettings(steps=8, autocast=False, device=device),
+            optimiser=FAST,
+            weights=EncoderWeights(cloned=1.0, told=0.5, pair_semantic=0, pair_levels=0),
+            clones=SETTINGS, real_batch=2, told_batch=2, frames=6, real_from=0, cycle_from=99,
+            channel=ChannelSettings(at=(0,), clips=3), judged_clips=2,
+        )  # fmt: skip
+        codes_KT = torch.ones(1 + codec.config.acoustic_dim, 9, dtype=torch.long)
+        task = EncoderTask.create(
+            settings, codec, [codes_KT], {"p": codes_KT}, subset.corpus, subset, None, model,
+            tmp_path / device,
+            listener=CloneListener.frozen(model, drawn_voices().to(device), cast, SETTINGS),
+        )  # fmt: skip
+        return taught(task, 2)
+
+    near = rows("cpu")
+    assert {"loss/cloned", "loss/told"} <= set(near[0])
+    with elsewhere():
+        assert same(near, rows(ELSEWHERE))
+
+
+def test_a_language_model_that_rehearses(speech_task: SpeechTask) -> None:
+    def rows(device: str) -> Rows:
+        given = speech_task.settings
+        run = given.run.model_copy(update={"device": device})
+        settings = given.model_copy(update={"run": run, "rehearsed": 0.5, "rehearse_from": 0})
+        data = speech_task.train
+        return taught(SpeechTask.create(settings, speech_task.params, data, data,
+                                        speech_task.prompts), 2)  # fmt: skip
+
+    near = rows("cpu")
+    with elsewhere():
+        assert same(near, rows(ELSEWHERE))
+
+
+def test_speech_that_is_drawn(speech_task: SpeechTask) -> None:
+    """Several at once, some at a temperature."""
+
+    def codes(device: str) -> list[torch.Tensor]:
+        _, model = labelled(speech_task)
+        for module in (model.backbone, model.head):
+            module.to(device)
+        voice_ND = 0.1 * torch.randn(7, model.params.lm.dim, generator=torch.Generator())
+        prompt_BLD = model.backbone.embed_prompt(
+            model.prompts.ids("hello", len(voice_ND)).to(device), voice_ND.to(device)
+        )
+        requests = [Request(prompt_BLD[0], n, 3 + n, Sampling(1.2 + n, 0.4 * n)) for n in range(3)]
+        made = dict(generate_many(model.backbone, model.head, iter(requests), 2))
+        return [made[n].codes_KT.cpu() for n in range(3)]
+
+    near = codes("cpu")
+    with elsewhere():
+        assert all(torch.equal(a, b) for a, b in zip(near, codes(ELSEWHERE), strict=True))
