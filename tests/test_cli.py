@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tests.audio.signals import speech
 from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
@@ -90,6 +91,14 @@ def test_enroll_and_speak_are_the_halves_of_clone(releases, reference, tmp_path,
     )  # fmt: skip
     assert code == 0, error
     assert np.array_equal(soundfile.read(whole)[0], soundfile.read(half)[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told(releases, reference, tmp_path, command):
+    asked = ["--model", releases / "complete", "--device", "cuda", "-o", tmp_path / "a.wav"]
+    for words in (["clone", reference, "Hi."], ["speak", "Hi.", "--voice", "anna"]):
+        code, _, err = command(*words, *asked)
+        assert code == 1 and "no CUDA GPU" in err and not (tmp_path / "a.wav").exists()
 
 
 def test_speak_with_a_preset(releases, tmp_path, command):

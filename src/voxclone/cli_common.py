@@ -18,6 +18,7 @@ Encoder = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--encoder", help="Encoder file, where the release has none."),
 ]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if it is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Voices = Annotated[
     Optional[Path],  # noqa: UP045

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from voxclone.cli_common import Quiet, open_console
+from voxclone.cli_common import Device, Quiet, open_console
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
@@ -147,12 +147,11 @@ def pairs(
     part: Annotated[
         str, typer.Option(help="This process makes file K of every N: K/N, from 0/1.")
     ] = "0/1",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    device: Device = "auto",
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
     """Let a release speak with its presets, and store the codes; goes on where it stopped."""
-    import torch
 
     from voxclone.release.archive import Release
     from voxclone.settings import load_settings
@@ -165,8 +164,7 @@ def pairs(
     share = PairShare(*_part(part))
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
     said, release, chosen = read_texts(texts or TEXTS), Release.open(model), pick_device(device)
-    dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
-    speaker = Speaker.load(release, dtype=dtype, device=chosen)
+    speaker = Speaker.load(release, device=chosen)
     wanted = minutes / share.of
     with _bar(console, "speaking", wanted, "{task.completed:.1f} of {task.total:.1f} min") as add:
         before = 0.0

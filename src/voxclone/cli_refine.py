@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from voxclone.cli_common import (
+    Device,
     Encoder,
     Model,
     Quiet,
@@ -88,7 +89,7 @@ def refine(
         typer.Option(help="Leave out a step of the reference, as in `enroll`. May be repeated."),
     ] = None,
     seconds: MostSeconds = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "cpu",
+    device: Device = "auto",
     report: ReferenceReport = None,
     quiet: Quiet = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from voxclone.cli_common import (
+    Device,
     Encoder,
     Model,
     Quiet,
@@ -42,21 +43,23 @@ def clone(
     encoder: Encoder = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Say a text in the voice of a recording."""
     from voxclone.release.archive import Release
     from voxclone.release.encoders import open_codec
     from voxclone.speech.speaker import Speaker
+    from voxclone.train.run import pick_device
     from voxclone.voice.file import Consent
 
     check_output(out)
-    said, console = _text(text), open_console(quiet)
+    said, console, chosen = _text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     enrolled = _enroll(reference, release, codec, "clone", consent, console)
-    speaker = Speaker.load(release, codec=codec)
+    speaker = Speaker.load(release, codec=codec, device=chosen)
     _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
 
 
@@ -68,17 +71,19 @@ def speak(
     voices: Voices = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Say a text with a stored voice, a preset or a voice file."""
     from voxclone.release.archive import Release
     from voxclone.speech.speaker import Speaker
+    from voxclone.train.run import pick_device
 
     check_output(out)
-    said, console = _text(text), open_console(quiet)
+    said, console, chosen = _text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
     rows_ND = choose_voice(voice, release, voices, console).rows_ND
-    speaker = Speaker.load(release)
+    speaker = Speaker.load(release, device=chosen)
     _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
 
 

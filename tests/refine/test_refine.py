@@ -193,6 +193,15 @@ def test_a_run_goes_on_where_it_was_stopped(
         refine_codes(other, folder=tmp_path, resume=True)
 
 
+def test_a_model_in_half_precision_is_asked(release: Release, codec: Codec) -> None:
+    """As on a GPU."""
+    model = Speaker.load(release, codec=codec, dtype=torch.bfloat16)
+    job = job_of(codec, weights={"likely_levels": 0.1, "likely_semantic": 0.7})
+    judge = GainJudge.load(model, release, job.halves, job.start.codes())
+    found = refine_codes(replace(job, model=model, gain=judge)).judged
+    assert all(each.gain is not None and math.isfinite(each.gain) for each in found)
+
+
 def judging(figures: list[float]):
     """A judge whose figures are given."""
     left = iter(figures)

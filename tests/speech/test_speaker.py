@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.elsewhere import ELSEWHERE, elsewhere
 from tests.golden.small_params import golden_params
 from tests.release.tiny import write_tiny_release
 from voxclone.errors import UsageError
@@ -122,3 +123,14 @@ def test_bf16_speaks(tmp_path: Path) -> None:
     speaker = Speaker.load(release, dtype=torch.bfloat16)
     speech = speaker.speak("Hi.", load_preset(release, "anna"), seed=0)
     assert speech.wave_S.dtype == torch.float32 and bool(torch.isfinite(speech.wave_S).all())
+
+
+def test_another_device_says_the_same(
+    speaker: Speaker, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    near = speaker.speak("Hi there.", voice, seed=3)
+    with elsewhere():
+        far = Speaker.load(release_in(tmp_path_factory), device=ELSEWHERE)
+        assert far.backbone.text_table.weight.device.type == ELSEWHERE
+        speech = far.speak("Hi there.", voice, seed=3)
+    assert torch.equal(speech.wave_S, near.wave_S)

@@ -64,14 +64,16 @@ class Speaker:
         cls,
         release: Release,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         codec: Codec | None = None,
     ) -> "Speaker":
-        """Read the language model and the acoustic head in `dtype`. Tensors that need no change of
-        dtype or order stay mapped to the file, so nothing is held twice. `codec` may be one that is
-        loaded already."""
+        """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
+        Tensors that need no change of dtype or order stay mapped to the file, so nothing is held
+        twice. `codec` may be one that is loaded already; it is moved to the device."""
         require_complete(release.report, release.path)
+        if dtype is None:
+            dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
         backbone = load_backbone(release, dtype, device)
         head = load_head(release, dtype, device)
         codec = load_codec(release) if codec is None else codec
