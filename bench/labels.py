@@ -1,6 +1,7 @@
-"""What is the language model's help worth on speech that it has learned, and on other speech?
+r"""What is the language model's help worth on speech that it has learned, and on other speech?
 
-    python bench/labels.py --speech MANIFEST --oracle ORACLE [--encoder ENCODER] [--clips 200]
+    python bench/labels.py --speech MANIFEST --oracle ORACLE --licences LICENCE... -o OUT \
+        [--encoder ENCODER] [--clips 200]
 
 A recovery's clips are labelled by encoder and language model together (`train/channel.py`), and the
 mini release's model has learned from the very clips that are labelled. Here clips of speakers that
@@ -103,6 +104,8 @@ def main() -> None:
         pairs = pairs_of(manifest, splits, given.licences, given.clips)
         clips = [clip for pair in pairs for clip in pair]
         corpus = pack(clips, given.out / label.replace(" ", "-"), lambda items: items)
+        if len(corpus) != len(clips):
+            raise SystemExit(f"{len(clips) - len(corpus)} clips cannot be decoded.")
         rows = figures_of(release, codec, oracle, model, corpus)
         names = [pair[0].speaker for pair in pairs]
         print(f"{label}: {len(pairs)} clips of {len(set(names))} speakers")

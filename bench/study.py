@@ -6,12 +6,13 @@
 
 `train` finds out how long a step and a labelling take, sets the steps so that the run takes the
 minutes, and scales everything that is given in steps along with them. Runs lie in OUT/NAME-SEED; a
-study that was stopped goes on from there; the steps of a recipe are in OUT/plans. `measure` needs
+study that was stopped goes on from there; the costs of a recipe are in OUT/plans. `measure` needs
 the oracle and is for test speakers.
 """
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,14 +146,17 @@ def share(shared: Path, folder: Path) -> None:
 
 
 def planned(settings: EncoderTraining, known: Path, minutes: float) -> int:
-    """Steps that take so many minutes; found out once for a recipe and all its seeds."""
-    if known.exists():
-        steps: int = json.loads(known.read_text())["steps"]
-        return steps
-    found = cost(settings, known.parent / known.stem)
-    steps = found.steps(settings, minutes)
-    known.write_text(json.dumps({"steps": steps, **asdict(found)}))
-    return steps
+    """Steps that take so many minutes. What a step costs is found out once for a recipe and all its
+    seeds, and again if the recipe has changed."""
+    run = settings.run.model_copy(update={"seed": 0})
+    recipe = settings.model_copy(update={"run": run}).model_dump(mode="json")
+    stored = json.loads(known.read_text()) if known.exists() else {}
+    if stored.get("recipe") != recipe:
+        probe = known.parent / known.stem
+        shutil.rmtree(probe / "labels", ignore_errors=True)  # they would be read, and cost nothing
+        stored = {"recipe": recipe, "cost": asdict(cost(settings, probe))}
+        known.write_text(json.dumps(stored))
+    return Cost(**stored["cost"]).steps(settings, minutes)
 
 
 def train(given: argparse.Namespace) -> None:

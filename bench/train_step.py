@@ -264,8 +264,8 @@ def build_task(
     overrides: Sequence[str] = (),
 ) -> EncoderTask:
     """The recipe's task at the real size: random weights, noise for speech, random codes, targets
-    and labels. Other batches keep their proportion to that of real speech. All in one part, and
-    without clones, which need a language model (`bench/clones.py`)."""
+    and labels. Other batches keep their proportion to that of real speech. Without
+    clones, which need a language model (`bench/clones.py`)."""
 
     given = load_settings(EncoderTraining, config)
     codec = Codec(CodecConfig(layer_scale_init=0.01), with_encoder=False)
@@ -277,7 +277,7 @@ def build_task(
     own = [
         f"run.device={device}", f"frames={frames}", f"real_batch={batch}", "real_from=0",
         f"pair_batch={share(given.pair_batch)}", f"told_batch={share(given.told_batch)}",
-        "adversary_from=0", "channel.at=[0]", "run.accumulate=1", "weights.cloned=0",
+        "adversary_from=0", "channel.at=[0]", "weights.cloned=0",
     ]  # fmt: skip
     settings = load_settings(EncoderTraining, config, [*own, *overrides])
     torch.manual_seed(0)

@@ -23,6 +23,8 @@ ELSEWHERE = "meta"
 CROSSING = {"aten::_to_copy", "aten::copy_", "aten::to"}
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
+JOINING = {"aten::stack", "aten::cat"}
+
 
 class Far(Tensor):
     """A tensor there; `here` are its values."""
@@ -50,12 +52,17 @@ class Far(Tensor):
 def check(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a result belongs there. Raises RuntimeError where a GPU would."""
     name = func._schema.name
-    given = args[:1] + args[2:] if name in INDEXING else args  # indices may be from here
+    given = args
+    if name in INDEXING:  # indices may be from here, and only from here if the tensor is
+        if not isinstance(args[0], Far) and any(isinstance(x, Far) for x in tree_leaves(args[1])):
+            raise RuntimeError(f"{name}: the indices are on the device, and the tensor is not")
+        given = args[:1] + args[2:]
     tensors = [x for x in tree_leaves((given, kwargs)) if isinstance(x, Tensor)]
     if any(x.is_meta and not isinstance(x, Far) for x in tensors):
         raise RuntimeError(f"{name}: a tensor there has no values, see `_FromPython`")
     there = any(isinstance(x, Far) for x in tensors)
-    left = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and x.dim()]
+    joins = name in JOINING  # elsewhere a single number may be from here
+    left = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and (x.dim() or joins)]
     if there and left and name not in CROSSING:
         raise RuntimeError(f"{name}: tensors of shapes {left} are not on the device")
     wanted = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]

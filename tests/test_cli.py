@@ -101,6 +101,18 @@ def test_a_device_that_is_not_there_is_told(releases, reference, tmp_path, comma
         assert code == 1 and "no CUDA GPU" in err and not (tmp_path / "a.wav").exists()
 
 
+def test_a_device_that_is_too_small_is_told(releases, tmp_path, command, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6 GiB.\nMore.")
+
+    monkeypatch.setattr("voxclone.speech.speaker.Speaker.load", full)
+    code, _, err = command("speak", "Hi.", "--voice", "anna", "-o", tmp_path / "a.wav",
+        "--model", releases / "complete",
+    )  # fmt: skip
+    assert code == 1 and "--device cpu" in err and "Tried to allocate 6 GiB.)" in err
+    assert "Traceback" not in err and not (tmp_path / "a.wav").exists()
+
+
 def test_speak_with_a_preset(releases, tmp_path, command):
     out = tmp_path / "preset.flac"
     code, printed, _ = command("speak", "One.", "--voice", "bert", "-o", out,

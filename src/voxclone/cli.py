@@ -36,6 +36,15 @@ def main() -> None:
     except VoxcloneError as error:
         print(f"voxclone: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported for it
+            raise
+        print(
+            "voxclone: the device has too little memory: use another one, for example with "
+            f"`--device cpu`. ({str(error).splitlines()[0]})",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_USER)
     except KeyboardInterrupt:
         print("voxclone: interrupted.", file=sys.stderr)
         sys.exit(EXIT_USER)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.audio.signals import RATE, speech
+from tests.elsewhere import ELSEWHERE, elsewhere
 from tests.release.tiny import tiny_params, write_tiny_release
 from voxclone.audio.files import read_recording
 from voxclone.cloning.enroll import enroll, make_reference, voice_of
@@ -200,6 +201,26 @@ def test_a_model_in_half_precision_is_asked(release: Release, codec: Codec) -> N
     judge = GainJudge.load(model, release, job.halves, job.start.codes())
     found = refine_codes(replace(job, model=model, gain=judge)).judged
     assert all(each.gain is not None and math.isfinite(each.gain) for each in found)
+
+
+def test_another_device_finds_the_same_codes(release: Release) -> None:
+    def found(device: str) -> list[Judged]:
+        codec = load_codec(release).to(device)
+        model = Speaker.load(release, codec=codec, device=device)
+        wave_S = recording(codec).to(device)
+        weights = {"likely_levels": 0.1, "likely_semantic": 0.7}
+        job = job_of(codec, from_encoder(codec, wave_S), weights=weights)
+        job = replace(job, wave_S=wave_S, model=model)
+        judge = GainJudge.load(model, release, job.halves, job.start.codes())
+        assert job.start.codes().device.type == device
+        return refine_codes(replace(job, gain=judge)).judged
+
+    near = found("cpu")
+    with elsewhere():
+        far = found(ELSEWHERE)
+    for one, other in zip(near, far, strict=True):
+        assert torch.equal(one.codes_KT.cpu(), other.codes_KT.cpu())
+        assert one.gain == pytest.approx(other.gain, abs=1e-4)
 
 
 def judging(figures: list[float]):

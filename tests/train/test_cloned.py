@@ -27,6 +27,7 @@ from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import VOICES_FILE, VoiceNetwork, load_voices, save_voices
 from voxclone.train.parts import sources_of
+from voxclone.train.ranks import WHOLE
 from voxclone.train.run import RunSettings
 from voxclone.train.speech import SpeechTask
 
@@ -182,6 +183,22 @@ def test_recovery_hears_clones_when_it_is_told_to(
     for step in range(6):
         same = again.train_step(step)
     assert float(same["loss/cloned"]) == float(rows[5]["loss/cloned"])
+
+
+def test_a_few_clones_at_a_time_teach_as_all_together(
+    speech_task: SpeechTask, listener: tuple[CloneListener, Codec]
+) -> None:
+    ear, codec = listener
+    gradients = []
+    for at_once in (1, 2):
+        clones = SETTINGS.model_copy(update={"at_once": at_once})
+        task = task_of(speech_task, codec, ear, clones=clones)
+        loss, hit = task._teach_clones(2, WHOLE)
+        assert float(loss) > 0 and 0 <= float(hit) <= 1
+        found = [p.grad.flatten() for p in task.codec.require_encoder().parameters()]  # type: ignore[union-attr]
+        gradients.append(torch.cat(found))
+    one, other = gradients
+    assert float((one - other).abs().max()) < 1e-3 * float(other.abs().max()) > 0
 
 
 def test_clones_need_a_listener_and_speakers(

@@ -21,9 +21,19 @@ from voxclone.train.speech import SpeechTask
 Rows = list[dict[str, float]]
 
 
-def taught(task: EncoderTask | SpeechTask, steps: int) -> Rows:
+class Silent:
+    """A log that keeps nothing."""
+
+    def audio(self, *args: object) -> None: ...
+
+
+def taught(task: EncoderTask | SpeechTask, steps: int, device: str) -> Rows:
+    """Figures of some steps and a validation of a training whose weights are there."""
+    places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
+    assert places == {device}
     rows = [task.train_step(step) for step in range(steps)]
-    return [{name: float(value.detach()) for name, value in row.items()} for row in rows]
+    figures = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
+    return [*figures, task.validate(steps, Silent())]  # type: ignore[arg-type]
 
 
 def same(near: Rows, far: Rows) -> bool:
@@ -38,13 +48,17 @@ def test_the_other_place_does_not_mix() -> None:
         assert (far + 1).cpu().device.type == "cpu" and torch.equal(far.cpu(), torch.ones(2, 3))
         with pytest.raises(RuntimeError, match="not on the device"):
             far + torch.ones(2, 3)
+        with pytest.raises(RuntimeError, match="not on the device"):
+            torch.stack([far.sum(), torch.tensor(1.0)])
+        with pytest.raises(RuntimeError, match="indices are on the device"):
+            torch.ones(3)[far[0].long()]
         with pytest.raises(RuntimeError, match="the generator"):
             torch.rand(3, generator=torch.Generator(), device=ELSEWHERE)
 
 
-def test_recovery_with_every_loss() -> None:
+def test_recovery_with_many_losses() -> None:
     def rows(device: str) -> Rows:
-        return taught(victim(settings_of(run={"device": device})), 4)
+        return taught(victim(settings_of(run={"device": device})), 4, device)
 
     near = rows("cpu")
     with elsewhere():
@@ -72,10 +86,10 @@ def test_recovery_that_is_told_and_heard(speech_task: SpeechTask, tmp_path: Path
             tmp_path / device,
             listener=CloneListener.frozen(model, drawn_voices().to(device), cast, SETTINGS),
         )  # fmt: skip
-        return taught(task, 2)
+        return taught(task, 2, device)
 
     near = rows("cpu")
-    assert {"loss/cloned", "loss/told"} <= set(near[0])
+    assert {"loss/cloned", "loss/told"} <= set(near[0]) and "real/semantic_nll" in near[-1]
     with elsewhere():
         assert same(near, rows(ELSEWHERE))
 
@@ -87,7 +101,7 @@ def test_a_language_model_that_rehearses(speech_task: SpeechTask) -> None:
         settings = given.model_copy(update={"run": run, "rehearsed": 0.5, "rehearse_from": 0})
         data = speech_task.train
         return taught(SpeechTask.create(settings, speech_task.params, data, data,
-                                        speech_task.prompts), 2)  # fmt: skip
+                                        speech_task.prompts), 2, device)  # fmt: skip
 
     near = rows("cpu")
     with elsewhere():
@@ -106,6 +120,7 @@ def test_speech_that_is_drawn(speech_task: SpeechTask) -> None:
             model.prompts.ids("hello", len(voice_ND)).to(device), voice_ND.to(device)
         )
         requests = [Request(prompt_BLD[0], n, 3 + n, Sampling(1.2 + n, 0.4 * n)) for n in range(3)]
+        assert prompt_BLD.device.type == device
         made = dict(generate_many(model.backbone, model.head, iter(requests), 2))
         return [made[n].codes_KT.cpu() for n in range(3)]
 

@@ -22,7 +22,7 @@ TINY = [
     "run.autocast=false", "run.steps=40", "optimiser.warmup_steps=1", "frames=25", "real_batch=2",
     "pair_batch=2", "told_batch=2", "real_from=0", "adversary.channels=2", "adversary_from=0",
     "adversary.n_ffts=[334, 76]",
-    "channel.at=[0]", "run.accumulate=1",
+    "channel.at=[0]",
     "weights.cloned=0",  # it needs a language model of the same sizes: test_cloned
 ]  # fmt: skip
 EVERY = {"pair_semantic", "pair_levels", "cycle_semantic", "cycle_levels"}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from voxclone.codec.model import Codec
@@ -38,11 +38,13 @@ Hear = Callable[[Tensor], Tensor]
 
 
 class CloneSettings(Settings):
-    """`items` speakers are cloned in a step, and told from each other and from `strangers` more.
+    """`items` speakers are cloned in a step, `at_once` of them in memory at a time, and told from
+    each other and from `strangers` more.
     Lengths are in frames: of the voice (drawn for each step), of clips that may be said, and of
     what is heard of each. `guidance` is drawn between the two for each item."""
 
     items: int = 8
+    at_once: int = Field(default=8, ge=1)
     strangers: int = 24
     voice_frames: tuple[int, int] = (60, 150)
     target_frames: tuple[int, int] = (32, 90)

@@ -151,6 +151,9 @@ class EncoderTask:
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         (total / part.count).backward()
+        if weights.cloned and step >= settings.real_from and self._clones_at(step):
+            losses["cloned"], told["clones_hit"] = self._teach_clones(step, part)
+            total = total.detach() + weights.cloned * losses["cloned"]
         figures = {f"loss/{name}": value.detach() for name, value in (losses | told).items()}
         return figures | {"loss/total": total.detach()}
 
@@ -173,8 +176,6 @@ class EncoderTask:
             losses["critic"] = self._criticise(latent_BDT, pairs, step, part)
         if self.told is not None and self.told.labels:
             losses["told"] = self.told.loss(step, part, self.codec)
-        if weights.cloned and self._clones_at(step):
-            losses["cloned"], heard.told["clones_hit"] = self._cloned(step, part)
         if step < settings.cycle_from:
             return losses, heard.told
         with torch.no_grad():
@@ -193,18 +194,25 @@ class EncoderTask:
         after = step - self.settings.cloned_from
         return after >= 0 and after % self.settings.cloned_every == 0
 
-    def _cloned(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+    def _teach_clones(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
+        """The gradients of `cloned`, a few items at a time and when those of the other losses are
+        done, since a language model's states lie in memory for them; then their mean, and the share
+        that was told right."""
         assert self.listener is not None
-        settings, listener = self.settings, self.listener
-        own = part.of(settings.clones.items)
-        scene = draw_scene(
-            listener.cast,
-            settings.clones,
-            self.codec.frame_size,
-            self._generator(step, CLONES),
-        )
-        sources = sources_of(settings.run.seed, step, OF_CLONES, own)
-        return cloned_loss(listener, self.codec, scene, own, sources)
+        settings, listener, own = self.settings, self.listener, part.of(self.settings.clones.items)
+        generator = self._generator(step, CLONES)
+        scene = draw_scene(listener.cast, settings.clones, self.codec.frame_size, generator)
+        found = []
+        for first in range(own.start, own.stop, settings.clones.at_once):
+            some = slice(first, min(first + settings.clones.at_once, own.stop))
+            sources = sources_of(settings.run.seed, step, OF_CLONES, some)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
+                loss, hit = cloned_loss(listener, self.codec, scene, some, sources)
+            share = (some.stop - some.start) / (own.stop - own.start)
+            (settings.weights.cloned * share * loss / part.count).backward()
+            found.append(share * torch.stack([loss.detach(), hit]))
+        mean = torch.stack(found).sum(dim=0)
+        return mean[0], mean[1]
 
     def _teach_bridge(
         self, bridge: Bridge, wave_BS: Tensor, pairs: Pairs, step: int, part: Part

@@ -105,9 +105,13 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"The device {name!r} was asked for, but this machine has no CUDA GPU.")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"{name!r} is not a device: use cpu, cuda or auto.") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and device.index is not None and device.index >= count:
+        raise ConfigError(f"The device {name!r} was asked for, but this machine has {count} GPUs.")
+    return device
 
 
 def adamw(parameters: Iterator[nn.Parameter], settings: OptimiserSettings) -> torch.optim.AdamW:
