@@ -6,7 +6,9 @@ import pytest
 
 from voxclone.mini.workshop import MiniSettings
 from voxclone.settings import load_settings
+from voxclone.train import ranks
 from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.encoder_start import check
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -22,6 +24,16 @@ def test_encoder_configs(path: Path) -> None:
     assert any(weights.values()) and settings.run.steps > 0
     if settings.weights.told:
         assert settings.channel.at and max(settings.channel.at) < settings.run.steps
+
+
+@pytest.mark.parametrize("name", ["ours", "paper", "community_v3", "community_v3_mended"])
+def test_configs_of_the_real_size_are_shared_by_a_node(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(EncoderTraining, CONFIGS / "encoder" / f"{name}.yaml")
+    for size in (1, 2, 4, 8):
+        monkeypatch.setattr(ranks, "size", lambda size=size: size)
+        check(settings, taught=True, told=True, heard=True)
 
 
 def test_naive_is_reconstruction_alone() -> None:
