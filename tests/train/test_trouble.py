@@ -174,7 +174,9 @@ def test_too_little_memory_names_what_to_change(
         for knob in ("`frames` (now 4)", "`real_batch` (4)", "`pair_batch` (4)",
                      "run.accumulate=2"):  # fmt: skip
             assert knob in sentence
-        assert caught.value.exit_code == 1 and "\n" not in sentence
+        assert caught.value.exit_code == 1 and "\n" not in sentence and "clones" not in sentence
+    heard = settings_of(weights={"cloned": 1.0})
+    assert "`clones.at_once` (8)" in str(recovery._no_memory(heard, MemoryError("full")))
 
 
 def test_a_checkpoint_of_another_config_is_refused_by_name(

@@ -152,9 +152,10 @@ def _sickness(settings: EncoderTraining) -> Callable[[int, dict[str, float]], st
 
 def _no_memory(settings: EncoderTraining, error: Exception) -> TrainingError:
     run = settings.run
+    clones = f"`clones.at_once` ({settings.clones.at_once}), " if settings.weights.cloned else ""
     return TrainingError(
         f"The device {pick_device(run.device)} has too little memory for a step: make `frames` "
-        f"(now {settings.frames}), `real_batch` ({settings.real_batch}) or `pair_batch` "
+        f"(now {settings.frames}), {clones}`real_batch` ({settings.real_batch}) or `pair_batch` "
         f"({settings.pair_batch}) smaller, or do the same batch in parts with `run.accumulate` "
         f"({run.accumulate}), for example `--set run.accumulate={2 * run.accumulate}`. "
         f"({str(error).splitlines()[0]})"
