@@ -121,7 +121,7 @@ class EncoderTask:
         norm = apply_gradients(learners, rates, step, steps, loss=figures["loss/total"])
         if torch.isfinite(norm):
             self.state.update_followers()
-        items = settings.real_batch + settings.pair_batch * self._uses_pairs
+        items = settings.real_batch + settings.pair_batch * settings.uses_pairs
         seconds = items * settings.frames / self.codec.frame_rate
         return figures | {GRADIENT: norm, SECONDS: torch.tensor(seconds)}
 
@@ -135,7 +135,7 @@ class EncoderTask:
             pairs = pairs_of(self.genuine, settings, top, step, part)
             codes_BKT, mask_BT = pairs.codes_BKT.to(device), pairs.mask_BT.to(device)
             pairs = replace(pairs, codes_BKT=codes_BKT, mask_BT=mask_BT)
-            if self._uses_pairs:
+            if settings.uses_pairs:
                 made_BS = self._decode(pairs.codes_BKT, pairs.sources)
                 if self.bridge is not None:
                     self._teach_bridge(self.bridge, made_BS, pairs, step, part)
@@ -151,7 +151,7 @@ class EncoderTask:
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         (total / part.count).backward()
-        if weights.cloned and step >= settings.real_from and self._clones_at(step):
+        if settings.hears_clones(step):
             losses["cloned"], told["clones_hit"] = self._teach_clones(step, part)
             total = total.detach() + weights.cloned * losses["cloned"]
         figures = {f"loss/{name}": value.detach() for name, value in (losses | told).items()}
@@ -189,10 +189,6 @@ class EncoderTask:
             robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
             losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
         return losses, heard.told
-
-    def _clones_at(self, step: int) -> bool:
-        after = step - self.settings.cloned_from
-        return after >= 0 and after % self.settings.cloned_every == 0
 
     def _teach_clones(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
         """The gradients of `cloned`, a few items at a time and when those of the other losses are
@@ -264,10 +260,6 @@ class EncoderTask:
         found = self.state.modules.get("encoder_ema", self.state.modules["encoder"])
         assert isinstance(found, Encoder)
         return found
-
-    @property
-    def _uses_pairs(self) -> bool:
-        return bool(self.settings.weights.pair_semantic or self.settings.weights.pair_levels)
 
     def _generator(self, step: int, stream: int) -> torch.Generator:
         return step_generator(self.settings.run.seed, step, stream)

@@ -105,3 +105,12 @@ class EncoderTraining(Settings):
     """Of so many clips with a text the language model says at every validation how likely their
     semantic codes are (it stays in memory for that)."""
     defects: Defects = Defects()
+
+    @property
+    def uses_pairs(self) -> bool:
+        return bool(self.weights.pair_semantic or self.weights.pair_levels)
+
+    def hears_clones(self, step: int) -> bool:
+        """Whether a step has the loss `cloned`."""
+        after = step - max(self.cloned_from, self.real_from)
+        return bool(self.weights.cloned) and after >= 0 and after % self.cloned_every == 0
