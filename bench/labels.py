@@ -103,7 +103,7 @@ def main() -> None:
     for label, splits in (("learned", ["train"]), ("not learned", ["valid", "test"])):
         pairs = pairs_of(manifest, splits, given.licences, given.clips)
         clips = [clip for pair in pairs for clip in pair]
-        corpus = pack(clips, given.out / label.replace(" ", "-"), lambda items: items)
+        corpus = pack(clips, given.out / label.replace(" ", "-"))
         if len(corpus) != len(clips):
             raise SystemExit(f"{len(clips) - len(corpus)} clips cannot be decoded.")
         rows = figures_of(release, codec, oracle, model, corpus)

@@ -47,7 +47,7 @@ def check(settings: EncoderTraining, *, taught: bool, told: bool, heard: bool) -
     and for batches that processes cannot share."""
     weights = settings.weights
     used = {
-        "pair_batch": weights.pair_semantic or weights.pair_levels or weights.critic,
+        "pair_batch": settings.uses_pairs or weights.critic,
         "real_batch": settings.real_from < settings.run.steps,
         "told_batch": weights.told,
     }

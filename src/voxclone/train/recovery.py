@@ -179,8 +179,7 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     weights, device = settings.weights, pick_device(settings.run.device)
     asked = bool(weights.told or weights.cloned or settings.judged_clips)
     if asked or (settings.pairs.minutes and stored is None):
-        half = device.type == "cuda" and settings.run.autocast
-        dtype = torch.bfloat16 if half else torch.float32
+        dtype = None if settings.run.autocast else torch.float32
         speaker = Speaker.load(release, codec=codec, dtype=dtype, device=device)
     if settings.pairs.minutes and stored is None and speaker is not None:
         texts = read_texts(settings.texts or TEXTS)
