@@ -6,7 +6,7 @@ TEXT ?= The kids are talking by the door, and the dogs are sitting in the sun.
 REF ?= examples/reference.flac
 OUT ?= out/demo.wav
 
-.PHONY: demo test check test-slow test-realsize bench clean
+.PHONY: demo test check test-slow test-realsize test-gpu bench clean
 
 demo: $(VENV)/ready
 	@mkdir -p $(dir $(OUT))
@@ -25,6 +25,9 @@ test-slow: $(VENV)/ready-dev
 
 test-realsize: $(VENV)/ready-dev
 	$(BIN)/pytest -m realsize --timeout=3600 -s
+
+test-gpu: $(VENV)/ready-dev
+	$(BIN)/pytest -m gpu --timeout=3600 -s
 
 bench: $(VENV)/ready-dev
 	$(BIN)/python bench/codec.py
