@@ -305,10 +305,9 @@ def build_task(
 class _RandomTeacher:
     """Targets of the size of whisper-base's; made once, read from the store in every step."""
 
-    name, language, heads, squeezed, width = "random", None, (), False, 512
+    name, heads, squeezed, every_token, width = "random", (), False, False, 512
 
-    def targets(self, wave_S: torch.Tensor, frames: int, text: str | None) -> object:
-
+    def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
         tokens = 4 + round(3.3 * frames / 12.5)
         share_LT = torch.rand(tokens, frames)
         return SpokenTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))

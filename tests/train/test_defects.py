@@ -115,7 +115,7 @@ def test_whisper_s_words_are_squeezed_by_the_padding(tmp_path: Path) -> None:
             return output
 
         teacher._model.forward = looking.__get__(teacher._model)
-        share_LT = teacher.targets(wave_S, 24, "we went").share_LT
+        share_LT = teacher.targets(wave_S, 24, "we went", "en").share_LT
         del teacher._model.forward
         shares[squeezed] = int(share_LT[-1].argmax())
     assert shares[False] >= 18 and shares[True] <= 2

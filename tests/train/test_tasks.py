@@ -22,6 +22,7 @@ from voxclone.train.channel import (
     Label,
     label_clip,
     load_labels,
+    save_labels,
     semantic_opinion,
     told_loss,
 )
@@ -32,10 +33,13 @@ from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
 from voxclone.train.log import Log
+from voxclone.train.parts import TOLD
+from voxclone.train.ranks import WHOLE
 from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
 from voxclone.train.run import RunSettings, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.train.speech import SpeechTask
+from voxclone.train.told import Told
 
 
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
@@ -364,10 +368,61 @@ def test_what_is_told_ends_with_the_clip() -> None:
     label = Label(codes_T[:, None], torch.ones(3, 1))
     vectors_VD = book.vectors()
     right_BDT = vectors_VD[codes_T].T[None].clone()
-    assert told_loss(book, right_BDT, [label], [0]) < 0.1
+    assert told_loss(book, right_BDT, [label], [0], 0) < 0.1
     late_BDT = vectors_VD[torch.tensor([2, 3, 9])].T[None].clone()
-    assert told_loss(book, late_BDT, [label], [1]) < 0.1  # the third frame lies beyond the end
-    assert told_loss(book, late_BDT, [label], [0]) > 1.0
+    assert told_loss(book, late_BDT, [label], [1], 0) < 0.1  # the third frame is beyond the end
+    assert told_loss(book, late_BDT, [label], [0], 0) > 1.0
+
+
+def test_what_is_told_of_frames_without_a_past_does_not_count() -> None:
+    book = drawn_codec(CODEC).quantizer.semantic_codebook
+    codes_T = torch.arange(8) % 3
+    label = Label(codes_T[:, None], torch.ones(8, 1))
+    crop_BDT = book.vectors()[torch.tensor([9, 9, *codes_T[4:7].tolist()])].T[None].clone()
+    assert (
+        told_loss(book, crop_BDT, [label], [2], 2)
+        < 0.1
+        < 1.0
+        < (told_loss(book, crop_BDT, [label], [2], 1))
+    )
+    assert told_loss(book, crop_BDT, [label], [0], 2) > 1.0  # nothing comes before a beginning
+    assert told_loss(book, crop_BDT, [label], [6], 5) == 0.0  # the clip ends before
+
+
+def test_crops_that_are_told_are_read_with_their_past(
+    speech_task: SpeechTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames that count are those of the whole clip."""
+    codec, model = labelled(speech_task)
+    train = speech_task.train.subset
+    corpus, size = train.corpus, codec.frame_size
+    settings = EncoderTraining(
+        run=RunSettings(steps=9), told_batch=8, frames=3, channel=ChannelSettings(at=(0,))
+    )
+    label = Label(torch.zeros(400, 1, dtype=torch.long), torch.ones(400, 1))
+    save_labels(tmp_path / "labels-0000000.safetensors", dict.fromkeys(train.indices, label))
+    seen = []
+
+    def loss(book: object, semantic_BDT: torch.Tensor, *given: object) -> torch.Tensor:
+        seen.append((semantic_BDT, *given))
+        return torch.zeros(())
+
+    monkeypatch.setattr("voxclone.train.told.told_loss", loss)
+    told = Told(settings, model, tmp_path, train)
+    told.renew(0, codec, None)
+    told.loss(0, WHOLE, codec)
+    ((semantic_BDT, _, starts, history),) = seen
+    assert history == codec.config.encoder_history and semantic_BDT.shape[-1] == history + 3
+    within = [row for row, start in enumerate(starts) if start]
+    assert within
+    drawn = train.crops(8, (history + 3) * size, step_generator(0, 0, TOLD), train.weights(0.7),
+                        grid=size)  # fmt: skip
+    for row in within:
+        whole_BDT, _ = codec.quantizer.split(codec.latents(corpus.wave(drawn.indices[row])[None]))
+        part = slice(starts[row] + history, starts[row] + history + 3)
+        torch.testing.assert_close(
+            semantic_BDT[row, :, history:], whole_BDT[0, :, part], atol=1e-4, rtol=1e-3
+        )
 
 
 def test_recovery_is_told_and_goes_on_from_its_labels(

@@ -8,8 +8,9 @@ from torch import nn
 
 from tests.evaluate.test_transcribe import _save_whisper
 from tests.train.test_tasks import encoder_task, mean, steps
-from voxclone.errors import AudioError
+from voxclone.errors import AudioError, ConfigError
 from voxclone.train.corpus import Corpus
+from voxclone.train.defects import Defects, misalign
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.whisper import (
     SpokenTargets,
@@ -53,8 +54,8 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     projection = nn.Linear(8, 8, bias=False)
     nn.init.eye_(projection.weight)
 
-    def loss(given_BDT: torch.Tensor, start: int) -> float:
-        return spoken_loss(projection, given_BDT, [target], [start]).item()
+    def loss(given_BDT: torch.Tensor, start: int, history: int = 0) -> float:
+        return spoken_loss(projection, given_BDT, [target], [start], history).item()
 
     said_BDT = (share_LT.T @ state_LE).T[None]
     assert loss(said_BDT, 0) < 1e-5
@@ -62,6 +63,11 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     crop_BDT = said_BDT[..., 5:15]
     assert loss(crop_BDT, 5) < 1e-5
     assert loss(crop_BDT, 0) > 0.3
+    crop_BDT[..., :4] = -crop_BDT[..., :4]  # without a past
+    assert loss(crop_BDT, 5) > 0.3 and loss(crop_BDT, 5, 3) > 0.05
+    assert loss(crop_BDT, 5, 4) < 1e-5
+    said_BDT[..., :4] = -said_BDT[..., :4]
+    assert loss(said_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
 
 
 def test_whisper_gives_targets_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +88,63 @@ def test_whisper_gives_targets_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         store.targets(wave_S * 0.5, 25, "we went")
 
 
+def test_whisper_is_asked_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start, language and task, then the words, for which alone there are targets."""
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path))
+    tokenizer = teacher._processor.tokenizer
+    forward, asked = type(teacher._model).forward, []
+
+    def listening(self, *args, **options):  # type: ignore[no-untyped-def]
+        asked.append(tokenizer.convert_ids_to_tokens(options["decoder_input_ids"][0].tolist()))
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(teacher._model, "forward", listening.__get__(teacher._model))
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    end = "<|endoftext|>"
+    opening = ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    words = ["\u0120", "w", "e", "\u0120", "w", "e", "n", "t"]
+    made = teacher.targets(wave_S, 25, "we went ", "de-AT")
+    assert asked == [[*opening, *words, end]]
+    assert made.state_LE.shape[0] == made.share_LT.shape[0] == len(words)
+    misalign(teacher, Defects(every_token=True))
+    every = teacher.targets(wave_S, 25, "we went", "de")
+    assert every.state_LE.shape[0] == len(opening) + len(words) + 1
+    assert torch.equal(every.state_LE[3:-2], made.state_LE)
+    misalign(teacher, Defects())
+    hears = torch.tensor([tokenizer.convert_tokens_to_ids("<|de|>")])
+    monkeypatch.setattr(teacher._model, "detect_language", lambda given: hears)
+    for unknown in (None, "xx"):
+        asked.clear()
+        assert torch.equal(teacher.targets(wave_S, 25, "we went", unknown).state_LE, made.state_LE)
+        assert asked[-1][:4] == opening
+    asked.clear()
+    heard = teacher.targets(wave_S, 25)
+    assert asked[-1][:4] == opening and asked[-1][-1] == end
+    said = asked[-1][4:-1]  # of random weights: perhaps nothing
+    assert len(said) == len(heard.state_LE) and not any(each.startswith("<|") for each in said)
+
+
+def test_a_text_that_whisper_cannot_say_is_cut(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path))
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    made = teacher.targets(wave_S, 25, "we went " * 60, "en")
+    assert len(made.state_LE) == 40 - 5  # of its positions, prefix and end
+    assert torch.isfinite(made.share_LT).all()
+
+
+def test_languages_have_targets_of_their_own_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    english, german = (store.targets(wave_S, 25, "we went", each) for each in ("en", "de"))
+    assert not torch.equal(english.state_LE, german.state_LE)
+
+
 def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
     _save_whisper(tmp_path)
     teacher = WhisperTeacher(str(tmp_path), heads=[(0, 0)])
@@ -99,8 +162,15 @@ def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
     base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
                         mel=0, distil=1.0)  # fmt: skip
     settings = base.settings.model_copy(
-        update={"whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99}
-    )
+        update={
+            "whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99, "history": 2,
+        }
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="of 6 nothing is left"):
+        EncoderTask.create(
+            settings.model_copy(update={"history": None}), base.codec, base.genuine, {}, corpus,
+            base.train, whisper=store,
+        )  # fmt: skip
     task = EncoderTask.create(
         settings, base.codec, base.genuine, {}, corpus, base.train, whisper=store
     )

@@ -141,19 +141,26 @@ def semantic_opinion(model: Speaker, voice_KT: Tensor, text: str, shifted_TK: Te
 
 
 def told_loss(
-    book: SemanticCodebook, semantic_BDT: Tensor, labels: Sequence[Label], starts: Sequence[int]
+    book: SemanticCodebook,
+    semantic_BDT: Tensor,
+    labels: Sequence[Label],
+    starts: Sequence[int],
+    history: int,
 ) -> Tensor:
     """Cross-entropy of semantic latents [B, D, T] with the labels of their clips from the frames
-    `starts` on; what lies beyond a clip's end does not count."""
+    `starts` on. What lies beyond a clip's end does not count, nor do the first `history` frames of
+    a crop that begins within its clip: their labels know a past that the crop has not."""
     frames = semantic_BDT.shape[-1]
     logits_NV = code_logits(book, semantic_BDT)
     log_BTV = logits_NV.log_softmax(dim=-1).unflatten(0, (len(labels), frames))
     total, count = log_BTV.new_zeros(()), 0
     for log_TV, label, start in zip(log_BTV, labels, starts, strict=True):
-        part = slice(start, start + frames)
+        past = history if start else 0
+        part = slice(start + past, start + frames)
         code_TJ = label.code_TJ[part].to(log_TV.device)
         weight_TJ = label.weight_TJ[part].to(log_TV.device)
-        total = total - (log_TV[: len(code_TJ)].gather(-1, code_TJ) * weight_TJ).sum()
+        log_TV = log_TV[past : past + len(code_TJ)]
+        total = total - (log_TV.gather(-1, code_TJ) * weight_TJ).sum()
         count += len(code_TJ)
     return total / ranks.mean(total.new_tensor(float(count))).clamp(min=1)
 

@@ -38,6 +38,8 @@ class Defects(Settings):
     comes too early by 30 s over the clip's length."""
     every_head: bool = False
     """Alignment by all heads of Whisper's last layer, most of which follow no words."""
+    every_token: bool = False
+    """Start, language, task and end are targets like words."""
     before_quantising: bool = False
     """Distillation of the latent instead of the code vector that it becomes."""
     commit_levels: bool = False
@@ -72,6 +74,7 @@ def start_plainly(encoder: Encoder) -> None:
 def misalign(teacher: WhisperTeacher, defects: Defects) -> WhisperTeacher:
     """The teacher, with the defects of its targets."""
     teacher.squeezed = defects.squeezed_alignment
+    teacher.every_token = defects.every_token
     if defects.every_head:
         teacher.heads = teacher.last_heads()
     return teacher

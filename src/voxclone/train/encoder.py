@@ -96,7 +96,7 @@ class EncoderTask:
         told = None
         if settings.weights.told and model is not None and folder is not None:
             told = Told(settings, model, folder, train)
-        check(settings, taught=teacher is not None, told=told is not None,
+        check(settings, codec.config, taught=teacher is not None, told=told is not None,
               heard=listener is not None)  # fmt: skip
         begun = begin(settings, codec, genuine, teacher, whisper, start)
         return cls(

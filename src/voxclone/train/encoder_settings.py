@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from voxclone.codec.config import CodecConfig
 from voxclone.settings import Settings
 from voxclone.train.adversary import AdversarySettings
 from voxclone.train.augment import Degradation
@@ -77,6 +78,10 @@ class EncoderTraining(Settings):
     pair_batch: int = 8
     real_batch: int = 8
     frames: int = 24
+    history: int | None = Field(None, ge=0)
+    """Frames that do not count at the beginning of a crop from within a clip, where the target
+    knows the whole clip: `told` (whose crops are read so much longer) and `distil` by Whisper. Not
+    given, as many as the encoder looks back over, 21 in the release."""
     perturb_share: float = 0.3
     perturb_levels: float = 0.15
     cycle_from: int = 400
@@ -109,6 +114,10 @@ class EncoderTraining(Settings):
     @property
     def uses_pairs(self) -> bool:
         return bool(self.weights.pair_semantic or self.weights.pair_levels)
+
+    def history_of(self, config: CodecConfig) -> int:
+        """`history`, or the encoder's own."""
+        return config.encoder_history if self.history is None else self.history
 
     def hears_clones(self, step: int) -> bool:
         """Whether a step has the loss `cloned`."""

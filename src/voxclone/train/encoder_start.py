@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
 from voxclone.errors import ConfigError
 from voxclone.evaluate.recogniser import Recogniser
@@ -41,10 +42,12 @@ class Start:
     bridge: Bridge | None
 
 
-def check(settings: EncoderTraining, *, taught: bool, told: bool, heard: bool) -> None:
+def check(
+    settings: EncoderTraining, config: CodecConfig, *, taught: bool, told: bool, heard: bool
+) -> None:
     """Raise ConfigError for weights whose teacher (`taught`: there is a recogniser; `told`: there
     is a model and a folder for what it says; `heard`: there is a listener to clones) is missing,
-    and for batches that processes cannot share."""
+    for crops of which nothing counts, and for batches that processes cannot share."""
     weights = settings.weights
     used = {
         "pair_batch": settings.uses_pairs or weights.critic,
@@ -59,6 +62,13 @@ def check(settings: EncoderTraining, *, taught: bool, told: bool, heard: bool) -
         raise ConfigError("The weight `bridge` needs a `teacher`: the folder of a recogniser.")
     if weights.told and not (told and settings.channel.at):
         raise ConfigError("The weight `told` needs steps in `channel.at` to be told at.")
+    history = settings.history_of(config)
+    if weights.distil and settings.whisper and settings.frames <= history:
+        raise ConfigError(
+            f"Whisper's targets know the whole clip, so the first {history} frames of a crop from "
+            f"within it do not count (`history`), and of {settings.frames} nothing is left: set "
+            f"`frames` to more, {4 * history} for example."
+        )
     if weights.cloned and not heard:
         raise ConfigError(
             "The weight `cloned` needs a `listener`: mini, ge2e, or the folder of a network that "

@@ -209,11 +209,12 @@ class RealSpeech:
             if corpus.length(index) > LONGEST_SECONDS * self.codec.sampling_rate:
                 continue
             frames = -(-corpus.length(index) // size)
-            text = corpus.clips[index].text
-            targets.append(self.whisper.targets(corpus.wave(index), frames, text))
+            clip, wave_S = corpus.clips[index], corpus.wave(index)
+            targets.append(self.whisper.targets(wave_S, frames, clip.text, clip.language))
             starts.append(start // size)
             rows.append(row)
-        return spoken_loss(self.distillation, semantic_BDT[rows], targets, starts)
+        history = self.settings.history_of(self.codec.config)
+        return spoken_loss(self.distillation, semantic_BDT[rows], targets, starts, history)
 
     def _states(self, wave_BS: Tensor) -> Tensor:
         """The teacher's states [B, T, R, E], each of mean 0 and variance 1 over its width."""

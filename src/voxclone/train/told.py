@@ -50,12 +50,13 @@ class Told:
         self._known = (known, known.weights(settings.evenness))
 
     def loss(self, step: int, part: Part, codec: Codec) -> Tensor:
-        """`channel.told_loss` of crops of labelled clips."""
+        """`channel.told_loss` of crops of labelled clips, each read with the past that it needs."""
         settings, size = self.settings, codec.frame_size
+        history = settings.history_of(codec.config)
         known, weights_N = self._known
         drawn = known.crops(
             settings.told_batch,
-            settings.frames * size,
+            (settings.frames + history) * size,
             step_generator(settings.run.seed, step, TOLD),
             weights_N,
             grid=size,
@@ -67,4 +68,4 @@ class Told:
         labels = [self.labels[index] for index in drawn.indices]
         starts = [start // size for start in drawn.starts]
         semantic_BDT, _ = quantizer.split(latent_BDT)
-        return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts)
+        return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts, history)
