@@ -81,7 +81,7 @@ def test_a_recipe_is_measured(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     device = torch.device("cpu")
     with torch.random.fork_rng(devices=[]):
         path = train_step.CONFIGS / f"{name}.yaml"
-        overrides = ["adversary.channels=2", "adversary.n_ffts=[334, 76]"]
+        overrides = ["adversary.channels=2", "adversary.n_ffts=[334, 76]", "history=2"]
         task = train_step.build_task(path, device, 1.0, 1, tmp_path, overrides)
     meter = train_step.Meter(device, torch.float32, True)
     whole = train_step.measure(task.train_step, {0: 1.0}, meter, OPTIONS)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from voxclone.codec.config import CodecConfig
 from voxclone.mini.workshop import MiniSettings
 from voxclone.settings import load_settings
 from voxclone.train import ranks
@@ -33,7 +34,7 @@ def test_configs_of_the_real_size_are_shared_by_a_node(
     settings = load_settings(EncoderTraining, CONFIGS / "encoder" / f"{name}.yaml")
     for size in (1, 2, 4, 8):
         monkeypatch.setattr(ranks, "size", lambda size=size: size)
-        check(settings, taught=True, told=True, heard=True)
+        check(settings, CodecConfig(), taught=True, told=True, heard=True)
 
 
 def test_naive_is_reconstruction_alone() -> None:
