@@ -20,6 +20,7 @@ from voxclone.train.guide import attention_of
 from voxclone.train.initial import filter_bank, initialise
 from voxclone.train.losses import code_losses, low_loss, magnitude_loss, mel_loss, stft_loss
 from voxclone.train.priors import (
+    CodeMeans,
     CodePriors,
     diversity_loss,
     level_loss,
@@ -155,6 +156,36 @@ def test_priors_are_zero_for_genuine_codes_and_see_drift() -> None:
     one = codec.quantizer.semantic_codebook.decode(torch.zeros(1, 4000, dtype=torch.long))
     collapsed = usage_loss(priors, codec.quantizer, torch.cat([one, acoustic], dim=1))
     assert float(collapsed) > 2 * float(good) + 0.5
+
+
+def test_what_the_latents_of_a_code_have_in_common_is_drawn_to_its_vector() -> None:
+    quantizer = drawn_codec(CODEC).quantizer
+    book = quantizer.semantic_codebook
+    book.cluster_usage.clamp_(min=0.5)  # a code that is hardly used has an enormous vector
+    codes_N = torch.randint(16, (6000,), generator=torch.Generator().manual_seed(0))
+    vectors_ND = book.vectors()[codes_N]
+    apart = torch.cdist(book.vectors(), book.vectors()) + 1e9 * torch.eye(16)
+    about_ND = 0.2 * apart.min() / CODEC.semantic_dim**0.5 * noise(6000, CODEC.semantic_dim)
+    common_D = 0.3 * apart.min() / CODEC.semantic_dim**0.5 * torch.ones(CODEC.semantic_dim)
+
+    def found(latent_ND: torch.Tensor) -> tuple[float, torch.Tensor]:
+        means = CodeMeans(quantizer)
+        acoustic = torch.zeros(1, CODEC.acoustic_dim, 6000)
+        given = torch.cat([latent_ND.T[None], acoustic], dim=1).requires_grad_()
+        for part in given.split(1000, dim=-1):  # the running mean of several batches
+            loss = means.loss(quantizer, part)
+        loss.backward()
+        assert given.grad is not None
+        return loss.item(), given.grad[0, : CODEC.semantic_dim, 5000:]
+
+    good, still = found(vectors_ND + about_ND)
+    bad, drawn = found(vectors_ND + about_ND + common_D)
+    assert bad > 20 * good
+    assert (drawn > 0).all()  # descent goes back, for all latents alike
+    assert still.abs().max() < 0.2 * drawn.abs().min() * 2
+    means = CodeMeans(quantizer)
+    means.loss(quantizer, torch.full((1, CODEC.latent_dim, 4), torch.nan))
+    assert torch.isfinite(means.sum_VD).all()  # a step that is skipped leaves no trace
 
 
 def test_critic_and_adversary_learn_to_tell_two_kinds() -> None:

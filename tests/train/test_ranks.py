@@ -99,7 +99,8 @@ def test_parts_one_after_another_are_the_parts_of_processes(tmp_path: Path) -> N
         "run": {"accumulate": 2},
         "balance": False,
         "weights": {"feature": 0, "stft": 0, "l1": 0, "low": 0, "critic": 0, "bridge": 0,
-                    "level_prior": 0, "usage_prior": 0, "diversity": 0, "scale": 0, "shaping": 0},
+                    "level_prior": 0, "usage_prior": 0, "code_means": 0, "diversity": 0,
+                    "scale": 0, "shaping": 0},
     }  # fmt: skip
     whole = together(1, tmp_path / "a", changes=plain | SMALL | {"run": {"accumulate": 1}})
     parts = together(1, tmp_path / "b", changes=plain | SMALL)

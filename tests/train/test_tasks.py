@@ -289,8 +289,8 @@ def test_the_bridge_learns_from_pairs_and_advises_on_real_speech(corpus: Corpus)
 
 def test_recovery_learns_with_every_loss_on(corpus: Corpus, tmp_path: Path) -> None:
     task = encoder_task(
-        corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, commitment=0.1, stft=0.1, low=0.1,
-        robust_semantic=0.1, robust_levels=0.2, bridge=0.1,
+        corpus, critic=0.1, level_prior=0.5, usage_prior=0.1, code_means=0.1, commitment=0.1,
+        stft=0.1, low=0.1, robust_semantic=0.1, robust_levels=0.2, bridge=0.1,
     )  # fmt: skip
     before = {k: v.clone() for k, v in task.codec.decoder.state_dict().items()}
     rows = steps(task, 40)

@@ -41,6 +41,7 @@ EVERYTHING: dict[str, Any] = {
         "pair_semantic": 0.2, "pair_levels": 1.0, "cycle_semantic": 0.1, "cycle_levels": 0.5,
         "robust_semantic": 0.1, "robust_levels": 0.1, "mel": 2.0, "stft": 0.5, "low": 1.0,
         "l1": 0.5, "feature": 1.0, "critic": 0.1, "level_prior": 0.1, "usage_prior": 0.1,
+        "code_means": 0.1, "magnitude": 0.1,
         "diversity": 0.1, "scale": 0.1, "shaping": 0.1, "commitment": 0.1, "bridge": 0.1,
         "distil": 0.5,
     },

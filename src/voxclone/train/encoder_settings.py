@@ -33,6 +33,7 @@ class EncoderWeights(Settings):
     critic: float = 0.0
     level_prior: float = 0.0
     usage_prior: float = 0.0
+    code_means: float = 0.0
     commitment: float = 0.0
     bridge: float = 0.0
     told: float = 0.0

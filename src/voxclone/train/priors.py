@@ -1,7 +1,8 @@
 """What the checkpoint tells of the true encoder's codes, as losses on the codes of real speech.
 
-`cluster_usage` is the marginal of semantic codes in the true training; genuine codes (presets and
-the model's own speech) give the histogram of levels of every acoustic channel.
+`cluster_usage` is the marginal of semantic codes in the true training; a code vector is the mean of
+the true encoder's latents that had its code (`embedding_sum / cluster_usage`); genuine codes
+(presets and the model's own speech) give the histogram of levels of every acoustic channel.
 
 Shapes: B batch, D latent width, T frames, K code books, C channels, Q levels, V code vectors,
 N latents.
@@ -12,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantizer
 
 MOST_FRAMES = 200_000
+KEPT = 0.99
+"""Of what is known of a code's latents, at each step."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,34 @@ def usage_loss(
     squared_NV = torch.cdist(latent_ND, vectors_VD).square()
     mean_V = (-squared_NV / (spread * temperature)).softmax(dim=-1).mean(dim=0)
     return (mean_V * (mean_V.clamp(min=1e-8) / priors.usage_V).log()).sum()
+
+
+class CodeMeans(nn.Module):
+    """Running means of the semantic latents that are nearest to each code vector: over many
+    batches, since one has few frames of a code."""
+
+    sum_VD: Tensor
+    count_V: Tensor
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        vectors_VD = quantizer.semantic_codebook.vectors()
+        self.register_buffer("sum_VD", torch.zeros_like(vectors_VD))
+        self.register_buffer("count_V", vectors_VD.new_zeros(len(vectors_VD)))
+
+    def loss(self, quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
+        """Squared distance of the mean latent of each code from its vector, over the batch's frames
+        and as a share of the spread of the vectors. Unlike a commitment it leaves a latent its
+        place about the vector: only what all latents of a code have in common is drawn back."""
+        semantic_BDT, _ = quantizer.split(latent_BDT)
+        latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1).float()
+        book = quantizer.semantic_codebook
+        vectors_VD = book.vectors()
+        with torch.no_grad():
+            code_N = book.squared_distances(latent_ND).argmin(dim=-1)
+            if torch.isfinite(latent_ND).all():
+                self.sum_VD.mul_(KEPT).index_add_(0, code_N, latent_ND)
+                self.count_V.mul_(KEPT).index_add_(0, code_N, torch.ones_like(latent_ND[:, 0]))
+            mean_ND = (self.sum_VD / self.count_V.clamp(min=1e-6)[:, None])[code_N]
+        through_ND = latent_ND - latent_ND.detach()
+        return (mean_ND + through_ND - vectors_VD[code_N]).square().sum(-1).mean() / book.spread()

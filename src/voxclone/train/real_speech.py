@@ -24,6 +24,7 @@ from voxclone.train.defects import commitment_of_all, squeeze
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
 from voxclone.train.priors import (
+    CodeMeans,
     CodePriors,
     diversity_loss,
     level_loss,
@@ -64,6 +65,7 @@ class RealSpeech:
     distillation: nn.Module | None = None
     whisper: TargetStore | None = None
     embedder: Ge2eEmbedder | None = None
+    means: CodeMeans | None = None
     balancer: Balancer = field(default_factory=Balancer)
 
     @classmethod
@@ -100,9 +102,14 @@ class RealSpeech:
             state.modules["distillation"] = distillation
             state.optimisers["distillation"] = adamw(distillation.parameters(), settings.optimiser)
         embedder = Ge2eEmbedder.load(str(device)) if settings.weights.speaker else None
+        means = None
+        if settings.weights.code_means:
+            means = CodeMeans(codec.quantizer).to(device)
+            state.modules["means"] = means
         return cls(
-            settings, codec, priors, state, adversary, teacher, distillation, whisper, embedder
-        )
+            settings, codec, priors, state, adversary, teacher, distillation, whisper, embedder,
+            means,
+        )  # fmt: skip
 
     def losses(
         self, drawn: Crops, corpus: Corpus, source: Source, step: int, part: Part = WHOLE
@@ -137,13 +144,15 @@ class RealSpeech:
                 else quantized.commitment
             )
         every_BDT = latent_BDT  # of all processes, for what looks at the statistics of a batch
-        if any((weights.level_prior, weights.usage_prior, weights.diversity, weights.scale,
-                weights.shaping)):  # fmt: skip
+        if any((weights.level_prior, weights.usage_prior, weights.code_means, weights.diversity,
+                weights.scale, weights.shaping)):  # fmt: skip
             every_BDT = ranks.gather(latent_BDT)
         if weights.level_prior:
             losses["level_prior"] = level_loss(self.priors, quantizer, every_BDT)
         if weights.usage_prior:
             losses["usage_prior"] = usage_loss(self.priors, quantizer, every_BDT)
+        if self.means is not None:
+            losses["code_means"] = self.means.loss(quantizer, every_BDT)
         if weights.diversity:
             losses["diversity"] = diversity_loss(quantizer, every_BDT)
         if weights.scale:
