@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from voxclone.cli_common import Encoder, Quiet, open_console
+from voxclone.cli_common import Device, Encoder, Quiet, open_console
 from voxclone.cli_report import SHOWN_CLIPS, present, progress, read_report, side_by_side
 from voxclone.cli_tools import (
     load_listed,
@@ -62,6 +62,7 @@ def diagnose(
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Leave the language model out (quicker).")
     ] = False,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Is an encoder healthy, and if not, of which known illness? Ends with 3 if it is ill."""
@@ -70,15 +71,17 @@ def diagnose(
     from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.evaluate.illnesses import verdict
     from voxclone.speech.speaker import Speaker
+    from voxclone.train.run import pick_device
 
     if speech is None:
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
-    before = read_report(baseline, SCHEMA)
+    before, chosen = read_report(baseline, SCHEMA), pick_device(device)
     console = open_console(quiet)
     release, codec, name = opened(model, encoder)
     track = progress(console)
     found = load_listed(speech, split, seconds, track)
-    speaker = None if no_model else Speaker.load(release, codec=codec)
+    # The codec is measured on the CPU; what is long is the language model's.
+    speaker = None if no_model else Speaker.load(release, device=chosen)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
     report = result.to_json() | {"release": model, "verdict": judged.to_json()}
@@ -178,6 +181,7 @@ def evaluate_voices(
     sentences: Annotated[int, typer.Option(help="Sentences of each speaker and length.")] = 2,
     seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 3,
     cfg: Annotated[float, typer.Option(help="Guidance.")] = 1.2,
+    device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
     dnsmos: Opinion = False,
@@ -188,8 +192,9 @@ def evaluate_voices(
     from voxclone.evaluate import voices
     from voxclone.evaluate.page import Heard
     from voxclone.speech.speaker import Speaker
+    from voxclone.train.run import pick_device
 
-    console = open_console(False)
+    console, chosen = open_console(False), pick_device(device)
     before = read_report(baseline, voices.SCHEMA)
     track = progress(console)
     release, codec, name = opened(model, encoder)
@@ -199,7 +204,7 @@ def evaluate_voices(
     report = voices.evaluate_voices(
         release,
         codec,
-        Speaker.load(release, codec=codec),
+        Speaker.load(release, device=chosen),
         load_listed(speech, split, seconds, track),
         make_embedders(embedder),
         make_transcribers(transcriber),
@@ -235,6 +240,7 @@ def evaluate_speech(
         typer.Option("--most", help="Only so many sentences, from the top."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 1,
+    device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
     dnsmos: Opinion = False,
@@ -257,7 +263,7 @@ def evaluate_speech(
     if spoken is not None:
         said = protocols.read_spoken(sentences, spoken)
     else:
-        said = _say_list(sentences, model, encoder, seeds, track)
+        said = _say_list(sentences, model, encoder, seeds, device, track)
     scores = protocols.score_spoken(
         sentences,
         said,
@@ -281,14 +287,16 @@ def evaluate_speech(
 
 
 def _say_list(
-    sentences: Any, model: str, encoder: Path | None, seeds: int, track: Any
+    sentences: Any, model: str, encoder: Path | None, seeds: int, device: str, track: Any
 ) -> list[Any]:
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
     from voxclone.evaluate import protocols
     from voxclone.speech.speaker import Speaker
+    from voxclone.train.run import pick_device
     from voxclone.voice.file import Consent
 
+    chosen = pick_device(device)
     release, codec, _ = opened(model, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone evaluate`")
 
@@ -296,7 +304,7 @@ def _say_list(
         recording = read_recording(prompt)
         return enroll(recording, release, codec, name="prompt", consent=consent).voice.rows_ND
 
-    speaker = Speaker.load(release, codec=codec)
+    speaker = Speaker.load(release, device=chosen)
     return protocols.say_all(
         speaker,
         sentences,

@@ -17,7 +17,11 @@ from tests.train.test_cloned import SETTINGS, drawn_voices
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
 from tests.train.victim import settings_of, victim
+from voxclone.evaluate.acceptance import Trial
+from voxclone.evaluate.cloned import Saying, say
+from voxclone.evaluate.diagnosis import speak_with_presets
 from voxclone.speech.generate import Request, Sampling, generate_many
+from voxclone.speech.likelihood import Likelihood, likelihood
 from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask
@@ -163,3 +167,33 @@ def test_speech_that_is_drawn(speech_task: SpeechTask, place: str) -> None:
     assert [len(a) for a in near] == [len(a) for a in far]
     if place == ELSEWHERE:  # elsewhere sums in another order may choose another code, and all after
         assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
+
+
+@PLACES
+def test_speech_that_is_judged(speech_task: SpeechTask, place: str) -> None:
+    """A model elsewhere says and judges what comes from here, and gives it back here."""
+
+    def judged(device: str) -> tuple[list[torch.Tensor], list[Trial], Likelihood]:
+        _, model = labelled(speech_task)
+        for module in (model.backbone, model.head, model.codec):
+            module.to(device)
+        voice_ND = 0.1 * torch.randn(
+            7, model.params.lm.dim, generator=torch.Generator().manual_seed(0)
+        )
+        sayings = [Saying("s", voice_ND, voice_ND[0], "hello", seed) for seed in range(2)]
+        trials = speak_with_presets(model, {"a": voice_ND, "b": voice_ND[1:]}, 0)
+        codes_KT = torch.ones(1 + model.codec.config.acoustic_dim, 4, dtype=torch.long)
+        found = likelihood(model, voice_ND, "hello", codes_KT)
+        return [wave_S for wave_S, _ in say(model, sayings)], trials, found
+
+    near = judged("cpu")
+    with there(place):
+        far = judged(place)
+    assert {wave_S.device.type for wave_S in far[0]} == {"cpu"}
+    assert far[2].semantic == pytest.approx(near[2].semantic, rel=CUDA_TOLERANCE)
+    assert far[2].flow == pytest.approx(near[2].flow, rel=CUDA_TOLERANCE)
+    if place == ELSEWHERE:
+        for a, b in zip(near[0], far[0], strict=True):
+            torch.testing.assert_close(a, b)
+        for one, other in zip(near[1], far[1], strict=True):
+            assert torch.equal(one.codes_KT, other.codes_KT)
