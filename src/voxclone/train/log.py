@@ -1,6 +1,7 @@
 """What a run writes down: JSON lines always, TensorBoard beside them where it is installed."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,12 +30,14 @@ class Log:
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Named figures of a step; the part of a name before `/` is its group."""
+        """Named figures of a step; the part of a name before `/` is its group. JSON has no word for
+        what is not finite (the losses of a step that was skipped): there it is null."""
         if self._lines is None:
             return
-        row = {"step": step, "time": round(time.time(), 1)}
-        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
-        self._lines.write(json.dumps(row) + "\n")
+        row: dict[str, float | None] = {"step": step, "time": round(time.time(), 1)}
+        for name, value in values.items():
+            row[name] = float(f"{value:.6g}") if math.isfinite(value) else None
+        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
         self._lines.flush()
         if self._board is not None:
             for name, value in values.items():
