@@ -15,16 +15,11 @@ from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
+from voxclone.train.log import Log
 from voxclone.train.run import RunSettings
 from voxclone.train.speech import SpeechTask
 
 Rows = list[dict[str, float]]
-
-
-class Silent:
-    """A log that keeps nothing."""
-
-    def audio(self, *args: object) -> None: ...
 
 
 def taught(task: EncoderTask | SpeechTask, steps: int, device: str) -> Rows:
@@ -33,7 +28,7 @@ def taught(task: EncoderTask | SpeechTask, steps: int, device: str) -> Rows:
     assert places == {device}
     rows = [task.train_step(step) for step in range(steps)]
     figures = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
-    return [*figures, task.validate(steps, Silent())]  # type: ignore[arg-type]
+    return [*figures, task.validate(steps, Log(None))]
 
 
 def same(near: Rows, far: Rows) -> bool:

@@ -18,6 +18,7 @@ from tests.train.victim import CODEC, QUIET, settings_of, train
 from voxclone.errors import ConfigError, QualityError, TrainingError
 from voxclone.train import recovery
 from voxclone.train.health import sickness
+from voxclone.train.log import Log
 from voxclone.train.resume import check_config
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC, choose, scores_of
 
@@ -92,10 +93,10 @@ def test_the_mean_of_weights_is_what_is_validated_and_written(tmp_path: Path) ->
         for a, b in zip(own.parameters(), mean.parameters(), strict=True)
     ]
     assert 0 < max(differences) < 0.1
-    figures = task.validate(6, SimpleNamespace(audio=lambda *_: None))  # type: ignore[arg-type]
+    figures = task.validate(6, Log(None))
     for parameter in mean.parameters():
         parameter.data.zero_()
-    again = task.validate(6, SimpleNamespace(audio=lambda *_: None))  # type: ignore[arg-type]
+    again = task.validate(6, Log(None))
     assert again["preset/semantic"] <= figures["preset/semantic"] and again != figures
     assert task.codec.encoder is own and own.training
 
