@@ -24,7 +24,7 @@ from voxclone.train import checkpoint, ranks
 from voxclone.train.log import Log
 from voxclone.train.resume import check_config
 from voxclone.train.state import TrainState
-from voxclone.train.watch import RunningMean, progress_bar, short, signals
+from voxclone.train.watch import SKIPPED, RunningMean, progress_bar, short, signals
 
 EXIT_INTERRUPTED = 5
 GRADIENT = "other/grad_norm"
@@ -198,28 +198,27 @@ def fit(
     log = Log(folder if ranks.is_first() else None)
     begun = time.monotonic()
     figures: dict[str, float] = {}
+    shown: dict[str, float] = {}
     reason, sentence = "done", None
     saved = state.step if state.step else None
     mean = RunningMean()
     with signals() as interrupted, progress_bar(console) as progress:
-        bar = progress.add_task(
-            folder.name, total=settings.steps, completed=state.step, figures="", health=""
-        )
+        bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, figures={})
         while state.step < settings.steps:
             row = task.train_step(state.step)
             mean.add(row)
             state.step += 1
             broken = _skipped_too_often(state, row, settings.most_skipped)
             if state.step % settings.log_every == 0:
-                values = mean.take() | {"other/skipped": float(state.values.get("skipped", 0))}
+                values = mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
                 log.scalars(state.step, values)
-                progress.update(bar, figures=short(values))
-            progress.update(bar, completed=state.step)
+                shown |= values
+            progress.update(bar, completed=state.step, figures=shown)
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
                 figures = ranks.tell(task.validate(state.step, log))
                 log.scalars(state.step, figures)
                 console.print(f"step {state.step}: {short(figures)}")
-                progress.update(bar, health=short(figures))
+                shown |= figures
                 if keep is not None:
                     keep(state.step, figures)
                 if sickness is not None:
