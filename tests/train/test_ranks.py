@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,24 @@ BIASES = [f"module.critic.layers.{layer}.bias" for layer in (2, 4)]
 
 def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
     """Run `size` processes on one training and return its folder."""
+    given = {"changes": {}, "poisoned": {}} | arguments
+    assert codes(victim.run_in_group, size, folder, **given) == [expected] * size
+    return folder
+
+
+def codes(target: Callable[..., None], size: int, folder: Path, **given: Any) -> list[int | None]:
+    """What `size` processes in a folder end with."""
     folder.mkdir(exist_ok=True)
     meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
-    given = {"changes": {}, "poisoned": {}} | arguments
     processes = [
-        CONTEXT.Process(
-            target=victim.run_in_group, args=(rank, size, meeting, folder), kwargs=given
-        )
+        CONTEXT.Process(target=target, args=(rank, size, meeting, folder), kwargs=given)
         for rank in range(size)
     ]
     for process in processes:
         process.start()
     for process in processes:
         process.join(200)
-        assert process.exitcode == expected, process.exitcode
-    return folder
+    return [process.exitcode for process in processes]
 
 
 def encoder_of(folder: Path, rank: int = 0) -> dict[str, torch.Tensor]:
@@ -130,6 +134,16 @@ def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     for rank in range(2):
         told = (often / f"rank-{rank}.txt").read_text()
         assert told.startswith("broken ") and "'skipped': 3" in told
+
+
+def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) -> None:
+    ends = codes(victim.recover_in_group, 2, tmp_path, outs=["here", "there"])
+    assert ends == [1, 1] and not list(tmp_path.glob("prepared-*"))
+    assert "is not the same one on all machines" in (tmp_path / "rank-0.txt").read_text()
+    assert not (tmp_path / "rank-1.txt").exists()  # once is enough
+    shared = tmp_path / "shared"
+    assert codes(victim.recover_in_group, 2, shared, outs=["new/run"] * 2) == [0, 0]
+    assert len(list(shared.glob("prepared-*"))) == 2
 
 
 def test_batches_that_cannot_be_shared_are_named() -> None:

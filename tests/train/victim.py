@@ -18,8 +18,9 @@ from torch import Tensor
 from tests.golden.draw import drawn_codec
 from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
+from voxclone.errors import VoxcloneError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
-from voxclone.train import ranks
+from voxclone.train import ranks, recovery
 from voxclone.train.corpus import Corpus, Crops, PackedCorpus
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
@@ -141,6 +142,37 @@ def run_alone(folder: Path, result: Path) -> None:
     write_state(task, result)
 
 
+def join(rank: int, size: int, meeting: Path) -> None:
+    """Become one of `size` processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
+        timeout=timedelta(minutes=10),
+    )  # fmt: skip
+
+
+def recover_in_group(rank: int, size: int, meeting: Path, folder: Path, outs: list[str]) -> None:
+    """One of `size` processes of the command, which writes into a folder of its own number in
+    `outs`; ends with its code, or the error's, whose sentence is then in `rank-N.txt`."""
+    join(rank, size, meeting)
+    out = folder / outs[rank]
+
+    def prepare(settings: EncoderTraining, out: Path, console: Console) -> Victim:
+        (folder / f"prepared-{rank}").touch()
+        return victim(settings)
+
+    recovery.prepare = prepare
+    recovery.Release.open = lambda source: None  # type: ignore[assignment, method-assign]
+    recovery.save_encoder = lambda *given: None
+    settings = settings_of(run={"steps": 2})
+    try:
+        code = recovery.recover(settings, out, QUIET, resume=False)
+    except VoxcloneError as error:
+        (folder / f"rank-{rank}.txt").write_text(str(error))
+        code = error.exit_code
+    sys.exit(code)
+
+
 def run_in_group(
     rank: int,
     size: int,
@@ -152,11 +184,7 @@ def run_in_group(
 ) -> None:
     """One of `size` processes; ends with the code of the command. `poisoned` are steps by rank; the
     last process sends itself SIGTERM at a step."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
-        timeout=timedelta(minutes=10),
-    )  # fmt: skip
+    join(rank, size, meeting)
     task = victim(settings_of(**changes))
     task.poisoned = frozenset(poisoned.get(rank, []))
     if terminate_at is not None and rank == size - 1:
