@@ -1,11 +1,8 @@
-"""What a run shows and hears while it goes: means, a progress bar, signals."""
+"""What a run shows while it goes: means, a progress bar."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -57,26 +54,6 @@ class RunningMean:
         means[STEP_SPEED] = len(self._rows) / elapsed
         self._rows, self._since = [], time.monotonic()
         return means
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """Within, SIGINT and SIGTERM are noted; what it gives tells whether one came. A second one
-    stops at once, except beside other processes: there a launcher repeats what a terminal sent."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received and ranks.size() == 1:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, receive) for kind in kinds}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def progress_bar(console: Console) -> Progress:
