@@ -122,10 +122,14 @@ def span(values: Sequence[float], form: str = "") -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}"
 
 
+def known(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, figure) of a log, where it has that figure: null stands for what was not finite."""
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+
+
 def falling(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """(step, the loss that compares sound with sound, over its first value) of a log."""
-    key = next(key for key in LOSSES if any(key in row for row in rows))
-    found = [(row["step"], row[key]) for row in rows if key in row]
+    found = next(filter(None, (known(rows, key) for key in LOSSES)))
     return [(step, value / found[0][1]) for step, value in found]
 
 
@@ -133,8 +137,9 @@ def saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str
     """Over the steps of each recipe (columns; a curve for each seed): the loss that it trains on,
     the mel distance of what its codes decode to, and the levels at the ends."""
     every = [row for runs in logs.values() for rows in runs for row in rows]
-    mels = [row["real/mel"] for row in every if "real/mel" in row]
-    extremes = [row["real/extreme"] for row in every if "real/extreme" in row]
+    mels, extremes = (
+        [value for _, value in known(every, key)] for key in ("real/mel", "real/extreme")
+    )
     least, most = math.floor(5 * min(mels)), math.ceil(5 * max(mels))
     top = 10 * max(1, math.ceil(10 * max(extremes)))
     kinds = (
@@ -186,9 +191,8 @@ def saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str
 
 def validated(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:
     """(step, mel distance) and (step, per cent of levels at the ends) of a log."""
-    found = [row for row in rows if "real/extreme" in row]
     return [
-        [(row["step"], factor * row[key]) for row in found]
+        [(step, factor * value) for step, value in known(rows, key)]
         for key, factor in (("real/mel", 1), ("real/extreme", 100))
     ]
 

@@ -26,6 +26,7 @@ from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
+from voxclone.train.log import Log
 from voxclone.train.run import RunSettings
 from voxclone.train.speech import SpeechTask
 
@@ -47,19 +48,13 @@ def there(place: str) -> Iterator[None]:
             yield
 
 
-class Silent:
-    """A log that keeps nothing."""
-
-    def audio(self, *args: object) -> None: ...
-
-
 def taught(task: EncoderTask | SpeechTask, steps: int, device: str) -> Rows:
     """Figures of some steps and a validation of a training whose weights are there."""
     places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
     assert places == {device}
     rows = [task.train_step(step) for step in range(steps)]
     figures = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
-    return [*figures, task.validate(steps, Silent())]  # type: ignore[arg-type]
+    return [*figures, task.validate(steps, Log(None))]
 
 
 def same(near: Rows, far: Rows, place: str) -> bool:

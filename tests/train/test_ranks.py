@@ -112,7 +112,7 @@ def test_parts_one_after_another_are_the_parts_of_processes(tmp_path: Path) -> N
 def test_a_signal_to_one_ends_all_and_they_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     whole = together(2, tmp_path / "whole")
     halves = together(2, tmp_path / "halves", terminate_at=3, expected=5)
-    assert (halves / "rank-0.txt").read_text().startswith("interrupted")
+    assert (halves / "rank-0.txt").read_text().startswith(" 4 ")
     together(2, tmp_path / "halves")
     for rank in range(2):
         state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
@@ -127,10 +127,38 @@ def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     for rank in range(2):
         assert "'skipped': 1" in (once / f"rank-{rank}.txt").read_text()
     few = {"run": {"most_skipped": 2}}
-    often = together(2, tmp_path / "often", poisoned={0: [1, 3], 1: [4, 5]}, changes=few)
+    wrong = {0: [1, 3], 1: [4, 5]}
+    often = together(2, tmp_path / "often", expected=1, poisoned=wrong, changes=few)
+    told = [(often / f"rank-{rank}.txt").read_text() for rank in range(2)]
+    assert told[0].startswith("The training was stopped: 2 steps in a row, up to step 5")
+    assert told[1].startswith(" 5 ") and all("'skipped': 3" in each for each in told)
+
+
+def test_a_signal_to_one_ends_labelling_in_all(tmp_path: Path) -> None:
+    """To one that waits while the first one labels; then all goes on as if nothing had been."""
+    told = {
+        "weights": {"told": 0.5}, "channel": {"at": [2], "clips": 40},
+        "run": {"steps": 4, "save_every": 100},
+    }  # fmt: skip
+    whole = together(2, tmp_path / "whole", changes=told)
+    halves = together(2, tmp_path / "halves", changes=told, terminate_at_clip=3, expected=5)
+    assert len((halves / "labelled").read_text().split()) < 10
+    assert [path.name for path in (halves / "checkpoints").iterdir()] == ["step-0000002"]
+    assert all((halves / f"rank-{rank}.txt").read_text().startswith(" 2 ") for rank in range(2))
+    together(2, tmp_path / "halves", changes=told)
     for rank in range(2):
-        told = (often / f"rank-{rank}.txt").read_text()
-        assert told.startswith("broken ") and "'skipped': 3" in told
+        state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
+        assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) -> None:
+    here = together(2, tmp_path, outs=["here", "there"], expected=1)
+    assert not list(here.glob("prepared-*"))
+    assert "is not the same one on all machines" in (here / "rank-0.txt").read_text()
+    assert not (here / "rank-1.txt").read_text()  # once is enough
+    few = {"run": {"steps": 1}}
+    shared = together(2, tmp_path / "shared", outs=["new/run"] * 2, changes=few)
+    assert len(list(shared.glob("prepared-*"))) == 2
 
 
 def test_batches_that_cannot_be_shared_are_named() -> None:

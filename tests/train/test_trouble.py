@@ -1,7 +1,10 @@
 """A training meets signals, kills, numbers that are not finite, lost encoders, little memory."""
 
+import io
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,16 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.golden.draw import drawn_codec
 from tests.train import victim
 from tests.train.victim import CODEC, QUIET, settings_of, train
-from voxclone.errors import ConfigError, QualityError, TrainingError
+from voxclone.errors import EXIT_OK, ConfigError, QualityError, TrainingError
 from voxclone.train import recovery
 from voxclone.train.health import sickness
+from voxclone.train.log import Log
 from voxclone.train.resume import check_config
+from voxclone.train.run import EXIT_INTERRUPTED
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC, choose, scores_of
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -92,10 +98,10 @@ def test_the_mean_of_weights_is_what_is_validated_and_written(tmp_path: Path) ->
         for a, b in zip(own.parameters(), mean.parameters(), strict=True)
     ]
     assert 0 < max(differences) < 0.1
-    figures = task.validate(6, SimpleNamespace(audio=lambda *_: None))  # type: ignore[arg-type]
+    figures = task.validate(6, Log(None))
     for parameter in mean.parameters():
         parameter.data.zero_()
-    again = task.validate(6, SimpleNamespace(audio=lambda *_: None))  # type: ignore[arg-type]
+    again = task.validate(6, Log(None))
     assert again["preset/semantic"] <= figures["preset/semantic"] and again != figures
     assert task.codec.encoder is own and own.training
 
@@ -149,11 +155,56 @@ def test_a_lost_encoder_ends_the_run_unless_told_otherwise(
         victim.Victim, "validate", lambda self, step, log: FIGURES | {"real/extreme": 0.5}
     )
     settings = settings_of(run={"sick_from": 4})
-    with pytest.raises(QualityError, match=r"at step 6: .*50 %.*stop_when_sick=false") as caught:
+    with pytest.raises(
+        QualityError, match=r"at step 6: .*50 %.*go on .*--resume auto --set run.stop_when_sick=f"
+    ) as caught:
         recovery.recover(settings, tmp_path, QUIET, resume=False)
     assert caught.value.exit_code == 3 and [p.name for p in written] == ["best.safetensors"]
     on = settings_of(run={"stop_when_sick": False, "steps": 7})
     assert recovery.recover(on, tmp_path, QUIET, resume=True) == 0
+
+
+def printed() -> Console:
+    """A console whose words `said` gives back."""
+    return Console(file=io.StringIO(), width=500)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_code(
+    written: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def terminate(step: int) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    console = printed()
+    settings = settings_of(run={"steps": 4, "save_every": 100, "validate_every": 100})
+    with monkeypatch.context() as patched:
+        patched.setattr(victim.Victim, "before", staticmethod(terminate))
+        assert recovery.recover(settings, tmp_path, console, resume=False) == EXIT_INTERRUPTED == 5
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000003"]
+    assert written == [tmp_path / "encoder.safetensors"]
+    assert f"Wrote {written[0]} (step 3, interrupted)." in said(console)
+    assert "Go on with the same command and `--resume auto`." in said(console)
+    assert "Use it" not in said(console)
+    console = printed()
+    assert recovery.recover(settings, tmp_path, console, resume=True) == EXIT_OK == 0
+    assert "Going on from step 3." in said(console) and "(step 4, done)" in said(console)
+    use = f'Use it: voxclone clone REF "text" -o out.wav --encoder {written[0]}'
+    assert use in said(console) and "--resume" not in said(console)
+
+
+def test_a_run_that_is_out_of_time_says_how_to_go_on_and_what_there_is(
+    written: list[Path], tmp_path: Path
+) -> None:
+    console, settings = printed(), settings_of(run={"max_minutes": 0.0})
+    assert recovery.recover(settings, tmp_path, console, resume=False) == EXIT_OK
+    assert "(step 1, time)" in said(console) and "Use it: voxclone clone" in said(console)
+    assert "Go on with the same command and `--resume auto`." in said(console)
 
 
 def test_too_little_memory_names_what_to_change(

@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -18,12 +20,15 @@ from torch import Tensor
 from tests.golden.draw import drawn_codec
 from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec
+from voxclone.errors import VoxcloneError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
-from voxclone.train import ranks
-from voxclone.train.corpus import Corpus, Crops, PackedCorpus
+from voxclone.train import recovery, told
+from voxclone.train.channel import ChannelSettings, Label
+from voxclone.train.corpus import Corpus, Crops, PackedCorpus, Subset
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.run import EXIT_INTERRUPTED, Outcome, fit
+from voxclone.train.run import Outcome, fit
 
 with contextlib.suppress(ImportError):  # once, and not in every process
     import torch.utils.tensorboard
@@ -46,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
         "distil": 0.5,
     },
     "balance": True, "adversary": {"n_ffts": [64, 32], "channels": 2}, "adversary_from": 1,
-    "pair_batch": 4, "real_batch": 4, "frames": 4, "real_from": 1, "cycle_from": 2,
+    "pair_batch": 4, "real_batch": 4, "told_batch": 4, "frames": 4, "real_from": 1, "cycle_from": 2,
     "mel_scales": [[256, 20]], "n_ffts": [256],
 }  # fmt: skip
 
@@ -55,7 +60,7 @@ def settings_of(**changes: Any) -> EncoderTraining:
     """The settings of `EVERYTHING` with some groups or values changed."""
     values = dict(EVERYTHING)
     for name, value in changes.items():
-        values[name] = values[name] | value if isinstance(value, Mapping) else value
+        values[name] = values.get(name, {}) | value if isinstance(value, Mapping) else value
     return EncoderTraining.model_validate(values)
 
 
@@ -92,7 +97,9 @@ class Victim(EncoderTask):
         return Crops(crops.indices, crops.starts, crops.wave_BS * (torch.nan if spoiled else 1))
 
 
-def victim(settings: EncoderTraining) -> Victim:
+def victim(settings: EncoderTraining, labels: Path | None = None) -> Victim:
+    """A training; with the weight `told` it needs a folder for `labels`, and `told.label_clips`
+    must not ask its model, which is none."""
     generator = torch.Generator().manual_seed(0)
     genuine = [
         torch.cat(
@@ -112,7 +119,7 @@ def victim(settings: EncoderTraining) -> Victim:
     codec.quantizer.semantic_codebook.cluster_usage.clamp_(min=0.5)
     task = Victim.create(
         settings, codec, genuine, {"p": genuine[1]}, corpus,
-        corpus.subset(lambda clip: True), teacher,
+        corpus.subset(lambda clip: True), teacher, cast(Any, object()), labels,
     )  # fmt: skip
     assert isinstance(task, Victim)
     return task
@@ -142,6 +149,15 @@ def run_alone(folder: Path, result: Path) -> None:
     write_state(task, result)
 
 
+def join(rank: int, size: int, meeting: Path) -> None:
+    """Become one of `size` processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
+        timeout=timedelta(minutes=10),
+    )  # fmt: skip
+
+
 def run_in_group(
     rank: int,
     size: int,
@@ -150,25 +166,68 @@ def run_in_group(
     changes: dict[str, Any],
     poisoned: dict[int, list[int]],
     terminate_at: int | None = None,
+    terminate_at_clip: int | None = None,
+    outs: Sequence[str] = (),
 ) -> None:
-    """One of `size` processes; ends with the code of the command. `poisoned` are steps by rank; the
-    last process sends itself SIGTERM at a step."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
-        timeout=timedelta(minutes=10),
-    )  # fmt: skip
-    task = victim(settings_of(**changes))
-    task.poisoned = frozenset(poisoned.get(rank, []))
-    if terminate_at is not None and rank == size - 1:
+    """One of `size` processes of the command, which writes into `folder`, or into a folder of its
+    own number in it, out of `outs`; ends with its code, or the error's. `rank-N.txt` has the
+    error's sentence and the values of the state. `poisoned` are steps by rank; the last process is
+    sent SIGTERM at a step, or when the first one labels the clip of a number."""
+    join(rank, size, meeting)
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    tasks: list[Victim] = []
 
-        def terminate(step: int) -> None:
-            if step == terminate_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def terminate(step: int) -> None:
+        if step == terminate_at and rank == size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        task.before = terminate
-    task, outcome = train(folder, task)
-    write_state(task, folder / f"rank-{rank}.safetensors")
-    (folder / f"rank-{rank}.txt").write_text(f"{outcome.reason} {task.state.values}")
-    ranks.stop()
-    sys.exit(EXIT_INTERRUPTED if outcome.reason == "interrupted" else 0)
+    def label(clip: int) -> None:
+        with (folder / "labelled").open("a") as file:
+            file.write(f"{clip}\n")
+        if clip == terminate_at_clip:
+            os.kill(int((folder / f"pid-{size - 1}").read_text()), signal.SIGTERM)
+
+    def prepare(settings: EncoderTraining, out: Path, console: Console) -> Victim:
+        (folder / f"prepared-{rank}").touch()
+        task = victim(settings, out / "labels")
+        task.poisoned, task.before = frozenset(poisoned.get(rank, [])), terminate
+        tasks.append(task)
+        return task
+
+    told.label_clips = partial(draw_labels, label)
+    recovery.prepare = prepare
+    recovery.Release.open = lambda source: None  # type: ignore[assignment, method-assign]
+    recovery.save_encoder = lambda *given: None
+    out, said = folder / outs[rank] if outs else folder, ""
+    try:
+        code = recovery.recover(settings_of(**changes), out, QUIET, resume=True)
+    except VoxcloneError as error:
+        code, said = error.exit_code, str(error)
+    for task in tasks:
+        write_state(task, folder / f"rank-{rank}.safetensors")
+        said += f" {task.state.step} {task.state.values}"
+    (folder / f"rank-{rank}.txt").write_text(said)
+    sys.exit(code)
+
+
+def draw_labels(
+    label: Callable[[int], None],
+    codec: Codec,
+    bridge: object,
+    model: object,
+    subset: Subset,
+    settings: ChannelSettings,
+    generator: torch.Generator,
+    track: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[int, Label]:
+    """As `channel.label_clips`, without a language model, 20 ms for a clip; `label` is called with
+    the number of each, of which the first clips have labels at the end."""
+    labels = {}
+    for number in track(range(settings.clips)):
+        time.sleep(0.02)
+        label(number)
+        code_TJ = torch.randint(16, (7, 2), generator=generator)
+        labels[subset.indices[number % len(subset.indices)]] = Label(
+            code_TJ, torch.full((7, 2), 0.5)
+        )
+    return labels

@@ -41,6 +41,7 @@ from voxclone.train.run import (
 )
 from voxclone.train.semantic import Distillation, TeacherFeatures
 from voxclone.train.state import TrainState
+from voxclone.train.validation import show_codes
 from voxclone.train.waveform import STFFTS, waveform_losses
 
 
@@ -267,18 +268,20 @@ class CodecTask:
                 decoded_BS = self.codec.decode(codes_BKT)
                 mel += float(mel_loss(decoded_BS[:, : wave_BS.shape[-1]], wave_BS)) / len(indices)
                 bound.append(agreement(codes_BKT[0], self.codec.encode(decoded_BS)[0]))
-                used.append(codes_BKT[0, 0])
+                used.append(codes_BKT[0])
                 if position < 4:
                     log.audio(step, f"decoded/{position}", decoded_BS[0])
                     if step <= self.settings.run.validate_every:
                         log.audio(step, f"original/{position}", wave_BS[0])
+        used_KN = torch.cat(used, dim=1)
+        show_codes(used_KN[None], self.codec, "valid", step, log)
         self.codec.train()
         return {
             "valid/mel": mel,
             "valid/again_semantic": sum(a.semantic for a in bound) / len(bound),
             "valid/again_exact": sum(a.exact for a in bound) / len(bound),
             "valid/again_within_one": sum(a.within_one for a in bound) / len(bound),
-            "valid/codes_in_use": float(len(torch.cat(used).unique())),
+            "valid/codes_in_use": float(len(used_KN[0].unique())),
         }
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:

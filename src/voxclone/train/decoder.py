@@ -163,6 +163,8 @@ class DecoderTask:
                 bound.append(agreement(codes_BKT[0], codec.encode(decoded_BS)[0]))
                 if position < 4:
                     log.audio(step, f"decoded/{position}", decoded_BS[0])
+                    if step <= self.settings.run.validate_every:
+                        log.audio(step, f"original/{position}", wave_BS[0])
         codec.train()
         return {
             "valid/mel": mel,

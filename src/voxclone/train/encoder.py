@@ -49,7 +49,7 @@ from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import GRADIENT, apply_gradients
 from voxclone.train.state import TrainState
 from voxclone.train.told import Told
-from voxclone.train.validation import health_of, preset_agreement, semantic_nll
+from voxclone.train.validation import health_of, preset_agreement, semantic_nll, show_health
 from voxclone.train.watch import SECONDS
 from voxclone.train.whisper import TargetStore
 
@@ -235,13 +235,13 @@ class EncoderTask:
         with self._judged(), torch.no_grad():
             figures = preset_agreement(self.codec, self.held_out)
             wave_BS = self._draw(step_generator(0, 0, stream=9)).wave_BS.to(self._device)
-            health, decoded_BS = health_of(self.codec, wave_BS)
-            figures |= health
+            health = health_of(self.codec, wave_BS)
+            figures |= health.figures
             if self.settings.judged_clips and self.model is not None:
                 figures |= semantic_nll(
                     self.codec, self.model, self.train, self.settings.judged_clips
                 )
-        log.audio(step, "real/decoded", decoded_BS[0])
+        show_health(health, self.codec, step, log)
         return figures
 
     @contextmanager

@@ -28,6 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
+from voxclone.train.stop import Interrupted, called
 
 LONGEST_WAIT = timedelta(hours=12)
 """The first process packs speech and makes pairs while the others wait."""
@@ -203,12 +204,28 @@ def tell(values: Any) -> Any:
 @contextmanager
 def first_then_others() -> Iterator[None]:
     """The first process does the work, which leaves files; then the others do it, which read them.
-    An error of the first leaves the others waiting until torchrun ends them, so it is told once."""
-    if not is_first():
-        any_of(False)
+    An error of the first leaves the others waiting until torchrun ends them, so it is told once.
+    What takes long may `heed` signals, also those that came to the others."""
+    done = is_first()
+    while not done:
+        done = _agree(done=False)
     yield
     if is_first():
-        any_of(False)
+        _agree(done=True)
+
+
+def heed() -> None:
+    """Raise Interrupted, in all processes, if a signal has come to any. Called by the first one in
+    `first_then_others`, where the others wait for it."""
+    _agree(done=False)
+
+
+def _agree(*, done: bool) -> bool:
+    """Whether the first process is done. What is done is not interrupted any more."""
+    stopped, done = any_of(called(), done)
+    if stopped and not done:
+        raise Interrupted
+    return done
 
 
 def means_of(values: Sequence[float]) -> list[float]:

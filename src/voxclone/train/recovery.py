@@ -77,10 +77,16 @@ def _recover(
     settings: EncoderTraining, out: Path, console: Console, *, resume: bool, changed: bool
 ) -> int:
     console = console if ranks.is_first() else Console(quiet=True)
+    if not is_shared(out):
+        if not ranks.is_first():
+            return EXIT_USER  # the first one says why
+        raise ConfigError(
+            f"The folder {out} is not the same one on all machines: name one on a file system that "
+            "they share (`--out`)."
+        )
     with ranks.first_then_others():
         release = Release.open(settings.model)
         task = prepare(settings, out, console)
-    check_shared(out)
     config = settings.model_dump(mode="json")
     best = out / BEST_FILE
 
@@ -124,23 +130,19 @@ def _recover(
     return EXIT_OK
 
 
-def check_shared(out: Path) -> None:
-    """Raise ConfigError in a process that does not see what the first writes into `out`."""
+def is_shared(out: Path) -> bool:
+    """Whether all processes see what the first one writes into `out`, which it makes."""
     if ranks.size() == 1:
-        return
+        return True
     mark = out / f".{secrets.token_hex(8)}"
     if ranks.is_first():
+        out.mkdir(parents=True, exist_ok=True)
         mark.touch()
     name = ranks.tell(mark.name)
-    seen = (out / name).exists()
-    ranks.any_of(False)
+    (missed,) = ranks.any_of(not (out / name).exists())
     if ranks.is_first():
         mark.unlink()
-    if not seen:
-        raise ConfigError(
-            f"The folder {out} is not the same one on all machines: name one on a file system that "
-            "they share (`--out`)."
-        )
+    return not missed
 
 
 def _sickness(settings: EncoderTraining) -> Callable[[int, dict[str, float]], str | None] | None:

@@ -24,7 +24,8 @@ from voxclone.train import checkpoint, ranks
 from voxclone.train.log import Log
 from voxclone.train.resume import check_config
 from voxclone.train.state import TrainState
-from voxclone.train.watch import RunningMean, progress_bar, short, signals
+from voxclone.train.stop import Interrupted, called, listening
+from voxclone.train.watch import SKIPPED, RunningMean, progress_bar, short
 
 EXIT_INTERRUPTED = 5
 GRADIENT = "other/grad_norm"
@@ -81,7 +82,8 @@ class Task(Protocol):
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """Do one step and return its figures (tensors, read only when they are logged; but
-        `other/grad_norm` at once)."""
+        `other/grad_norm` at once). May raise Interrupted (`ranks.heed`), in all processes, before
+        it has changed the state."""
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Figures on held-out material; may log audio."""
@@ -189,8 +191,9 @@ def fit(
 
     With `resume` the newest valid checkpoint in `folder` is gone on from (none is no error), which
     must be of the same `config` unless it is said to be `changed`; without it the folder must hold
-    no checkpoint. A signal saves and stops after the current step. `keep` is called with the
-    figures of every validation; `sickness` may say of them why the run must stop.
+    no checkpoint. A signal saves and stops after the current step, or within it if the task heeds
+    it. `keep` is called with the figures of every validation; `sickness` may say of them why the
+    run must stop.
     """
     state = task.state
     checkpoints = folder / "checkpoints"
@@ -198,28 +201,31 @@ def fit(
     log = Log(folder if ranks.is_first() else None)
     begun = time.monotonic()
     figures: dict[str, float] = {}
+    shown: dict[str, float] = {}
     reason, sentence = "done", None
     saved = state.step if state.step else None
     mean = RunningMean()
-    with signals() as interrupted, progress_bar(console) as progress:
-        bar = progress.add_task(
-            folder.name, total=settings.steps, completed=state.step, figures="", health=""
-        )
+    with listening(alone=ranks.size() == 1), progress_bar(console) as progress:
+        bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, figures={})
         while state.step < settings.steps:
-            row = task.train_step(state.step)
+            try:
+                row = task.train_step(state.step)
+            except Interrupted:
+                reason = "interrupted"
+                break
             mean.add(row)
             state.step += 1
             broken = _skipped_too_often(state, row, settings.most_skipped)
             if state.step % settings.log_every == 0:
-                values = mean.take() | {"other/skipped": float(state.values.get("skipped", 0))}
+                values = mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
                 log.scalars(state.step, values)
-                progress.update(bar, figures=short(values))
-            progress.update(bar, completed=state.step)
+                shown |= values
+            progress.update(bar, completed=state.step, figures=shown)
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
                 figures = ranks.tell(task.validate(state.step, log))
                 log.scalars(state.step, figures)
                 console.print(f"step {state.step}: {short(figures)}")
-                progress.update(bar, health=short(figures))
+                shown |= figures
                 if keep is not None:
                     keep(state.step, figures)
                 if sickness is not None:
@@ -227,10 +233,10 @@ def fit(
                     reason = "done" if sentence is None else "sick"
             limit = settings.max_minutes
             late = limit is not None and time.monotonic() - begun > limit * 60
-            called, late = ranks.any_of(interrupted(), late)
+            stopped, late = ranks.any_of(called(), late)
             if broken is not None:
                 reason, sentence = "broken", broken
-            elif called:
+            elif stopped:
                 reason, sentence = "interrupted", None
             elif late and reason == "done":
                 reason = "time"

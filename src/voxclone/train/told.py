@@ -6,6 +6,7 @@ name; from then on crops of these clips have a loss. A run that goes on reads wh
 Shapes: B batch, S samples, D latent width, T frames, K code books.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.speech.speaker import Speaker
+from voxclone.train import ranks
 from voxclone.train.bridge import Bridge
 from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
 from voxclone.train.corpus import Subset, step_generator
@@ -37,13 +39,16 @@ class Told:
         return step in at or (not self.labels and any(each <= step for each in at))
 
     def renew(self, step: int, codec: Codec, bridge: Bridge | None) -> None:
-        """Label clips with the codec's encoder; between the steps of labelling, read the last."""
+        """Label clips with the codec's encoder; between the steps of labelling, read the last.
+        Raises Interrupted where a signal comes while clips are labelled: nothing of it is kept, and
+        whoever goes on from the state before this step makes the same labels."""
         settings = self.settings
         due = max(at for at in settings.channel.at if at <= step)
 
         def make() -> dict[int, Label]:
             generator = step_generator(settings.run.seed, step, LABELS)
-            return label_clips(codec, bridge, self.model, self.train, settings.channel, generator)
+            model, train = self.model, self.train
+            return label_clips(codec, bridge, model, train, settings.channel, generator, _heeding)
 
         self.labels = stored_labels(self.folder, due, make if step == due else None)
         known = Subset(self.train.corpus, sorted(self.labels))
@@ -69,3 +74,10 @@ class Told:
         starts = [start // size for start in drawn.starts]
         semantic_BDT, _ = quantizer.split(latent_BDT)
         return told_loss(quantizer.semantic_codebook, semantic_BDT, labels, starts, history)
+
+
+def _heeding(places: Iterable[int]) -> Iterator[int]:
+    """Labelling takes as long as many steps, and who sends a signal may kill before that."""
+    for place in places:
+        ranks.heed()
+        yield place

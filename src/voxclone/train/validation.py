@@ -4,6 +4,7 @@ Shapes: B batch, S samples, K code books, T frames, N voice rows.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from voxclone.evaluate.codes import agreement
 from voxclone.speech.likelihood import likelihood
 from voxclone.speech.speaker import Speaker
 from voxclone.train.corpus import Subset, step_generator
+from voxclone.train.log import Log
 from voxclone.train.losses import mel_loss
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
 from voxclone.voice.rows import voice_rows
@@ -34,8 +36,18 @@ def preset_agreement(codec: Codec, presets: Mapping[str, Tensor]) -> dict[str, f
     }
 
 
-def health_of(codec: Codec, wave_BS: Tensor) -> tuple[dict[str, float], Tensor]:
-    """Figures of real speech [B, S] and what it is decoded to [B, S]."""
+@dataclass(frozen=True)
+class Health:
+    """Figures of real speech [B, S], its codes [B, K, T], and what they are decoded to [B, S]."""
+
+    figures: dict[str, float]
+    wave_BS: Tensor
+    codes_BKT: Tensor
+    decoded_BS: Tensor
+
+
+def health_of(codec: Codec, wave_BS: Tensor) -> Health:
+    """What an encoder makes of real speech [B, S]."""
     codes_BKT = codec.encode(wave_BS)
     decoded_BS = codec.decode(codes_BKT)[:, : wave_BS.shape[-1]]
     semantic_N, levels = codes_BKT[:, 0].flatten(), codes_BKT[:, 1:]
@@ -48,7 +60,21 @@ def health_of(codec: Codec, wave_BS: Tensor) -> tuple[dict[str, float], Tensor]:
         "real/largest_share": float(counts.max()) / len(semantic_N),
         "real/extreme": float(((levels == 0) | (levels == top)).float().mean()),
     }
-    return figures, decoded_BS
+    return Health(figures, wave_BS, codes_BKT, decoded_BS)
+
+
+def show_health(health: Health, codec: Codec, step: int, log: Log) -> None:
+    """The first recording and what became of it, to be heard and seen; the codes of all."""
+    log.audio(step, "real/recording", health.wave_BS[0])
+    log.audio(step, "real/decoded", health.decoded_BS[0])
+    show_codes(health.codes_BKT, codec, "real", step, log)
+
+
+def show_codes(codes_BKT: Tensor, codec: Codec, group: str, step: int, log: Log) -> None:
+    """Which semantic codes, and which levels of all channels together, are in use."""
+    sizes = codec.config.semantic_codebook_size, codec.quantizer.levels
+    log.codes(step, f"{group}/semantic_codes", codes_BKT[:, 0].flatten(), sizes[0])
+    log.codes(step, f"{group}/levels", codes_BKT[:, 1:].flatten(), sizes[1])
 
 
 def semantic_nll(codec: Codec, model: Speaker, subset: Subset, count: int) -> dict[str, float]:
