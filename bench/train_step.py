@@ -33,7 +33,7 @@ from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.settings import load_settings
-from voxclone.train.channel import Label, save_labels
+from voxclone.train.channel import Label
 from voxclone.train.corpus import PackedCorpus
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
@@ -277,7 +277,7 @@ def build_task(
     own = [
         f"run.device={device}", f"frames={frames}", f"real_batch={batch}", "real_from=0",
         f"pair_batch={share(given.pair_batch)}", f"told_batch={share(given.told_batch)}",
-        "adversary_from=0", "channel.at=[0]", "weights.cloned=0",
+        "adversary_from=0", f"channel.at=[{given.run.steps - 1}]", "weights.cloned=0",
     ]  # fmt: skip
     settings = load_settings(EncoderTraining, config, [*own, *overrides])
     torch.manual_seed(0)
@@ -292,14 +292,15 @@ def build_task(
     whisper = None
     if settings.whisper and settings.weights.distil:
         whisper = TargetStore(_RandomTeacher(), folder)  # type: ignore[arg-type]
-    if settings.weights.told:
-        kept = settings.channel.kept
-        label = Label(torch.randint(sizes[0], (length, kept)), torch.full((length, kept), 1 / kept))
-        save_labels(folder / "labels-0000000.safetensors", {i: label for i in range(len(clips))})
-    return EncoderTask.create(
+    task = EncoderTask.create(
         settings, codec, genuine, {}, corpus, corpus.subset(lambda clip: True),
         _teacher(settings.teacher), object() if settings.weights.told else None, folder, whisper,  # type: ignore[arg-type]
     )  # fmt: skip
+    if task.told is not None:
+        kept = settings.channel.kept
+        label = Label(torch.randint(sizes[0], (length, kept)), torch.full((length, kept), 1 / kept))
+        task.told.hold({i: label for i in range(len(clips))})
+    return task
 
 
 class _RandomTeacher:

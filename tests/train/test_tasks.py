@@ -400,7 +400,6 @@ def test_crops_that_are_told_are_read_with_their_past(
         run=RunSettings(steps=9), told_batch=8, frames=3, channel=ChannelSettings(at=(0,))
     )
     label = Label(torch.zeros(400, 1, dtype=torch.long), torch.ones(400, 1))
-    save_labels(tmp_path / "labels-0000000.safetensors", dict.fromkeys(train.indices, label))
     seen = []
 
     def loss(book: object, semantic_BDT: torch.Tensor, *given: object) -> torch.Tensor:
@@ -409,7 +408,7 @@ def test_crops_that_are_told_are_read_with_their_past(
 
     monkeypatch.setattr("voxclone.train.told.told_loss", loss)
     told = Told(settings, model, tmp_path, train)
-    told.renew(0, codec, None)
+    told.hold(dict.fromkeys(train.indices, label))
     told.loss(0, WHOLE, codec)
     ((semantic_BDT, _, starts, history),) = seen
     assert history == codec.config.encoder_history and semantic_BDT.shape[-1] == history + 3
@@ -461,6 +460,14 @@ def test_recovery_is_told_and_goes_on_from_its_labels(
     again.train_step(4)
     assert again.told is not None
     assert set(again.told.labels) == set(load_labels(tmp_path / "labels-0000002.safetensors"))
+    first = load_labels(tmp_path / "labels-0000002.safetensors")
+    stale = {i: Label(torch.zeros_like(each.code_TJ), each.weight_TJ) for i, each in first.items()}
+    save_labels(tmp_path / "labels-0000002.safetensors", stale)  # of another encoder, say
+    anew = task()
+    for step in range(3):
+        anew.train_step(step)
+    assert anew.told is not None and anew.told.labels.keys() == first.keys()
+    assert all(torch.equal(anew.told.labels[i].code_TJ, each.code_TJ) for i, each in first.items())
     (tmp_path / "labels-0000002.safetensors").unlink()
     with pytest.raises(ConfigError, match="is missing"):
         task().train_step(4)

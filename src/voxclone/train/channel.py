@@ -168,14 +168,15 @@ def told_loss(
 def stored_labels(
     folder: Path, step: int, make: Callable[[], dict[int, Label]] | None
 ) -> dict[int, Label]:
-    """The labels of a step, read from `folder`; what is not there yet is made and written by the
-    first process. Raises ConfigError for labels that are missing and cannot be made (None)."""
+    """The labels of a step: made anew and written to `folder` by the first process (what lies there
+    may be what another encoder said of other clips), or read from it where none are to be made.
+    Raises ConfigError if they are missing then."""
     path = folder / f"labels-{step:07d}.safetensors"
     with ranks.first_then_others():
-        if not path.exists():
-            if make is None:
-                raise ConfigError(f"{path} is missing, without which the run cannot go on.")
+        if make is not None and ranks.is_first():
             save_labels(path, make())
+        if not path.exists():
+            raise ConfigError(f"{path} is missing, without which the run cannot go on.")
     return load_labels(path)
 
 

@@ -50,9 +50,13 @@ class Told:
             model, train = self.model, self.train
             return label_clips(codec, bridge, model, train, settings.channel, generator, _heeding)
 
-        self.labels = stored_labels(self.folder, due, make if step == due else None)
-        known = Subset(self.train.corpus, sorted(self.labels))
-        self._known = (known, known.weights(settings.evenness))
+        self.hold(stored_labels(self.folder, due, make if step == due else None))
+
+    def hold(self, labels: dict[int, Label]) -> None:
+        """Tell these from now on."""
+        self.labels = labels
+        known = Subset(self.train.corpus, sorted(labels))
+        self._known = (known, known.weights(self.settings.evenness))
 
     def loss(self, step: int, part: Part, codec: Codec) -> Tensor:
         """`channel.told_loss` of crops of labelled clips, each read with the past that it needs."""
