@@ -30,6 +30,20 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None
         checkpoint.save(tmp_path / "text", make(1))
 
 
+def test_of_processes_that_save_the_same_one_does(tmp_path: Path) -> None:
+    checkpoint.save_by_one(tmp_path, make(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+    (tmp_path / ".step-0000002.claim").mkdir()  # another one is at it, or was killed there
+    checkpoint.save_by_one(tmp_path, make(2))
+    assert not (tmp_path / "step-0000002").exists()
+    checkpoint.drop_claims(tmp_path)
+    checkpoint.save_by_one(tmp_path, make(2))
+    assert {path.name for path in tmp_path.iterdir()} == {"step-0000001", "step-0000002"}
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(TrainingError, match="The checkpoint of step 1 cannot be written to"):
+        checkpoint.save_by_one(tmp_path / "text", make(1))
+
+
 FILES = ("state.safetensors", "values.json", "manifest.json")
 
 

@@ -151,6 +151,22 @@ def test_a_signal_to_one_ends_labelling_in_all(tmp_path: Path) -> None:
         assert all(torch.equal(state[key], other[key]) for key in state)
 
 
+def test_an_error_in_one_saves_the_steps_before_it(tmp_path: Path) -> None:
+    """In a process that is not the first; the others wait for it and for nothing else."""
+    seldom = {"run": {"save_every": 100}}
+    whole = together(2, tmp_path / "whole", changes=seldom)
+    halves = together(2, tmp_path / "halves", changes=seldom, vanished={1: 4}, expected=1)
+    assert (halves / "rank-1.txt").read_text().startswith("c1 cannot be read.")
+    left = [path.name for path in (halves / "checkpoints").iterdir()]
+    assert left == ["step-0000004"]
+    both = together(2, tmp_path / "halves", changes=seldom, vanished={0: 5, 1: 5}, expected=1)
+    assert {path.name for path in (both / "checkpoints").iterdir()} == {left[0], "step-0000005"}
+    together(2, tmp_path / "halves", changes=seldom)
+    for rank in range(2):
+        state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
+        assert all(torch.equal(state[key], other[key]) for key in state)
+
+
 def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) -> None:
     here = together(2, tmp_path, outs=["here", "there"], expected=1)
     assert not list(here.glob("prepared-*"))

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +20,27 @@ from torch import Tensor
 from tests.golden.draw import drawn_codec
 from tests.train import victim
 from tests.train.victim import CODEC, QUIET, settings_of, train
-from voxclone.errors import EXIT_OK, ConfigError, QualityError, TrainingError
+from voxclone.errors import EXIT_OK, AudioError, ConfigError, QualityError, TrainingError
 from voxclone.train import recovery
 from voxclone.train.health import sickness
 from voxclone.train.log import Log
 from voxclone.train.resume import check_config
 from voxclone.train.run import EXIT_INTERRUPTED
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC, choose, scores_of
+from voxclone.train.state import TrainState
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.train.victim"])
+
+
+def printed() -> Console:
+    """A console whose words `said` gives back."""
+    return Console(file=io.StringIO(), width=500)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def killed(times: int, folder: Path) -> None:
@@ -120,6 +132,110 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path:
     assert '"other/skipped": 1.0' in (tmp_path / "log.jsonl").read_text()
 
 
+def after_the_judges(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fifth step fail when bridge, critic and discriminators have stepped, and twice."""
+    criticise = victim.Victim._criticise
+
+    def fail(self: victim.Victim, latent_BDT: Tensor, pairs: Any, step: int, part: Any) -> Tensor:
+        loss = criticise(self, latent_BDT, pairs, step, part)
+        if step == 4:
+            criticise(self, latent_BDT, pairs, step, part)
+            raise AudioError("c1 cannot be read.")
+        return loss
+
+    monkeypatch.setattr(victim.Victim, "_criticise", fail)
+
+
+def before_any_judge(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(step: int) -> None:
+        if step == 4:
+            raise AudioError("c1 cannot be read.")
+
+    task.before = fail
+
+
+def while_speech_is_drawn(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    task.vanished = 4
+
+
+def after_the_step(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the validation after the fourth step fail."""
+
+    def fail(self: victim.Victim, step: int, log: Log) -> dict[str, float]:
+        raise AudioError("c1 cannot be read.")
+
+    monkeypatch.setattr(victim.Victim, "validate", fail)
+
+
+SELDOM = {"run": {"save_every": 100, "validate_every": 4}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> victim.Victim:
+    settings = settings_of(**SELDOM)
+    return train(tmp_path_factory.mktemp("whole"), victim.victim(settings))[0]
+
+
+@pytest.mark.parametrize(
+    "trouble", [before_any_judge, while_speech_is_drawn, after_the_judges, after_the_step]
+)
+def test_an_error_saves_the_steps_before_it_and_takes_back_what_it_had_begun(
+    trouble: Callable[[victim.Victim, pytest.MonkeyPatch], None],
+    undisturbed: victim.Victim,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    settings, console = settings_of(**SELDOM), printed()
+    task = victim.victim(settings)
+    with monkeypatch.context() as patched:
+        trouble(task, patched)
+        with pytest.raises(AudioError, match="c1 cannot be read"):
+            train(tmp_path, task, console=console)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+    assert "Step 4 is saved" in said(console) and "`--resume auto`" in said(console)
+    again, outcome = train(tmp_path, victim.victim(settings))
+    assert outcome.reason == "done" and again.state.values == undisturbed.state.values
+    ours, theirs = undisturbed.state.tensors(), again.state.tensors()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_step_that_fails_when_the_learners_have_stepped_is_not_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task, console = victim.victim(settings_of(**SELDOM)), printed()
+    follow = TrainState.update_followers
+
+    def fail(self: TrainState) -> None:
+        follow(self)
+        if self.step == 4:
+            raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(TrainState, "update_followers", fail)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        train(tmp_path, task, console=console)
+    assert not (tmp_path / "checkpoints").exists() and "saved" not in said(console)
+
+
+def test_an_error_in_the_first_step_leaves_a_folder_to_begin_in(tmp_path: Path) -> None:
+    task = victim.victim(settings_of(run={"save_every": 100}, real_from=0))
+    task.vanished = 0
+    with pytest.raises(AudioError):
+        train(tmp_path, task, resume=False)
+    task = victim.victim(settings_of(run={"save_every": 100, "steps": 1}))
+    assert train(tmp_path, task, resume=False)[1].reason == "done"
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path) -> None:
+    task, console = victim.victim(settings_of(**SELDOM)), printed()
+    task.vanished = 4
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(AudioError):
+        train(tmp_path, task, console=console)
+    assert "The checkpoint of step 4 cannot be written" in said(console)
+    assert "is saved" not in said(console)
+
+
 FIGURES = {
     "preset/semantic": 0.3, "preset/within_one": 0.8, "preset/exact": 0.4, "real/mel": 0.4,
     "real/codes_in_use": 150.0, "real/frames": 288.0, "real/largest_share": 0.1,
@@ -162,16 +278,6 @@ def test_a_lost_encoder_ends_the_run_unless_told_otherwise(
     assert caught.value.exit_code == 3 and [p.name for p in written] == ["best.safetensors"]
     on = settings_of(run={"stop_when_sick": False, "steps": 7})
     assert recovery.recover(on, tmp_path, QUIET, resume=True) == 0
-
-
-def printed() -> Console:
-    """A console whose words `said` gives back."""
-    return Console(file=io.StringIO(), width=500)
-
-
-def said(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_code(

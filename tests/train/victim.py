@@ -21,7 +21,7 @@ from tests.golden.draw import drawn_codec
 from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
-from voxclone.errors import VoxcloneError
+from voxclone.errors import AudioError, VoxcloneError
 from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.train import recovery, told
 from voxclone.train.channel import ChannelSettings, Label
@@ -80,10 +80,12 @@ def humming() -> Corpus:
 
 
 class Victim(EncoderTask):
-    """`before` is called before each step; at `poisoned` steps real speech is not finite."""
+    """`before` is called before each step; at `poisoned` steps real speech is not finite, and from
+    the step `vanished` on it cannot be read (when the bridge has stepped already)."""
 
     before: Callable[[int], None] = staticmethod(lambda step: None)
     poisoned: frozenset[int] = frozenset()
+    vanished: int | None = None
     _now = -1
 
     def train_step(self, step: int) -> dict[str, Tensor]:
@@ -93,6 +95,8 @@ class Victim(EncoderTask):
 
     def _draw(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         crops = super()._draw(generator, part)
+        if self.vanished is not None and self._now >= self.vanished:
+            raise AudioError("c1 cannot be read.")
         spoiled = self._now in self.poisoned and part != slice(None)
         return Crops(crops.indices, crops.starts, crops.wave_BS * (torch.nan if spoiled else 1))
 
@@ -165,14 +169,16 @@ def run_in_group(
     folder: Path,
     changes: dict[str, Any],
     poisoned: dict[int, list[int]],
+    vanished: Mapping[int, int] | None = None,
     terminate_at: int | None = None,
     terminate_at_clip: int | None = None,
     outs: Sequence[str] = (),
 ) -> None:
     """One of `size` processes of the command, which writes into `folder`, or into a folder of its
     own number in it, out of `outs`; ends with its code, or the error's. `rank-N.txt` has the
-    error's sentence and the values of the state. `poisoned` are steps by rank; the last process is
-    sent SIGTERM at a step, or when the first one labels the clip of a number."""
+    error's sentence and the values of the state. `poisoned` are steps by rank, `vanished`
+    is a step by rank; the last process is sent SIGTERM at a step, or when the first one labels the
+    clip of a number."""
     join(rank, size, meeting)
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     tasks: list[Victim] = []
@@ -191,6 +197,7 @@ def run_in_group(
         (folder / f"prepared-{rank}").touch()
         task = victim(settings, out / "labels")
         task.poisoned, task.before = frozenset(poisoned.get(rank, [])), terminate
+        task.vanished = (vanished or {}).get(rank)
         tasks.append(task)
         return task
 

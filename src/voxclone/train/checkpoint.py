@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 TENSORS = "state.safetensors"
 VALUES = "values.json"
 ASIDE = ".old"
+CLAIM = ".claim"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,14 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     try:
         return _save(folder, checkpoint)
     except OSError as error:
-        raise TrainingError(
-            f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
-            f"{error.strerror or error}."
-        ) from None
+        raise _unwritten(folder, checkpoint, error) from None
+
+
+def _unwritten(folder: Path, checkpoint: Checkpoint, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
+        f"{error.strerror or error}."
+    )
 
 
 def _save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -73,6 +78,28 @@ def _save(folder: Path, checkpoint: Checkpoint) -> Path:
     for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def save_by_one(folder: Path, checkpoint: Checkpoint) -> None:
+    """As `save`, where several processes that hold the same may come here at the same time without
+    knowing of each other: the first one writes it."""
+    claim = folder / f".step-{checkpoint.step:07d}{CLAIM}"
+    try:
+        claim.mkdir(parents=True)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise _unwritten(folder, checkpoint, error) from None
+    try:
+        save(folder, checkpoint)
+    finally:
+        claim.rmdir()
+
+
+def drop_claims(folder: Path) -> None:
+    """Remove what a process left that was killed in `save_by_one`."""
+    for claim in folder.glob(f".step-*{CLAIM}"):
+        claim.rmdir()
 
 
 def require_none(folder: Path, option: str) -> None:

@@ -96,9 +96,11 @@ def _recover(
     def keep(step: int, figures: dict[str, float]) -> None:
         scores = scores_of(figures, told=bool(settings.weights.told))
         chosen = choose(task.state.values.get("best"), scores, step)
-        task.state.values["best"] = chosen
-        if chosen["step"] == step and ranks.is_first():
-            save_encoder(best, encoder_state(task), release, facts(step, figures))
+        if chosen["step"] == step:
+            with ranks.first_then_others():
+                if ranks.is_first():
+                    save_encoder(best, encoder_state(task), release, facts(step, figures))
+        task.state.values["best"] = chosen  # not before it is written: an error saves the state
 
     outcome = fit(
         task, settings.run, out, resume=resume, changed=changed, config=config, console=console,

@@ -9,6 +9,7 @@ and resumed ends with the weights of one that was not (bit for bit on a CPU). Se
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
 from voxclone.settings import Settings
-from voxclone.train import checkpoint, ranks
+from voxclone.train import ranks
 from voxclone.train.log import Log
-from voxclone.train.resume import check_config
+from voxclone.train.saving import rescue, save, start
 from voxclone.train.state import TrainState
 from voxclone.train.stop import Interrupted, called, listening
+from voxclone.train.undo import undoing
 from voxclone.train.watch import SKIPPED, RunningMean, progress_bar, short
 
 EXIT_INTERRUPTED = 5
@@ -192,62 +194,69 @@ def fit(
     With `resume` the newest valid checkpoint in `folder` is gone on from (none is no error), which
     must be of the same `config` unless it is said to be `changed`; without it the folder must hold
     no checkpoint. A signal saves and stops after the current step, or within it if the task heeds
-    it. `keep` is called with the figures of every validation; `sickness` may say of them why the
-    run must stop.
+    it. An error goes on to the caller, after the steps before it have been saved. `keep` is called
+    with the figures of every validation; `sickness` may say of them why the run must stop.
     """
     state = task.state
     checkpoints = folder / "checkpoints"
-    _start(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
-    log = Log(folder if ranks.is_first() else None)
+    start(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
     begun = time.monotonic()
     figures: dict[str, float] = {}
     shown: dict[str, float] = {}
     reason, sentence = "done", None
     saved = state.step if state.step else None
     mean = RunningMean()
-    with listening(alone=ranks.size() == 1), progress_bar(console) as progress:
+    with (
+        closing(Log(folder if ranks.is_first() else None)) as log,
+        listening(alone=ranks.size() == 1),
+        progress_bar(console) as progress,
+        undoing(state) as undo,
+    ):
         bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, figures={})
-        while state.step < settings.steps:
-            try:
-                row = task.train_step(state.step)
-            except Interrupted:
-                reason = "interrupted"
-                break
-            mean.add(row)
-            state.step += 1
-            broken = _skipped_too_often(state, row, settings.most_skipped)
-            if state.step % settings.log_every == 0:
-                values = mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
-                log.scalars(state.step, values)
-                shown |= values
-            progress.update(bar, completed=state.step, figures=shown)
-            if state.step % settings.validate_every == 0 or state.step == settings.steps:
-                figures = ranks.tell(task.validate(state.step, log))
-                log.scalars(state.step, figures)
-                console.print(f"step {state.step}: {short(figures)}")
-                shown |= figures
-                if keep is not None:
-                    keep(state.step, figures)
-                if sickness is not None:
-                    sentence = sickness(state.step, figures)
-                    reason = "done" if sentence is None else "sick"
-            limit = settings.max_minutes
-            late = limit is not None and time.monotonic() - begun > limit * 60
-            stopped, late = ranks.any_of(called(), late)
-            if broken is not None:
-                reason, sentence = "broken", broken
-            elif stopped:
-                reason, sentence = "interrupted", None
-            elif late and reason == "done":
-                reason = "time"
-            if reason != "done" or state.step % settings.save_every == 0:
-                _save(state, checkpoints, config)
-                saved = state.step
-            if reason != "done":
-                break
-    if saved != state.step:
-        _save(state, checkpoints, config)
-    log.close()
+        try:
+            while state.step < settings.steps:
+                with undo.step():
+                    row = task.train_step(state.step)
+                mean.add(row)
+                state.step += 1
+                broken = _skipped_too_often(state, row, settings.most_skipped)
+                if state.step % settings.log_every == 0:
+                    values = mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
+                    log.scalars(state.step, values)
+                    shown |= values
+                progress.update(bar, completed=state.step, figures=shown)
+                if state.step % settings.validate_every == 0 or state.step == settings.steps:
+                    figures = ranks.tell(task.validate(state.step, log))
+                    log.scalars(state.step, figures)
+                    console.print(f"step {state.step}: {short(figures)}")
+                    shown |= figures
+                    if keep is not None:
+                        keep(state.step, figures)
+                    if sickness is not None:
+                        sentence = sickness(state.step, figures)
+                        reason = "done" if sentence is None else "sick"
+                limit = settings.max_minutes
+                late = limit is not None and time.monotonic() - begun > limit * 60
+                stopped, late = ranks.any_of(called(), late)
+                if broken is not None:
+                    reason, sentence = "broken", broken
+                elif stopped:
+                    reason, sentence = "interrupted", None
+                elif late and reason == "done":
+                    reason = "time"
+                if reason != "done" or state.step % settings.save_every == 0:
+                    save(state, checkpoints, config)
+                    saved = state.step
+                if reason != "done":
+                    break
+        except Interrupted:
+            reason = "interrupted"
+        except Exception:
+            if undo.sane and state.step:
+                rescue(state, checkpoints, config, console, saved=saved == state.step)
+            raise
+        if saved != state.step:
+            save(state, checkpoints, config)
     return Outcome(state.step, reason, figures, sentence)
 
 
@@ -268,44 +277,3 @@ def _skipped_too_often(state: TrainState, row: Mapping[str, Tensor], most: int) 
         "finite and were skipped, so the weights are those of before: try `--set optimiser.lr=...` "
         "at a third, or `run.autocast=false`; `run.most_skipped` allows more."
     )
-
-
-def _start(
-    state: TrainState,
-    folder: Path,
-    *,
-    resume: bool,
-    changed: bool,
-    config: dict[str, Any],
-    console: Console,
-) -> None:
-    """Load what is gone on from. The first process chooses it, the others load the same."""
-    if not resume:
-        if ranks.is_first():
-            checkpoint.require_none(folder, "--out")
-        ranks.any_of(False)
-        return
-    directory, found = None, None
-    if ranks.is_first():
-        directory, found, complaints = checkpoint.find_latest(folder)
-        for complaint in complaints:
-            console.print(f"[yellow]{complaint} Passed over.[/yellow]")
-        if found is not None and not changed:
-            for note in check_config(found.values["config"], config, folder):
-                console.print(f"[yellow]{note}[/yellow]")
-    name = ranks.tell(None if directory is None else directory.name)
-    if name is None:
-        return
-    if found is None:
-        found = checkpoint.load(folder / name)
-    for absent in state.load_tensors(found.tensors, changed=changed):
-        console.print(f"[yellow]The checkpoint has nothing of {absent}: it begins anew.[/yellow]")
-    state.step = found.step
-    state.values = found.values["state"]
-    console.print(f"Going on from step {found.step}.")
-
-
-def _save(state: TrainState, folder: Path, config: dict[str, Any]) -> None:
-    values = {"config": config, "state": state.values}
-    if ranks.is_first():
-        checkpoint.save(folder, checkpoint.Checkpoint(state.step, state.tensors(), values))
