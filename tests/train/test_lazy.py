@@ -1,10 +1,12 @@
 """Prepared speech, read where it lies: the same crops as packed, and a million clips."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,7 +78,10 @@ def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) 
     lazy = LazyCorpus(Manifest(path))
     with pytest.raises(AudioError, match="manifest says 1000"):
         lazy.wave(0)
-    with pytest.raises(AudioError, match=r"none\.flac cannot be read"):
+    with pytest.raises(AudioError, match=r"none\.flac has gone"):
+        lazy.wave(1)
+    (tmp_path / "none.flac").write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=r"none\.flac cannot be read: [^.]*[^.;]; `voxclone"):
         lazy.wave(1)
     path.write_text("#" * path.stat().st_size)
     with pytest.raises(ConfigError, match="has changed"):
@@ -85,6 +90,48 @@ def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) 
     unknown.write_text(json.dumps({"id": "a", "path": "a", "speaker": "x", "duration": 1}))
     with pytest.raises(ConfigError, match="voxclone data prepare"):
         LazyCorpus(Manifest(unknown))
+
+
+def test_files_that_are_not_there_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ["a.flac", "sub/a.flac", "sub/deep/b.flac", "other/c.flac", "ü.flac"]
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dangling.flac").symlink_to("nowhere.flac")
+    (tmp_path / "linked.flac").symlink_to("a.flac")
+    listed = {
+        "a.flac": True, "b.flac": False, "sub/a.flac": True, "sub/b.flac": False, "sub": False,
+        "none/a.flac": False, "sub/deep/b.flac": True, "./sub//deep/b.flac": True,
+        "sub/../other/c.flac": True, str(tmp_path / "other/c.flac"): True, "ü.flac": True,
+        "dangling.flac": False, "linked.flac": True, "a.flac/b.flac": False,
+    }  # fmt: skip
+    rows = [
+        {"id": str(n), "path": path, "speaker": "x", "duration": 1} for n, path in enumerate(listed)
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    manifest = Manifest(path)
+    absent = [n for n, is_there in enumerate(listed.values()) if not is_there]
+    assert manifest.absent(np.arange(len(listed))).tolist() == absent
+    some = np.array([1, 3, 6])
+    assert manifest.absent(some).tolist() == [1, 3]
+    assert not len(manifest.absent(some[:0]))
+    with monkeypatch.context() as patch:  # what is listed is not asked for again
+
+        def refuse(self: Manifest, index: int) -> None:
+            raise AssertionError(index)
+
+        patch.setattr(Manifest, "__getitem__", refuse)
+        assert not len(manifest.absent(np.setdiff1d(np.arange(len(listed)), absent)))
+    with monkeypatch.context() as patch:  # a folder that may be entered and not listed
+
+        def forbid(path: Path) -> None:
+            raise PermissionError(path)
+
+        patch.setattr(os, "scandir", forbid)
+        assert manifest.absent(np.arange(len(listed))).tolist() == absent
 
 
 MILLION = """
