@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from voxclone.audio.files import read_wave
-from voxclone.audio.manifest import read_manifest
+from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
 from voxclone.train.corpus import Corpus, pack, step_generator
 
@@ -126,3 +127,29 @@ def test_a_clip_that_was_left_out_is_packed_when_it_is_there(
     late.write_bytes(clips[0].path.read_bytes())
     packed = pack(given, tmp_path / "packed")
     assert len(packed) == len(given) and not packed.left_out
+
+
+def test_an_identity_is_of_what_is_drawn(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+
+    def identity(of: list[Clip], folder: str) -> dict[str, Any]:
+        return pack(of, tmp_path / folder).subset(lambda clip: True).identity()
+
+    first = identity(clips, "a")
+    hours = sum(clip.duration for clip in clips) / 3600
+    assert first["clips"] == len(clips) and first["hours"] == pytest.approx(hours, abs=6e-4)
+    assert identity([replace(clip, text="other") for clip in clips], "b") == first
+    renamed = {"ada": "zoe"}
+    assert identity([replace(c, speaker=renamed.get(c.speaker, c.speaker)) for c in clips],
+                    "c") == first  # fmt: skip
+    others = {
+        "fewer": clips[:-1],
+        "reordered": [*clips[1:], clips[0]],
+        "another id": [replace(clips[0], id="x"), *clips[1:]],
+        "another length": [replace(clips[0], path=clips[1].path), *clips[1:]],
+        "another speaker": [replace(clips[0], speaker="x"), *clips[1:]],
+    }
+    hashes = {identity(of, name)["hash"] for name, of in others.items()} | {first["hash"]}
+    assert len(hashes) == len(others) + 1
+    subset = pack(clips, tmp_path / "a").subset(lambda clip: clip.split == "train")
+    assert subset.identity() != first

@@ -11,10 +11,10 @@ import soundfile
 from rich.console import Console
 
 from voxclone.errors import ConfigError
-from voxclone.train import recovery
+from voxclone.train import ranks, recovery
 from voxclone.train.corpus import Subset, step_generator
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.material import open_speech
+from voxclone.train.material import is_same, open_speech
 
 CLIPS, SAMPLES = 40, 4800
 
@@ -62,8 +62,9 @@ def test_missing_files_are_counted_and_never_drawn(
     assert names == {row["id"] for row in rows} - {"3", "8"}
     crops = few.crops(400, 480, step_generator(0, 0), few.weights(0.7))
     assert {few.corpus.clips[index].id for index in crops.indices} <= names
+    assert few.identity() != whole.identity()
     again, said = opened(tmp_path, rows, prepared=prepared)
-    assert "2 of 40 clips" in said and again.indices == few.indices
+    assert "2 of 40 clips" in said and again.identity() == few.identity()
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -108,3 +109,10 @@ def test_a_recovery_begins_with_its_speech(rows: list[dict[str, Any]], tmp_path:
     with pytest.raises(ConfigError, match="of 1 speaker"):
         recovery.recover(settings, tmp_path / "out", Console(quiet=True), resume=False)
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_machines_that_see_other_speech_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = {"clips": 3, "hours": 0.1, "hash": "a"}
+    assert is_same(identity)
+    monkeypatch.setattr(ranks, "tell", lambda values: values | {"hash": "b"})
+    assert not is_same(identity)

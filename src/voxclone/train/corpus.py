@@ -106,6 +106,24 @@ class Subset:
     def seconds(self) -> float:
         return int(self.corpus.lengths_N[self.indices].sum()) / SAMPLING_RATE
 
+    def identity(self) -> dict[str, Any]:
+        """How many clips and hours these are, and a hash of all that draws depend on: which lines
+        of the manifest, ids, lengths (samples) and speakers."""
+        _, first_R, speaker_N = np.unique(self._speakers(), return_index=True, return_inverse=True)
+        place_R = np.argsort(np.argsort(first_R))  # speakers in the order in which they come
+        indices_N = np.asarray(self.indices)
+        columns = (
+            indices_N,
+            self.corpus.id_N[indices_N],
+            self.corpus.lengths_N[indices_N],
+            place_R[speaker_N],
+        )
+        digest = hashlib.sha256()
+        for column_N in columns:
+            digest.update(np.ascontiguousarray(column_N, dtype="<i8").tobytes())
+        hours = round(self.seconds / 3600, 3)
+        return {"clips": len(self.indices), "hours": hours, "hash": digest.hexdigest()[:16]}
+
     def by_speaker(self) -> dict[str, list[int]]:
         speakers: dict[int, list[int]] = {}
         for index, speaker in zip(self.indices, self._speakers().tolist(), strict=True):

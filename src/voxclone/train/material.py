@@ -8,6 +8,7 @@ Shapes: N clips.
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import track
 from voxclone.audio.fitness import too_few
 from voxclone.audio.manifest import Clip, Manifest
 from voxclone.errors import ConfigError
+from voxclone.train import ranks
 from voxclone.train.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.lazy import LazyCorpus, whole
@@ -54,6 +56,12 @@ def open_speech(settings: EncoderTraining, folder: Path, console: Console) -> Su
         console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
     _require_voices(corpus.speaker_N[kept_N], settings.speech)
     return Subset(corpus, kept_N.tolist())
+
+
+def is_same(identity: dict[str, Any]) -> bool:
+    """Whether all processes read the same speech (`Subset.identity`)."""
+    (other,) = ranks.any_of(ranks.tell(identity) != identity)
+    return not other
 
 
 def _require_voices(speaker_N: np.ndarray, manifest: Path) -> None:

@@ -34,8 +34,9 @@ from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
 from voxclone.train.listeners import load_voices
-from voxclone.train.material import open_speech
+from voxclone.train.material import is_same, open_speech
 from voxclone.train.pairs import read_pairs, speak_pairs
+from voxclone.train.resume import SPEECH
 from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
 from voxclone.train.whisper import TargetStore, WhisperTeacher
@@ -78,6 +79,14 @@ def _recover(
         release = Release.open(settings.model)
         task = prepare(settings, out, console)
     check_shared(out)
+    identity = task.train.identity()
+    if not is_same(identity):
+        if not ranks.is_first():
+            return EXIT_USER  # the first one says why
+        raise ConfigError(
+            f"Not all machines see the same speech as this one ({identity['clips']:,} clips, "
+            f"{identity['hours']:g} h of {settings.speech}): give all of them the same files."
+        )
     config = settings.model_dump(mode="json")
     best = out / BEST_FILE
 
@@ -93,7 +102,7 @@ def _recover(
 
     outcome = fit(
         task, settings.run, out, resume=resume, changed=changed,
-        config=config, console=console, keep=keep,
+        config=config | {SPEECH: identity}, console=console, keep=keep,
         sickness=_sickness(settings),
     )  # fmt: skip
     if outcome.sentence is not None and not ranks.is_first():
