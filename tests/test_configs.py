@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from voxclone.codec.config import CodecConfig
+from voxclone.errors import ConfigError
 from voxclone.mini.workshop import MiniSettings
 from voxclone.settings import load_settings
 from voxclone.train import ranks
@@ -47,3 +48,17 @@ def test_naive_is_reconstruction_alone() -> None:
 def test_mini_configs(path: Path) -> None:
     settings = load_settings(MiniSettings, path)
     assert settings.presets and settings.speeds[0] == 1.0  # the first speed is what is validated
+
+
+@pytest.mark.parametrize("value", ["[1", "{a: 1", "'", "a: b: c", "2024-99-99", "{[1]: 2}", "\0"])
+def test_a_value_that_is_no_yaml_is_a_sentence(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"frames: {value}")
+    given = f"frames={value}"
+    with pytest.raises(ConfigError) as of_override:
+        load_settings(EncoderTraining, overrides=[given])
+    with pytest.raises(ConfigError) as of_file:
+        load_settings(EncoderTraining, path)
+    for caught, where in ((of_override, f"The value of the override {given!r}"), (of_file, path)):
+        sentence = str(caught.value)
+        assert f"{where} is not valid YAML: " in sentence and "\n" not in sentence

@@ -42,7 +42,12 @@ def load_settings(
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"The override {text!r} goes into {parent!r}, which is no group.")
-        node[last] = yaml.safe_load(raw)
+        try:
+            node[last] = yaml.safe_load(raw)
+        except (yaml.YAMLError, ValueError) as error:  # a date or number that there is not
+            raise ConfigError(
+                f"The value of the override {text!r} is not valid YAML: {_reason(error)}."
+            ) from None
     return parse_settings(model, values, str(path) if path else "the given settings")
 
 
@@ -86,12 +91,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"The config {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The config {path} is not valid YAML: {error}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"The config {path} is not valid YAML: {_reason(error)}.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"The config {path} must be a mapping of keys to values.")
     base = values.pop("base", None)
     return values if base is None else _merge(_read_yaml(path.parent / base), values)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with YAML, as the end of a sentence; its own words are several lines."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return " ".join(str(error).split())
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

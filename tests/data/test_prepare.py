@@ -156,6 +156,35 @@ def test_dropped_clips_are_counted_and_nothing_left_is_an_error(
     assert not (tmp_path / "none" / "manifest.jsonl").exists()
 
 
+def test_a_clip_that_is_listed_twice_keeps_its_file(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "PART", 2)  # the second is of another part
+    lines = [
+        json.dumps({"id": name, "path": f"corpus/{name}", "speaker": "x", "duration": 2})
+        for name in ("ada/a.wav", "ada/b.flac", "ben/deep/a.wav", "ada/a.wav")
+    ]
+    (tmp_path / "twice.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    code, printed = run("prepare", str(tmp_path / "twice.jsonl"), str(out), "--jobs", "1")
+    assert code == 0 and "Kept 3 clips" in printed and "Dropped 1 duplicate" in printed
+    assert all((out / row["path"]).is_file() for row in rows_in(out)) and len(rows_in(out)) == 3
+
+
+def test_a_clip_whose_file_has_gone_is_made_anew(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ("prepare", str(corpus), str(out), "--jobs", "1")
+    assert run(*given)[0] == 0
+    before = (out / "manifest.jsonl").read_bytes()
+    lost = out / rows_in(out)[1]["path"]
+    lost.unlink()
+    code, said = run(*given)
+    assert code == 1 and f"such as {lost.relative_to(out)}: run the same command again" in said
+    assert (out / "manifest.jsonl").read_bytes() == before
+    assert run(*given)[0] == 0 and lost.is_file()
+    assert (out / "manifest.jsonl").read_bytes() == before
+
+
 def test_an_interrupted_preparation_goes_on(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +270,42 @@ def test_lhotse_manifests_are_read(corpus: Path, tmp_path: Path) -> None:
     assert (cut.start, cut.seconds, cut.channel) == (pytest.approx(0.2), 2.0, 1)
     again = clean(cut, SETTINGS)
     assert not isinstance(again, Dropped) and np.array_equal(again.wave_S, found.wave_S)
+
+
+def test_cuts_of_what_a_pair_says_are_not_read_beside_it(corpus: Path, tmp_path: Path) -> None:
+    recordings = [
+        _recording(name, corpus / "ada" / name, 48000, [0]) for name in ("a.wav", "b.flac")
+    ]
+    said = [
+        {"id": f"s-{r['id']}", "recording_id": r["id"], "start": 0, "duration": r["duration"],
+         "channel": 0, "speaker": "ada"}
+        for r in recordings
+    ]  # fmt: skip
+    cuts = [
+        {"id": f"c-{r['id']}", "type": "MonoCut", "start": 0, "duration": r["duration"],
+         "channel": 0, "supervisions": [s], "recording": r}
+        for r, s in zip(recordings, said, strict=True)
+    ]  # fmt: skip
+    folder, out = tmp_path / "manifests", tmp_path / "out"
+    folder.mkdir()
+
+    def write(name: str, records: list[dict[str, Any]]) -> None:
+        (folder / name).write_text("\n".join(json.dumps(record) for record in records))
+
+    write("toy_recordings_train.jsonl", recordings)
+    write("toy_supervisions_train.jsonl", said)
+    write("any_cuts.jsonl", cuts)
+    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    assert code == 0 and "Kept 2 clips" in printed and "Dropped" not in printed
+    assert [row["id"] for row in rows_in(out)] == ["s-a.wav", "s-b.flac"]
+    assert all((out / row["path"]).is_file() for row in rows_in(out))
+    write("toy_supervisions_train.jsonl", said[:1])  # now the cuts say more
+    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    assert code == 0 and "Kept 2 clips" in printed and "Dropped 1 duplicate" in printed
+    assert all((out / row["path"]).is_file() for row in rows_in(out))
+    write("any_cuts.jsonl", [{"id": "m", "type": "MixedCut", "tracks": []}])
+    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    assert code == 1 and "of the type 'MixedCut'" in printed
 
 
 def _recording(name: str, path: Path, rate: int, channels: list[int]) -> dict[str, Any]:

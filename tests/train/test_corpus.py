@@ -1,14 +1,16 @@
 """Manifests, packing and drawing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from voxclone.audio.files import read_wave
-from voxclone.audio.manifest import read_manifest
+from voxclone.audio.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
 from voxclone.train.corpus import Corpus, pack, step_generator
 
@@ -97,5 +99,57 @@ def test_clips_that_fail_to_decode_are_named_and_many_are_an_error(
     packed = pack(one, tmp_path / "packed")
     assert len(packed) == len(one) - 1
     assert "bad" in json.loads((tmp_path / "packed" / "left_out.json").read_text())
-    with pytest.raises(ConfigError, match="cannot be decoded"):
+    with pytest.raises(ConfigError, match="1 of 4 clips cannot be read, and at most 5% may be"):
         pack([*clips[:3], one[-1]], tmp_path / "other")
+
+
+def test_a_line_that_has_changed_is_read_anew(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    silent = [replace(clip, text=None) for clip in clips]
+    assert all(clip.text is None for clip in pack(silent, tmp_path).clips)
+    assert pack(clips, tmp_path).clips == clips
+    moved = [replace(clips[0], path=clips[1].path), *clips[1:]]
+    packed = pack(moved, tmp_path)
+    assert torch.equal(packed.wave(0), packed.wave(1))
+
+
+def test_a_clip_that_was_left_out_is_packed_when_it_is_there(
+    manifest: Path, tmp_path: Path
+) -> None:
+    clips = read_manifest(manifest) * 2
+    late = tmp_path / "late.flac"
+    given = [*clips, replace(clips[0], id="late", path=late)]
+    packed = pack(given, tmp_path / "packed")
+    assert len(packed) == len(clips) and "no file" in packed.left_out["late"]
+    before = (tmp_path / "packed" / "samples.i16").stat().st_mtime_ns
+    assert pack(given, tmp_path / "packed").left_out == packed.left_out
+    assert (tmp_path / "packed" / "samples.i16").stat().st_mtime_ns == before
+    late.write_bytes(clips[0].path.read_bytes())
+    packed = pack(given, tmp_path / "packed")
+    assert len(packed) == len(given) and not packed.left_out
+
+
+def test_an_identity_is_of_what_is_drawn(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+
+    def identity(of: list[Clip], folder: str) -> dict[str, Any]:
+        return pack(of, tmp_path / folder).subset(lambda clip: True).identity()
+
+    first = identity(clips, "a")
+    hours = sum(clip.duration for clip in clips) / 3600
+    assert first["clips"] == len(clips) and first["hours"] == pytest.approx(hours, abs=6e-4)
+    assert identity([replace(clip, text="other") for clip in clips], "b") == first
+    renamed = {"ada": "zoe"}
+    assert identity([replace(c, speaker=renamed.get(c.speaker, c.speaker)) for c in clips],
+                    "c") == first  # fmt: skip
+    others = {
+        "fewer": clips[:-1],
+        "reordered": [*clips[1:], clips[0]],
+        "another id": [replace(clips[0], id="x"), *clips[1:]],
+        "another length": [replace(clips[0], path=clips[1].path), *clips[1:]],
+        "another speaker": [replace(clips[0], speaker="x"), *clips[1:]],
+    }
+    hashes = {identity(of, name)["hash"] for name, of in others.items()} | {first["hash"]}
+    assert len(hashes) == len(others) + 1
+    subset = pack(clips, tmp_path / "a").subset(lambda clip: clip.split == "train")
+    assert subset.identity() != first

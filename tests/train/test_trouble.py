@@ -22,9 +22,10 @@ from tests.train import victim
 from tests.train.victim import CODEC, QUIET, settings_of, train
 from voxclone.errors import EXIT_OK, AudioError, ConfigError, QualityError, TrainingError
 from voxclone.train import recovery
+from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
 from voxclone.train.log import Log
-from voxclone.train.resume import check_config
+from voxclone.train.resume import SPEECH, check_config
 from voxclone.train.run import EXIT_INTERRUPTED
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC, choose, scores_of
 from voxclone.train.state import TrainState
@@ -351,6 +352,48 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(
     assert "`--changed`" in sentence and "steps" not in sentence
     assert recovery.recover(other, tmp_path, QUIET, resume=True, changed=True) == 0
     assert recovery.recover(other, tmp_path, QUIET, resume=True) == 0
+
+
+def test_a_checkpoint_of_other_speech_is_refused(
+    written: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    few, more = settings_of(run={"steps": 1}), settings_of(run={"steps": 2})
+    assert recovery.recover(few, tmp_path, QUIET, resume=False) == 0
+    assert recovery.recover(few, tmp_path, QUIET, resume=True) == 0
+
+    def prepare(settings: EncoderTraining, out: Path, console: Console) -> victim.Victim:
+        task = victim.victim(settings)
+        task.train = task.corpus.subset(lambda clip: clip.id != "c3")
+        return task
+
+    monkeypatch.setattr(recovery, "prepare", prepare)
+    with pytest.raises(ConfigError) as caught:
+        recovery.recover(more, tmp_path, QUIET, resume=True)
+    sentence = str(caught.value)
+    assert "on other speech (5 clips of 0.001 h there, 4 clips of 0 h here)" in sentence
+    assert "`--changed`" in sentence and "\n" not in sentence
+    assert recovery.recover(more, tmp_path, QUIET, resume=True, changed=True) == 0
+    assert recovery.recover(more, tmp_path, QUIET, resume=True) == 0
+
+
+def test_a_checkpoint_that_does_not_tell_its_speech_is_gone_on_from(
+    written: list[Path], tmp_path: Path
+) -> None:
+    train(tmp_path, victim.victim(settings_of(run={"steps": 1})))  # as before speech was compared
+    said = io.StringIO()
+    more = settings_of(run={"steps": 2})
+    console = Console(file=said, width=200)
+    assert recovery.recover(more, tmp_path, console, resume=True) == 0
+    assert "does not say what speech it was trained on" in said.getvalue()
+    assert recovery.recover(more, tmp_path, Console(file=said, width=200), resume=True) == 0
+    assert said.getvalue().count("does not say") == 1
+
+
+def test_speech_of_one_size_is_told_apart() -> None:
+    one = {"clips": 3, "hours": 0.1, "hash": "a"}
+    assert check_config({SPEECH: one}, {SPEECH: dict(one)}, Path("out")) == []
+    with pytest.raises(ConfigError, match=r"\(3 clips of 0.1 h, but not the same ones"):
+        check_config({SPEECH: one}, {SPEECH: one | {"hash": "b"}}, Path("out"))
 
 
 def test_with_changed_what_was_not_there_begins_anew(written: list[Path], tmp_path: Path) -> None:

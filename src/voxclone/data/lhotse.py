@@ -43,15 +43,19 @@ def is_manifest(path: Path) -> bool:
 
 
 def manifests_in(folder: Path) -> list[Pair]:
-    """The pairs and cut sets that lie in a folder; none if it is no folder of lhotse's."""
+    """The pairs that lie in a folder, and the cut sets that say more than the pairs do; none if it
+    is no folder of lhotse's."""
     files = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES))
-    pairs = []
-    for path in files:
-        if "recordings" in path.name:
-            pairs.append(_pair(path))
-        elif "cuts" in path.name:
-            pairs.append(Pair(path, None, split_of(path.name)))
-    return pairs
+    pairs = {path: _pair(path) for path in files if "recordings" in path.name}
+    cuts = [path for path in files if "cuts" in path.name and path not in pairs]
+    said = set[int]()
+    if cuts:
+        supervisions = (p.supervisions for p in pairs.values() if p.supervisions is not None)
+        said = {hash(str(record.get("id"))) for path in supervisions for record in _records(path)}
+    for path in cuts:
+        if not said or not _is_said(path, said):
+            pairs[path] = Pair(path, None, split_of(path.name))
+    return [pairs[path] for path in files if path in pairs]
 
 
 def manifests_of(path: Path) -> list[Pair]:
@@ -102,6 +106,16 @@ def _pair(recordings: Path) -> Pair:
             "not known who speaks."
         )
     return Pair(recordings, supervisions, split_of(recordings.name))
+
+
+def _is_said(cuts: Path, said: set[int]) -> bool:
+    """Whether all supervisions of a cut set are among those whose hashed ids are `said`. Cuts that
+    cannot be used are not, so that whoever reads them tells why."""
+    try:
+        ids = (str(each.get("id")) for cut in _records(cuts) for each in cut["supervisions"])
+        return all(hash(name) in said for name in ids)
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _cut_items(cut: dict[str, Any], split: str) -> Iterator[Item]:

@@ -188,12 +188,14 @@ class _Tally:
 
 
 def _gather(out: Path, parts: int) -> dict[str, Any]:
-    """The manifest of all parts, without the second of two equal recordings, and the report."""
-    tally = _Tally()
-    contents, ids = set[int](), set[int]()
+    """The manifest of all parts, without the second of two equal recordings, and the report. Raises
+    ConfigError if files of clips have gone; their parts are then made anew."""
+    tally, gone = _Tally(), dict[Path, str]()
+    contents, ids, paths = set[int](), set[int](), set[int]()
     with replacing(out / MANIFEST) as file:
         for number in range(parts):
-            for row in _lines(out / "parts" / f"{number:06d}.jsonl"):
+            part = out / "parts" / f"{number:06d}.jsonl"
+            for row in _lines(part):
                 if "identity" in row:
                     continue
                 if "dropped" in row:
@@ -203,12 +205,24 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
                 if content in contents or name in ids:
                     same = "recording" if content in contents else "id"
                     tally.drop("duplicate", f"{row['source']}: the same {same} was there before.")
-                    (out / row["path"]).unlink(missing_ok=True)
+                    # An item that is listed twice has one file, which the first of them keeps.
+                    if hash(row["path"]) not in paths:
+                        (out / row["path"]).unlink(missing_ok=True)
                     continue
                 contents.add(content)
                 ids.add(name)
+                paths.add(hash(row["path"]))
+                if not (out / row["path"]).is_file():
+                    gone.setdefault(part, row["path"])
                 file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
                 tally.keep(row)
+        if gone:
+            for part in gone:
+                part.unlink()
+            raise ConfigError(
+                f"{out} has lost files of its clips, such as {next(iter(gone.values()))}: run the "
+                "same command again, which makes them anew."
+            )
         if not tally.clips:
             counts = ", ".join(f"{rule}: {count}" for rule, count in tally.dropped.items())
             first = next((why[0] for why in tally.first.values()), "there is no sound file.")

@@ -11,14 +11,13 @@ from typing import Any
 
 import soundfile
 
+from voxclone.audio import fitness
 from voxclone.audio.files import SAMPLING_RATE
 from voxclone.audio.manifest import read_rows
 from voxclone.errors import ConfigError
 
 SCHEMA = "voxclone.speech/1"
 NAMED = 10  # of each kind of fault
-MISSING_SHARE = 0.05
-"""More missing files than this are an error, as in `train encoder`."""
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
 LITTLE_HOURS, FEW_SPEAKERS = 1.0, 20
 OFF_SECONDS = 0.1
@@ -197,7 +196,7 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
         if kind in faults:
             count, first = faults[kind]["clips"], faults[kind]["first"][0]
             figure = f"{count} of {report['clips']}, the first: {first}"
-            say(kind, count > share * clips, sentence, figure, remedy)
+            say(kind, fitness.too_many(count, clips, share), sentence, figure, remedy)
 
     if not train["clips"]:
         say(
@@ -207,11 +206,11 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
             f"splits: {', '.join(report['splits'])}",
             "Set `split` of some clips to train.",
         )
-    elif train["speakers"] == 1:
+    elif (lonely := fitness.too_few(train["speakers"])) is not None:
         say(
             "one speaker",
             True,
-            "An encoder of one voice is an encoder of no other.",
+            lonely,
             "1 speaker in train",
             "Add speech of others.",
         )
@@ -228,17 +227,17 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
     fault("ids twice", 0, "Clips share an id.", "Give each clip its own.")
     fault(
         "missing files",
-        MISSING_SHARE,
+        fitness.MISSING_SHARE,
         "Files are not there.",
         "Bring them back, or take their lines out.",
     )
     fault(
         "undecodable files",
-        MISSING_SHARE,
+        fitness.MISSING_SHARE,
         "Files cannot be decoded.",
         "`voxclone data prepare` leaves them out.",
     )
-    exact = 0.0 if report["prepared"] else MISSING_SHARE
+    exact = 0.0 if report["prepared"] else fitness.MISSING_SHARE
     fault(
         "other than listed",
         exact,

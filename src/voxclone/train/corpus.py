@@ -13,28 +13,33 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE, read_wave
-from voxclone.audio.manifest import Clip
+from voxclone.audio.fitness import MISSING_SHARE, too_many
+from voxclone.audio.manifest import Clip, number_of
 from voxclone.errors import AudioError, ConfigError
 
 FULL_SCALE = 32767.0
+NAMED = 3  # of the clips that are left out
+LEFT_OUT = "left_out.json"
 
 
 class Corpus(ABC):
     """Clips and their samples at 24 kHz. Clips of one speaker have the same number in `speaker_N`;
-    `lengths_N` are in samples."""
+    `lengths_N` are in samples; `id_N` stand for the ids (`manifest.number_of`)."""
 
     clips: Sequence[Clip]
     lengths_N: np.ndarray
     speaker_N: np.ndarray
+    id_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -60,16 +65,25 @@ class Corpus(ABC):
 
 
 class PackedCorpus(Corpus):
-    """Clips whose samples lie one after another in a memory map of 16-bit integers."""
+    """Clips whose samples lie one after another in a memory map of 16-bit integers. `left_out` are
+    reasons, by id, why others are not among them."""
 
-    def __init__(self, clips: Sequence[Clip], starts: Sequence[int], samples: np.ndarray) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        starts: Sequence[int],
+        samples: np.ndarray,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self.clips = list(clips)
         self.starts = np.asarray(starts, dtype=np.int64)  # one more than clips: the end comes last
         self.lengths_N = np.diff(self.starts)
         known: dict[str, int] = {}
         numbers = [known.setdefault(clip.speaker, len(known)) for clip in self.clips]
         self.speaker_N = np.array(numbers, dtype=np.int32)
+        self.id_N = np.array([number_of(clip.id) for clip in self.clips], dtype=np.int64)
         self.samples = samples
+        self.left_out = dict(left_out or {})
 
     def read(self, index: int, start: int, count: int) -> np.ndarray:
         begin = int(self.starts[index]) + start
@@ -91,6 +105,24 @@ class Subset:
     @property
     def seconds(self) -> float:
         return int(self.corpus.lengths_N[self.indices].sum()) / SAMPLING_RATE
+
+    def identity(self) -> dict[str, Any]:
+        """How many clips and hours these are, and a hash of all that draws depend on: which lines
+        of the manifest, ids, lengths (samples) and speakers."""
+        _, first_R, speaker_N = np.unique(self._speakers(), return_index=True, return_inverse=True)
+        place_R = np.argsort(np.argsort(first_R))  # speakers in the order in which they come
+        indices_N = np.asarray(self.indices)
+        columns = (
+            indices_N,
+            self.corpus.id_N[indices_N],
+            self.corpus.lengths_N[indices_N],
+            place_R[speaker_N],
+        )
+        digest = hashlib.sha256()
+        for column_N in columns:
+            digest.update(np.ascontiguousarray(column_N, dtype="<i8").tobytes())
+        hours = round(self.seconds / 3600, 3)
+        return {"clips": len(self.indices), "hours": hours, "hash": digest.hexdigest()[:16]}
 
     def by_speaker(self) -> dict[str, list[int]]:
         speakers: dict[int, list[int]] = {}
@@ -149,23 +181,42 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+def about_left_out(reasons: Sequence[str], clips: int) -> str | None:
+    """What is to be said of clips that cannot be read, of all `clips`: how many they are, and the
+    first of the reasons (a sentence each). Raises ConfigError if they are too many to be left out.
+    """
+    if not reasons:
+        return None
+    count, first = f"{len(reasons):,} of {clips:,} clips cannot be read", " ".join(reasons[:NAMED])
+    if too_many(len(reasons), clips):
+        raise ConfigError(
+            f"{count}, and at most {MISSING_SHARE:.0%} may be left out: bring them back, or take "
+            f"their lines out (`voxclone data validate` names them). The first: {first}"
+        )
+    return f"{count} and are left out. The first: {first}"
+
+
 def pack(
     clips: Sequence[Clip],
     folder: str | Path,
     track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter,
 ) -> PackedCorpus:
-    """Decode clips once into `folder` and open them; a second call opens what the first made.
+    """Decode clips once into `folder` and open them; a second call opens what the first made,
+    unless a line of one of them has changed, or one that was left out can be decoded now.
 
-    Clips that cannot be decoded are left out and named in `left_out.json`; more than one in
-    twenty is an error. `track` may wrap the clips, to show progress.
+    Clips that cannot be decoded are left out and named in `left_out.json`. Raises ConfigError if
+    they are too many. `track` may wrap the clips, to show progress.
     """
     folder = Path(folder)
-    identity = hashlib.sha256("\n".join(c.id for c in clips).encode()).hexdigest()
+    lines = [json.dumps(_row(clip), sort_keys=True) for clip in clips]
+    identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     index_path = folder / "index.json"
     if index_path.exists():
         index = json.loads(index_path.read_text(encoding="utf-8"))
         if index["identity"] == identity:
-            return _open(folder, index)
+            packed = _open(folder, index)
+            if not any(_is_readable(clip) for clip in clips if clip.id in packed.left_out):
+                return packed
     folder.mkdir(parents=True, exist_ok=True)
     kept, starts, left_out = [], [0], {}
     samples_tmp = folder / "samples.i16.tmp"
@@ -179,23 +230,31 @@ def pack(
             file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
             kept.append(clip)
             starts.append(starts[-1] + len(wave))
-    if len(left_out) * 20 > len(clips):
-        first = next(iter(left_out.items()))
-        raise ConfigError(
-            f"{len(left_out)} of {len(clips)} clips cannot be decoded, the first is {first[0]}: "
-            f"{first[1]}"
-        )
+    about_left_out([*left_out.values()], len(clips))
+    index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
     os.replace(samples_tmp, folder / "samples.i16")
-    (folder / "left_out.json").write_text(json.dumps(left_out, indent=1), encoding="utf-8")
-    rows = [asdict(clip) | {"path": str(clip.path)} for clip in kept]
-    index = {"identity": identity, "starts": starts, "clips": rows}
+    (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+    index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
     index_tmp = folder / "index.json.tmp"
     index_tmp.write_text(json.dumps(index), encoding="utf-8")
     os.replace(index_tmp, index_path)
     return _open(folder, index)
 
 
-def _open(folder: Path, index: dict[str, list[dict[str, str]]]) -> PackedCorpus:
-    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]  # type: ignore[arg-type]
+def _row(clip: Clip) -> dict[str, Any]:
+    return asdict(clip) | {"path": str(clip.path)}
+
+
+def _is_readable(clip: Clip) -> bool:
+    try:
+        read_wave(clip.path)
+    except AudioError:
+        return False
+    return True
+
+
+def _open(folder: Path, index: dict[str, Any]) -> PackedCorpus:
+    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]
     samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
-    return PackedCorpus(clips, index["starts"], samples)  # type: ignore[arg-type]
+    left_out = json.loads((folder / LEFT_OUT).read_text(encoding="utf-8"))
+    return PackedCorpus(clips, index["starts"], samples, left_out)

@@ -31,6 +31,7 @@ class LazyCorpus(Corpus):
         self.manifest = manifest
         self.lengths_N = manifest.samples_N
         self.speaker_N = manifest.speaker_N
+        self.id_N = manifest.id_N
 
     def read(self, index: int, start: int, count: int) -> np.ndarray:
         """Raises AudioError for a file that is missing or not what the manifest says."""
@@ -43,12 +44,27 @@ class LazyCorpus(Corpus):
                 file.seek(start)
                 wave_S: np.ndarray = file.read(count, "float32")
         except soundfile.SoundFileError as error:
+            if not path.exists():
+                raise AudioError(
+                    f"The file {path} has gone since the training began: bring it back "
+                    "(`voxclone data validate` names all that are missing).",
+                    "missing",
+                ) from None
+            reason = str(getattr(error, "error_string", error)).rstrip(".")
             raise AudioError(
-                f"{path} cannot be read: {error}; `voxclone data validate` names all such files."
+                f"{path} cannot be read: {reason}; `voxclone data validate` names all such files."
             ) from None
         if len(wave_S) < count:
             raise AudioError(f"{path} is cut short: prepare it again.")
         return wave_S
+
+
+def whole(lazy: LazyCorpus, chosen_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Those [M] of the clips `chosen_N` whose files are there, and for the others a sentence each;
+    see `Manifest.absent` for what that takes."""
+    absent_N = lazy.manifest.absent(chosen_N)
+    reasons = [f"There is no file {lazy.clips[number].path}." for number in absent_N.tolist()]
+    return chosen_N[~np.isin(chosen_N, absent_N)], reasons
 
 
 def _other(path: Path, found: tuple[int, int, int], samples: int) -> str:

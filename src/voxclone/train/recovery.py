@@ -5,16 +5,14 @@ not looked at unless the settings begin from it.
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from voxclone.audio.manifest import Clip, Manifest
 from voxclone.codec.model import Encoder
 from voxclone.errors import (
     EXIT_OK,
@@ -31,14 +29,14 @@ from voxclone.release.encoders import find_encoder, save_encoder
 from voxclone.speech.speaker import Speaker
 from voxclone.train import ranks
 from voxclone.train.cloned import Cast, CloneListener, Hear
-from voxclone.train.corpus import Corpus, Subset, pack
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
-from voxclone.train.lazy import LazyCorpus
 from voxclone.train.listeners import load_voices
+from voxclone.train.material import is_same, open_speech
 from voxclone.train.pairs import read_pairs, speak_pairs
+from voxclone.train.resume import SPEECH
 from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
 from voxclone.train.whisper import TargetStore, WhisperTeacher
@@ -87,6 +85,14 @@ def _recover(
     with ranks.first_then_others():
         release = Release.open(settings.model)
         task = prepare(settings, out, console)
+    identity = task.train.identity()
+    if not is_same(identity):
+        if not ranks.is_first():
+            return EXIT_USER  # the first one says why
+        raise ConfigError(
+            f"Not all machines see the same speech as this one ({identity['clips']:,} clips, "
+            f"{identity['hours']:g} h of {settings.speech}): give all of them the same files."
+        )
     config = settings.model_dump(mode="json")
     best = out / BEST_FILE
 
@@ -103,8 +109,9 @@ def _recover(
         task.state.values["best"] = chosen  # not before it is written: an error saves the state
 
     outcome = fit(
-        task, settings.run, out, resume=resume, changed=changed, config=config, console=console,
-        keep=keep, sickness=_sickness(settings),
+        task, settings.run, out, resume=resume, changed=changed,
+        config=config | {SPEECH: identity}, console=console, keep=keep,
+        sickness=_sickness(settings),
     )  # fmt: skip
     if outcome.sentence is not None and not ranks.is_first():
         return EXIT_QUALITY if outcome.reason == "sick" else EXIT_USER  # the first one says why
@@ -171,6 +178,7 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     release = Release.open(settings.model)
     codec = load_codec(release)
     start = _first_encoder(settings, release)
+    speech = open_speech(settings, out / "speech", console)
     presets = preset_codes(release)
     inexact = {name: share for name, share in presets.exact.items() if share < 1}
     if inexact:
@@ -190,10 +198,9 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         genuine = speak_pairs(release, speaker, texts, settings.pairs, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::3])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
-    corpus, subset = _speech(settings, out, console)
     listener = None
     if weights.cloned and settings.listener is not None and speaker is not None:
-        cast = Cast.of(subset, settings.clones, codec.frame_size)
+        cast = Cast.of(speech, settings.clones, codec.frame_size)
         hear = _hear(settings.listener, device)
         listener = CloneListener.frozen(speaker, hear, cast, settings.clones)
     return EncoderTask.create(
@@ -201,8 +208,8 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
         codec,
         genuine,
         held_out,
-        corpus,
-        subset,
+        speech.corpus,
+        speech,
         _teacher(settings.teacher),
         speaker if asked else None,
         out / "labels",
@@ -266,26 +273,3 @@ def read_texts(path: Path) -> list[str]:
     if not texts:
         raise ConfigError(f"There is no text in {path}.")
     return texts
-
-
-def _speech(settings: EncoderTraining, out: Path, console: Console) -> tuple[Corpus, Subset]:
-    if settings.speech is None:
-        raise ConfigError(
-            "The config names no speech: set `speech` to a manifest (JSON lines with id, path, "
-            "speaker, duration), for example with `--set speech=my/manifest.jsonl`."
-        )
-    manifest, allowed = Manifest(settings.speech), settings.licences
-    chosen_N = manifest.select(split="train", licences=allowed)
-    if not len(chosen_N):
-        raise ConfigError(
-            f"{settings.speech} has no clip of the split `train` under the licences {allowed}."
-        )
-    if manifest.prepared:
-        lazy = LazyCorpus(manifest)
-        return lazy, Subset(lazy, chosen_N.tolist())
-    corpus = pack([manifest[int(number)] for number in chosen_N], out / "speech", _bar(console))
-    return corpus, corpus.subset(lambda clip: True)
-
-
-def _bar(console: Console) -> Callable[[Iterable[Clip]], Iterable[Clip]]:
-    return lambda items: track(list(items), description="preparing", console=console)
