@@ -459,15 +459,18 @@ def test_recovery_is_told_and_goes_on_from_its_labels(
     again = task()
     again.train_step(4)
     assert again.told is not None
-    assert set(again.told.labels) == set(load_labels(tmp_path / "labels-0000002.safetensors"))
-    first = load_labels(tmp_path / "labels-0000002.safetensors")
+    first, clips = load_labels(tmp_path / "labels-0000002.safetensors")
+    assert again.told.labels.keys() == first.keys()
     stale = {i: Label(torch.zeros_like(each.code_TJ), each.weight_TJ) for i, each in first.items()}
-    save_labels(tmp_path / "labels-0000002.safetensors", stale)  # of another encoder, say
+    save_labels(tmp_path / "labels-0000002.safetensors", stale, clips)  # of another encoder, say
     anew = task()
     for step in range(3):
         anew.train_step(step)
     assert anew.told is not None and anew.told.labels.keys() == first.keys()
     assert all(torch.equal(anew.told.labels[i].code_TJ, each.code_TJ) for i, each in first.items())
+    save_labels(tmp_path / "labels-0000002.safetensors", first, "others")
+    with pytest.raises(ConfigError, match="labels of other clips"):
+        task().train_step(4)
     (tmp_path / "labels-0000002.safetensors").unlink()
     with pytest.raises(ConfigError, match="is missing"):
         task().train_step(4)

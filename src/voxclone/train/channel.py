@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.codec.model import Codec
@@ -166,21 +167,28 @@ def told_loss(
 
 
 def stored_labels(
-    folder: Path, step: int, make: Callable[[], dict[int, Label]] | None
+    folder: Path, step: int, clips: str, make: Callable[[], dict[int, Label]] | None
 ) -> dict[int, Label]:
     """The labels of a step: made anew and written to `folder` by the first process (what lies there
-    may be what another encoder said of other clips), or read from it where none are to be made.
-    Raises ConfigError if they are missing then."""
+    may be what another encoder said), or read from it where none are to be made. `clips` names the
+    corpus whose clips they count. Raises ConfigError if they are missing then, or of other clips.
+    """
     path = folder / f"labels-{step:07d}.safetensors"
     with ranks.first_then_others():
         if make is not None and ranks.is_first():
-            save_labels(path, make())
+            save_labels(path, make(), clips)
         if not path.exists():
             raise ConfigError(f"{path} is missing, without which the run cannot go on.")
-    return load_labels(path)
+    labels, counted = load_labels(path)
+    if counted != clips:
+        raise ConfigError(
+            f"{path} has labels of other clips than those that are trained on now: let these be "
+            "labelled, with `--set channel.at=[STEP]` and the step at which the run goes on."
+        )
+    return labels
 
 
-def save_labels(path: Path, labels: Mapping[int, Label]) -> None:
+def save_labels(path: Path, labels: Mapping[int, Label], clips: str) -> None:
     """Write labels by clip, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -188,15 +196,20 @@ def save_labels(path: Path, labels: Mapping[int, Label]) -> None:
     for index, label in labels.items():
         tensors[f"{index}.code"] = label.code_TJ.to(torch.int16)
         tensors[f"{index}.weight"] = label.weight_TJ.to(torch.float16)
-    save_file(tensors, temporary)
+    save_file(tensors, temporary, {"clips": clips})
     os.replace(temporary, path)
 
 
-def load_labels(path: Path) -> dict[int, Label]:
+def load_labels(path: Path) -> tuple[dict[int, Label], str]:
     """Read what `save_labels` wrote."""
-    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        clips = (file.metadata() or {}).get("clips", "")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     indices = sorted({int(name.partition(".")[0]) for name in tensors})
-    return {i: Label(tensors[f"{i}.code"].long(), tensors[f"{i}.weight"].float()) for i in indices}
+    labels = {
+        i: Label(tensors[f"{i}.code"].long(), tensors[f"{i}.weight"].float()) for i in indices
+    }
+    return labels, clips
 
 
 def _log_opinion(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:

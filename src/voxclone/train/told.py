@@ -50,7 +50,8 @@ class Told:
             model, train = self.model, self.train
             return label_clips(codec, bridge, model, train, settings.channel, generator, _heeding)
 
-        self.hold(stored_labels(self.folder, due, make if step == due else None))
+        clips = str(self.train.identity()["hash"])
+        self.hold(stored_labels(self.folder, due, clips, make if step == due else None))
 
     def hold(self, labels: dict[int, Label]) -> None:
         """Tell these from now on."""
