@@ -23,7 +23,9 @@ CONTEXT.set_forkserver_preload(["tests.train.victim"])
 # as another one would fall to either side sooner or later.
 SMALL = {"optimiser": {"lr": 1e-4, "muon": False}, "critic_lr": 1e-4, "adversary_lr": 1e-4}
 
-THREE = {"run": {"steps": 3}}
+THREE = {
+    "run": {"steps": 3}, "weights": {"told": 0.3}, "channel": {"at": [0], "clips": 5},
+}  # fmt: skip
 BIASES = [f"module.critic.layers.{layer}.bias" for layer in (2, 4)]
 
 
