@@ -48,7 +48,7 @@ $(VENV)/ready: $(VENV)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,train,eval,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,train,eval,data,dev]'
 	@touch $@ $(VENV)/ready
 
 clean:

@@ -20,7 +20,7 @@ from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
 from voxclone.settings import Settings
 from voxclone.train import checkpoint
 from voxclone.train.codec import CodecTraining
-from voxclone.train.corpus import Corpus, Subset, pack
+from voxclone.train.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.train.decoder import DecoderTraining
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTraining
 from voxclone.train.recogniser import RecogniserTraining
@@ -108,6 +108,9 @@ def open_workshop(
         folder / "speech",
         lambda items: track(list(items), description="decoding speech", console=console),
     )
+    said = about_left_out([*corpus.left_out.values()], len(clips))
+    if said is not None:
+        console.print(f"{manifest}: {said}", style="yellow", markup=False, soft_wrap=True)
     return Workshop(settings, corpus, folder, console, changed)
 
 
