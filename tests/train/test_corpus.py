@@ -89,18 +89,26 @@ def test_missing_and_empty_manifests_and_selections(corpus: Corpus, tmp_path: Pa
         corpus.subset(lambda c: False)
 
 
+def doubled(clips: list[Clip]) -> list[Clip]:
+    """Each of them twice, under two ids: so many that one of them may be left out."""
+    return [*clips, *(replace(clip, id=f"{clip.id}-again") for clip in clips)]
+
+
 def test_clips_that_fail_to_decode_are_named_and_many_are_an_error(
     manifest: Path, tmp_path: Path
 ) -> None:
-    clips = read_manifest(manifest)
+    clips = doubled(read_manifest(manifest))
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no sound")
-    one = [*clips * 2, clips[0].__class__(id="bad", path=bad, speaker="x", duration=1.0)]
+    one = [*clips, clips[0].__class__(id="bad", path=bad, speaker="x", duration=1.0)]
     packed = pack(one, tmp_path / "packed")
     assert len(packed) == len(one) - 1
     assert "bad" in json.loads((tmp_path / "packed" / "left_out.json").read_text())
     with pytest.raises(ConfigError, match="1 of 4 clips cannot be read, and at most 5% may be"):
         pack([*clips[:3], one[-1]], tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+    with pytest.raises(ConfigError, match=f"{clips[0].id} stands more than once"):
+        pack([*clips, clips[0]], tmp_path / "twice")
 
 
 def test_a_line_that_has_changed_is_read_anew(manifest: Path, tmp_path: Path) -> None:
@@ -116,7 +124,7 @@ def test_a_line_that_has_changed_is_read_anew(manifest: Path, tmp_path: Path) ->
 def test_a_clip_that_was_left_out_is_packed_when_it_is_there(
     manifest: Path, tmp_path: Path
 ) -> None:
-    clips = read_manifest(manifest) * 2
+    clips = doubled(read_manifest(manifest))
     late = tmp_path / "late.flac"
     given = [*clips, replace(clips[0], id="late", path=late)]
     packed = pack(given, tmp_path / "packed")

@@ -183,6 +183,11 @@ def test_what_the_latents_of_a_code_have_in_common_is_drawn_to_its_vector() -> N
     assert bad > 20 * good
     assert (drawn > 0).all()  # descent goes back, for all latents alike
     assert still.abs().max() < 0.2 * drawn.abs().min() * 2
+    with torch.autocast("cpu", torch.bfloat16):  # a latent has the code that the quantizer gives it
+        means, given = CodeMeans(quantizer), 3 * noise(1, CODEC.latent_dim, 3000)
+        means.loss(quantizer, given)
+    counts_V = torch.bincount(quantizer.encode(given)[0, 0], minlength=16)
+    assert torch.equal(means.count_V, counts_V.float())
     means = CodeMeans(quantizer)
     means.loss(quantizer, torch.full((1, CODEC.latent_dim, 4), torch.nan))
     assert torch.isfinite(means.sum_VD).all()  # a step that is skipped leaves no trace

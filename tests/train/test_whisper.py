@@ -1,5 +1,6 @@
 """Distillation targets from Whisper: laws on drawn attention, plumbing on a tiny random model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,16 @@ def test_languages_have_targets_of_their_own_in_the_store(tmp_path: Path) -> Non
     wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
     english, german = (store.targets(wave_S, 25, "we went", each) for each in ("en", "de"))
     assert not torch.equal(english.state_LE, german.state_LE)
+
+
+def test_a_whisper_that_does_not_name_its_opening_is_refused(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    path = tmp_path / "generation_config.json"
+    named = json.loads(path.read_text())
+    del named["no_timestamps_token_id"], named["task_to_id"]
+    path.write_text(json.dumps(named))
+    with pytest.raises(ConfigError, match="no no_timestamps_token_id and no task_to_id"):
+        WhisperTeacher(str(tmp_path))
 
 
 def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from voxclone.train.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.train.decoder import DecoderTraining
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTraining
 from voxclone.train.recogniser import RecogniserTraining
-from voxclone.train.run import RunSettings
+from voxclone.train.run import CHECKPOINTS, RunSettings
 from voxclone.train.speech import SpeechTraining
 
 ItemT = TypeVar("ItemT")
@@ -166,7 +166,7 @@ def _part(tensors: dict[str, Tensor], module: str) -> dict[str, Tensor]:
 
 def finished(shop: Workshop, stage: str, run: RunSettings) -> checkpoint.Checkpoint:
     """The newest checkpoint of a stage. Raises ConfigError if the stage is not done."""
-    found, _ = checkpoint.load_latest(shop.folder / stage / "checkpoints")
+    found, _ = checkpoint.load_latest(shop.folder / stage / CHECKPOINTS)
     if found is None or found.step < run.steps:
         reached = "has not begun" if found is None else f"stands at step {found.step}"
         raise ConfigError(

@@ -180,10 +180,11 @@ def stored_labels(
         if not path.exists():
             raise ConfigError(f"{path} is missing, without which the run cannot go on.")
     labels, counted = load_labels(path)
-    if counted != clips:
+    if counted not in ("", clips):  # older files do not say
         raise ConfigError(
             f"{path} has labels of other clips than those that are trained on now: let these be "
-            "labelled, with `--set channel.at=[STEP]` and the step at which the run goes on."
+            "labelled, by adding the step at which the run goes on to `channel.at` (with "
+            "`--changed`)."
         )
     return labels
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def about_left_out(reasons: Sequence[str], clips: int) -> str | None:
     if too_many(len(reasons), clips):
         raise ConfigError(
             f"{count}, and at most {MISSING_SHARE:.0%} may be left out: bring them back, or take "
-            f"their lines out (`voxclone data validate` names them). The first: {first}"
+            f"their lines out. The first: {first}"
         )
     return f"{count} and are left out. The first: {first}"
 
@@ -205,9 +206,15 @@ def pack(
     unless a line of one of them has changed, or one that was left out can be decoded now.
 
     Clips that cannot be decoded are left out and named in `left_out.json`. Raises ConfigError if
-    they are too many. `track` may wrap the clips, to show progress.
+    they are too many, and for ids that occur twice. `track` may wrap the clips, to show progress.
     """
     folder = Path(folder)
+    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"The id {twice[0]} stands more than once in the manifest: give each clip one of its "
+            "own."
+        )
     lines = [json.dumps(_row(clip), sort_keys=True) for clip in clips]
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     index_path = folder / "index.json"
@@ -230,7 +237,11 @@ def pack(
             file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
             kept.append(clip)
             starts.append(starts[-1] + len(wave))
-    about_left_out([*left_out.values()], len(clips))
+    try:
+        about_left_out([*left_out.values()], len(clips))
+    except ConfigError:
+        samples_tmp.unlink()
+        raise
     index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
     os.replace(samples_tmp, folder / "samples.i16")
     (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")

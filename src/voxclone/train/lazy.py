@@ -16,6 +16,8 @@ from voxclone.audio.manifest import Manifest
 from voxclone.errors import AudioError, ConfigError
 from voxclone.train.corpus import Corpus
 
+AGAIN = "delete it and prepare the corpus again, which makes it anew."
+
 
 class LazyCorpus(Corpus):
     """The clips of a prepared manifest."""
@@ -46,16 +48,14 @@ class LazyCorpus(Corpus):
         except soundfile.SoundFileError as error:
             if not path.exists():
                 raise AudioError(
-                    f"The file {path} has gone since the training began: bring it back "
-                    "(`voxclone data validate` names all that are missing).",
+                    f"The file {path} has gone since the training began: bring it back, or prepare "
+                    "the corpus again.",
                     "missing",
                 ) from None
             reason = str(getattr(error, "error_string", error)).rstrip(".")
-            raise AudioError(
-                f"{path} cannot be read: {reason}; `voxclone data validate` names all such files."
-            ) from None
+            raise AudioError(f"{path} cannot be read: {reason}; {AGAIN}") from None
         if len(wave_S) < count:
-            raise AudioError(f"{path} is cut short: prepare it again.")
+            raise AudioError(f"{path} is cut short; {AGAIN}")
         return wave_S
 
 
@@ -71,5 +71,5 @@ def _other(path: Path, found: tuple[int, int, int], samples: int) -> str:
     rate, channels, frames = found
     return (
         f"{path} has {frames} samples at {rate} Hz in {channels} channels, and the manifest says "
-        f"{samples} at {SAMPLING_RATE} in one: prepare it again."
+        f"{samples} at {SAMPLING_RATE} in one; {AGAIN}"
     )

@@ -111,19 +111,21 @@ class CodeMeans(nn.Module):
         self.register_buffer("sum_VD", torch.zeros_like(vectors_VD))
         self.register_buffer("count_V", vectors_VD.new_zeros(len(vectors_VD)))
 
-    def loss(self, quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
+    def loss(self, quantizer: Quantizer, latent_BDT: Tensor, parts: int = 1) -> Tensor:
         """Squared distance of the mean latent of each code from its vector, over the batch's frames
         and as a share of the spread of the vectors. Unlike a commitment it leaves a latent its
-        place about the vector: only what all latents of a code have in common is drawn back."""
+        place about the vector: only what all latents of a code have in common is drawn back. A step
+        in so many `parts` calls it for each."""
         semantic_BDT, _ = quantizer.split(latent_BDT)
         latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1).float()
         book = quantizer.semantic_codebook
         vectors_VD = book.vectors()
         with torch.no_grad():
-            code_N = book.squared_distances(latent_ND).argmin(dim=-1)
+            code_N = book.encode(semantic_BDT.float()).flatten()
             if torch.isfinite(latent_ND).all():
-                self.sum_VD.mul_(KEPT).index_add_(0, code_N, latent_ND)
-                self.count_V.mul_(KEPT).index_add_(0, code_N, torch.ones_like(latent_ND[:, 0]))
+                kept = KEPT ** (1 / parts)
+                self.sum_VD.mul_(kept).index_add_(0, code_N, latent_ND)
+                self.count_V.mul_(kept).index_add_(0, code_N, torch.ones_like(latent_ND[:, 0]))
             mean_ND = (self.sum_VD / self.count_V.clamp(min=1e-6)[:, None])[code_N]
         through_ND = latent_ND - latent_ND.detach()
         return (mean_ND + through_ND - vectors_VD[code_N]).square().sum(-1).mean() / book.spread()

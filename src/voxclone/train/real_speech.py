@@ -152,7 +152,7 @@ class RealSpeech:
         if weights.usage_prior:
             losses["usage_prior"] = usage_loss(self.priors, quantizer, every_BDT)
         if self.means is not None:
-            losses["code_means"] = self.means.loss(quantizer, every_BDT)
+            losses["code_means"] = self.means.loss(quantizer, every_BDT, part.count)
         if weights.diversity:
             losses["diversity"] = diversity_loss(quantizer, every_BDT)
         if weights.scale:

@@ -27,7 +27,7 @@ from voxclone.evaluate.recogniser import Recogniser, load_recogniser
 from voxclone.release.archive import MINI, Release, load_codec, mini_release
 from voxclone.release.encoders import find_encoder, save_encoder
 from voxclone.speech.speaker import Speaker
-from voxclone.train import ranks
+from voxclone.train import checkpoint, ranks
 from voxclone.train.cloned import Cast, CloneListener, Hear
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
@@ -37,7 +37,7 @@ from voxclone.train.listeners import load_voices
 from voxclone.train.material import is_same, open_speech
 from voxclone.train.pairs import read_pairs, speak_pairs
 from voxclone.train.resume import SPEECH
-from voxclone.train.run import EXIT_INTERRUPTED, fit, pick_device
+from voxclone.train.run import CHECKPOINTS, EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
 from voxclone.train.whisper import TargetStore, WhisperTeacher
 from voxclone.voice.presets import preset_codes
@@ -47,6 +47,8 @@ BEST_FILE = "best.safetensors"
 FRESH, OWN = "fresh", "release"
 GE2E = "ge2e"
 TEXTS = Path(__file__).parent / "texts.txt"
+NO_MEMORY = ("can't allocate memory", "not enough memory")
+"""What PyTorch says of the CPU's, on Linux and elsewhere."""
 
 
 def recover(
@@ -64,7 +66,7 @@ def recover(
     except torch.OutOfMemoryError as error:
         raise _no_memory(settings, error) from None
     except RuntimeError as error:
-        if "not enough memory" not in str(error):
+        if not any(said in str(error) for said in NO_MEMORY):
             raise
         raise _no_memory(settings, error) from None
     finally:
@@ -83,6 +85,8 @@ def _recover(
             "they share (`--out`)."
         )
     with ranks.first_then_others():
+        if not resume:
+            checkpoint.require_none(out / CHECKPOINTS, "--out")  # before speech is packed over it
         release = Release.open(settings.model)
         task = prepare(settings, out, console)
     identity = task.train.identity()
@@ -168,7 +172,8 @@ def _no_memory(settings: EncoderTraining, error: Exception) -> TrainingError:
         f"The device {pick_device(run.device)} has too little memory for a step: make `frames` "
         f"(now {settings.frames}), {clones}`real_batch` ({settings.real_batch}) or `pair_batch` "
         f"({settings.pair_batch}) smaller, or do the same batch in parts with `run.accumulate` "
-        f"({run.accumulate}), for example `--set run.accumulate={2 * run.accumulate}`. "
+        f"({run.accumulate}), for example `--set run.accumulate={2 * run.accumulate}`; a run that "
+        "has begun takes that with `--resume auto --changed`. "
         f"({str(error).splitlines()[0]})"
     )
 

@@ -30,6 +30,10 @@ from voxclone.train.undo import undoing
 from voxclone.train.watch import SKIPPED, RunningMean, progress_bar, short
 
 EXIT_INTERRUPTED = 5
+CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints in that of a run."""
+VALIDATED = "validated"
+"""Among the values of a state: the last step that was validated."""
 GRADIENT = "other/grad_norm"
 """The figure of a step that is not finite where the step was skipped."""
 
@@ -198,7 +202,7 @@ def fit(
     with the figures of every validation; `sickness` may say of them why the run must stop.
     """
     state = task.state
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     start(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
     begun = time.monotonic()
     figures: dict[str, float] = {}
@@ -213,8 +217,27 @@ def fit(
         undoing(state) as undo,
     ):
         bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, figures={})
+
+        def judged() -> str | None:
+            """Validate, if it is time to and was not done: why the run must stop, if it must."""
+            nonlocal figures, shown
+            if state.step % settings.validate_every and state.step != settings.steps:
+                return None
+            if state.values.get(VALIDATED, 0) == state.step:
+                return None
+            figures = ranks.tell(task.validate(state.step, log))
+            log.scalars(state.step, figures)
+            console.print(f"step {state.step}: {short(figures)}")
+            shown = shown | figures
+            if keep is not None:
+                keep(state.step, figures)
+            state.values[VALIDATED] = state.step
+            return None if sickness is None else sickness(state.step, figures)
+
         try:
-            while state.step < settings.steps:
+            sentence = judged()  # of the step that is gone on from: an error may have prevented it
+            reason = "done" if sentence is None else "sick"
+            while reason == "done" and state.step < settings.steps:
                 with undo.step():
                     row = task.train_step(state.step)
                 mean.add(row)
@@ -223,18 +246,10 @@ def fit(
                 if state.step % settings.log_every == 0:
                     values = mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
                     log.scalars(state.step, values)
-                    shown |= values
+                    shown = shown | values  # another: a thread is looking at the one that was shown
                 progress.update(bar, completed=state.step, figures=shown)
-                if state.step % settings.validate_every == 0 or state.step == settings.steps:
-                    figures = ranks.tell(task.validate(state.step, log))
-                    log.scalars(state.step, figures)
-                    console.print(f"step {state.step}: {short(figures)}")
-                    shown |= figures
-                    if keep is not None:
-                        keep(state.step, figures)
-                    if sickness is not None:
-                        sentence = sickness(state.step, figures)
-                        reason = "done" if sentence is None else "sick"
+                sentence = judged()
+                reason = "done" if sentence is None else "sick"
                 limit = settings.max_minutes
                 late = limit is not None and time.monotonic() - begun > limit * 60
                 stopped, late = ranks.any_of(called(), late)
@@ -247,8 +262,6 @@ def fit(
                 if reason != "done" or state.step % settings.save_every == 0:
                     save(state, checkpoints, config)
                     saved = state.step
-                if reason != "done":
-                    break
         except Interrupted:
             reason = "interrupted"
         except Exception:

@@ -73,8 +73,8 @@ def rescue(
             console.print(f"[yellow]{error}[/yellow]")
             return
     console.print(
-        f"[yellow]An error ends the run. Step {state.step} is saved, and the same command goes on "
-        "from there (`train encoder`: with `--resume auto`).[/yellow]"
+        f"[yellow]An error ends the run. Step {state.step} is saved; when it is mended, go on from "
+        "there (`train encoder`: with `--resume auto`).[/yellow]"
     )
 
 

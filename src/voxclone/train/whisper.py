@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from voxclone.errors import ConfigError
 from voxclone.evaluate.likeness import load_pretrained
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
 from voxclone.train import ranks
@@ -71,13 +72,22 @@ class WhisperTeacher:
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         """`heads` are (layer, head); not given, the model's own alignment heads, or all heads of
-        its last layer where it names none. Raises MissingExtraError without transformers."""
+        its last layer where it names none. Raises MissingExtraError without transformers, and
+        ConfigError for a model that does not name its opening tokens."""
         self.name = source
         self._processor = load_pretrained("WhisperProcessor", source, "Distillation")
         self._model = load_pretrained("WhisperForConditionalGeneration", source, "Distillation")
         self._model.set_attn_implementation("eager")  # the fused kernels keep no attention
         self._model.to(device).eval().requires_grad_(False)
         config, self._given = self._model.config, self._model.generation_config
+        multilingual = getattr(self._given, "is_multilingual", False)
+        needed = ["no_timestamps_token_id", *(["lang_to_id", "task_to_id"] if multilingual else [])]
+        missing = [name for name in needed if getattr(self._given, name, None) is None]
+        if missing:
+            raise ConfigError(
+                f"The generation_config.json of {source} names no {' and no '.join(missing)}: take "
+                "that of the Whisper which it was tuned from."
+            )
         own = getattr(self._given, "alignment_heads", None)
         last = config.decoder_layers - 1
         self._last = [(last, head) for head in range(config.decoder_attention_heads)]
