@@ -20,6 +20,7 @@ from voxclone.audio.manifest import Clip
 from voxclone.cli import app
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
+from voxclone.evaluate.acceptance import Trial
 from voxclone.evaluate.diagnosis import Diagnosis, diagnose, speak_with_presets
 from voxclone.evaluate.geometry import inversion_health
 from voxclone.evaluate.illnesses import verdict
@@ -173,11 +174,22 @@ def test_a_voice_without_its_end_row_is_named(
 
 
 def test_with_the_model_acceptance_is_measured(
-    release: Release, oracle: Codec, inversions: dict[str, Inversion]
-) -> None:
+    release: Release, oracle: Codec, inversions: dict[str, Inversion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     model = Speaker.load(release, codec=oracle)
     names = preset_names(release)[:4]
     utterances = []
+    own: list[list[Trial]] = []
+
+    def speak_once(model: Speaker, presets: dict[str, Tensor], seed: int) -> list[Trial]:
+        """With the first few presets, and in the first of the diagnoses below."""
+        if not own:
+            few = {name: rows_ND for name, rows_ND in presets.items() if name in names}
+            own.append(speak_with_presets(model, few, seed))
+        return own[0]
+
+    monkeypatch.setattr("voxclone.evaluate.diagnosis.speak_with_presets", speak_once)
     for seed in (1, 2):
         presets = {name: load_preset(release, name) for name in names}
         for trial in speak_with_presets(model, presets, seed):

@@ -128,9 +128,9 @@ def test_bf16_speaks(tmp_path: Path) -> None:
 def test_another_device_says_the_same(
     speaker: Speaker, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    near = speaker.speak("Hi there.", voice, seed=3)
+    near = speaker.speak("Hi.", voice, seed=3)
     with elsewhere():
         far = Speaker.load(release_in(tmp_path_factory), device=ELSEWHERE)
         assert far.backbone.text_table.weight.device.type == ELSEWHERE
-        speech = far.speak("Hi there.", voice, seed=3)
+        speech = far.speak("Hi.", voice, seed=3)
     assert torch.equal(speech.wave_S, near.wave_S)

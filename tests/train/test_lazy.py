@@ -82,7 +82,7 @@ def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) 
     with pytest.raises(AudioError, match=r"none\.flac has gone"):
         lazy.wave(1)
     (tmp_path / "none.flac").write_bytes(b"no sound")
-    with pytest.raises(AudioError, match=r"none\.flac cannot be read: [^.]*[^.;]; `voxclone"):
+    with pytest.raises(AudioError, match=r"none\.flac cannot be read: [^.]*[^.;]; delete it and"):
         lazy.wave(1)
     path.write_text("#" * path.stat().st_size)
     with pytest.raises(ConfigError, match="has changed"):
