@@ -33,20 +33,16 @@ def say(
     speaker: Speaker, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
 ) -> list[tuple[Tensor, bool]]:
     """Waveform [S] of each saying, on the CPU, and whether it ended by itself."""
-    device = speaker.backbone.text_table.weight.device
     results = []
     for start in range(0, len(sayings), batch):
         group = sayings[start : start + batch]
-        prompts = []
-        for item in group:
-            ids_L = speaker.prompts.ids(item.text, len(item.voice_ND)).to(device)
-            prompts.append(speaker.backbone.embed_prompt(ids_L, item.voice_ND.to(device))[0])
+        prompts = [speaker.prompt(item.text, item.voice_ND) for item in group]
         caps = [frame_cap(item.text, speaker.codec.frame_rate) for item in group]
         seeds = [item.seed for item in group]
         spoken = generate(speaker.backbone, speaker.head, prompts, seeds, caps, Sampling(cfg))
         with torch.inference_mode():
             for made in spoken:
-                wave_S = speaker.codec.decode(made.codes_KT[None].to(device))[0]
+                wave_S = speaker.codec.decode(made.codes_KT[None].to(speaker.device))[0]
                 results.append((wave_S.cpu(), not made.truncated))
     return results
 

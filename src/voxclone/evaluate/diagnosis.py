@@ -216,12 +216,10 @@ def make_trials(
 
 def speak_with_presets(model: Speaker, presets: Mapping[str, Tensor], seed: int) -> list[Trial]:
     """Speech of the model itself with each preset: what it finds likely for certain."""
-    device = model.backbone.text_table.weight.device
     prompts, caps, texts = [], [], []
     for place, rows_ND in enumerate(presets.values()):
         text = SPOKEN_TEXTS[place % len(SPOKEN_TEXTS)]
-        ids_L = model.prompts.ids(text, len(rows_ND)).to(device)
-        prompts.append(model.backbone.embed_prompt(ids_L, rows_ND.to(device))[0])
+        prompts.append(model.prompt(text, rows_ND))
         caps.append(frame_cap(text, model.codec.frame_rate))
         texts.append(text)
     seeds = [seed + place for place in range(len(prompts))]

@@ -44,8 +44,7 @@ def likelihood(
     The flow is asked at `draws` times for each frame, with noise from `seed`: two calls with the
     same seed differ by what they are given alone, so their difference is exact in few draws.
     """
-    backbone, head = speaker.backbone, speaker.head
-    device = backbone.text_table.weight.device
+    head, device = speaker.head, speaker.device
     shifted_TK = codes_KT.T.to(device) + SHIFT
     hidden_TD = states_of(speaker, voice_ND, text, shifted_TK)
     logits_TV = head.mask_semantic(head.semantic_logits(hidden_TD))
@@ -60,13 +59,10 @@ def likelihood(
 def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Hidden states [T + 1, D] that predict each frame of given speech (codes [T, K] in the
     +2-shifted space) after a voice [N, D] and a text, and then the end."""
-    backbone = speaker.backbone
-    device = backbone.text_table.weight.device
-    ids_L = speaker.prompts.ids(text, len(voice_ND)).to(device)
-    prompt_BLD = backbone.embed_prompt(ids_L, voice_ND.to(device))
-    spoken_BTD = backbone.embed_codes(shifted_TK.to(device))[None]
-    hidden_BLD = backbone(torch.cat([prompt_BLD, spoken_BTD], dim=1))
-    states_TD: Tensor = hidden_BLD[0, len(ids_L) - 1 :]
+    backbone, prompt_LD = speaker.backbone, speaker.prompt(text, voice_ND)
+    spoken_TD = backbone.embed_codes(shifted_TK.to(speaker.device))
+    hidden_BLD = backbone(torch.cat([prompt_LD, spoken_TD])[None])
+    states_TD: Tensor = hidden_BLD[0, len(prompt_LD) - 1 :]
     return states_TD
 
 

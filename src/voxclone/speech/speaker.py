@@ -118,6 +118,17 @@ class Speaker:
         seconds = time.monotonic() - begun
         return Speech(wave_S, self.codec.sampling_rate, codes, parts, truncated, seed, cfg, seconds)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.backbone.text_table.weight.device
+
+    def prompt(self, text: str, voice_ND: Tensor) -> Tensor:
+        """What the language model is given [L, D] to say a text with a voice [N, D], from whatever
+        device that is."""
+        ids_L = self.prompts.ids(text, len(voice_ND)).to(self.device)
+        return self.backbone.embed_prompt(ids_L, voice_ND.to(self.device))[0]
+
     def part_characters(self, voice_rows: int) -> int:
         """How long a part of a text may be, so that voice, text and speech fit the context. A
         character takes at most one position, and frames as they are expected."""
@@ -137,9 +148,7 @@ class Speaker:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive stretches.
         Ends at the model's own end or at `frame_cap`."""
-        device = self.backbone.text_table.weight.device
-        ids_L = self.prompts.ids(part, len(voice_ND)).to(device)
-        prompt_LD = self.backbone.embed_prompt(ids_L, voice_ND.to(device))[0]
+        prompt_LD = self.prompt(part, voice_ND)
         cap = frame_cap(part, self.codec.frame_rate)
         generator = torch.Generator().manual_seed(seed)
         past: Past = {}

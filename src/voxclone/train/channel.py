@@ -132,7 +132,7 @@ def semantic_opinion(model: Speaker, voice_KT: Tensor, text: str, shifted_TK: Te
     """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
     the frames before it (shifted codes [T, K])."""
     backbone, head = model.backbone, model.head
-    device = backbone.text_table.weight.device
+    device = model.device
     offsets = backbone.offsets_K.tolist()
     rows_ND = voice_rows(voice_KT.to(device), backbone.audio_table.weight, offsets)
     logits_TV = head.semantic_logits(states_of(model, rows_ND, text, shifted_TK)[:-1])

@@ -215,8 +215,6 @@ def _speak_batch(
     def below(count: int) -> int:
         return int(torch.randint(count, (1,), generator=generator))
 
-    backbone = speaker.backbone
-    device = backbone.text_table.weight.device
     names = sorted(voices)
     drawn = [
         (
@@ -230,12 +228,11 @@ def _speak_batch(
 
     def requests() -> Iterator[Request]:
         for name, text, seed, sampling in drawn:
-            ids_L = speaker.prompts.ids(text, len(voices[name])).to(device)
             with torch.inference_mode():
-                prompt_LD = backbone.embed_prompt(ids_L, voices[name].to(device))[0]
+                prompt_LD = speaker.prompt(text, voices[name])
             yield Request(prompt_LD, seed, frame_cap(text, speaker.codec.frame_rate), sampling)
 
-    spoken = dict(generate_many(backbone, speaker.head, requests(), settings.batch))
+    spoken = dict(generate_many(speaker.backbone, speaker.head, requests(), settings.batch))
     return [
         spoken[number].codes_KT
         for number in sorted(spoken)
