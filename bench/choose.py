@@ -18,19 +18,19 @@ from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE, read_recording
 from voxclone.audio.reference import crops, prepare_reference
-from voxclone.cloning.choosing import Candidate, Score, by_gain, by_likeness
+from voxclone.cloning.crops import Candidate, Score, by_gain, by_likeness
 from voxclone.cloning.enroll import reference_settings
 from voxclone.cloning.options import EnrolOptions
 from voxclone.codec.model import Codec
 from voxclone.evaluate.cloned import Saying, say, to_level
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.said import as_said, likenesses
+from voxclone.evaluate.cloning import reference_of
 from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
 from voxclone.evaluate.statistics import bootstrap
-from voxclone.evaluate.voices import reference_of
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
-from voxclone.speech.speaker import Speaker
+from voxclone.evaluate.synthesis import as_said, likenesses
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
+from voxclone.tts.tts import Speaker
 from voxclone.voice.embedding import rows_of
 
 HELD_OUT_SECONDS = 10.0

@@ -19,17 +19,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from train_step import Meter
 from voxclone.codec.model import Codec
+from voxclone.data.corpus import PackedCorpus
 from voxclone.release.params import Params, parse_params
 from voxclone.release.tekken import small_tekken
-from voxclone.speech.acoustic import AcousticHead
-from voxclone.speech.backbone import Backbone
-from voxclone.speech.prompt import PromptMaker
-from voxclone.speech.speaker import Speaker
 from voxclone.train.cloned import Cast, CloneListener, CloneSettings, Scene, cloned_loss
-from voxclone.train.corpus import PackedCorpus
 from voxclone.train.listeners import VoiceNetwork
 from voxclone.train.parts import OF_CLONES, sources_of
 from voxclone.train.run import pick_device
+from voxclone.tts.acoustic import AcousticHead
+from voxclone.tts.backbone import Backbone
+from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.tts import Speaker
 
 TOKENS_A_FRAME = 0.3
 """Of the real tokenizer; the small one here has a token for every byte."""

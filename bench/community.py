@@ -20,7 +20,7 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.codec.model import Codec
-from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.train.losses import stft_loss
 
 RATE, FINAL_SHARE, CLIP = 0.1, 0.01, 1.0

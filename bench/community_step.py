@@ -24,7 +24,7 @@ import voxclone.codec.layers as layers
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
-from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.train.defects import Defects, commitment_of_all, install
 from voxclone.train.losses import PAPER_FFTS
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.evaluate.codes import agreement
+from voxclone.evaluate.agreement import agreement
 from voxclone.evaluate.speechset import choose, list_clips, load_speech
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
 
 CROP, APART = 45, 7  # frames
 PARTS = (0, 1, 2, 4, 8, 14, 21, 30, CROP)

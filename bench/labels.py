@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from voxclone.audio.manifest import Clip, Manifest
 from voxclone.codec.model import Codec
+from voxclone.data.corpus import Corpus, pack
+from voxclone.data.manifest import Clip, Manifest
 from voxclone.evaluate.statistics import bootstrap
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
-from voxclone.speech.likelihood import likelihood
-from voxclone.speech.speaker import Speaker
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
 from voxclone.train.channel import VOICE_FRAMES, ChannelSettings, label_clip
-from voxclone.train.corpus import Corpus, pack
+from voxclone.tts.likelihood import likelihood
+from voxclone.tts.tts import Speaker
 from voxclone.voice.embedding import rows_of
 
 SECONDS = (2.0, 8.0)

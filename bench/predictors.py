@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
+from voxclone.evaluate.cloning import VoicePlan, evaluate_voices
 from voxclone.evaluate.diagnosis import diagnose
-from voxclone.evaluate.encoders import evaluate_encoder
-from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.evaluate.encoder import evaluate_encoder
+from voxclone.evaluate.report.tables import look_up
 from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
 from voxclone.evaluate.statistics import rank_correlation
-from voxclone.evaluate.tables import look_up
-from voxclone.evaluate.voices import VoicePlan, evaluate_voices
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
-from voxclone.speech.speaker import Speaker
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
+from voxclone.tts.tts import Speaker
 from voxclone.voice.presets import preset_inversions
 
 # Name, place in the report, and whether more is better.

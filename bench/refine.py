@@ -25,24 +25,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from community import optimise
+from voxclone.cloning.refine.free import (
+    Start,
+    from_codes,
+    from_encoder,
+    from_nothing,
+    nearest_frames,
+)
+from voxclone.cloning.refine.reading import GainJudge, heard_halves
+from voxclone.cloning.refine.run import Job, refine_codes
+from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
+from voxclone.config import load_settings
+from voxclone.evaluate.agreement import agreement
 from voxclone.evaluate.cloned import Saying, say, to_level
-from voxclone.evaluate.codes import agreement
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.said import as_said, likenesses
+from voxclone.evaluate.cloning import reference_of
 from voxclone.evaluate.signal import mel_distance
 from voxclone.evaluate.speechset import choose, list_clips, load_speech
 from voxclone.evaluate.statistics import bootstrap
-from voxclone.evaluate.voices import reference_of
-from voxclone.refine.free import Start, from_codes, from_encoder, from_nothing, nearest_frames
-from voxclone.refine.reading import GainJudge, heard_halves
-from voxclone.refine.run import Job, refine_codes
-from voxclone.refine.settings import RefineSettings
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
-from voxclone.settings import load_settings
-from voxclone.speech.likelihood import likelihood
-from voxclone.speech.speaker import Speaker
+from voxclone.evaluate.synthesis import as_said, likenesses
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
+from voxclone.tts.likelihood import likelihood
+from voxclone.tts.tts import Speaker
 from voxclone.voice.embedding import rows_of
 from voxclone.voice.presets import preset_codes
 

@@ -15,13 +15,13 @@ import time
 
 import torch
 
+from voxclone.cloning.refine.free import from_nothing
+from voxclone.cloning.refine.reading import Halves
+from voxclone.cloning.refine.run import Job, refine_codes
+from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.refine.free import from_nothing
-from voxclone.refine.reading import Halves
-from voxclone.refine.run import Job, refine_codes
-from voxclone.refine.settings import RefineSettings
+from voxclone.models.speaker_encoder import Ge2eEmbedder
 
 
 def main() -> None:

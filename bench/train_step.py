@@ -29,17 +29,17 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from community_step import HEARD_EVERY, JUDGED_EVERY, PERIOD, CommunityStep
-from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
-from voxclone.settings import load_settings
+from voxclone.config import load_settings
+from voxclone.data.corpus import PackedCorpus
+from voxclone.data.manifest import Clip
+from voxclone.models.whisper import SpokenTargets, TargetStore
 from voxclone.train.channel import Label
-from voxclone.train.corpus import PackedCorpus
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import _teacher
 from voxclone.train.run import pick_device
-from voxclone.train.whisper import SpokenTargets, TargetStore
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "encoder"
 CASES = {

@@ -20,4 +20,4 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """What is remembered between evaluations, and voices, stay out of the home directory."""
     folder = tmp_path_factory.getbasetemp()
     monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder / "heard")
-    monkeypatch.setattr("voxclone.cloning.store.default_folder", lambda: folder / "voices")
+    monkeypatch.setattr("voxclone.voice.store.default_folder", lambda: folder / "voices")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from recipes.mini_release.workshop import MiniSettings
 
 from voxclone.codec.config import CodecConfig
+from voxclone.config import load_settings
 from voxclone.errors import ConfigError
-from voxclone.mini.workshop import MiniSettings
-from voxclone.settings import load_settings
 from voxclone.train import ranks
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.encoder_start import check
@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*CONFIGS.glob("encoder/*.yaml"), *CONFIGS.glob("study/*.yaml")]),
+    sorted([*CONFIGS.glob("encoder/*.yaml"), *CONFIGS.glob("ablations/*.yaml")]),
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_encoder_configs(path: Path) -> None:

@@ -19,8 +19,8 @@ from voxclone.audio.reference import (
     countable_length,
     prepare_reference,
 )
+from voxclone.config import parse_settings
 from voxclone.errors import AudioError, ConfigError
-from voxclone.settings import parse_settings
 
 ALL_OFF = ReferenceSettings(
     remove_offset=False,

@@ -11,16 +11,16 @@ from tests.audio.signals import RATE, speech
 from tests.release.tiny import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.reference import ReferenceSettings
-from voxclone.cloning.choosing import Candidate, by_gain, by_likeness, choose_crops
+from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
 from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
 from voxclone.evaluate.cloned import to_level
-from voxclone.evaluate.likeness import Ge2eEmbedder, likeness
-from voxclone.release.archive import Release, load_codec, load_preset, preset_names
-from voxclone.release.encoders import book_hash
-from voxclone.speech.likelihood import Likelihood
+from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.release.encoder_file import book_hash
+from voxclone.release.release import Release, load_codec, load_preset, preset_names
+from voxclone.tts.likelihood import Likelihood
 from voxclone.voice.embedding import rows_for, rows_of
 from voxclone.voice.file import Consent, load_voice, save_voice
 
@@ -171,7 +171,7 @@ def test_the_scores_are_what_they_are_called(
         assert text and torch.equal(codes_KT, other.codes_KT)
         return Likelihood(float(voice_ND.float().mean()), 0.5, 1)
 
-    monkeypatch.setattr("voxclone.cloning.choosing.likelihood", loss)
+    monkeypatch.setattr("voxclone.cloning.crops.likelihood", loss)
     presets = [float(load_preset(release, name).float().mean()) for name in preset_names(release)]
     own = float(rows_of(crop.codes_KT, release).float().mean())
     (gain,) = by_gain(release, codec)(crop, [other])

@@ -11,8 +11,8 @@ import pytest
 from tests.release.tiny import tiny_params, write_encoder, write_relative, write_tiny_release
 from voxclone.cloning.identity import enrolment_identity, file_hash
 from voxclone.cloning.options import EnrolOptions
-from voxclone.release.archive import Release
-from voxclone.release.encoders import stored_hash
+from voxclone.release.encoder_file import stored_hash
+from voxclone.release.release import Release
 from voxclone.release.tensors import TABLE
 
 
@@ -71,7 +71,7 @@ def test_torch_is_not_needed(folder: Path) -> None:
         "from pathlib import Path\n"
         "from voxclone.cloning.identity import enrolment_identity\n"
         "from voxclone.cloning.options import EnrolOptions\n"
-        "from voxclone.release.archive import Release\n"
+        "from voxclone.release.release import Release\n"
         f"release = Release.open(Path({str(folder / 'complete')!r}))\n"
         "enrolment_identity(['a'], release, None, EnrolOptions())\n"
         "assert 'torch' not in sys.modules"

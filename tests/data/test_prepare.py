@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.audio.signals import speech
 from voxclone.audio.measure import active_level
-from voxclone.cli import app
+from voxclone.cli.app import app
 from voxclone.data import prepare as work
 from voxclone.data.clean import CleanSettings, Dropped, clean
 from voxclone.data.item import Item

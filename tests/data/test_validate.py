@@ -10,7 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from tests.data.test_prepare import run
-from voxclone.cli import app
+from voxclone.cli.app import app
 from voxclone.data.validate import validate
 from voxclone.errors import ConfigError
 

@@ -4,7 +4,7 @@ import pytest
 
 from voxclone.codec.model import Codec
 from voxclone.mini.oracle import oracle_codec
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,20 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from voxclone.audio.manifest import Clip
-from voxclone.cli import app
+from voxclone.cli.app import app
 from voxclone.codec.model import Codec
+from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
 from voxclone.evaluate.acceptance import Trial
+from voxclone.evaluate.checks import verdict
 from voxclone.evaluate.diagnosis import Diagnosis, diagnose, speak_with_presets
 from voxclone.evaluate.geometry import inversion_health
-from voxclone.evaluate.illnesses import verdict
-from voxclone.evaluate.page import page
+from voxclone.evaluate.report.page import page
+from voxclone.evaluate.report.tables import Cell
 from voxclone.evaluate.speechset import SpeechSet, Utterance, choose, list_clips, load_speech
-from voxclone.evaluate.tables import Cell
-from voxclone.release.archive import Release, load_preset, load_table, preset_names
+from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.speech.speaker import Speaker
+from voxclone.tts.tts import Speaker
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.rows import Inversion
 

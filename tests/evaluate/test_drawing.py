@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxclone.evaluate.drawing import Axis, Panel, intervals, lines, spectrogram, standing
+from voxclone.evaluate.report.drawing import Axis, Panel, intervals, lines, spectrogram, standing
 
 
 def test_a_panel_places_values_by_its_axes() -> None:

@@ -10,7 +10,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import ReleaseError
 from voxclone.evaluate import foreign
 from voxclone.evaluate.foreign import RUNTIME, Examination, examine, findings
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.rows import Inversion
 

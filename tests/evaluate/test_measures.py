@@ -13,27 +13,27 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from voxclone.audio.files import read_wave
-from voxclone.audio.manifest import Clip
-from voxclone.cli import app
+from voxclone.cli.app import app
 from voxclone.codec.model import Codec
+from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError, UsageError, VoxcloneError
-from voxclone.evaluate.contents import summary_of, tables_of
-from voxclone.evaluate.encoders import evaluate_encoder
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.opinion import DnsmosListener, rate_all
-from voxclone.evaluate.page import page
+from voxclone.evaluate.cloning import VoicePlan, evaluate_voices, reference_of
+from voxclone.evaluate.encoder import evaluate_encoder
 from voxclone.evaluate.reconstruction import (
     MimiReconstructor,
     VoxtralReconstructor,
     evaluate_codec,
 )
+from voxclone.evaluate.report.contents import summary_of, tables_of
+from voxclone.evaluate.report.page import page
+from voxclone.evaluate.report.tables import Cell, Row, Table, compared
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
-from voxclone.evaluate.tables import Cell, Row, Table, compared
-from voxclone.evaluate.voices import VoicePlan, evaluate_voices, reference_of
-from voxclone.release.archive import Release, load_preset, load_table, preset_names
+from voxclone.models.dnsmos import DnsmosListener, rate_all
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.speech.speaker import Speaker
+from voxclone.tts.tts import Speaker
 from voxclone.voice.rows import invert_rows
 
 NAMES = 3

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from voxclone.cli import app
+from voxclone.cli.app import app
 from voxclone.errors import ConfigError
 from voxclone.evaluate.cache import CachedEmbedder, CachedTranscriber
-from voxclone.evaluate.contents import tables_of
 from voxclone.evaluate.protocols import read_minimax, read_seed_tts, read_spoken, score_spoken
-from voxclone.evaluate.said import Said
+from voxclone.evaluate.report.contents import tables_of
+from voxclone.evaluate.synthesis import Said
 
 ROOT = Path(__file__).parents[2]
 

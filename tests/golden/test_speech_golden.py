@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 from tests.golden.draw import draw
 from tests.golden.small_params import DATA, golden_params
-from voxclone.speech.acoustic import AcousticHead
-from voxclone.speech.backbone import AUDIO_TABLE, Backbone, to_transformers
-from voxclone.speech.generate import Sampling, frames
+from voxclone.tts.acoustic import AcousticHead
+from voxclone.tts.backbone import AUDIO_TABLE, Backbone, to_transformers
+from voxclone.tts.generate import Sampling, frames
 
 PARAMS = golden_params()
 

@@ -17,9 +17,9 @@ import soundfile
 import torch
 
 from tests.release.real_params import REAL
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
+from voxclone.release.encoder_file import open_codec
 from voxclone.release.params import parse_params
+from voxclone.release.release import Release
 from voxclone.release.tensors import expected_tensors
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]

@@ -22,7 +22,7 @@ from tests.release.real_params import REAL
 from tests.release.tiny import voice_rows
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
-from voxclone.release.shards import Entry, write_safetensors
+from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import encoder_tensors, expected_tensors
 
@@ -101,7 +101,7 @@ def run(script: str, *arguments: str) -> dict[str, float]:
 def test_inspect_takes_under_a_second(release: Path) -> None:
     figures = run(
         """
-        from voxclone.release.archive import Release
+        from voxclone.release.release import Release
         from voxclone.release.inspection import inspect_release
         opened = time.perf_counter()
         found = inspect_release(Release.open(sys.argv[1]))
@@ -124,7 +124,7 @@ def test_codec_runs_both_ways_in_bf16(release: Path) -> None:
         """
         from pathlib import Path
         import torch
-        from voxclone.release.archive import Release, load_codec
+        from voxclone.release.release import Release, load_codec
         release = Release.open(sys.argv[1])
         codec = load_codec(release, Path(sys.argv[2])).to(torch.bfloat16)
         loaded = time.perf_counter()
@@ -152,9 +152,9 @@ def test_speaks_in_bf16_within_twelve_gib(release: Path) -> None:
     figures = run(
         f"""
         import torch
-        from voxclone.release.archive import Release, load_preset
-        from voxclone.speech.generate import Sampling, frames
-        from voxclone.speech.speaker import Speaker
+        from voxclone.release.release import Release, load_preset
+        from voxclone.tts.generate import Sampling, frames
+        from voxclone.tts.tts import Speaker
         release = Release.open(sys.argv[1])
         speaker = Speaker.load(release, dtype=torch.bfloat16)
         loaded = time.perf_counter()

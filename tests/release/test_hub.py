@@ -9,11 +9,11 @@ import yaml
 from tests.release.test_inject import save
 from tests.release.tiny import write_encoder, write_tiny_release
 from voxclone.errors import QualityError, UsageError
-from voxclone.release.archive import Release, load_codec
 from voxclone.release.brought import open_brought
-from voxclone.release.encoders import book_hash, save_encoder
+from voxclone.release.encoder_file import book_hash, save_encoder
 from voxclone.release.hub import Card, write_hub_folder
-from voxclone.release.shards import read_header
+from voxclone.release.release import Release, load_codec
+from voxclone.release.safetensors import read_header
 from voxclone.release.tensors import encoder_tensors
 
 BASE = "mistralai/Voxtral-4B-TTS-2603"

@@ -29,14 +29,14 @@ from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneErro
 from voxclone.release import inject as injection
 from voxclone.release import streams
 from voxclone.release.appear import leftovers
-from voxclone.release.archive import Release, load_codec
 from voxclone.release.brought import open_brought
-from voxclone.release.encoders import save_encoder
+from voxclone.release.encoder_file import save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params, to_json
 from voxclone.release.presets import write_preset
-from voxclone.release.shards import INDEX, Entry, read_header, write_safetensors
+from voxclone.release.release import Release, load_codec
+from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors, is_encoder
 
 LIMIT_MIB = 500
@@ -561,7 +561,7 @@ def test_what_a_killed_run_left_does_not_stop_the_next(folder: Path, encoder: Pa
 PEAK = """
     import sys
     from pathlib import Path
-    from voxclone.release.archive import Release
+    from voxclone.release.release import Release
     from voxclone.release.brought import open_brought
     from voxclone.release.inject import inject, plan_injection
     release = Release.open(sys.argv[1])

@@ -14,10 +14,10 @@ from tests.release.tiny import (
     write_encoder,
     write_tiny_release,
 )
-from voxclone.release.archive import Release
 from voxclone.release.inspection import inspect_release
 from voxclone.release.presets import write_preset
-from voxclone.release.shards import write_safetensors
+from voxclone.release.release import Release
+from voxclone.release.safetensors import write_safetensors
 from voxclone.release.tensors import encoder_tensors, expected_tensors
 
 

@@ -14,7 +14,7 @@ from voxclone.codec.model import Decoder, Encoder
 from voxclone.codec.quantizer import Quantizer
 from voxclone.errors import ReleaseError
 from voxclone.release.params import Params, parse_params, to_json
-from voxclone.release.shards import TensorInfo, read_header
+from voxclone.release.safetensors import TensorInfo, read_header
 from voxclone.release.tensors import (
     TABLE,
     Misshapen,

@@ -18,7 +18,7 @@ from voxclone.release.params import (
     to_json,
 )
 from voxclone.release.presets import write_preset
-from voxclone.release.shards import Entry, write_safetensors
+from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.test_cli import command as command
 from tests.release.tiny import tiny_params, write_tiny_release
-from tests.test_cli import command as command
 from voxclone.cloning.enroll import rows_of
-from voxclone.release.archive import Release, load_table
 from voxclone.release.params import Params
-from voxclone.voice.chosen import Chosen, chosen_file
+from voxclone.release.release import Release, load_table
 from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice, tensor_hash
+from voxclone.voice.resolve import Chosen, chosen_file
 
 REAL_WIDTH = 3072
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from tests.cli.test_cli import Command, sentence
 from tests.release.tiny import tiny_params
 from tests.runtimes.conftest import World, make_world
-from tests.test_cli import Command, sentence
 from voxclone.runtimes.table import RUNTIMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "RUNTIMES.md"

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from tests.release.real_params import REAL
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
-from voxclone.release.archive import Release, load_preset
-from voxclone.release.encoders import packaged_encoder
+from voxclone.release.encoder_file import packaged_encoder
 from voxclone.release.params import parse_params
+from voxclone.release.release import Release, load_preset
 from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import TABLE, expected_tensors
 from voxclone.runtimes.containers import read_raw, read_stored
@@ -29,7 +29,7 @@ from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
-from voxclone.voice.chosen import Chosen, chosen_preset
+from voxclone.voice.resolve import Chosen, chosen_preset
 
 pytestmark = pytest.mark.slow
 

@@ -16,14 +16,14 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
 from voxclone.errors import QualityError
-from voxclone.release.archive import Release, load_preset, mini_release
+from voxclone.release.release import Release, load_preset, mini_release
 from voxclone.runtimes import writers
 from voxclone.runtimes.containers import read_embedding, read_raw, read_stored, read_torch
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.reference import count_places, count_rows
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
-from voxclone.voice.chosen import Chosen, chosen_preset
+from voxclone.voice.resolve import Chosen, chosen_preset
 
 MISCOUNTED = [7, 14, 28, 55, 56, 109, 110, 111, 112, 218, 220, 222, 224, 243, 245, 247, 249]
 

@@ -20,8 +20,8 @@ from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice, make_world, wide_params
 from tests.runtimes.test_formats import out_for
 from voxclone.errors import AudioError, QualityError, ReleaseError, UsageError, VoxcloneError
-from voxclone.release.archive import Release
 from voxclone.release.presets import write_preset
+from voxclone.release.release import Release
 from voxclone.runtimes.containers import read_embedding, read_raw, read_stored, read_torch
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.reading import Reading

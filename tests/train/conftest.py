@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from recipes.mini_release.codebank import encode_corpus, variants_of
+from recipes.mini_release.speech import SpeechTask, SpeechTraining
+from recipes.mini_release.triples import SpeechData, Transcript
 
 from tests.audio.signals import speech
 from tests.golden.draw import drawn_codec
 from tests.release.tiny import tiny_params
 from tests.train.tiny import FAST
-from voxclone.audio.manifest import read_manifest
+from voxclone.data.corpus import Corpus, pack
+from voxclone.data.manifest import read_manifest
 from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
-from voxclone.speech.prompt import PromptMaker
-from voxclone.train.codebank import encode_corpus, variants_of
-from voxclone.train.corpus import Corpus, pack
 from voxclone.train.run import RunSettings
-from voxclone.train.speech import SpeechTask, SpeechTraining
-from voxclone.train.triples import SpeechData, Transcript
+from voxclone.tts.prompt import PromptMaker
 
 SPEAKERS = ("ada", "ben", "cid")
 CLIPS = 4

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes.mini_release.speech import SpeechTask
 
 from tests.train.test_cloned import SETTINGS, drawn_voices
 from tests.train.test_tasks import labelled
 from tests.train.tiny import steps
 from tests.train.victim import settings_of, victim
-from voxclone.settings import load_settings
+from voxclone.config import load_settings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.log import Log
-from voxclone.train.speech import SpeechTask
 
-OURS = Path(__file__).parents[2] / "configs" / "encoder" / "ours.yaml"
+OURS = Path(__file__).parents[2] / "configs" / "encoder" / "voxtral_4b.yaml"
 SMALL = (
     "run.steps=4", "optimiser.warmup_steps=1", "real_from=0", "cloned_from=0", "cloned_every=1",
     "channel.at=[0]", "channel.clips=4", "frames=6", "real_batch=4", "pair_batch=4",

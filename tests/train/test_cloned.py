@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes.mini_release.speech import SpeechTask
 
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
-from voxclone.audio.manifest import Clip
 from voxclone.codec.model import Codec
+from voxclone.config import parse_settings
+from voxclone.data.corpus import FULL_SCALE, PackedCorpus, step_generator
+from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
-from voxclone.release.shards import read_header
-from voxclone.settings import parse_settings
-from voxclone.speech.acoustic import SHIFT
+from voxclone.release.safetensors import read_header
 from voxclone.train.cloned import (
     Cast,
     CloneListener,
@@ -22,14 +23,13 @@ from voxclone.train.cloned import (
     draw_scene,
     level_slopes,
 )
-from voxclone.train.corpus import FULL_SCALE, PackedCorpus, step_generator
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import VOICES_FILE, VoiceNetwork, load_voices, save_voices
 from voxclone.train.parts import sources_of
 from voxclone.train.ranks import WHOLE
 from voxclone.train.run import RunSettings
-from voxclone.train.speech import SpeechTask
+from voxclone.tts.acoustic import SHIFT
 
 SETTINGS = CloneSettings(
     items=2, strangers=1, voice_frames=(20, 40), target_frames=(16, 400), heard_frames=16,

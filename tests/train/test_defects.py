@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_transcribe import _save_whisper
+from tests.evaluate.test_wer import _save_whisper
 from tests.golden.draw import drawn_codec
 from tests.train.test_recipes import tiny_task
 from tests.train.test_tasks import CODEC
 from voxclone.codec.model import Codec
-from voxclone.train.corpus import Corpus
+from voxclone.data.corpus import Corpus
+from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.train.defects import (
     LAYER_SCALE,
     Defects,
@@ -22,7 +23,6 @@ from voxclone.train.defects import (
 )
 from voxclone.train.initial import initialise, match_codebook
 from voxclone.train.semantic import Distillation
-from voxclone.train.whisper import TargetStore, WhisperTeacher
 
 
 def speech_like(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes.mini_release.speech import SpeechTask
 
 from tests.elsewhere import ELSEWHERE, elsewhere
 from tests.train.test_cloned import SETTINGS, drawn_voices
@@ -20,15 +21,14 @@ from tests.train.victim import settings_of, victim
 from voxclone.evaluate.acceptance import Trial
 from voxclone.evaluate.cloned import Saying, say
 from voxclone.evaluate.diagnosis import speak_with_presets
-from voxclone.speech.generate import Request, Sampling, generate_many
-from voxclone.speech.likelihood import Likelihood, likelihood
 from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.log import Log
 from voxclone.train.run import RunSettings
-from voxclone.train.speech import SpeechTask
+from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.likelihood import Likelihood, likelihood
 
 Rows = list[dict[str, float]]
 

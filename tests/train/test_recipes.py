@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_transcribe import _save_whisper
+from tests.evaluate.test_wer import _save_whisper
 from tests.golden.draw import drawn_codec
 from tests.train.test_tasks import CODEC
-from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
-from voxclone.settings import load_settings
+from voxclone.config import load_settings
+from voxclone.data.corpus import Corpus
+from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.train.channel import Label
-from voxclone.train.corpus import Corpus
 from voxclone.train.defects import Defects, misalign
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.whisper import TargetStore, WhisperTeacher
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "encoder"
 TINY = [

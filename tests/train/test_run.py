@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from voxclone.data.corpus import step_generator
 from voxclone.errors import ConfigError
-from voxclone.train.corpus import step_generator
 from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,

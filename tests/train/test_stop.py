@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipes.mini_release.speech import SpeechTask
 
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST, QUIET
@@ -15,7 +16,6 @@ from voxclone.train.channel import ChannelSettings
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.run import Outcome, RunSettings, fit
-from voxclone.train.speech import SpeechTask
 from voxclone.train.stop import called, listening
 
 

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes.mini_release.codebank import Variant, varied_wave
+from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
+from recipes.mini_release.recogniser import RecogniserTask, RecogniserTraining
+from recipes.mini_release.speech import SpeechTask
 
 from tests.golden.draw import drawn_codec
 from tests.train.tiny import CODEC, FAST, QUIET, mean, steps
-from voxclone.audio.manifest import Clip
 from voxclone.codec.model import Codec
+from voxclone.data.augment import add_noise, colour, disperse, roughen
+from voxclone.data.corpus import Corpus, PackedCorpus, step_generator
+from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
-from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
-from voxclone.speech.acoustic import SHIFT
-from voxclone.speech.speaker import Speaker
+from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
 from voxclone.train.adversary import AdversarySettings
-from voxclone.train.augment import add_noise, colour, disperse, roughen
 from voxclone.train.bridge import advice, lesson
 from voxclone.train.channel import (
     ChannelSettings,
@@ -26,20 +29,17 @@ from voxclone.train.channel import (
     semantic_opinion,
     told_loss,
 )
-from voxclone.train.codebank import Variant, varied_wave
-from voxclone.train.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
-from voxclone.train.corpus import Corpus, PackedCorpus, step_generator
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
 from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
 from voxclone.train.log import Log
 from voxclone.train.parts import TOLD
 from voxclone.train.ranks import WHOLE
-from voxclone.train.recogniser import RecogniserTask, RecogniserTraining
 from voxclone.train.run import RunSettings, fit
 from voxclone.train.semantic import teacher_features
-from voxclone.train.speech import SpeechTask
 from voxclone.train.told import Told
+from voxclone.tts.acoustic import SHIFT
+from voxclone.tts.tts import Speaker
 
 
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from voxclone.settings import load_settings
+from voxclone.config import load_settings
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.log import Log
 from voxclone.train.run import RunSettings, fit
@@ -26,7 +26,7 @@ HEALTH = {
 
 def figures_of_ours() -> dict[str, float]:
     """What a step of our recipe logs, with every loss in use."""
-    settings = load_settings(EncoderTraining, ROOT / "configs" / "encoder" / "ours.yaml", [])
+    settings = load_settings(EncoderTraining, ROOT / "configs" / "encoder" / "voxtral_4b.yaml", [])
     weights = settings.weights.model_dump(exclude={"waveform"})
     names = [f"loss/{name}" for name, weight in weights.items() if weight]
     assert {"loss/mel", "loss/told", "loss/cloned", "loss/bridge"} <= set(names)

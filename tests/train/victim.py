@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.golden.draw import drawn_codec
-from voxclone.audio.manifest import Clip
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
+from voxclone.data.corpus import Corpus, Crops, PackedCorpus, Subset
+from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
-from voxclone.evaluate.recogniser import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
 from voxclone.train import recovery, told
 from voxclone.train.channel import ChannelSettings, Label
-from voxclone.train.corpus import Corpus, Crops, PackedCorpus, Subset
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.run import Outcome, fit

@@ -247,9 +247,9 @@ def peak() -> int:
 def load_each(paths: Iterable[str]) -> None:
     """Load the file at each path when it is named; print what came of it, as JSON. The first is a
     voice, after which the growth of memory is counted."""
-    from voxclone.cloning.store import stored_report
     from voxclone.errors import VoiceError
     from voxclone.voice.file import load_voice
+    from voxclone.voice.store import stored_report
 
     before = None
     for path in paths:

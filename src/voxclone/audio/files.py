@@ -25,8 +25,8 @@ from voxclone.audio.decode import (
     convert,
     foreign_name,
 )
+from voxclone.config import Settings
 from voxclone.errors import AudioError
-from voxclone.settings import Settings
 
 __all__ = [
     "SAMPLING_RATE",

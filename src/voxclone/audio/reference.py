@@ -16,8 +16,8 @@ from pydantic import Field
 from voxclone.audio import filters, measure, stretch
 from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport, quality_hints, quality_warnings
+from voxclone.config import Settings
 from voxclone.errors import AudioError
-from voxclone.settings import Settings
 
 __all__ = [
     "Reference",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from voxclone.audio.files import DEFAULT_LIMITS
 from voxclone.cloning.options import EnrolOptions
-from voxclone.release.archive import Release
-from voxclone.release.encoders import BOOK, stored_hash
-from voxclone.release.shards import TensorFiles, read_header
+from voxclone.release.encoder_file import BOOK, stored_hash
+from voxclone.release.release import Release
+from voxclone.release.safetensors import TensorFiles, read_header
 from voxclone.release.tensors import TABLE, is_encoder
 from voxclone.voice.facts import FORMAT
 

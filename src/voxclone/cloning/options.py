@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from voxclone.config import Settings
 from voxclone.errors import AudioError, UsageError
-from voxclone.settings import Settings
 from voxclone.voice.facts import Consent, plain
 
 if TYPE_CHECKING:

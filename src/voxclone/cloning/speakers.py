@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxclone.errors import AudioError
 from voxclone.evaluate.cloned import to_level
-from voxclone.evaluate.likeness import HOP, PARTIAL_FRAMES, Ge2eEmbedder, heard_speech
+from voxclone.models.speaker_encoder import HOP, PARTIAL_FRAMES, Ge2eEmbedder, heard_speech
 
 WINDOW = PARTIAL_FRAMES * HOP
 LEAST_WINDOWS = 5

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxclone.settings import Settings, parse_settings
+from voxclone.config import Settings, parse_settings
 
 Size = Annotated[int, Field(ge=1, strict=True)]
 

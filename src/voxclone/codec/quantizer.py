@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
-from voxclone.draws import Source, uniform
+from voxclone.rng import Source, uniform
 
 USAGE_FLOOR = 1e-5
 

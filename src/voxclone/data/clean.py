@@ -15,9 +15,9 @@ from pydantic import Field
 from voxclone.audio.files import SAMPLING_RATE, ReadingLimits, Recording, read_part, read_recording
 from voxclone.audio.measure import MAX_SNR_DB
 from voxclone.audio.reference import ReferenceReport, ReferenceSettings, prepare_reference
+from voxclone.config import Settings
 from voxclone.data.item import Item
 from voxclone.errors import AudioError
-from voxclone.settings import Settings
 
 LIMITS = ReadingLimits()
 

@@ -24,7 +24,7 @@ from voxclone.audio.files import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.item import Item
 from voxclone.errors import ConfigError, VoxcloneError
-from voxclone.release.shards import replacing
+from voxclone.release.safetensors import replacing
 
 SCHEMA = "voxclone.prepared/1"
 PART = 64  # items

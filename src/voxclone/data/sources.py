@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxclone.audio.files import SOUND_SUFFIXES
-from voxclone.audio.manifest import Manifest
 from voxclone.data import lhotse
 from voxclone.data.item import Item
+from voxclone.data.manifest import Manifest
 from voxclone.errors import ConfigError, UsageError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import soundfile
 
-from voxclone.audio import fitness
 from voxclone.audio.files import SAMPLING_RATE
-from voxclone.audio.manifest import read_rows
+from voxclone.data import rules
+from voxclone.data.manifest import read_rows
 from voxclone.errors import ConfigError
 
 SCHEMA = "voxclone.speech/1"
@@ -196,7 +196,7 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
         if kind in faults:
             count, first = faults[kind]["clips"], faults[kind]["first"][0]
             figure = f"{count} of {report['clips']}, the first: {first}"
-            say(kind, fitness.too_many(count, clips, share), sentence, figure, remedy)
+            say(kind, rules.too_many(count, clips, share), sentence, figure, remedy)
 
     if not train["clips"]:
         say(
@@ -206,7 +206,7 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
             f"splits: {', '.join(report['splits'])}",
             "Set `split` of some clips to train.",
         )
-    elif (lonely := fitness.too_few(train["speakers"])) is not None:
+    elif (lonely := rules.too_few(train["speakers"])) is not None:
         say(
             "one speaker",
             True,
@@ -227,17 +227,17 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
     fault("ids twice", 0, "Clips share an id.", "Give each clip its own.")
     fault(
         "missing files",
-        fitness.MISSING_SHARE,
+        rules.MISSING_SHARE,
         "Files are not there.",
         "Bring them back, or take their lines out.",
     )
     fault(
         "undecodable files",
-        fitness.MISSING_SHARE,
+        rules.MISSING_SHARE,
         "Files cannot be decoded.",
         "`voxclone data prepare` leaves them out.",
     )
-    exact = 0.0 if report["prepared"] else fitness.MISSING_SHARE
+    exact = 0.0 if report["prepared"] else rules.MISSING_SHARE
     fault(
         "other than listed",
         exact,

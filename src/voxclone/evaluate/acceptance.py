@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.speech.likelihood import Likelihood, likelihood
-from voxclone.speech.speaker import Speaker
+from voxclone.tts.likelihood import Likelihood, likelihood
+from voxclone.tts.tts import Speaker
 
 OTHERS = 3
 

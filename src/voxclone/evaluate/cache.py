@@ -18,9 +18,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from voxclone.evaluate.likeness import SpeakerEmbedder
-from voxclone.evaluate.opinion import Listener
-from voxclone.evaluate.transcribe import Transcriber
+from voxclone.evaluate.wer import Transcriber
+from voxclone.models.dnsmos import Listener
+from voxclone.models.speaker_encoder import SpeakerEmbedder
 
 FORMAT = "voxclone.cache/1"
 ValueT = TypeVar("ValueT")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.signal import active_level
-from voxclone.speech.generate import Sampling, generate
-from voxclone.speech.speaker import Speaker
-from voxclone.speech.text import frame_cap
+from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.text import frame_cap
+from voxclone.tts.tts import Speaker
 
 LEVEL_DBFS = -23.0
 LEAST = 12000  # samples: less is silence

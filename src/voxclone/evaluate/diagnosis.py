@@ -17,18 +17,18 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.acceptance import Acceptance, Trial, acceptance
+from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
 from voxclone.evaluate.book import BookHealth, book_health
-from voxclone.evaluate.codes import Agreement, agreement, mean_agreement
 from voxclone.evaluate.geometry import InversionHealth, RowHealth, inversion_health, row_health
 from voxclone.evaluate.levels import LevelFigures, LevelHealth, level_figures, level_health
 from voxclone.evaluate.signal import level_difference, mel_distance
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.release.archive import Release, load_preset, load_table, preset_names
+from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.speech.generate import Sampling, generate
-from voxclone.speech.speaker import Speaker
-from voxclone.speech.text import frame_cap
+from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.text import frame_cap
+from voxclone.tts.tts import Speaker
 from voxclone.voice.presets import invert_presets
 from voxclone.voice.rows import Inversion, voice_rows
 

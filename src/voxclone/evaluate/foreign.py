@@ -17,10 +17,10 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ReleaseError
-from voxclone.evaluate.codes import Agreement, agreement, mean_agreement
-from voxclone.evaluate.illnesses import SATURATED, Finding
+from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
+from voxclone.evaluate.checks import SATURATED, Finding
 from voxclone.evaluate.levels import LevelFigures, level_figures
-from voxclone.release.archive import Release, preset_names
+from voxclone.release.release import Release, preset_names
 from voxclone.voice.presets import preset_inversions
 
 RUNTIME = "one tanh"

@@ -23,12 +23,12 @@ from torch import Tensor
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.cloned import Saying, say, to_level
-from voxclone.evaluate.likeness import SpeakerEmbedder
-from voxclone.evaluate.opinion import Listener, rate_all
-from voxclone.evaluate.said import Manner, Said, likeness_of, manner_of
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.transcribe import Transcriber, word_error
-from voxclone.speech.speaker import Speaker
+from voxclone.evaluate.synthesis import Manner, Said, likeness_of, manner_of
+from voxclone.evaluate.wer import Transcriber, word_error
+from voxclone.models.dnsmos import Listener, rate_all
+from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.tts.tts import Speaker
 
 SCHEMA = "voxclone.protocol/2"
 BATCH = 16

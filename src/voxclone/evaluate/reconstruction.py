@@ -17,12 +17,12 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.cloned import to_level
-from voxclone.evaluate.likeness import SpeakerEmbedder, likeness, load_pretrained
-from voxclone.evaluate.opinion import Listener, rate_all
 from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.transcribe import Transcriber, word_error, words_of
+from voxclone.evaluate.wer import Transcriber, word_error, words_of
+from voxclone.models.dnsmos import Listener, rate_all
+from voxclone.models.speaker_encoder import SpeakerEmbedder, likeness, load_pretrained
 
 SCHEMA = "voxclone.reconstruction/1"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SAMPLING_RATE, SOUND_SUFFIXES, read_wave
-from voxclone.audio.manifest import Clip, read_manifest
+from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import AudioError, ConfigError
 
 LEAST_SECONDS = 1.0

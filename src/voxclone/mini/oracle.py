@@ -4,9 +4,9 @@ from pathlib import Path
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ReleaseError
-from voxclone.evaluate.recogniser import Recogniser, load_recogniser
-from voxclone.release.archive import Release
-from voxclone.release.encoders import open_codec
+from voxclone.models.ctc_asr import Recogniser, load_recogniser
+from voxclone.release.encoder_file import open_codec
+from voxclone.release.release import Release
 
 ASSETS = Path(__file__).parent / "assets"
 

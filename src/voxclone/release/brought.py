@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxclone.errors import ReleaseError
-from voxclone.release.archive import Release, encoder_prefix
-from voxclone.release.community import is_torch_file, read_checkpoint
-from voxclone.release.encoders import FORMAT, require_same_book
-from voxclone.release.shards import Entry, TensorFiles, read_header, write_safetensors
+from voxclone.release.encoder_file import FORMAT, require_same_book
+from voxclone.release.release import Release, encoder_prefix
+from voxclone.release.safetensors import Entry, TensorFiles, read_header, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors
+from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,10 +16,10 @@ import yaml
 
 from voxclone.errors import UsageError
 from voxclone.release.appear import appearing, require_new
-from voxclone.release.archive import HUB_ID, Release
 from voxclone.release.brought import Brought, Judge, training_figures, write_judged
-from voxclone.release.encoders import FORMAT, book_hash
-from voxclone.release.shards import replacing
+from voxclone.release.encoder_file import FORMAT, book_hash
+from voxclone.release.release import HUB_ID, Release
+from voxclone.release.safetensors import replacing
 
 WEIGHTS = "model.safetensors"
 LICENCES = {

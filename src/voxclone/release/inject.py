@@ -16,11 +16,11 @@ from typing import Any
 
 from voxclone.errors import ReleaseError
 from voxclone.release.appear import appearing, require_new
-from voxclone.release.archive import Release
 from voxclone.release.brought import Brought, Judge, write_judged
 from voxclone.release.folders import hard_link, refuse_inside
 from voxclone.release.proof import placed_tensors, prove_files, prove_tensors
-from voxclone.release.shards import INDEX, read_header, replacing
+from voxclone.release.release import Release
+from voxclone.release.safetensors import INDEX, read_header, replacing
 from voxclone.release.streams import Advance, Placed, copy_file, write_placed
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
 

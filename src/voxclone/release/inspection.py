@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from voxclone.errors import ReleaseError, VoiceError
-from voxclone.release.archive import Release, preset_names, preset_path
 from voxclone.release.presets import count_rows
+from voxclone.release.release import Release, preset_names, preset_path
 from voxclone.release.tekken import read_tekken, row_counts, tekken_problems
 from voxclone.release.tensors import CODEC, ENCODER_PREFIXES
 

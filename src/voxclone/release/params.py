@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field
 
 from voxclone.codec.config import CodecConfig
+from voxclone.config import Settings, parse_settings
 from voxclone.errors import ConfigError, ReleaseError
-from voxclone.settings import Settings, parse_settings
 
 # Far above every real value: a damaged file must not ask for terabytes or endless loops.
 Size = Annotated[int, Field(ge=1, le=2**24)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import VoiceError
-from voxclone.release.shards import replacing
+from voxclone.release.safetensors import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

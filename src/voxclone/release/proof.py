@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from voxclone.errors import ReleaseError
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 from voxclone.release.streams import Advance, Placed, digest_file, digest_tensors
 from voxclone.release.tensors import is_encoder, require_complete
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from voxclone.errors import ReleaseError
-from voxclone.release.shards import DTYPE_BYTES, TensorInfo, replacing
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, replacing
 
 CHUNK = 4 * 2**20
 

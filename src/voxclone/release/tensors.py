@@ -14,7 +14,7 @@ from typing import Literal
 from voxclone.codec.config import CodecConfig
 from voxclone.errors import ReleaseError
 from voxclone.release.params import AcousticConfig, LanguageModelConfig, Params
-from voxclone.release.shards import FLOATS, TensorInfo
+from voxclone.release.safetensors import FLOATS, TensorInfo
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxclone.errors import ReleaseError, VoiceError
 from voxclone.release.presets import read_preset
-from voxclone.release.shards import FLOATS, TensorFiles, read_header
+from voxclone.release.safetensors import FLOATS, TensorFiles, read_header
 
 # Where voxtral-tts.c (voxtral_tts_voice.c) and ExecuTorch's runner look for the numbers, in order.
 STORED_ENTRIES = ("voice_embed/data/0", "archive/data/0", "data/0")

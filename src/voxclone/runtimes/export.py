@@ -6,14 +6,14 @@ from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
 from voxclone.release.appear import adding, appearing, require_new
-from voxclone.release.archive import Release
 from voxclone.release.folders import refuse_inside
 from voxclone.release.params import is_voice_name
+from voxclone.release.release import Release
 from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
 from voxclone.runtimes.table import Runtime
 from voxclone.runtimes.verify import Place, read_voice
-from voxclone.voice.chosen import Chosen
+from voxclone.voice.resolve import Chosen
 
 
 def export_voice(

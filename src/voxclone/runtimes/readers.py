@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from voxclone.errors import ReleaseError
-from voxclone.release.archive import Release, load_table
-from voxclone.release.shards import INTEGERS, TensorFiles, read_header
+from voxclone.release.release import Release, load_table
+from voxclone.release.safetensors import INTEGERS, TensorFiles, read_header
 from voxclone.release.tensors import codebook_offsets, is_encoder
 from voxclone.runtimes.containers import (
     Found,

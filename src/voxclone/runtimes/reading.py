@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from voxclone.release.archive import Release, load_table
+from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.voice.rows import voice_rows
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from voxclone.errors import AudioError
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 from voxclone.runtimes.reading import Reading
 
 

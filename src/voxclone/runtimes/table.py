@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from voxclone.errors import UsageError
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 from voxclone.runtimes import readers, writers
 from voxclone.runtimes.reading import Reading
-from voxclone.voice.chosen import Chosen
+from voxclone.voice.resolve import Chosen
 
 Place = Literal["release", "voices", "file"]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import UsageError
-from voxclone.release.archive import Release
+from voxclone.release.release import Release
 from voxclone.runtimes.reading import Reading, end_row, judge
 from voxclone.runtimes.reference import read_reference
 from voxclone.runtimes.table import Runtime
-from voxclone.voice.chosen import Chosen
+from voxclone.voice.resolve import Chosen
 
 
 @dataclass(frozen=True)

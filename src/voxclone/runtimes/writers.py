@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from voxclone.errors import ReleaseError, UsageError
-from voxclone.release.archive import Release
 from voxclone.release.folders import link_release
 from voxclone.release.presets import read_preset, write_preset
-from voxclone.release.shards import Entry, replacing, write_safetensors
+from voxclone.release.release import Release
+from voxclone.release.safetensors import Entry, replacing, write_safetensors
 from voxclone.release.tekken import read_tekken, row_counts
 from voxclone.runtimes.readers import voice_file
-from voxclone.voice.chosen import Chosen
+from voxclone.voice.resolve import Chosen
 
 
 def write_release(chosen: Chosen, name: str, release: Release, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from voxclone.settings import Settings
+from voxclone.config import Settings
 from voxclone.train import ranks
 from voxclone.train.ranks import WHOLE, Part
 from voxclone.train.run import OptimiserSettings, apply_gradients

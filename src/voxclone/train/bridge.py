@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.quantizer import SemanticCodebook
-from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.train.semantic import states_by_frame
 
 WIDTH = 256

@@ -24,14 +24,14 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.config import Settings
+from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
-from voxclone.settings import Settings
-from voxclone.speech.acoustic import SHIFT
-from voxclone.speech.likelihood import states_of
-from voxclone.speech.speaker import Speaker
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge, code_logits
-from voxclone.train.corpus import Corpus, Subset
+from voxclone.tts.acoustic import SHIFT
+from voxclone.tts.likelihood import states_of
+from voxclone.tts.tts import Speaker
 from voxclone.voice.rows import voice_rows
 
 VOICE_FRAMES = 100

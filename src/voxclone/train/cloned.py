@@ -18,20 +18,20 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
+from recipes.mini_release.triples import Example
 from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels
+from voxclone.config import Settings
+from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
-from voxclone.settings import Settings
-from voxclone.speech.acoustic import SHIFT
-from voxclone.speech.backbone import Backbone
-from voxclone.speech.speaker import Speaker
-from voxclone.train.corpus import Corpus, Subset
 from voxclone.train.listeners import SCALE, freeze
 from voxclone.train.rehearsal import decode_drawn, draw_values, rehearse
 from voxclone.train.sequences import Batch, embed, sequences
-from voxclone.train.triples import Example
+from voxclone.tts.acoustic import SHIFT
+from voxclone.tts.backbone import Backbone
+from voxclone.tts.tts import Speaker
 
 Hear = Callable[[Tensor], Tensor]
 """Waveforms [B, S] -> unit vectors [B, E] of who is speaking, with gradients."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from voxclone.codec.layers import Transformer, TransformerBlock
 from voxclone.codec.model import Encoder
 from voxclone.codec.quantizer import Quantizer
-from voxclone.settings import Settings
-from voxclone.train.whisper import LONGEST_SECONDS, WhisperTeacher
+from voxclone.config import Settings
+from voxclone.models.whisper import LONGEST_SECONDS, WhisperTeacher
 
 INNER_SLOPE = 0.3
 LAYER_SCALE = 0.1

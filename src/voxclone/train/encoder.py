@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec, Encoder
-from voxclone.evaluate.recogniser import Recogniser
-from voxclone.speech.speaker import Speaker
-from voxclone.train.augment import degrade
+from voxclone.data.augment import degrade
+from voxclone.data.corpus import Corpus, Crops, Subset, step_generator
+from voxclone.models.ctc_asr import Recogniser
+from voxclone.models.whisper import TargetStore
 from voxclone.train.bridge import Bridge, advice, lesson
 from voxclone.train.cloned import CloneListener, cloned_loss, draw_scene
-from voxclone.train.corpus import Corpus, Crops, Subset, step_generator
 from voxclone.train.critic import CodeCritic, criticise
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.encoder_start import begin, check
@@ -51,7 +51,7 @@ from voxclone.train.state import TrainState
 from voxclone.train.told import Told
 from voxclone.train.validation import health_of, preset_agreement, semantic_nll, show_health
 from voxclone.train.watch import SECONDS
-from voxclone.train.whisper import TargetStore
+from voxclone.tts.tts import Speaker
 
 
 @dataclass

@@ -5,13 +5,13 @@ from pathlib import Path
 from pydantic import Field
 
 from voxclone.codec.config import CodecConfig
-from voxclone.settings import Settings
+from voxclone.config import Settings
+from voxclone.data.augment import Degradation
+from voxclone.data.pairs import PairSettings
 from voxclone.train.adversary import AdversarySettings
-from voxclone.train.augment import Degradation
 from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import CloneSettings
 from voxclone.train.defects import Defects
-from voxclone.train.pairs import PairSettings
 from voxclone.train.run import OptimiserSettings, RunSettings
 from voxclone.train.waveform import STFFTS
 

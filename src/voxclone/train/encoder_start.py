@@ -13,7 +13,8 @@ from torch import Tensor
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
 from voxclone.errors import ConfigError
-from voxclone.evaluate.recogniser import Recogniser
+from voxclone.models.ctc_asr import Recogniser
+from voxclone.models.whisper import TargetStore
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge
 from voxclone.train.critic import CodeCritic
@@ -24,7 +25,6 @@ from voxclone.train.priors import CodePriors
 from voxclone.train.real_speech import RealSpeech
 from voxclone.train.run import adamw, learners_of, pick_device
 from voxclone.train.state import TrainState
-from voxclone.train.whisper import TargetStore
 
 OWN_SEEDS = 10**9
 """A codec trained from scratch with the same seed may be the one to recover: beginning where its

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.config import Settings, parse_settings
+from voxclone.data.corpus import Corpus, Subset, step_generator
 from voxclone.errors import ConfigError
-from voxclone.evaluate.recogniser import BANDS, HOP, N_FFT, USED_BANDS, Recogniser, RecogniserConfig
-from voxclone.settings import Settings, parse_settings
-from voxclone.train.corpus import Corpus, Subset, step_generator
+from voxclone.models.ctc_asr import BANDS, HOP, N_FFT, USED_BANDS, Recogniser, RecogniserConfig
 from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,

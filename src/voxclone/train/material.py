@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from voxclone.audio.fitness import too_few
-from voxclone.audio.manifest import Clip, Manifest
+from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
+from voxclone.data.lazy import LazyCorpus, whole
+from voxclone.data.manifest import Clip, Manifest
+from voxclone.data.rules import too_few
 from voxclone.errors import ConfigError
 from voxclone.train import ranks
-from voxclone.train.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.lazy import LazyCorpus, whole
 
 
 def open_speech(settings: EncoderTraining, folder: Path, console: Console) -> Subset:

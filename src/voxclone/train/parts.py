@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.train.corpus import step_generator
+from voxclone.data.corpus import step_generator
+from voxclone.data.pairs import draw_pairs, perturb
 from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.pairs import draw_pairs, perturb
 from voxclone.train.ranks import Part
 
 # Streams of random numbers of a step: what pairs there are, which real crops, which labelled ones,

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
-from voxclone.draws import Source
+from voxclone.data.corpus import Corpus, Crops
 from voxclone.errors import ConfigError
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
+from voxclone.rng import Source
 from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
-from voxclone.train.corpus import Corpus, Crops
 from voxclone.train.defects import commitment_of_all, squeeze
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
@@ -37,7 +38,6 @@ from voxclone.train.run import adamw, pick_device
 from voxclone.train.semantic import Distillation, states_by_frame
 from voxclone.train.state import TrainState
 from voxclone.train.waveform import Balancer, waveform_losses
-from voxclone.train.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
 
 THROUGH_THE_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker", "feature")
 

@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from voxclone import checkpoint
 from voxclone.codec.model import Encoder
+from voxclone.data.pairs import read_pairs, speak_pairs
 from voxclone.errors import (
     EXIT_OK,
     EXIT_QUALITY,
@@ -22,12 +24,12 @@ from voxclone.errors import (
     QualityError,
     TrainingError,
 )
-from voxclone.evaluate.likeness import Ge2eEmbedder
-from voxclone.evaluate.recogniser import Recogniser, load_recogniser
-from voxclone.release.archive import MINI, Release, load_codec, mini_release
-from voxclone.release.encoders import find_encoder, save_encoder
-from voxclone.speech.speaker import Speaker
-from voxclone.train import checkpoint, ranks
+from voxclone.models.ctc_asr import Recogniser, load_recogniser
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.release.encoder_file import find_encoder, save_encoder
+from voxclone.release.release import MINI, Release, load_codec, mini_release
+from voxclone.train import ranks
 from voxclone.train.cloned import Cast, CloneListener, Hear
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
@@ -35,11 +37,10 @@ from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
 from voxclone.train.listeners import load_voices
 from voxclone.train.material import is_same, open_speech
-from voxclone.train.pairs import read_pairs, speak_pairs
 from voxclone.train.resume import SPEECH
 from voxclone.train.run import CHECKPOINTS, EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
-from voxclone.train.whisper import TargetStore, WhisperTeacher
+from voxclone.tts.tts import Speaker
 from voxclone.voice.presets import preset_codes
 
 ENCODER_FILE = "encoder.safetensors"

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels, to_values
-from voxclone.speech.acoustic import SHIFT, AcousticHead
 from voxclone.train.listeners import SCALE, VoiceNetwork, freeze
 from voxclone.train.sequences import Batch
+from voxclone.tts.acoustic import SHIFT, AcousticHead
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pydantic import Field
 from rich.console import Console
 from torch import Tensor, nn
 
+from voxclone.config import Settings
 from voxclone.errors import ConfigError
-from voxclone.settings import Settings
 from voxclone.train import ranks
 from voxclone.train.log import Log
 from voxclone.train.saving import rescue, save, start

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from voxclone import checkpoint
 from voxclone.errors import TrainingError
-from voxclone.train import checkpoint, ranks
+from voxclone.train import ranks
 from voxclone.train.resume import check_config
 from voxclone.train.state import TrainState
 

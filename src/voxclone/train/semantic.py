@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.evaluate.recogniser import HOP, STRIDE, Recogniser
+from voxclone.data.corpus import Corpus, Crops
+from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.train import ranks
-from voxclone.train.corpus import Corpus, Crops
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from recipes.mini_release.triples import PROMPT_EXTRA, Example
 from torch import Tensor
 
 from voxclone.release.params import Params
-from voxclone.speech.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT
-from voxclone.speech.backbone import Backbone
-from voxclone.speech.prompt import PromptMaker
-from voxclone.train.triples import PROMPT_EXTRA, Example
+from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.tts.backbone import Backbone
+from voxclone.tts.prompt import PromptMaker
 
 
 @dataclass(frozen=True)

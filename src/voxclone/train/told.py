@@ -13,14 +13,14 @@ from pathlib import Path
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.speech.speaker import Speaker
+from voxclone.data.corpus import Subset, step_generator
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge
 from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
-from voxclone.train.corpus import Subset, step_generator
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.parts import LABELS, TOLD
 from voxclone.train.ranks import Part
+from voxclone.tts.tts import Speaker
 
 
 @dataclass

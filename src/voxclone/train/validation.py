@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.evaluate.codes import agreement
-from voxclone.speech.likelihood import likelihood
-from voxclone.speech.speaker import Speaker
-from voxclone.train.corpus import Subset, step_generator
+from voxclone.data.corpus import Subset, step_generator
+from voxclone.evaluate.agreement import agreement
 from voxclone.train.log import Log
 from voxclone.train.losses import mel_loss
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
+from voxclone.tts.likelihood import likelihood
+from voxclone.tts.tts import Speaker
 from voxclone.voice.rows import voice_rows
 
 VOICE_FRAMES = 100

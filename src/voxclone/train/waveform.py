@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.evaluate.likeness import Ge2eEmbedder
+from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.train import ranks
 from voxclone.train.listeners import Listeners
 from voxclone.train.losses import low_loss, magnitude_loss, mel_loss, stft_loss

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import VoiceError
-from voxclone.release.archive import Release, load_table
-from voxclone.release.encoders import book_hash
+from voxclone.release.encoder_file import book_hash
+from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.voice.facts import FORMAT
 from voxclone.voice.file import Voice, tensor_hash

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from voxclone.config import Settings, parse_settings
 from voxclone.errors import ConfigError, VoiceError
-from voxclone.settings import Settings, parse_settings
 
 FORMAT = "voxclone.voice/2"
 MAX_DEPTH = 12

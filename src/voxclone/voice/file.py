@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxclone.errors import ReleaseError, VoiceError
-from voxclone.release.shards import Header, read_header
+from voxclone.release.safetensors import Header, read_header
 from voxclone.voice.facts import FORMAT, Consent, ConsentKind, VoiceFacts, parse_facts, short
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from voxclone.release.archive import Release, load_preset, load_table, preset_names
 from voxclone.release.params import Params
+from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.voice.rows import Inversion, invert_rows
 

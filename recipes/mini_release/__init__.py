@@ -1,0 +1,1 @@
+"""How the mini release was made: the same architecture and file layout as the real one."""

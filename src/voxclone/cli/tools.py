@@ -1,0 +1,75 @@
+"""What measuring commands open: releases with an encoder, speech, and judges that remember."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxclone.errors import UsageError
+
+if TYPE_CHECKING:
+    from voxclone.codec.model import Codec
+    from voxclone.evaluate.speechset import SpeechSet
+    from voxclone.models.dnsmos import Listener
+    from voxclone.release.release import Release
+
+
+def opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
+    """A release, its codec with an encoder, and what reports call that encoder."""
+    from voxclone.release.encoder_file import open_codec
+    from voxclone.release.release import Release
+
+    release = Release.open(model)
+    name = "the release's own" if encoder is None else str(encoder)
+    return release, open_codec(release, encoder), name
+
+
+def load_listed(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":
+    from voxclone.evaluate.speechset import choose, list_clips, load_speech
+
+    clips = [clip for clip in list_clips(source) if split in (None, clip.split)]
+    if not clips:
+        raise UsageError(f"{source} has no clip of the split {split!r}.")
+    return load_speech(choose(clips, seconds), lambda items: track(items, "reading"))
+
+
+def make_embedders(names: list[str] | None) -> list[Any]:
+    from voxclone.evaluate.cache import CachedEmbedder, default_folder
+    from voxclone.models import speaker_encoder
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "ge2e": speaker_encoder.Ge2eEmbedder.load,
+        "ecapa": speaker_encoder.EcapaEmbedder,
+        "wavlm": speaker_encoder.WavLmEmbedder,
+    }
+    made = [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
+    return [CachedEmbedder(each, default_folder()) for each in made]
+
+
+def make_listener(wanted: bool) -> "Listener | None":
+    from voxclone.evaluate.cache import CachedListener, default_folder
+    from voxclone.models.dnsmos import DnsmosListener
+
+    return CachedListener(DnsmosListener(), default_folder()) if wanted else None
+
+
+def make_transcribers(names: list[str] | None) -> list[Any]:
+    from voxclone.evaluate import wer
+    from voxclone.evaluate.cache import CachedTranscriber, default_folder
+    from voxclone.models.ctc_asr import load_recogniser
+    from voxclone.release.release import mini_release
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "mini": lambda: wer.CharacterTranscriber(
+            load_recogniser(mini_release().parent / "recogniser")
+        ),
+        "pocketsphinx": wer.PocketsphinxTranscriber,
+        "whisper": wer.WhisperTranscriber,
+    }
+    made = [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
+    return [CachedTranscriber(each, default_folder()) for each in made]
+
+
+def _pick(kinds: Mapping[str, Callable[[], Any]], name: str, option: str) -> Callable[[], Any]:
+    if name not in kinds:
+        raise UsageError(f"{option} takes {', '.join(kinds)}, not {name!r}.")
+    return kinds[name]

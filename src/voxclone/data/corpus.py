@@ -1,0 +1,271 @@
+"""Speech for training: the clips of a manifest, and random crops of them.
+
+Packing decodes every clip once to 24 kHz mono 16-bit samples in one file beside an index, so that
+training reads crops from a memory map. What `voxclone data prepare` made is read where it lies
+(`lazy`). Batches are drawn from a generator seeded by (seed, step): a
+resumed run draws what the interrupted one would have drawn, and nothing about data needs to be
+saved.
+
+Shapes: B batch, S samples, N clips.
+"""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxclone.audio.files import SAMPLING_RATE, read_wave
+from voxclone.data.manifest import Clip, number_of
+from voxclone.data.rules import MISSING_SHARE, too_many
+from voxclone.errors import AudioError, ConfigError
+
+FULL_SCALE = 32767.0
+NAMED = 3  # of the clips that are left out
+LEFT_OUT = "left_out.json"
+
+
+class Corpus(ABC):
+    """Clips and their samples at 24 kHz. Clips of one speaker have the same number in `speaker_N`;
+    `lengths_N` are in samples; `id_N` stand for the ids (`manifest.number_of`)."""
+
+    clips: Sequence[Clip]
+    lengths_N: np.ndarray
+    speaker_N: np.ndarray
+    id_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def length(self, index: int) -> int:
+        """Samples in a clip."""
+        return int(self.lengths_N[index])
+
+    @abstractmethod
+    def read(self, index: int, start: int, count: int) -> np.ndarray:
+        """Samples [S] of a clip as float32, all of them within it."""
+
+    def wave(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
+        """Samples [S] of a clip as float32; what lies beyond its end is silence."""
+        left = self.length(index) - start
+        count = left if count is None else count
+        wave_S = torch.from_numpy(self.read(index, start, max(0, min(left, count))))
+        return torch.nn.functional.pad(wave_S, (0, count - len(wave_S)))
+
+    def subset(self, keep: Callable[[Clip], bool]) -> "Subset":
+        """The clips for which `keep` holds, by speaker."""
+        return Subset(self, [i for i, clip in enumerate(self.clips) if keep(clip)])
+
+
+class PackedCorpus(Corpus):
+    """Clips whose samples lie one after another in a memory map of 16-bit integers. `left_out` are
+    reasons, by id, why others are not among them."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        starts: Sequence[int],
+        samples: np.ndarray,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
+        self.clips = list(clips)
+        self.starts = np.asarray(starts, dtype=np.int64)  # one more than clips: the end comes last
+        self.lengths_N = np.diff(self.starts)
+        known: dict[str, int] = {}
+        numbers = [known.setdefault(clip.speaker, len(known)) for clip in self.clips]
+        self.speaker_N = np.array(numbers, dtype=np.int32)
+        self.id_N = np.array([number_of(clip.id) for clip in self.clips], dtype=np.int64)
+        self.samples = samples
+        self.left_out = dict(left_out or {})
+
+    def read(self, index: int, start: int, count: int) -> np.ndarray:
+        begin = int(self.starts[index]) + start
+        values: np.ndarray = self.samples[begin : begin + count].astype(np.float32) / FULL_SCALE
+        return values
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some clips of a corpus, to draw from. `seconds_of` and `indices_of` are by speaker."""
+
+    corpus: Corpus
+    indices: list[int]
+
+    def __post_init__(self) -> None:
+        if not self.indices:
+            raise ConfigError("No clip of the manifest fits the selection of the config.")
+
+    @property
+    def seconds(self) -> float:
+        return int(self.corpus.lengths_N[self.indices].sum()) / SAMPLING_RATE
+
+    def identity(self) -> dict[str, Any]:
+        """How many clips and hours these are, and a hash of all that draws depend on: which lines
+        of the manifest, ids, lengths (samples) and speakers."""
+        _, first_R, speaker_N = np.unique(self._speakers(), return_index=True, return_inverse=True)
+        place_R = np.argsort(np.argsort(first_R))  # speakers in the order in which they come
+        indices_N = np.asarray(self.indices)
+        columns = (
+            indices_N,
+            self.corpus.id_N[indices_N],
+            self.corpus.lengths_N[indices_N],
+            place_R[speaker_N],
+        )
+        digest = hashlib.sha256()
+        for column_N in columns:
+            digest.update(np.ascontiguousarray(column_N, dtype="<i8").tobytes())
+        hours = round(self.seconds / 3600, 3)
+        return {"clips": len(self.indices), "hours": hours, "hash": digest.hexdigest()[:16]}
+
+    def by_speaker(self) -> dict[str, list[int]]:
+        speakers: dict[int, list[int]] = {}
+        for index, speaker in zip(self.indices, self._speakers().tolist(), strict=True):
+            speakers.setdefault(speaker, []).append(index)
+        return {self.corpus.clips[own[0]].speaker: own for own in speakers.values()}
+
+    def weights(self, evenness: float) -> Tensor:
+        """Probability of each clip: its length times (its speaker's total length)^-evenness, so
+        that 0 draws seconds alike and 1 draws speakers alike."""
+        lengths_N = self.corpus.lengths_N[self.indices].astype(np.float64)
+        speaker_N = self._speakers()
+        totals = np.bincount(speaker_N, weights=lengths_N)
+        weights_N = lengths_N * totals[speaker_N] ** -evenness
+        return torch.from_numpy(weights_N / weights_N.sum())
+
+    def _speakers(self) -> np.ndarray:
+        numbers: np.ndarray = self.corpus.speaker_N[self.indices]
+        return numbers
+
+    def crops(
+        self,
+        count: int,
+        samples: int,
+        generator: torch.Generator,
+        weights_N: Tensor,
+        *,
+        grid: int = 1,
+        part: slice = slice(None),
+    ) -> "Crops":
+        """Random crops whose starts are multiples of `grid`; a clip shorter than a crop is
+        followed by silence. All are drawn, those of `part` are read and returned."""
+        drawn = torch.multinomial(weights_N, count, replacement=True, generator=generator)
+        indices = [self.indices[position] for position in drawn.tolist()]
+        starts = []
+        for index in indices:
+            spare = max(0, self.corpus.length(index) - samples)
+            starts.append(int(torch.randint(spare // grid + 1, (1,), generator=generator)) * grid)
+        indices, starts = indices[part], starts[part]
+        waves = [self.corpus.wave(i, s, samples) for i, s in zip(indices, starts, strict=True)]
+        return Crops(indices, starts, torch.stack(waves))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Stretches [B, S] of clips: which clips, and where in each the stretch begins (samples)."""
+
+    indices: list[int]
+    starts: list[int]
+    wave_BS: Tensor
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The random numbers of one step: a function of (seed, step, stream) and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def about_left_out(reasons: Sequence[str], clips: int) -> str | None:
+    """What is to be said of clips that cannot be read, of all `clips`: how many they are, and the
+    first of the reasons (a sentence each). Raises ConfigError if they are too many to be left out.
+    """
+    if not reasons:
+        return None
+    count, first = f"{len(reasons):,} of {clips:,} clips cannot be read", " ".join(reasons[:NAMED])
+    if too_many(len(reasons), clips):
+        raise ConfigError(
+            f"{count}, and at most {MISSING_SHARE:.0%} may be left out: bring them back, or take "
+            f"their lines out. The first: {first}"
+        )
+    return f"{count} and are left out. The first: {first}"
+
+
+def pack(
+    clips: Sequence[Clip],
+    folder: str | Path,
+    track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter,
+) -> PackedCorpus:
+    """Decode clips once into `folder` and open them; a second call opens what the first made,
+    unless a line of one of them has changed, or one that was left out can be decoded now.
+
+    Clips that cannot be decoded are left out and named in `left_out.json`. Raises ConfigError if
+    they are too many, and for ids that occur twice. `track` may wrap the clips, to show progress.
+    """
+    folder = Path(folder)
+    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"The id {twice[0]} stands more than once in the manifest: give each clip one of its "
+            "own."
+        )
+    lines = [json.dumps(_row(clip), sort_keys=True) for clip in clips]
+    identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    index_path = folder / "index.json"
+    if index_path.exists():
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        if index["identity"] == identity:
+            packed = _open(folder, index)
+            if not any(_is_readable(clip) for clip in clips if clip.id in packed.left_out):
+                return packed
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, starts, left_out = [], [0], {}
+    samples_tmp = folder / "samples.i16.tmp"
+    with samples_tmp.open("wb") as file:
+        for clip in track(clips):
+            try:
+                wave = read_wave(clip.path)
+            except AudioError as error:
+                left_out[clip.id] = str(error)
+                continue
+            file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
+            kept.append(clip)
+            starts.append(starts[-1] + len(wave))
+    try:
+        about_left_out([*left_out.values()], len(clips))
+    except ConfigError:
+        samples_tmp.unlink()
+        raise
+    index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
+    os.replace(samples_tmp, folder / "samples.i16")
+    (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+    index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
+    index_tmp = folder / "index.json.tmp"
+    index_tmp.write_text(json.dumps(index), encoding="utf-8")
+    os.replace(index_tmp, index_path)
+    return _open(folder, index)
+
+
+def _row(clip: Clip) -> dict[str, Any]:
+    return asdict(clip) | {"path": str(clip.path)}
+
+
+def _is_readable(clip: Clip) -> bool:
+    try:
+        read_wave(clip.path)
+    except AudioError:
+        return False
+    return True
+
+
+def _open(folder: Path, index: dict[str, Any]) -> PackedCorpus:
+    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]
+    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
+    left_out = json.loads((folder / LEFT_OUT).read_text(encoding="utf-8"))
+    return PackedCorpus(clips, index["starts"], samples, left_out)

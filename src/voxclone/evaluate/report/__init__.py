@@ -1,0 +1,1 @@
+"""Reports: JSON as tables, drawings and pages."""

@@ -1,0 +1,62 @@
+"""What the report of a manifest of speech (`data validate`) shows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voxclone.evaluate.report.tables import Cell, Row, Table
+
+
+def speech_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Amounts, what they are made of, and faults."""
+    each = report["clips_per_speaker"]
+    amounts = (
+        Row("clips", (Cell(report["clips"], "{:,}"),)),
+        Row("hours", (Cell(report["hours"], "{:.2f}"),)),
+        Row("speakers", (Cell(report["speakers"], "{:,}"),)),
+        Row("clips per speaker", (Cell(each["median"], "{:g}"),), _range(each)),
+        Row("speakers with one clip", (Cell(report["single"], "{:,}"),)),
+        Row("clips without text", (Cell(report["without_text"], "{:,}"),)),
+    )
+    splits = tuple(
+        Row(name, tuple(Cell(s[k], f) for k, f in SPLIT.items()))
+        for name, s in report["splits"].items()
+    )
+    shares = [
+        *_rows("language", report["hours_by_language"], "{:.2f}", "h"),
+        *_rows("licence", report["hours_by_licence"], "{:.2f}", "h"),
+        *_rows("rate", report["rates"], "{:,}", "clips"),
+        *_rows("band ends", report["bands"], "{:,}", "clips"),
+    ]
+    faults = tuple(
+        Row(kind, (Cell(fault["clips"], "{:,}"),), f"such as {fault['first'][0]}")
+        for kind, fault in report["faults"].items()
+    )
+    tables = [
+        Table("Speech", (), amounts),
+        Table("Splits", tuple(SPLIT), splits),
+        Table("Made of", (), tuple(shares)),
+    ]
+    return [*tables, Table("Faults", (), faults)] if faults else tables
+
+
+def speech_summary(report: Mapping[str, Any]) -> list[str]:
+    """Whether it can be trained on, in a sentence; then how much there is."""
+    amount = (
+        f"{report['clips']:,} clips of {report['speakers']:,} speakers, {report['hours']:.2f} h "
+        f"({report['manifest']})."
+    )
+    stops = [each["name"] for each in report["verdict"]["findings"] if each["stops"]]
+    if stops:
+        return [f"Not to be trained on: {', '.join(stops)}.", amount]
+    return ["Fit to train on.", amount]
+
+
+SPLIT = {"clips": "{:,}", "hours": "{:.2f}", "speakers": "{:,}"}
+
+
+def _rows(what: str, values: Mapping[str, Any], form: str, unit: str) -> list[Row]:
+    return [Row(f"{what}: {name}", (Cell(value, form),), unit) for name, value in values.items()]
+
+
+def _range(each: Mapping[str, Any]) -> str:
+    return f"median; {each['least']:,} to {each['most']:,}"

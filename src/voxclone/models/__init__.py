@@ -1,0 +1,1 @@
+"""Frozen networks that enrolment, training and evaluation use."""

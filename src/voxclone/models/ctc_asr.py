@@ -1,0 +1,112 @@
+"""A small convolutional recogniser of characters (CTC).
+
+It stands where Whisper cannot be had: its hidden states teach the semantic stream of a codec that
+is trained from scratch, and a second one, never used for teaching, transcribes for error rates.
+
+Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width, V characters.
+"""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.config import Settings, parse_settings
+from voxclone.errors import ConfigError
+
+N_FFT, HOP, BANDS, USED_BANDS = 640, 240, 96, 80  # the used bands end near 8 kHz
+STRIDE = 2
+BLANK = 0
+
+
+class RecogniserConfig(Settings):
+    """Size of a recogniser and the characters it writes; index 0 is the CTC blank."""
+
+    characters: str
+    dim: int = 160
+    blocks: int = 8
+    kernel: int = 15
+
+
+def normalise_text(text: str) -> str:
+    """Lower case, letters, apostrophes and single spaces only: what error rates compare."""
+    lowered = unicodedata.normalize("NFC", text.lower().replace("\u2019", "'"))
+    kept = "".join(c if c.isalpha() or c == "'" else " " for c in lowered)
+    return " ".join(kept.split())
+
+
+class _Block(nn.Module):
+    def __init__(self, dim: int, kernel: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, 4 * dim)
+        self.down = nn.Linear(4 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD = self.depthwise(x_BTD.transpose(1, 2)).transpose(1, 2)
+        return x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm(y_BTD)))))
+
+
+def load_recogniser(folder: Path) -> "Recogniser":
+    """A recogniser from `config.json` and `recogniser.safetensors`, in fp32 and frozen. Raises
+    ConfigError if they are not there."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "recogniser.safetensors")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"There is no recogniser in {folder}: {error}.") from None
+    model = Recogniser(parse_settings(RecogniserConfig, values, str(folder)))
+    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
+    return model.eval().requires_grad_(False)
+
+
+class Recogniser(nn.Module):
+    """Waveforms [B, S] at 24 kHz -> hidden states [B, T, D] and log-probabilities [B, T, V + 1]."""
+
+    def __init__(self, config: RecogniserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input = nn.Conv1d(USED_BANDS, config.dim, 5, padding=2)
+        self.reduce = nn.Conv1d(config.dim, config.dim, 4, stride=STRIDE, padding=1)
+        self.blocks = nn.ModuleList(
+            [_Block(config.dim, config.kernel) for _ in range(config.blocks)]
+        )
+        self.norm = nn.LayerNorm(config.dim)
+        self.output = nn.Linear(config.dim, len(config.characters) + 1)
+
+    def features(self, wave_BS: Tensor) -> Tensor:
+        """Log-mel [B, M, frames at 100 Hz], each clip with zero mean over its frames."""
+        mel_BMT = mel_spectrogram(wave_BS, N_FFT, HOP, BANDS)[:, :USED_BANDS]
+        log_BMT = mel_BMT.clamp(min=1e-4).log()[..., : -(-wave_BS.shape[-1] // HOP)]
+        return log_BMT - log_BMT.mean(dim=-1, keepdim=True)
+
+    def hidden(self, features_BMT: Tensor) -> Tensor:
+        """Hidden states [B, T, D] at 50 Hz after the last block."""
+        x_BDT = F.gelu(self.reduce(F.gelu(self.input(features_BMT))))
+        x_BTD = x_BDT.transpose(1, 2)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        normed: Tensor = self.norm(x_BTD)
+        return normed
+
+    def forward(self, features_BMT: Tensor) -> Tensor:
+        return F.log_softmax(self.output(self.hidden(features_BMT)).float(), dim=-1)
+
+    def transcribe(self, wave_S: Tensor) -> str:
+        """Best path through the frames of one clip, repeats and blanks removed."""
+        with torch.no_grad():
+            best_T = self(self.features(wave_S[None]))[0].argmax(dim=-1)
+        collapsed = torch.unique_consecutive(best_T).tolist()
+        return "".join(self.config.characters[i - 1] for i in collapsed if i != BLANK)
+
+    def spell(self, text: str) -> list[int]:
+        """Indices of the characters of a normalised text; others are left out."""
+        positions = {c: i + 1 for i, c in enumerate(self.config.characters)}
+        return [positions[c] for c in text if c in positions]

@@ -1,0 +1,221 @@
+"""What Whisper says to each moment of a clip: targets of ASR distillation (arXiv 2603.25551, 2.1).
+
+The hidden states of the last decoder layer, one for each token, must be found in the semantic
+stream, where the decoder looked when it said that token: its cross-attention, in the heads that
+follow the words (`alignment_heads` of the generation config, as in openai/whisper `timing.py`).
+Attention beyond the end of the audio, which is padded to 30 s, is cut off *before* it is brought to
+codec frames; otherwise every frame comes too early by 30 s over the clip's length. Whisper is asked
+as it was trained: start, language and task come before the words, and none of these is a target.
+
+Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder frames (50 Hz),
+T codec frames, B batch, D semantic width.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from voxclone.errors import ConfigError
+from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.models.speaker_encoder import load_pretrained
+from voxclone.train import ranks
+
+FORMAT = 2
+SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
+MEDIAN = 7
+LONGEST_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class SpokenTargets:
+    """States [L, E] of the tokens of a clip, and each token's share [L, T] on the codec frames; a
+    token's shares are 1 together."""
+
+    state_LE: Tensor
+    share_LT: Tensor
+
+
+def token_shares(attention_HLF: Tensor, audible: int, frames: int) -> Tensor:
+    """Shares [L, T] on `frames` codec frames of the attention of heads [H, L, F], of which the
+    first `audible` encoder frames are audio.
+
+    Each head is normalised over the tokens (a frame belongs to those that look at it most), passed
+    through a median filter of 7 frames, averaged over heads, and interpolated linearly.
+    """
+    heard_HLF = attention_HLF[..., :audible].float()
+    heard_HLF = heard_HLF / heard_HLF.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    half = MEDIAN // 2
+    if audible > half:
+        padded_HLF = F.pad(heard_HLF, (half, half), mode="reflect")
+        heard_HLF = padded_HLF.unfold(-1, MEDIAN, 1).median(dim=-1).values
+    mean_LF = heard_HLF.mean(dim=0)
+    share_LT = F.interpolate(mean_LF[None], size=frames, mode="linear", align_corners=False)[0]
+    return share_LT / share_LT.sum(dim=1, keepdim=True).clamp(min=1e-9)
+
+
+class WhisperTeacher:
+    """A frozen Whisper through transformers."""
+
+    def __init__(
+        self,
+        source: str = "openai/whisper-large-v3",
+        device: str = "cpu",
+        heads: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        """`heads` are (layer, head); not given, the model's own alignment heads, or all heads of
+        its last layer where it names none. Raises MissingExtraError without transformers, and
+        ConfigError for a model that does not name its opening tokens."""
+        self.name = source
+        self._processor = load_pretrained("WhisperProcessor", source, "Distillation")
+        self._model = load_pretrained("WhisperForConditionalGeneration", source, "Distillation")
+        self._model.set_attn_implementation("eager")  # the fused kernels keep no attention
+        self._model.to(device).eval().requires_grad_(False)
+        config, self._given = self._model.config, self._model.generation_config
+        multilingual = getattr(self._given, "is_multilingual", False)
+        needed = ["no_timestamps_token_id", *(["lang_to_id", "task_to_id"] if multilingual else [])]
+        missing = [name for name in needed if getattr(self._given, name, None) is None]
+        if missing:
+            raise ConfigError(
+                f"The generation_config.json of {source} names no {' and no '.join(missing)}: take "
+                "that of the Whisper which it was tuned from."
+            )
+        own = getattr(self._given, "alignment_heads", None)
+        last = config.decoder_layers - 1
+        self._last = [(last, head) for head in range(config.decoder_attention_heads)]
+        self.heads = [tuple(pair) for pair in (heads or own or self._last)]
+        self.width = int(config.d_model)
+        self.squeezed = self.every_token = False  # defects of the ablation: see `defects.Defects`
+
+    def last_heads(self) -> list[tuple[int, ...]]:
+        """All heads of the last layer."""
+        return [tuple(pair) for pair in self._last]
+
+    @torch.no_grad()
+    def targets(
+        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
+    ) -> SpokenTargets:
+        """Targets of a clip of at most 30 s that has so many codec frames; it is transcribed where
+        no `text` is given, and a text longer than what Whisper can say is cut as its own would be.
+        `language` is a code such as "en" or "pt-BR"; where there is none that Whisper knows, it
+        says which one it hears. Raises AudioError for a clip that is empty, silent or not finite,
+        and ValueError for a longer one."""
+        check_wave(wave_S)
+        wave_R = to_16k(wave_S[None].detach().float().cpu())[0]
+        if len(wave_R) > LONGEST_SECONDS * MODEL_RATE:
+            raise ValueError(f"a clip of {len(wave_R) / MODEL_RATE:.1f} s is longer than 30 s")
+        inputs = self._processor(wave_R.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
+        given = inputs["input_features"].to(self._model.device, self._model.dtype)
+        prefix = self._prefix(given, language)
+        most = self._model.config.max_target_positions - len(prefix) - 1
+        words = (self._words_of(text) if text is not None else self._heard(given, prefix))[:most]
+        ids = [*prefix, *words, int(self._given.eos_token_id)]
+        output = self._model(
+            given,
+            decoder_input_ids=torch.tensor([ids], device=self._model.device),
+            output_hidden_states=True,
+            output_attentions=True,
+            use_cache=False,
+        )
+        attention_HLF = torch.stack(
+            [output.cross_attentions[layer][0, head] for layer, head in self.heads]
+        )
+        audible = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
+        if self.squeezed:
+            audible = attention_HLF.shape[-1]
+        state_LE = output.decoder_hidden_states[-1][0].float().cpu()
+        share_LT = token_shares(attention_HLF.cpu(), audible, frames)
+        # A word is said from the place before it.
+        kept = slice(len(prefix) - 1, len(prefix) - 1 + len(words))
+        if self.every_token:
+            kept = slice(None)
+        return SpokenTargets(state_LE[kept], share_LT[kept])
+
+    def _prefix(self, given: Any, language: str | None) -> list[int]:
+        """What comes before the words, by the numbers that the model itself names."""
+        config, asked = self._given, []
+        if getattr(config, "is_multilingual", False):
+            known = config.lang_to_id.get(f"<|{(language or '').lower().partition('-')[0]}|>")
+            spoken = int(self._model.detect_language(given)) if known is None else known
+            asked = [spoken, config.task_to_id["transcribe"]]
+        return [config.decoder_start_token_id, *asked, config.no_timestamps_token_id]
+
+    def _words_of(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.tokenizer(
+            f" {text.strip()}", add_special_tokens=False
+        ).input_ids
+        return ids
+
+    def _heard(self, given: Any, prefix: list[int]) -> list[int]:
+        """The words that Whisper makes of a clip, in the language of the prefix."""
+        options = {}
+        if getattr(self._given, "is_multilingual", False):
+            named = {number: token for token, number in self._given.lang_to_id.items()}
+            options = {"language": named[prefix[1]], "task": "transcribe"}
+        made_L = self._model.generate(given, num_beams=1, do_sample=False, **options)[0]
+        other = {*self._processor.tokenizer.all_special_ids, *prefix}
+        times = self._given.no_timestamps_token_id  # and all after it
+        return [each for each in made_L.tolist() if each < times and each not in other]
+
+
+class TargetStore:
+    """Targets in a folder, by the content of clip and text: made once, read at every epoch."""
+
+    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
+        self.teacher, self.folder = teacher, folder
+
+    def targets(
+        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
+    ) -> SpokenTargets:
+        """As `WhisperTeacher.targets`, kept in half precision."""
+        teacher = self.teacher
+        defects = ("squeezed",) * teacher.squeezed + ("every token",) * teacher.every_token
+        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language, *defects)
+        digest = hashlib.sha256(repr(asked).encode())
+        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
+        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
+        if not path.exists():
+            made = teacher.targets(wave_S, frames, text, language)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
+            save_file(tensors, temporary)
+            os.replace(temporary, path)
+        stored = load_file(path)
+        return SpokenTargets(stored["state"].float(), stored["share"].float())
+
+
+def spoken_loss(
+    projection: nn.Linear,
+    semantic_BDT: Tensor,
+    targets: Sequence[SpokenTargets],
+    starts: Sequence[int],
+    history: int,
+) -> Tensor:
+    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was said, after
+    the projection to Whisper's width; crops begin at the frames `starts` of their clips.
+
+    Tokens count by the share of them that lies in the crop: a clip's tokens before and after it
+    count for nothing, nor does what lies on the first `history` frames of a crop that begins within
+    its clip, whose past the encoder has not heard.
+    """
+    frames = semantic_BDT.shape[-1]
+    projected_BTE = projection(semantic_BDT.transpose(1, 2)).float()
+    total, mass = projected_BTE.new_zeros(()), projected_BTE.new_zeros(())
+    for projected_TE, target, start in zip(projected_BTE, targets, starts, strict=True):
+        past = history if start else 0
+        share_LT = target.share_LT[:, start + past : start + frames].to(projected_TE)
+        said_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
+        weight_L = share_LT.sum(dim=1)
+        distance_L = 1 - F.cosine_similarity(said_LE, target.state_LE.to(projected_TE), dim=-1)
+        total = total + (distance_L * weight_L).sum()
+        mass = mass + weight_L.sum()
+    return total / ranks.mean(mass).clamp(min=1e-6)

@@ -1,0 +1,239 @@
+"""A release: opened by its headers alone, and what is read from it on demand."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxclone.errors import ReleaseError, VoiceError
+from voxclone.release.params import Params, read_params
+from voxclone.release.presets import read_preset
+from voxclone.release.safetensors import TensorFiles, TensorInfo, find_shards, read_header
+from voxclone.release.tekken import voice_counts
+from voxclone.release.tensors import (
+    CODEC,
+    ENCODER_PREFIXES,
+    SHOWN,
+    TABLE,
+    ManifestReport,
+    check_manifest,
+    expected_tensors,
+    is_encoder,
+    require_complete,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from voxclone.codec.model import Codec
+
+MINI = "mini"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_FILES = [
+    "params.json",
+    "tekken.json",
+    "consolidated*.safetensors",
+    "consolidated.safetensors.index.json",
+    "voice_embedding/*.pt",
+]
+DECODER = (f"{CODEC}decoder_blocks.", f"{CODEC}output_proj.", f"{CODEC}quantizer.")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release directory. `report` tells whether its tensors are those of `params`."""
+
+    path: Path
+    params: Params
+    files: TensorFiles
+    report: ManifestReport
+
+    @classmethod
+    def open(cls, source: str | Path) -> "Release":
+        """Open a directory, the packaged release ("mini") or a Hub repository ("owner/name").
+
+        Only params.json and the headers of the tensor files are read. Tensors that are missing or
+        misshapen stand in `report`; what needs them refuses. Raises ReleaseError if there is no
+        such release, or its files are missing, damaged or contradictory.
+        """
+        path = find_release(source)
+        params = read_params(path / "params.json")
+        files = find_shards(path)
+        return cls(path, params, files, check_manifest(params, files.tensors))
+
+    @cached_property
+    def voice_counts(self) -> dict[str, int]:
+        """Rows of each preset by tekken.json; empty if it does not tell."""
+        path = self.path / "tekken.json"
+        return voice_counts(path) if path.exists() else {}
+
+
+def find_release(source: str | Path) -> Path:
+    """The directory that `source` means; a Hub repository is fetched. Raises ReleaseError."""
+    if source == MINI:
+        return mini_release()
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ReleaseError(f"{path} is a file: name the directory of the release.")
+    if isinstance(source, str) and HUB_ID.fullmatch(source):
+        return _fetch(source)
+    raise ReleaseError(
+        f"There is no directory {path}: name the directory of a release, a Hub repository as "
+        f"owner/name, or {MINI!r}."
+    )
+
+
+def mini_release() -> Path:
+    """The release that comes with the package."""
+    path = Path(__file__).parents[1] / "mini" / "assets" / "release"
+    if not path.is_dir():
+        raise ReleaseError(
+            f"The packaged release is not installed: {path} is missing; reinstall voxclone."
+        )
+    return path
+
+
+def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
+    """The codec in fp32, for inference. The encoder is that of the file `encoder` if given,
+    otherwise the release's own if it has one; else the codec is without.
+
+    The file is safetensors with exactly the encoder's tensors, named with or without
+    `audio_tokenizer.`; what a release has besides is passed over. Raises ReleaseError for tensors
+    that are missing or misshapen.
+    """
+    from voxclone.codec.model import Codec
+
+    files, params = release.files, release.params
+    require_complete(release.report, release.path, DECODER)
+    encoder_files, prefix = files, CODEC
+    if encoder is not None:
+        encoder_files, prefix = _open_encoder(params, Path(encoder))
+    elif release.report.encoder != "withheld":
+        require_complete(release.report, release.path, ENCODER_PREFIXES)
+    has_encoder = encoder is not None or release.report.encoder != "withheld"
+    with _without_initialisation():
+        codec = Codec(params.codec, with_encoder=has_encoder)
+    _fill(codec.quantizer, files, f"{CODEC}quantizer.")
+    _fill(codec.decoder, files, CODEC)
+    if codec.encoder is not None:
+        _fill(codec.encoder, encoder_files, prefix)
+    return codec.eval().requires_grad_(False)
+
+
+def load_table(release: Release) -> "Tensor":
+    """The embedding table [rows, dim] of all code books, as it is stored (bf16)."""
+    require_complete(release.report, release.path, TABLE)
+    return release.files.load(TABLE)
+
+
+def preset_names(release: Release) -> list[str]:
+    """Names of the presets, by their index."""
+    voices = release.params.voices
+    return sorted(voices, key=lambda name: (voices[name], name))
+
+
+def preset_path(release: Release, name: str) -> Path:
+    """The file of a preset. Raises VoiceError, with the nearest name, if there is none."""
+    names = preset_names(release)
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise VoiceError(f"There is no voice {name!r}: {hint}Voices are {', '.join(names)}.")
+    path = release.path / "voice_embedding" / f"{name}.pt"
+    if not path.is_file():
+        raise VoiceError(f"params.json names the voice {name!r}, but {path} is missing: fetch it.")
+    return path
+
+
+def load_preset(release: Release, name: str) -> "Tensor":
+    """The rows of a preset [N, dim] in bf16; nothing is unpickled.
+
+    Raises VoiceError if there is no such voice, its file is no plain tensor, or it has another
+    number of rows than tekken.json says (the prompt would not fit).
+    """
+    path = preset_path(release, name)
+    rows_ND = read_preset(path, release.params.lm.dim)
+    count = release.voice_counts.get(name, len(rows_ND))
+    if count != len(rows_ND):
+        raise VoiceError(
+            f"The voice {name!r} has {len(rows_ND)} rows but tekken.json in {release.path} says "
+            f"{count}: fetch both files again, or correct voice_num_audio_tokens."
+        )
+    return rows_ND
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:  # the client passes on errors of several network libraries
+        reason = str(error).strip().partition("\n")[0]
+        raise ReleaseError(
+            f"There is no directory {name}, and the Hub does not give a repository of that name "
+            f"({type(error).__name__}: {reason}): check the name, the network, and that you "
+            "have accepted the licence and logged in with `hf auth login`."
+        ) from None
+
+
+def encoder_prefix(params: Params, found: Mapping[str, TensorInfo], path: Path) -> str:
+    """What the names in an encoder's file lack to those of a release: "" or `audio_tokenizer.`.
+
+    What a release has besides an encoder may be in the file, too. Raises ReleaseError for tensors
+    that are missing, misshapen or of something else.
+    """
+    prefix = "" if any(name.startswith(CODEC) for name in found) else CODEC
+    tensors = {prefix + name: tensor for name, tensor in found.items()}
+    own = {name: tensor for name, tensor in tensors.items() if is_encoder(name)}
+    if not own:
+        raise ReleaseError(f"{path} holds no tensor of a codec encoder: name another file.")
+    clauses = check_manifest(params, own).problems(ENCODER_PREFIXES)
+    if clauses:
+        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+        raise ReleaseError(
+            f"{path} is not the whole encoder that params.json describes: "
+            f"{'; '.join(clauses[:SHOWN])}{more}. Name another file, or train one for this release."
+        )
+    strange = sorted(tensors.keys() - own.keys() - expected_tensors(params).keys())
+    if strange:
+        raise ReleaseError(
+            f"{path} holds {strange[0].removeprefix(CODEC)!r}, which is not of a codec encoder: "
+            "name the file that `voxclone train encoder` wrote."
+        )
+    return prefix
+
+
+def _open_encoder(params: Params, path: Path) -> tuple[TensorFiles, str]:
+    """The file of an encoder, checked, and what its names start with."""
+    header = read_header(path)
+    missing = encoder_prefix(params, header.tensors, path)
+    return TensorFiles([header]), CODEC.removeprefix(missing)
+
+
+def _fill(module: "Module", files: TensorFiles, prefix: str) -> None:
+    names = list(module.state_dict())
+    tensors = files.load_many([prefix + name for name in names])
+    module.load_state_dict({name: tensors[prefix + name] for name in names})
+
+
+def _without_initialisation() -> Any:
+    """Modules built inside keep their parameters as they are allocated: loading overwrites all of
+    them, and drawing 300 million random numbers first takes seconds."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class SkipInit(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if getattr(function, "__module__", None) == torch.nn.init.__name__:
+                return kwargs["tensor"] if kwargs else args[0]
+            return function(*args, **(kwargs or {}))
+
+    return SkipInit()

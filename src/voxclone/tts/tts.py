@@ -1,0 +1,200 @@
+"""Speaking: a release, a voice and a text to a waveform, in pieces as they are made.
+
+Shapes: S samples, N voice rows, D width, K code books, T frames, L prompt positions.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from voxclone.codec.layers import Past
+from voxclone.codec.model import Codec
+from voxclone.errors import UsageError
+from voxclone.release.params import Params
+from voxclone.release.release import Release, load_codec
+from voxclone.release.tensors import require_complete
+from voxclone.tts.acoustic import END_AUDIO, SHIFT, AcousticHead
+from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
+from voxclone.tts.generate import Sampling, frames
+from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
+
+FIRST_STRETCH, STRETCH = 5, 25
+"""Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
+PAUSE_SECONDS = 0.15
+CONTEXT = 4096
+"""Positions that a runtime keeps for voice, text and speech (vLLM-Omni's `max_model_len`)."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What was spoken. `truncated` lists the parts of the text that reached the frame cap before
+    the model ended them; `seconds` is the time it took."""
+
+    wave_S: Tensor
+    sampling_rate: int
+    codes: list[Tensor] = field(repr=False)
+    parts: list[str]
+    truncated: list[str]
+    seed: int
+    cfg: float
+    seconds: float
+
+    @property
+    def duration(self) -> float:
+        return len(self.wave_S) / self.sampling_rate
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """The parts of a release that speak; `Speaker.load` reads them."""
+
+    params: Params
+    backbone: Backbone
+    head: AcousticHead
+    codec: Codec
+    prompts: PromptMaker
+
+    @classmethod
+    def load(
+        cls,
+        release: Release,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        codec: Codec | None = None,
+    ) -> "Speaker":
+        """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
+        Tensors that need no change of dtype or order stay mapped to the file, so nothing is held
+        twice. `codec` may be one that is loaded already; it is moved to the device."""
+        require_complete(release.report, release.path)
+        if dtype is None:
+            dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+        backbone = load_backbone(release, dtype, device)
+        head = load_head(release, dtype, device)
+        codec = load_codec(release) if codec is None else codec
+        prompts = PromptMaker(release.path / "tekken.json")
+        return cls(release.params, backbone, head, codec.to(device), prompts)
+
+    def speak(
+        self,
+        text: str,
+        voice_ND: Tensor,
+        *,
+        seed: int | None = None,
+        cfg: float = 1.2,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Speech:
+        """Speak a text of up to 4,096 characters with a voice's rows [N, D].
+
+        `seed` None draws one, which the result tells. `progress` is called with the frames spoken
+        and the frames expected. Raises UsageError for a text that is empty or too long.
+        """
+        begun = time.monotonic()
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        text = check_text(text)
+        parts = split_text(text, self.part_characters(len(voice_ND)))
+        expected = expected_seconds(text) * self.codec.frame_rate
+        codes, waves, truncated, done = [], [], [], 0
+        pause = torch.zeros(round(PAUSE_SECONDS * self.codec.sampling_rate))
+        for index, part in enumerate(parts):
+            rows: list[Tensor] = []
+            if index:
+                waves.append(pause)
+            for wave_S, codes_KT in self.stream(part, voice_ND, seed=seed + index, cfg=cfg):
+                waves.append(wave_S)
+                rows.append(codes_KT)
+                done += codes_KT.shape[-1]
+                if progress is not None:
+                    progress(done, expected)
+            codes.append(torch.cat(rows, dim=-1) if rows else torch.zeros(0))
+            if rows and codes[-1].shape[-1] >= frame_cap(part, self.codec.frame_rate):
+                truncated.append(part)
+        wave_S = torch.cat(waves) if waves else torch.zeros(0)
+        seconds = time.monotonic() - begun
+        return Speech(wave_S, self.codec.sampling_rate, codes, parts, truncated, seed, cfg, seconds)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.backbone.text_table.weight.device
+
+    def prompt(self, text: str, voice_ND: Tensor) -> Tensor:
+        """What the language model is given [L, D] to say a text with a voice [N, D], from whatever
+        device that is."""
+        ids_L = self.prompts.ids(text, len(voice_ND)).to(self.device)
+        return self.backbone.embed_prompt(ids_L, voice_ND.to(self.device))[0]
+
+    def part_characters(self, voice_rows: int) -> int:
+        """How long a part of a text may be, so that voice, text and speech fit the context. A
+        character takes at most one position, and frames as they are expected."""
+        context = min(self.params.lm.max_seq_len, CONTEXT)
+        room = context - voice_rows - 5 - 2 * self.codec.frame_rate
+        each = 1 + 3 * self.codec.frame_rate * expected_seconds("x")
+        if room < 20 * each:
+            raise UsageError(
+                f"A voice of {voice_rows} rows leaves no room for text in a context of {context}: "
+                "enroll a shorter recording."
+            )
+        return min(400, int(room / each))
+
+    @torch.inference_mode()
+    def stream(
+        self, part: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive stretches.
+        Ends at the model's own end or at `frame_cap`."""
+        prompt_LD = self.prompt(part, voice_ND)
+        cap = frame_cap(part, self.codec.frame_rate)
+        generator = torch.Generator().manual_seed(seed)
+        past: Past = {}
+        waiting: list[Tensor] = []
+        done, wanted = 0, FIRST_STRETCH
+        for frame in frames(self.backbone, self.head, [prompt_LD], [generator], Sampling(cfg)):
+            ended = bool(frame.shifted_BK[0, 0] == END_AUDIO)
+            if not ended:
+                waiting.append(frame.shifted_BK[0] - SHIFT)
+                done += 1
+            last = ended or done >= cap
+            if waiting and (last or len(waiting) >= wanted):
+                codes_KT = torch.stack(waiting, dim=-1)
+                latent_BDT = self.codec.quantizer.decode(codes_KT[None], self.codec.dtype)
+                wave_BS = self.codec.decoder(latent_BDT, past)
+                yield wave_BS[0].float().cpu(), codes_KT.cpu()
+                waiting, wanted = [], STRETCH
+            if last:
+                return
+
+
+def load_backbone(
+    release: Release, dtype: torch.dtype, device: str | torch.device = "cpu"
+) -> Backbone:
+    """The language model of a release, in `dtype`, ready for inference."""
+    with torch.device("meta"):
+        backbone = Backbone(release.params)
+    state = {}
+    for name in backbone_names(release.params):
+        tensor = release.files.load(name, dtype)
+        name, tensor = to_transformers(name, tensor, release.params)
+        state[name] = tensor.to(device)
+    backbone.load_state_dict(state, strict=True, assign=True)
+    backbone.restore_buffers(device)
+    return backbone.eval().requires_grad_(False)
+
+
+def load_head(
+    release: Release, dtype: torch.dtype, device: str | torch.device = "cpu"
+) -> AcousticHead:
+    """The acoustic head of a release, in `dtype`, ready for inference."""
+    with torch.device("meta"):
+        head = AcousticHead(release.params)
+    state = {
+        name: release.files.load(f"acoustic_transformer.{name}", dtype)
+        for name in head.state_dict()
+    }
+    head.load_state_dict({k: v.to(device) for k, v in state.items()}, strict=True, assign=True)
+    return head.eval().requires_grad_(False)

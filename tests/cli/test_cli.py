@@ -1,0 +1,249 @@
+"""The commands on a tiny release: what they print and write, and what they say of bad input."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.audio.signals import speech
+from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
+from voxclone import cli
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_tiny_release(folder / "withheld")
+    write_tiny_release(folder / "complete", with_encoder=True)
+    write_encoder(folder / "encoder.safetensors", tiny_params())
+    return folder
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    path = tmp_path / "reference.wav"
+    soundfile.write(path, speech([1.2, 1.0], [0.2, 0.3, 0.3]), 24000)
+    return path
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["voxclone", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def sentence(error: str) -> str:
+    """Standard error is one sentence with no trace."""
+    assert error.startswith("voxclone: ") and "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1, error
+    return error
+
+
+def test_clone_speaks_in_the_voice_of_a_recording(releases, reference, tmp_path, command):
+    out = tmp_path / "out.wav"
+    code, printed, _ = command("clone", reference, "Hello there.", "-o", out,
+        "--model", releases / "complete", "--seed", 3,
+    )  # fmt: skip
+    assert code == 0
+    for word in ("Reference", "frames", "Likeness", "seed 3", "x real time", str(out)):
+        assert word in printed.replace("\n", ""), word
+    wave, rate = soundfile.read(out)
+    assert rate == 24000 and len(wave) > 0
+    again = tmp_path / "again.wav"
+    command("clone", reference, "Hello there.", "-o", again, "--quiet",
+        "--model", releases / "complete", "--seed", 3,
+    )  # fmt: skip
+    assert np.array_equal(wave, soundfile.read(again)[0])
+
+
+def test_enroll_and_speak_are_the_halves_of_clone(releases, reference, tmp_path, command):
+    voice, whole, half = tmp_path / "a.voice.safetensors", tmp_path / "1.wav", tmp_path / "2.wav"
+    model = ("--model", releases / "withheld", "--encoder", releases / "encoder.safetensors")
+    command("clone", reference, "One two.", "-o", whole, "--seed", 1, *model)
+    code, printed, _ = command("enroll", reference, "--name", "anna", "--consent", "self",
+        "--statement", "I am Anna.", "-o", voice, *model,
+    )  # fmt: skip
+    assert code == 0 and "I am Anna." in printed
+    code, _, error = command("speak", "One two.", "--voice", voice, "-o", half, "--seed", 1,
+        "--model", releases / "withheld",
+    )  # fmt: skip
+    assert code == 0, error
+    assert np.array_equal(soundfile.read(whole)[0], soundfile.read(half)[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told(releases, reference, tmp_path, command):
+    asked = ["--model", releases / "complete", "--device", "cuda", "-o", tmp_path / "a.wav"]
+    for words in (["clone", reference, "Hi."], ["speak", "Hi.", "--voice", "anna"]):
+        code, _, err = command(*words, *asked)
+        assert code == 1 and "no CUDA GPU" in err and not (tmp_path / "a.wav").exists()
+
+
+def test_a_device_that_is_too_small_is_told(releases, tmp_path, command, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6 GiB.\nMore.")
+
+    monkeypatch.setattr("voxclone.tts.tts.Speaker.load", full)
+    code, _, err = command("speak", "Hi.", "--voice", "anna", "-o", tmp_path / "a.wav",
+        "--model", releases / "complete",
+    )  # fmt: skip
+    assert code == 1 and "--device cpu" in err and "Tried to allocate 6 GiB.)" in err
+    assert "Traceback" not in err and not (tmp_path / "a.wav").exists()
+
+
+def test_speak_with_a_preset(releases, tmp_path, command):
+    out = tmp_path / "preset.flac"
+    code, printed, _ = command("speak", "One.", "--voice", "bert", "-o", out,
+        "--model", releases / "withheld",
+    )  # fmt: skip
+    assert code == 0 and "seed" in printed and out.exists()
+
+
+def test_inspect_tells_what_is_in_a_release(releases, command):
+    code, printed, _ = command("inspect", releases / "withheld")
+    assert code == 0
+    assert "encoder: withheld" in printed and "anna (9)" in printed and "acoustic head" in printed
+    code, printed, _ = command("inspect", releases / "complete", "--json")
+    assert code == 0 and json.loads(printed)["encoder"] == "complete"
+
+
+BAD_REFERENCES = {
+    "missing": (None, 1),
+    "a directory": ("directory", 1),
+    "not audio": (b"this is no sound at all, but text", 1),
+    "empty file": (b"", 1),
+    "no samples": (np.zeros(0), 1),
+    "silence": (np.zeros(48000), 1),
+    "under a second": (speech([0.4], [0.1, 0.1]), 1),
+    "not finite": (np.full(48000, np.nan), 1),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REFERENCES)
+def test_bad_references_get_a_sentence(name, releases, tmp_path, command):
+    content, expected = BAD_REFERENCES[name]
+    path, out = tmp_path / "bad.wav", tmp_path / "out.wav"
+    if isinstance(content, str):
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        soundfile.write(path, content, 24000, subtype="FLOAT")
+    code, _, error = command("clone", path, "Hello.", "-o", out, "--model", releases / "complete")
+    assert code == expected
+    sentence(error)
+    assert not out.exists() and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "word"), [(34.0, 24000, "30"), (4.0, 8000, "8"), (2.5, 24000, "3 s")]
+)
+def test_odd_references_are_used_and_said(seconds, rate, word, releases, tmp_path, command):
+    path, out = tmp_path / "odd.wav", tmp_path / "out.wav"
+    phrases = [1.5] * int(seconds / 2)
+    soundfile.write(path, speech(phrases, [0.3] * (len(phrases) + 1), rate), rate)
+    code, printed, error = command(
+        "clone", path, "Hi.", "-o", out, "--model", releases / "complete"
+    )
+    assert code == 0, error
+    assert word in printed and out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("", "empty"), ("  \n ", "empty"), ("?!", "empty"), ("a" * 5000, "4096")]
+)
+def test_bad_texts_are_refused_before_anything_is_loaded(text, word, reference, tmp_path, command):
+    out = tmp_path / "out.wav"
+    code, _, error = command("clone", reference, text, "-o", out, "--model", tmp_path / "none")
+    assert code == 2 and word in sentence(error) and not out.exists()
+
+
+def test_unknown_voice_names_the_nearest(releases, tmp_path, command):
+    code, _, error = command("speak", "Hi.", "--voice", "ana", "-o", tmp_path / "x.wav",
+        "--model", releases / "withheld",
+    )  # fmt: skip
+    assert code == 1 and "'anna'" in sentence(error)
+
+
+def test_release_without_encoder_names_the_ways_to_get_one(releases, reference, tmp_path, command):
+    code, _, error = command("clone", reference, "Hi.", "-o", tmp_path / "x.wav",
+        "--model", releases / "withheld",
+    )  # fmt: skip
+    assert code == 1
+    for way in ("train encoder", "--encoder", "preset"):
+        assert way in sentence(error)
+
+
+def test_unusable_outputs_are_refused_first(releases, reference, tmp_path, command):
+    model = ("--model", releases / "complete")
+    for out in (tmp_path / "nowhere" / "x.wav", tmp_path):
+        code, _, error = command("clone", reference, "Hi.", "-o", out, *model)
+        assert code == 2
+        sentence(error)
+    code, _, error = command("clone", reference, "Hi.", "-o", tmp_path / "x.txt", *model)
+    assert code == 1 and ".wav" in sentence(error) and not (tmp_path / "x.txt").exists()
+    if os.geteuid() != 0:
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o500)
+        code, _, error = command("clone", reference, "Hi.", "-o", closed / "x.wav", *model)
+        assert code == 2 and "read-only" in sentence(error)
+
+
+def damage(folder: Path, kind: str) -> None:
+    params, tensors = folder / "params.json", folder / "consolidated.safetensors"
+    if kind == "truncated":
+        tensors.write_bytes(tensors.read_bytes()[:-1000])
+    elif kind == "no params":
+        params.unlink()
+    elif kind == "no tensors":
+        tensors.unlink()
+    else:
+        value = json.loads(params.read_text())
+        if kind == "misshapen":
+            value["hidden_dim"] += 1
+        elif kind == "missing tensor":
+            value["n_layers"] += 1
+        elif kind == "contradictory":
+            value["multimodal"]["audio_model_args"]["semantic_codebook_size"] += 1
+        params.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["truncated", "no params", "no tensors", "misshapen", "missing tensor", "contradictory"],
+)
+def test_damaged_releases_get_a_sentence(kind, releases, tmp_path, command):
+    folder, out = tmp_path / "release", tmp_path / "x.wav"
+    shutil.copytree(releases / "withheld", folder)
+    damage(folder, kind)
+    code, _, error = command("speak", "Hi.", "--voice", "anna", "-o", out, "--model", folder)
+    assert code == 1
+    sentence(error)
+    assert not out.exists()
+
+
+def test_unknown_option_is_a_usage_error(command):
+    code, _, _ = command("clone", "--nonsense")
+    assert code == 2

@@ -1,0 +1,190 @@
+"""Distillation targets from Whisper: laws on drawn attention, plumbing on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.evaluate.test_wer import _save_whisper
+from tests.train.test_tasks import encoder_task, mean, steps
+from voxclone.data.corpus import Corpus
+from voxclone.errors import AudioError, ConfigError
+from voxclone.models.whisper import (
+    SpokenTargets,
+    TargetStore,
+    WhisperTeacher,
+    spoken_loss,
+    token_shares,
+)
+from voxclone.train.defects import Defects, misalign
+from voxclone.train.encoder import EncoderTask
+
+
+def diagonal(tokens: int, audible: int, padded: int) -> torch.Tensor:
+    """Attention [1, L, F] of tokens that are said one after another, none beyond the audio."""
+    attention = torch.full((1, tokens, padded), 1e-4)
+    each = audible // tokens
+    for token in range(tokens):
+        attention[0, token, token * each : (token + 1) * each] = 1.0
+    return attention
+
+
+def test_tokens_are_found_where_they_are_said_whatever_the_padding() -> None:
+    for padded in (80, 1500):
+        share_LT = token_shares(diagonal(4, 80, padded), 80, 20)
+        assert torch.allclose(share_LT.sum(dim=1), torch.ones(4), atol=1e-5)
+        middle_L = (share_LT * torch.arange(20)).sum(dim=1)
+        assert torch.allclose(middle_L, torch.tensor([2.0, 7.0, 12.0, 17.0]), atol=0.3)
+
+
+def test_a_head_that_looks_everywhere_does_not_move_a_token() -> None:
+    sharp = diagonal(4, 80, 80)
+    both = torch.cat([sharp, torch.full((1, 4, 80), 0.01)])
+    shares = [token_shares(each, 80, 20) for each in (sharp, both)]
+    assert torch.equal(shares[0].argmax(dim=1), shares[1].argmax(dim=1))
+
+
+def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
+    generator = torch.Generator().manual_seed(0)
+    state_LE = torch.randn(4, 8, generator=generator)
+    share_LT = token_shares(diagonal(4, 80, 80), 80, 20)
+    share_LT = (share_LT == share_LT.amax(dim=0)).float()
+    target = SpokenTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
+    projection = nn.Linear(8, 8, bias=False)
+    nn.init.eye_(projection.weight)
+
+    def loss(given_BDT: torch.Tensor, start: int, history: int = 0) -> float:
+        return spoken_loss(projection, given_BDT, [target], [start], history).item()
+
+    said_BDT = (share_LT.T @ state_LE).T[None]
+    assert loss(said_BDT, 0) < 1e-5
+    assert loss(said_BDT.roll(5, dims=-1), 0) > 0.3
+    crop_BDT = said_BDT[..., 5:15]
+    assert loss(crop_BDT, 5) < 1e-5
+    assert loss(crop_BDT, 0) > 0.3
+    crop_BDT[..., :4] = -crop_BDT[..., :4]  # without a past
+    assert loss(crop_BDT, 5) > 0.3 and loss(crop_BDT, 5, 3) > 0.05
+    assert loss(crop_BDT, 5, 4) < 1e-5
+    said_BDT[..., :4] = -said_BDT[..., :4]
+    assert loss(said_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
+
+
+def test_whisper_gives_targets_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    teacher = WhisperTeacher(str(tmp_path / "model"))
+    store = TargetStore(teacher, tmp_path / "targets")
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    made = store.targets(wave_S, 25, "we went")
+    assert made.state_LE.shape[1] == teacher.width and made.share_LT.shape[1] == 25
+    assert made.state_LE.shape[0] == made.share_LT.shape[0] > len("we went")
+    assert torch.allclose(made.share_LT.sum(dim=1), torch.ones(len(made.share_LT)), atol=1e-2)
+    heard = store.targets(wave_S, 25)
+    assert heard.state_LE.shape[1] == teacher.width
+    monkeypatch.setattr(teacher, "targets", None)
+    assert torch.equal(store.targets(wave_S, 25, "we went").state_LE, made.state_LE)
+    with pytest.raises(TypeError):
+        store.targets(wave_S * 0.5, 25, "we went")
+
+
+def test_whisper_is_asked_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Start, language and task, then the words, for which alone there are targets."""
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path))
+    tokenizer = teacher._processor.tokenizer
+    forward, asked = type(teacher._model).forward, []
+
+    def listening(self, *args, **options):  # type: ignore[no-untyped-def]
+        asked.append(tokenizer.convert_ids_to_tokens(options["decoder_input_ids"][0].tolist()))
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(teacher._model, "forward", listening.__get__(teacher._model))
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    end = "<|endoftext|>"
+    opening = ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    words = ["\u0120", "w", "e", "\u0120", "w", "e", "n", "t"]
+    made = teacher.targets(wave_S, 25, "we went ", "de-AT")
+    assert asked == [[*opening, *words, end]]
+    assert made.state_LE.shape[0] == made.share_LT.shape[0] == len(words)
+    misalign(teacher, Defects(every_token=True))
+    every = teacher.targets(wave_S, 25, "we went", "de")
+    assert every.state_LE.shape[0] == len(opening) + len(words) + 1
+    assert torch.equal(every.state_LE[3:-2], made.state_LE)
+    misalign(teacher, Defects())
+    hears = torch.tensor([tokenizer.convert_tokens_to_ids("<|de|>")])
+    monkeypatch.setattr(teacher._model, "detect_language", lambda given: hears)
+    for unknown in (None, "xx"):
+        asked.clear()
+        assert torch.equal(teacher.targets(wave_S, 25, "we went", unknown).state_LE, made.state_LE)
+        assert asked[-1][:4] == opening
+    asked.clear()
+    heard = teacher.targets(wave_S, 25)
+    assert asked[-1][:4] == opening and asked[-1][-1] == end
+    said = asked[-1][4:-1]  # of random weights: perhaps nothing
+    assert len(said) == len(heard.state_LE) and not any(each.startswith("<|") for each in said)
+
+
+def test_a_text_that_whisper_cannot_say_is_cut(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path))
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    made = teacher.targets(wave_S, 25, "we went " * 60, "en")
+    assert len(made.state_LE) == 40 - 5  # of its positions, prefix and end
+    assert torch.isfinite(made.share_LT).all()
+
+
+def test_languages_have_targets_of_their_own_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
+    wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
+    english, german = (store.targets(wave_S, 25, "we went", each) for each in ("en", "de"))
+    assert not torch.equal(english.state_LE, german.state_LE)
+
+
+def test_a_whisper_that_does_not_name_its_opening_is_refused(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    path = tmp_path / "generation_config.json"
+    named = json.loads(path.read_text())
+    del named["no_timestamps_token_id"], named["task_to_id"]
+    path.write_text(json.dumps(named))
+    with pytest.raises(ConfigError, match="no no_timestamps_token_id and no task_to_id"):
+        WhisperTeacher(str(tmp_path))
+
+
+def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
+    _save_whisper(tmp_path)
+    teacher = WhisperTeacher(str(tmp_path), heads=[(0, 0)])
+    assert teacher.heads == [(0, 0)]
+    with pytest.raises(AudioError, match="silent"):
+        teacher.targets(torch.zeros(24000), 12)
+    with pytest.raises(ValueError, match="longer than 30 s"):
+        teacher.targets(torch.ones(24000 * 31), 400)
+
+
+def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
+    (tmp_path / "model").mkdir()
+    _save_whisper(tmp_path / "model")
+    store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
+    base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
+                        mel=0, distil=1.0)  # fmt: skip
+    settings = base.settings.model_copy(
+        update={
+            "whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99, "history": 2,
+        }
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="of 6 nothing is left"):
+        EncoderTask.create(
+            settings.model_copy(update={"history": None}), base.codec, base.genuine, {}, corpus,
+            base.train, whisper=store,
+        )  # fmt: skip
+    task = EncoderTask.create(
+        settings, base.codec, base.genuine, {}, corpus, base.train, whisper=store
+    )
+    rows = steps(task, 30)
+    assert mean(rows[-8:], "loss/distil") < mean(rows[:8], "loss/distil")
+    assert isinstance(task.real.distillation, nn.Linear)

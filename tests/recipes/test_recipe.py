@@ -1,0 +1,159 @@
+"""The whole recipe at a tiny size: train, go on, publish, report, recover."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from recipes.mini_release import recipe
+from recipes.mini_release.publish import publish
+from recipes.mini_release.report import ReportSizes, report
+from recipes.mini_release.workshop import MiniSettings, open_workshop
+from rich.console import Console
+from safetensors.torch import load_file
+
+from tests.audio.signals import speech
+from voxclone.errors import ConfigError
+from voxclone.evaluate.report.contents import tables_of
+from voxclone.evaluate.speechset import list_clips, load_speech
+from voxclone.evaluate.wer import CharacterTranscriber
+from voxclone.mini.oracle import oracle_codec, recogniser
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.release.encoder_file import book_hash, open_codec
+from voxclone.release.inspection import inspect_release
+from voxclone.release.release import Release, load_preset, preset_names
+from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.train.recovery import recover
+from voxclone.voice.presets import preset_codes
+
+QUIET = Console(quiet=True)
+SPLITS = {"ada": "train", "ben": "train", "cid": "valid", "dan": "test", "eve": "test"}
+TEXTS = ("we went along", "a dog sat down", "no more of it", "so it is then")
+FEW = {"steps": 2, "validate_every": 2, "save_every": 2, "autocast": False}
+SETTINGS = {
+    "licences": ["CC0-1.0"],
+    "recogniser": {
+        "run": FEW, "batch_seconds": 4, "min_character_count": 1, "dim": 16, "blocks": 1,
+    },
+    "voices": {"run": FEW, "batch": 2, "seconds": 0.5, "dim": 8, "blocks": 1},
+    "codec": {
+        "semantic_codebook_size": 16, "semantic_dim": 6, "acoustic_dim": 3, "dim": 16,
+        "hidden_dim": 24, "head_dim": 8, "n_heads": 2, "n_kv_heads": 2,
+    },
+    "codec_training": {
+        "run": FEW, "batch": 2, "frames": 4, "quantise_from": 0, "consistency_from": 0,
+        "adversary_from": 0, "adversary": {"n_ffts": [256], "channels": 4},
+        "weights": {"heard": 1.0},
+    },
+    "decoder_training": {"run": FEW, "batch": 2, "frames": 4, "weights": {"heard": 1.0}},
+    "speeds": [1.0],
+    "delays": [0.0],
+    "language_model": {
+        "dim": 16, "n_layers": 3, "head_dim": 8, "hidden_dim": 16, "n_heads": 2, "n_kv_heads": 2,
+        "acoustic_layers": 1, "acoustic_hidden_dim": 16,
+    },
+    "speech": {
+        "run": FEW, "batch_positions": 120, "voice_frames": [4, 10], "target_frames": [4, 60],
+    },
+    "presets": {"en_one": "ada", "en_two": "ben"},
+    "preset_seconds": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack")
+    rows = []
+    for s, (speaker, split) in enumerate(SPLITS.items()):
+        for c, text in enumerate(TEXTS):
+            wave = speech([0.7 + 0.1 * c, 0.4 + 0.1 * s], [0.05, 0.1, 0.1])
+            path = folder / f"{speaker}-{c}.flac"
+            soundfile.write(path, wave, 24000)
+            row = {"id": path.stem, "path": path.name, "speaker": speaker, "text": text}
+            row |= {"duration": len(wave) / 24000, "split": split, "language": "en"}
+            rows.append(row | {"licence": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mini")
+    settings = MiniSettings.model_validate(SETTINGS)
+    for needed, stage in (
+        ("recogniser", "codec"),
+        ("voices", "codec"),
+        ("codec", "speech"),
+    ):
+        with pytest.raises(ConfigError, match=f"stage {needed}.*has not begun.*finish it first"):
+            recipe.run(settings, manifest, folder / "run", QUIET, stage=stage)
+        recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)
+    recipe.run(settings, manifest, folder / "run", QUIET)
+    shop = open_workshop(settings, manifest, folder / "run", QUIET)
+    assert all(clip.licence == "CC0-1.0" for clip in shop.corpus.clips)
+    publish(shop, folder / "assets")
+    publish(shop, folder / "assets")
+    return folder / "assets"
+
+
+def test_published_release_withholds_its_encoder(published: Path) -> None:
+    release = Release.open(published / "release")
+    found = inspect_release(release)
+    assert found.encoder == "withheld" and not found.problems
+    assert preset_names(release) == ["en_one", "en_two"]
+    assert load_preset(release, "en_one").dtype == torch.bfloat16
+
+
+def test_presets_are_the_oracle_s_codes(published: Path) -> None:
+    """Rows of a preset invert to codes exactly, and the oracle belongs to this code book."""
+    release = Release.open(published / "release")
+    codes = preset_codes(release)
+    assert set(codes.exact.values()) == {1.0}
+    assert oracle_codec(release, published).encoder is not None
+    assert len(book_hash(release)) == 64
+
+
+def test_a_run_can_go_on_from_published_weights(
+    published: Path, manifest: Path, tmp_path: Path
+) -> None:
+    """With no steps to go, what is published again is what was published."""
+    none = {"run": FEW | {"steps": 0}}
+    stages = ("codec_training", "decoder_training", "speech")
+    values = SETTINGS | {stage: SETTINGS[stage] | none for stage in stages}
+    settings = MiniSettings.model_validate(values | {"start": str(published)})
+    recipe.run(settings, manifest, tmp_path / "run", QUIET)
+    publish(open_workshop(settings, manifest, tmp_path / "run", QUIET), tmp_path / "assets")
+    for name in ("release/consolidated.safetensors", "oracle/encoder.safetensors"):
+        before, after = (load_file(folder / name) for folder in (published, tmp_path / "assets"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+
+
+def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) -> None:
+    settings = EncoderTraining.model_validate(
+        {
+            "run": FEW, "model": str(published / "release"), "speech": str(manifest),
+            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "least_frames": 1},
+            "pair_batch": 2, "real_batch": 2, "frames": 4, "cycle_from": 0, "real_from": 0,
+        }
+    )  # fmt: skip
+    assert recover(settings, tmp_path / "run", QUIET, resume=False) == 0
+    encoder = tmp_path / "run" / "encoder.safetensors"
+    release = Release.open(published / "release")
+    assert open_codec(release, encoder).encoder is not None
+    figures = report(
+        release, load_speech(list_clips(manifest)), {"ours": encoder}, Ge2eEmbedder.load(),
+        CharacterTranscriber(recogniser(published)), None, assets=published,
+        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
+    )  # fmt: skip
+    names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",
+             "voices of ours"]  # fmt: skip
+    assert list(figures) == names and all(tables_of(figures[name]) for name in names)
+    oracle = figures["codes of oracle"]["oracle"]
+    assert oracle["real"]["exact"]["mean"] == 1.0  # the truth against itself
+    assert 0 <= figures["codes of ours"]["oracle"]["real"]["semantic"]["mean"] <= 1
+    scores = figures["voices of oracle"]["scores"][0]
+    assert -1 <= scores["likeness"]["ge2e"]["gain"]["mean"] <= 1
+    json.dumps(figures)

@@ -1,0 +1,171 @@
+"""Checkpoints are complete or not there, and damage is seen."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxclone import checkpoint
+from voxclone.checkpoint import Checkpoint
+from voxclone.errors import ConfigError, TrainingError
+
+
+def make(step: int) -> Checkpoint:
+    return Checkpoint(step, {"a": torch.full((3,), float(step))}, {"n": step})
+
+
+def test_round_trip_keeps_the_newest_two(tmp_path: Path) -> None:
+    for step in (1, 2, 30):
+        checkpoint.save(tmp_path, make(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-0000002", "step-0000030"]
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 30 and not complaints
+    assert torch.equal(found.tensors["a"], torch.full((3,), 30.0)) and found.values == {"n": 30}
+
+
+def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(TrainingError, match="The checkpoint of step 1 cannot be written to"):
+        checkpoint.save(tmp_path / "text", make(1))
+
+
+def test_of_processes_that_save_the_same_one_does(tmp_path: Path) -> None:
+    checkpoint.save_by_one(tmp_path, make(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+    (tmp_path / ".step-0000002.claim").mkdir()  # another one is at it, or was killed there
+    checkpoint.save_by_one(tmp_path, make(2))
+    assert not (tmp_path / "step-0000002").exists()
+    checkpoint.drop_claims(tmp_path)
+    checkpoint.save_by_one(tmp_path, make(2))
+    assert {path.name for path in tmp_path.iterdir()} == {"step-0000001", "step-0000002"}
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(TrainingError, match="The checkpoint of step 1 cannot be written to"):
+        checkpoint.save_by_one(tmp_path / "text", make(1))
+
+
+FILES = ("state.safetensors", "values.json", "manifest.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["truncate", "flip", "delete", "empty"])
+def test_damage_is_seen_and_the_one_before_is_taken(name: str, kind: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    newest = checkpoint.save(tmp_path, make(2))
+    path = newest / name
+    content = bytearray(path.read_bytes())
+    if kind == "truncate":
+        path.write_bytes(content[:-3])
+    elif kind == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and str(newest) in complaints[0]
+    with pytest.raises(ConfigError):
+        checkpoint.load(newest)
+
+
+class Died(BaseException):
+    """As a kill: nothing may catch it."""
+
+
+OPERATIONS = [
+    (os, name)
+    for name in ("rename", "fsync", "open", "mkdir", "unlink", "rmdir", "scandir", "lstat")
+] + [
+    (Path, "write_text"), (Path, "iterdir"), (Path, "exists"), (Path, "glob"), (Path, "open"),
+    (checkpoint, "save_file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", [2, 3], ids=["again", "next"])
+def test_a_save_that_dies_leaves_a_checkpoint(
+    step: int, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die before or after every operation on files in turn, of a save of the next step and of one
+    that replaces the newest; the save after that must work, too."""
+    calls = {"left": 0}
+
+    def dying(function):  # type: ignore[no-untyped-def]
+        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+            if calls["left"] <= 0 and not after:
+                raise Died
+            calls["left"] -= 1
+            result = function(*args, **kwargs)
+            if calls["left"] < 0:
+                raise Died
+            return result
+
+        return call
+
+    for death in range(200):
+        folder = tmp_path / str(death)
+        checkpoint.save(folder, make(1))
+        checkpoint.save(folder, make(2))
+        new = Checkpoint(step, {"a": torch.zeros(3)}, {"n": step, "new": True})
+        finished = False
+        with monkeypatch.context() as patched:
+            calls["left"] = death
+            for owner, name in OPERATIONS:
+                patched.setattr(owner, name, dying(getattr(owner, name)))
+            try:
+                checkpoint.save(folder, new)
+                finished = True
+            except Died:
+                pass
+        found, complaints = checkpoint.load_latest(folder)
+        assert found is not None and found.step in (2, step), death
+        assert not complaints, complaints
+        assert found.values in ({"n": 2}, new.values)
+        checkpoint.save(folder, make(4))
+        newest, _ = checkpoint.load_latest(folder)
+        assert newest is not None and newest.step == 4
+        assert not list(folder.glob(".step-*.old"))
+        if finished:
+            break
+    assert finished and death > 20
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_flipped_bit_goes_unseen(name: str, tmp_path: Path) -> None:
+    """Every bit of the small files; of the tensors, every bit of the beginning and the end."""
+    path = checkpoint.save(tmp_path, make(1)) / name
+    content = path.read_bytes()
+    places = [*range(min(60, len(content))), *range(max(60, len(content) - 60), len(content))]
+    for place in places:
+        for bit in range(0, 8, 3):
+            spoiled = bytearray(content)
+            spoiled[place] ^= 1 << bit
+            path.write_bytes(spoiled)
+            with pytest.raises(ConfigError):
+                checkpoint.load(path.parent)
+
+
+BROKEN = (
+    "[]", "3", "null", '{"step": 2}', '{"step": "x", "files": {}}', '{"step": 2, "files": []}',
+    '{"step": 2, "files": {}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_manifest_that_is_none_or_another_s_is_named(text: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    newest = checkpoint.save(tmp_path, make(2))
+    (newest / "manifest.json").write_text(text)
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and str(newest) in complaints[0]
+
+
+def test_a_checkpoint_under_another_step_s_name_is_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    moved = checkpoint.save(tmp_path, make(2)).rename(tmp_path / "step-0000009")
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 1
+    assert len(complaints) == 1 and str(moved) in complaints[0] and "step 2" in complaints[0]

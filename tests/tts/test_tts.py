@@ -1,0 +1,136 @@
+"""Speaking on a tiny release: seeds, batches, streams, long text, truncation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.elsewhere import ELSEWHERE, elsewhere
+from tests.golden.small_params import golden_params
+from tests.release.tiny import write_tiny_release
+from voxclone.errors import UsageError
+from voxclone.release.release import Release, load_preset
+from voxclone.release.tensors import expected_tensors
+from voxclone.tts.backbone import Backbone, backbone_names, from_transformers, to_transformers
+from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.text import frame_cap
+from voxclone.tts.tts import Speaker
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Speaker:
+    return Speaker.load(release_in(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    return load_preset(release_in(tmp_path_factory), "anna")
+
+
+def release_in(factory: pytest.TempPathFactory) -> Release:
+    folder = factory.mktemp("speaker") / "release"
+    return Release.open(write_tiny_release(folder))
+
+
+def test_weights_go_into_transformers_and_back() -> None:
+    params = golden_params()
+    backbone = Backbone(params)
+    state = backbone.state_dict()
+    back = dict(from_transformers(name, tensor, params) for name, tensor in state.items())
+    assert list(back) and set(back) == set(backbone_names(params))
+    shapes = expected_tensors(params)
+    for name, tensor in back.items():
+        assert tuple(tensor.shape) == shapes[name]
+        theirs, again = to_transformers(name, tensor, params)
+        assert torch.equal(again, state[theirs])
+
+
+def test_a_seed_gives_the_same_speech_alone_and_in_any_batch(
+    speaker: Speaker, voice: torch.Tensor
+) -> None:
+    texts = ["One two.", "Three and four and five.", "Six."]
+    prompts = [
+        speaker.backbone.embed_prompt(speaker.prompts.ids(t, len(voice)), voice)[0] for t in texts
+    ]
+    caps = [20, 26, 14]
+    batch = generate(speaker.backbone, speaker.head, prompts, [1, 2, 3], caps, Sampling())
+    for i, together in enumerate(batch):
+        alone = generate(
+            speaker.backbone, speaker.head, [prompts[i]], [i + 1], [caps[i]], Sampling()
+        )[0]
+        assert torch.equal(alone.codes_KT, together.codes_KT)
+        assert alone.truncated == together.truncated
+        assert together.codes_KT.shape[1] <= caps[i]
+
+
+def test_speech_is_the_decoded_codes_and_depends_on_the_seed(
+    speaker: Speaker, voice: torch.Tensor
+) -> None:
+    first = speaker.speak("Hello there.", voice, seed=5)
+    again = speaker.speak("Hello there.", voice, seed=5)
+    other = speaker.speak("Hello there.", voice, seed=6)
+    assert torch.equal(first.wave_S, again.wave_S)
+    assert not torch.equal(first.codes[0], other.codes[0])
+    whole = speaker.codec.decode(first.codes[0][None])[0]
+    loudest = float(whole.abs().max())  # random weights are far from +-1
+    torch.testing.assert_close(first.wave_S, whole, atol=1e-4 * loudest, rtol=0)
+    drawn = speaker.speak("Hi.", voice)
+    assert torch.equal(drawn.wave_S, speaker.speak("Hi.", voice, seed=drawn.seed).wave_S)
+
+
+def test_a_missed_stop_is_cut_and_said(speaker: Speaker, voice: torch.Tensor) -> None:
+    def never(hidden: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(hidden), 128)
+        logits[:, 7] = 1
+        return logits
+
+    never_ending = speaker.head.__class__(speaker.params)
+    never_ending.load_state_dict(speaker.head.state_dict())
+    never_ending.semantic_logits = never  # type: ignore[method-assign]
+    stubborn = Speaker(
+        speaker.params, speaker.backbone, never_ending, speaker.codec, speaker.prompts
+    )
+    speech = stubborn.speak("Hi.", voice, seed=0)
+    assert speech.truncated == ["Hi."]
+    assert speech.codes[0].shape[1] == frame_cap("Hi.", speaker.codec.frame_rate)
+
+
+def test_long_text_is_spoken_in_parts_with_pauses(
+    speaker: Speaker, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Speaker, "part_characters", lambda self, rows: 12)
+    speech = speaker.speak("One two. Three. Four five six.", voice, seed=1)
+    assert speech.parts == ["One two.", "Three.", "Four five", "six."]
+    frames = sum(codes.shape[-1] for codes in speech.codes)
+    pauses = (len(speech.parts) - 1) * round(0.15 * 24000)
+    assert len(speech.wave_S) == frames * speaker.codec.frame_size + pauses
+
+
+def test_a_voice_too_long_for_the_context_is_refused(speaker: Speaker) -> None:
+    with pytest.raises(UsageError, match="enroll a shorter"):
+        speaker.part_characters(4000)
+    assert 20 <= speaker.part_characters(100) <= 400
+
+
+def test_voice_rows_must_fit_the_prompt(speaker: Speaker, voice: torch.Tensor) -> None:
+    ids = speaker.prompts.ids("Hi.", len(voice) + 1)
+    with pytest.raises(ValueError, match="places for"):
+        speaker.backbone.embed_prompt(ids, voice)
+
+
+def test_bf16_speaks(tmp_path: Path) -> None:
+    release = Release.open(write_tiny_release(tmp_path / "release"))
+    speaker = Speaker.load(release, dtype=torch.bfloat16)
+    speech = speaker.speak("Hi.", load_preset(release, "anna"), seed=0)
+    assert speech.wave_S.dtype == torch.float32 and bool(torch.isfinite(speech.wave_S).all())
+
+
+def test_another_device_says_the_same(
+    speaker: Speaker, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    near = speaker.speak("Hi.", voice, seed=3)
+    with elsewhere():
+        far = Speaker.load(release_in(tmp_path_factory), device=ELSEWHERE)
+        assert far.backbone.text_table.weight.device.type == ELSEWHERE
+        speech = far.speak("Hi.", voice, seed=3)
+    assert torch.equal(speech.wave_S, near.wave_S)
