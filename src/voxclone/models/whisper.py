@@ -12,8 +12,6 @@ T codec frames, B batch, D semantic width.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.io import atomic_path
 from voxclone.models.speaker_encoder import load_pretrained
 from voxclone.train import ranks
 
@@ -185,10 +184,9 @@ class TargetStore:
         if not path.exists():
             made = teacher.targets(wave_S, frames, text, language)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            save_file(tensors, temporary)
-            os.replace(temporary, path)
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary)
         stored = load_file(path)
         return SpokenTargets(stored["state"].float(), stored["share"].float())
 

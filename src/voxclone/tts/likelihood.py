@@ -16,7 +16,7 @@ from torch import Tensor
 
 from voxclone.codec.quantizer import to_values
 from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Likelihood:
 
 @torch.inference_mode()
 def likelihood(
-    speaker: Speaker,
+    speaker: TTS,
     voice_ND: Tensor,
     text: str,
     codes_KT: Tensor,
@@ -56,7 +56,7 @@ def likelihood(
     return Likelihood(float(semantic), flow, len(shifted_TK))
 
 
-def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+def states_of(speaker: TTS, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Hidden states [T + 1, D] that predict each frame of given speech (codes [T, K] in the
     +2-shifted space) after a voice [N, D] and a text, and then the end."""
     backbone, prompt_LD = speaker.backbone, speaker.prompt(text, voice_ND)

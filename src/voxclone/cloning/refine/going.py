@@ -13,8 +13,8 @@ from voxclone import checkpoint
 from voxclone.cloning.refine.free import FreeCodes
 from voxclone.cloning.refine.judging import Job, Judged
 from voxclone.errors import ConfigError
+from voxclone.io import tensor_hash
 from voxclone.train.state import load_optimiser, optimiser_tensors
-from voxclone.voice.file import tensor_hash
 
 
 @dataclass
