@@ -18,27 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from voxclone.audio.distance import mel_loss
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.config import Settings
 from voxclone.data.augment import Degradation, degrade
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train.adversary import Adversary, AdversarySettings, contest
 from voxclone.train.initial import initialise
 from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
-from voxclone.train.losses import after_quantising, code_losses, mel_loss
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    adamw,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
+from voxclone.train.losses import after_quantising, code_losses
+from voxclone.train.run import OptimiserSettings, RunSettings, adamw, apply_gradients, learners_of
 from voxclone.train.semantic import Distillation, TeacherFeatures
 from voxclone.train.state import TrainState
 from voxclone.train.validation import show_codes
@@ -261,9 +258,9 @@ class CodecTask:
         used = []
         with torch.no_grad():
             for position, index in enumerate(indices):
-                wave_BS = self.corpus.wave(index, 0, min(self.corpus.length(index), 24000 * 6))[
-                    None
-                ]
+                wave_BS = self.corpus.wave(
+                    index, 0, min(self.corpus.length(index), SAMPLING_RATE * 6)
+                )[None]
                 codes_BKT = self.codec.encode(wave_BS)
                 decoded_BS = self.codec.decode(codes_BKT)
                 mel += float(mel_loss(decoded_BS[:, : wave_BS.shape[-1]], wave_BS)) / len(indices)

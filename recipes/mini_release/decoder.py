@@ -12,24 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxclone.audio.distance import mel_loss
 from voxclone.codec.model import Codec
 from voxclone.config import Settings
 from voxclone.data.augment import Degradation, degrade
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement
+from voxclone.rng import step_generator
 from voxclone.train.adversary import Adversary, AdversarySettings, contest
 from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
-from voxclone.train.losses import code_losses, mel_loss
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    adamw,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
+from voxclone.train.losses import code_losses
+from voxclone.train.run import OptimiserSettings, RunSettings, adamw, apply_gradients, learners_of
 from voxclone.train.state import TrainState
 from voxclone.train.waveform import STFFTS, waveform_losses
 

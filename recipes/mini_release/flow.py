@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.quantizer import to_values
-from voxclone.tts.acoustic import END_AUDIO, SHIFT, AcousticHead
+from voxclone.spec import END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 
 
 def flow_loss(

@@ -11,18 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.config import Settings
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
-from voxclone.evaluate.intelligibility import error_rate
+from voxclone.evaluate.wer import error_rate
 from voxclone.models.ctc_asr import STRIDE, Recogniser, RecogniserConfig, normalise_text
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train.log import Log
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
+from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
 from voxclone.train.state import TrainState
 
 SAMPLES_PER_FRAME = 480
@@ -112,7 +109,7 @@ class RecogniserTask:
         weights = self.train.weights(self.settings.evenness)
         drawn = torch.multinomial(weights, 256, replacement=True, generator=generator).tolist()
         indices = sorted((self.train.indices[i] for i in drawn), key=self.corpus.length)
-        limit = int(self.settings.batch_seconds * 24000)
+        limit = int(self.settings.batch_seconds * SAMPLING_RATE)
         start = int(torch.randint(len(indices), (1,), generator=generator))
         chosen: list[int] = []
         for index in indices[start:] + indices[:start][::-1]:

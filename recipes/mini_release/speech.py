@@ -21,22 +21,19 @@ from torch import Tensor, nn
 
 from recipes.mini_release.flow import flow_loss
 from recipes.mini_release.guide import guide_loss, watch_attention
-from recipes.mini_release.triples import Example, SpeechData, TripleSettings
-from voxclone.data.corpus import step_generator
+from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
+from recipes.mini_release.triples import SpeechData, TripleSettings
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.release.params import Params
+from voxclone.rng import step_generator
+from voxclone.spec import SHIFT
 from voxclone.train.log import Log
-from voxclone.train.rehearsal import VoiceJudge, rehearse, stretches, voice_distance
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
-from voxclone.train.sequences import Batch, embed, forget, length_of, misread, sequences
+from voxclone.train.rehearsal import rehearse
+from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
+from voxclone.train.sequences import Batch, Example, embed, forget, length_of, misread, sequences
 from voxclone.train.state import TrainState
-from voxclone.tts.acoustic import SHIFT, AcousticHead
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 

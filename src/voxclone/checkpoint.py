@@ -9,10 +9,12 @@ again at the same step is moved aside first, where it still counts until the new
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -160,3 +162,25 @@ def _step_of(directory: Path) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """What an optimiser remembers, under `PREFIXindex.key`."""
+    return {
+        f"{prefix}{index}.{key}": torch.as_tensor(value)
+        for index, entry in optimiser.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+
+
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimiser_tensors` gave; other names are passed over."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        if full.startswith(prefix):
+            index, key = full[len(prefix) :].split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": entries, "param_groups": groups})

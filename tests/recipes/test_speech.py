@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
+from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
+from recipes.mini_release.speech import SpeechTask
 from tests.golden.draw import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
-from voxclone.data.corpus import Corpus, step_generator
+from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.train.listeners import VoiceNetwork
+from voxclone.models.voice_network import VoiceNetwork
+from voxclone.rng import step_generator
+from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.log import Log
-from voxclone.train.rehearsal import VoiceJudge, rehearse, stretches, voice_distance
+from voxclone.train.rehearsal import rehearse
 from voxclone.train.sequences import Batch, forget, misread
-from voxclone.tts.acoustic import EMPTY_AUDIO, SHIFT
 from voxclone.voice.rows import invert_rows, voice_rows
 
 

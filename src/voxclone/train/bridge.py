@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.train.semantic import states_by_frame
 
@@ -41,13 +41,6 @@ class Bridge(nn.Module):
         hidden_BDT = F.gelu(self.first(self.norm(joined_BTE).transpose(1, 2)))
         latent_BDT: Tensor = self.last(hidden_BDT)
         return latent_BDT.float()
-
-
-def code_logits(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:
-    """Logits [N, V] of the codes of latents: -|z - e|^2 over an eighth of the book's variance, as
-    in `losses.code_losses`."""
-    latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
-    return -book.squared_distances(latent_ND) / (book.spread() / 8)
 
 
 def lesson(bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor,

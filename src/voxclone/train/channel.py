@@ -22,17 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
 from voxclone.io import atomic_path
+from voxclone.spec import SHIFT
 from voxclone.train import ranks
-from voxclone.train.bridge import Bridge, code_logits
-from voxclone.tts.acoustic import SHIFT
-from voxclone.tts.likelihood import states_of
+from voxclone.train.bridge import Bridge
+from voxclone.tts.likelihood import semantic_opinion
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
 
 VOICE_FRAMES = 100
 
@@ -126,19 +125,6 @@ def label_clip(
     top = both_TV.exp().topk(settings.kept, dim=-1)
     weight_TJ = top.values / top.values.sum(dim=-1, keepdim=True)
     return Label(top.indices.cpu(), weight_TJ.cpu())
-
-
-def semantic_opinion(model: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
-    """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
-    the frames before it (shifted codes [T, K])."""
-    backbone, head = model.backbone, model.head
-    device = model.device
-    offsets = backbone.offsets_K.tolist()
-    rows_ND = voice_rows(voice_KT.to(device), backbone.audio_table.weight, offsets)
-    logits_TV = head.semantic_logits(states_of(model, rows_ND, text, shifted_TK)[:-1])
-    usable = slice(SHIFT, SHIFT + head.semantic_size)
-    opinion_TV: Tensor = logits_TV[:, usable].log_softmax(dim=-1)
-    return opinion_TV.to(shifted_TK.device)
 
 
 def told_loss(

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from recipes.mini_release.triples import Example
 from torch import Tensor
 
 from voxclone.codec.model import Codec
@@ -26,10 +25,10 @@ from voxclone.codec.quantizer import to_levels
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
+from voxclone.spec import SHIFT
 from voxclone.train.listeners import SCALE, freeze
 from voxclone.train.rehearsal import decode_drawn, draw_values, rehearse
-from voxclone.train.sequences import Batch, embed, sequences
-from voxclone.tts.acoustic import SHIFT
+from voxclone.train.sequences import Batch, Example, embed, sequences
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.tts import TTS
 

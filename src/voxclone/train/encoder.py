@@ -25,9 +25,10 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec, Encoder
 from voxclone.data.augment import degrade
-from voxclone.data.corpus import Corpus, Crops, Subset, step_generator
+from voxclone.data.corpus import Corpus, Crops, Subset
 from voxclone.models.ctc_asr import Recogniser
-from voxclone.models.whisper import TargetStore
+from voxclone.rng import step_generator
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.bridge import Bridge, advice, lesson
 from voxclone.train.cloned import CloneListener, cloned_loss, draw_scene
 from voxclone.train.critic import CodeCritic, criticise

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recogniser
-from voxclone.models.whisper import TargetStore
 from voxclone.train import ranks
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.bridge import Bridge
 from voxclone.train.critic import CodeCritic
 from voxclone.train.defects import install, start_plainly
@@ -23,7 +24,7 @@ from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.initial import initialise, match_codebook
 from voxclone.train.priors import CodePriors
 from voxclone.train.real_speech import RealSpeech
-from voxclone.train.run import adamw, learners_of, pick_device
+from voxclone.train.run import adamw, learners_of
 from voxclone.train.state import TrainState
 
 OWN_SEEDS = 10**9

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.spec import SAMPLING_RATE
 
 N_FFT, HOP, BANDS = 1024, 240, 128
 DARKEST, BRIGHTEST = -2.0, 2.0
@@ -27,7 +28,7 @@ class Log:
     """Scalars, audio and histograms of one run, in `folder`; without a folder, nothing is
     written."""
 
-    def __init__(self, folder: Path | None, *, sampling_rate: int = 24000) -> None:
+    def __init__(self, folder: Path | None, *, sampling_rate: int = SAMPLING_RATE) -> None:
         self._rate = sampling_rate
         self._board: Any = None
         self._lines: TextIO | None = None

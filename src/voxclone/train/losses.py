@@ -1,10 +1,9 @@
-"""Losses between waveforms (multi-resolution STFT, multi-scale mel) and between codes.
+"""Losses between waveforms and between codes, over the batches of all processes.
 
 Shapes: B batch, S samples, F frequency bins, M mel bands, D latent width, T frames, K code books,
 V code vectors, N latents.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,15 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.spectrum import magnitudes, mel_spectrogram
+from voxclone.audio import distance as spectra
+from voxclone.audio.distance import PAPER_FFTS
 from voxclone.codec.quantizer import Quantizer, SemanticCodebook
 from voxclone.train import ranks
-
-PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
-
-
-LEAST_MAGNITUDE = 1e-5
-FLOOR_FFT = 2048  # the size that a floor is given for; magnitudes of noise grow with the size
 
 
 def stft_loss(
@@ -30,46 +24,8 @@ def stft_loss(
     *,
     floor: float = 0.0,
 ) -> Tensor:
-    """Mean over resolutions of spectral convergence plus L1 of log magnitudes (hop n/4; Yamamoto
-    et al. 2020, as in Parallel WaveGAN). `floor` as in `mel_loss`."""
-    total = torch.zeros((), device=estimate_BS.device)
-    for n_fft in n_ffts:
-        estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
-        target = magnitudes(target_BS, n_fft, n_fft // 4)
-        convergence = ranks.norm(target - estimate) / ranks.norm(target).clamp(min=1e-5)
-        total = total + convergence + _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
-    return total / len(n_ffts)
-
-
-def magnitude_loss(estimate_BS: Tensor, target_BS: Tensor, n_ffts: Sequence[int]) -> Tensor:
-    """Mean over resolutions of the L1 distance of magnitudes, not in logarithms (hop n/4; the
-    community's STFT loss)."""
-    terms = [
-        F.l1_loss(magnitudes(estimate_BS, n, n // 4), magnitudes(target_BS, n, n // 4))
-        for n in n_ffts
-    ]
-    return torch.stack(terms).mean()
-
-
-def mel_loss(
-    estimate_BS: Tensor,
-    target_BS: Tensor,
-    scales: Sequence[tuple[int, int]] = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20)),
-    rate: int = 24000,
-    *,
-    floor: float = 0.0,
-) -> Tensor:
-    """Mean over (n_fft, bands) of the L1 distance of log10 mel magnitudes (DAC's multi-scale mel
-    loss with clamp 1e-5; hop n/4). A `floor` is added to the magnitudes (at n_fft 2048, less in
-    proportion at smaller ones), so that what lies far below it, the noise of pauses that nobody
-    can predict, hardly counts: for training, not for figures."""
-    total = torch.zeros((), device=estimate_BS.device)
-    for n_fft, bands in scales:
-        estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
-        target = mel_spectrogram(target_BS, n_fft, n_fft // 4, bands, rate)
-        distance = _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
-        total = total + distance / math.log(10)
-    return total / len(scales)
+    """`audio.distance.stft_loss` over the batches of all processes."""
+    return spectra.stft_loss(estimate_BS, target_BS, n_ffts, floor=floor, norm=ranks.norm)
 
 
 def low_loss(estimate_BS: Tensor, target_BS: Tensor, width: int = 24) -> Tensor:
@@ -79,11 +35,6 @@ def low_loss(estimate_BS: Tensor, target_BS: Tensor, width: int = 24) -> Tensor:
     low_BS, wanted_BS = (F.avg_pool1d(x[:, None], width)[:, 0] for x in (estimate_BS, target_BS))
     power = ranks.mean(wanted_BS.square().mean())
     return F.mse_loss(low_BS, wanted_BS) / power.clamp(min=1e-8)
-
-
-def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:
-    logs = [(x.clamp(min=LEAST_MAGNITUDE) + floor).log() for x in (estimate, target)]
-    return (logs[0] - logs[1]).abs().mean()
 
 
 def after_quantising(book: SemanticCodebook, semantic_BDT: Tensor, codes_BKT: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.data.corpus import step_generator
 from voxclone.data.pairs import draw_pairs, perturb
+from voxclone.rng import step_generator
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.ranks import Part
 

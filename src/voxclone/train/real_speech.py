@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.models.whisper import LONGEST_SECONDS, TargetStore, spoken_loss
+from voxclone.models.whisper import LONGEST_SECONDS
 from voxclone.rng import Source
 from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
+from voxclone.train.asr_distillation import TargetStore, spoken_loss
 from voxclone.train.defects import commitment_of_all, squeeze
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.losses import after_quantising
@@ -34,7 +36,7 @@ from voxclone.train.priors import (
     usage_loss,
 )
 from voxclone.train.ranks import WHOLE, Part
-from voxclone.train.run import adamw, pick_device
+from voxclone.train.run import adamw
 from voxclone.train.semantic import Distillation, states_by_frame
 from voxclone.train.state import TrainState
 from voxclone.train.waveform import Balancer, waveform_losses

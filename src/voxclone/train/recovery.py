@@ -15,7 +15,8 @@ from torch import Tensor
 
 from voxclone import checkpoint
 from voxclone.codec.model import Encoder
-from voxclone.data.pairs import read_pairs, speak_pairs
+from voxclone.data.pairs import TEXTS, read_pairs, read_texts, speak_pairs
+from voxclone.device import pick_device
 from voxclone.errors import (
     EXIT_OK,
     EXIT_QUALITY,
@@ -26,19 +27,20 @@ from voxclone.errors import (
 )
 from voxclone.models.ctc_asr import Recogniser, load_recogniser
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.models.voice_network import load_voices
+from voxclone.models.whisper import WhisperTeacher
 from voxclone.release.encoder_file import find_encoder, save_encoder
 from voxclone.release.release import MINI, Release, load_codec, mini_release
 from voxclone.train import ranks
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.cloned import Cast, CloneListener, Hear
 from voxclone.train.defects import misalign
 from voxclone.train.encoder import EncoderTask, encoder_state
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.health import sickness
-from voxclone.train.listeners import load_voices
 from voxclone.train.material import is_same, open_speech
 from voxclone.train.resume import SPEECH
-from voxclone.train.run import CHECKPOINTS, EXIT_INTERRUPTED, fit, pick_device
+from voxclone.train.run import CHECKPOINTS, EXIT_INTERRUPTED, fit
 from voxclone.train.selection import choose, scores_of
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
@@ -47,7 +49,6 @@ ENCODER_FILE = "encoder.safetensors"
 BEST_FILE = "best.safetensors"
 FRESH, OWN = "fresh", "release"
 GE2E = "ge2e"
-TEXTS = Path(__file__).parent / "texts.txt"
 NO_MEMORY = ("can't allocate memory", "not enough memory")
 """What PyTorch says of the CPU's, on Linux and elsewhere."""
 
@@ -267,15 +268,3 @@ def _hear(source: str, device: torch.device) -> Hear:
         return Ge2eEmbedder.load(str(device)).embed_batch
     folder = mini_release().parent / "voices" if source == MINI else Path(source)
     return load_voices(folder).to(device)
-
-
-def read_texts(path: Path) -> list[str]:
-    """Lines of a text file that are neither empty nor comments."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"The texts {path} cannot be read: {error.strerror}.") from None
-    texts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not texts:
-        raise ConfigError(f"There is no text in {path}.")
-    return texts

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from recipes.mini_release.triples import PROMPT_EXTRA, Example
 from torch import Tensor
 
 from voxclone.release.params import Params
-from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
+
+PROMPT_EXTRA = 6  # the END row of the voice, and five special tokens
+
+
+@dataclass(frozen=True)
+class Example:
+    """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
+    the place in the text ids of what is being said (-1 where unknown)."""
+
+    voice_TK: Tensor
+    text_ids: list[int]
+    target_TK: Tensor
+    places_T: Tensor
 
 
 @dataclass(frozen=True)

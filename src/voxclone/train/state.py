@@ -1,13 +1,13 @@
 """What a training is at a moment: everything that a checkpoint holds."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from voxclone.checkpoint import load_optimiser, optimiser_tensors
 from voxclone.errors import ConfigError
 
 
@@ -81,25 +81,3 @@ class TrainState:
                 continue
             load_optimiser(optimiser, prefix, tensors)
         return absent
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """What an optimiser remembers, under `PREFIXindex.key`."""
-    return {
-        f"{prefix}{index}.{key}": torch.as_tensor(value)
-        for index, entry in optimiser.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
-
-
-def load_optimiser(
-    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what `optimiser_tensors` gave; other names are passed over."""
-    entries: dict[int, dict[str, Tensor]] = {}
-    for full, value in tensors.items():
-        if full.startswith(prefix):
-            index, key = full[len(prefix) :].split(".", 1)
-            entries.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": entries, "param_groups": groups})

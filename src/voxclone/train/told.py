@@ -13,7 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.data.corpus import Subset, step_generator
+from voxclone.data.corpus import Subset
+from voxclone.rng import step_generator
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge
 from voxclone.train.channel import Label, label_clips, stored_labels, told_loss

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxclone.audio.distance import mel_loss
 from voxclone.codec.model import Codec
-from voxclone.data.corpus import Subset, step_generator
+from voxclone.data.corpus import Subset
 from voxclone.evaluate.agreement import agreement
+from voxclone.rng import step_generator
 from voxclone.train.log import Log
-from voxclone.train.losses import mel_loss
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
 from voxclone.tts.likelihood import likelihood
 from voxclone.tts.tts import TTS

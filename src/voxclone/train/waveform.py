@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.audio.distance import magnitude_loss, mel_loss
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.train import ranks
 from voxclone.train.listeners import Listeners
-from voxclone.train.losses import low_loss, magnitude_loss, mel_loss, stft_loss
+from voxclone.train.losses import low_loss, stft_loss
 
 STFFTS = (2048, 512, 128)
 QUIETEST = 1e-3

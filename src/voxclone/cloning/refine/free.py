@@ -16,8 +16,7 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import USAGE_FLOOR, Quantizer
-from voxclone.train.bridge import code_logits
+from voxclone.codec.quantizer import USAGE_FLOOR, Quantizer, code_logits
 
 NEAREST_BANDS, NEAREST_FFT = 80, 2048
 LEAST_MAGNITUDE = 1e-3

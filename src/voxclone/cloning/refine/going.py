@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from voxclone import checkpoint
+from voxclone.checkpoint import load_optimiser, optimiser_tensors
 from voxclone.cloning.refine.free import FreeCodes
 from voxclone.cloning.refine.judging import Job, Judged
 from voxclone.errors import ConfigError
 from voxclone.io import tensor_hash
-from voxclone.train.state import load_optimiser, optimiser_tensors
 
 
 @dataclass
