@@ -43,18 +43,18 @@ def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     return module.eval().requires_grad_(False)
 
 
-def random_tts(params: Params, device: torch.device, dtype: torch.dtype, folder: Path) -> TTS:
-    """Language model, head and codec of these sizes."""
+def random_tts(
+    params: Params, device: torch.device, dtype: torch.dtype, folder: Path, codec: Codec
+) -> TTS:
+    """Language model and head of these sizes."""
     with torch.device("meta"):
         backbone, head = Backbone(params), AcousticHead(params)
     filled(backbone, device, dtype)
     filled(head, device, dtype)
     backbone.restore_buffers(device)
-    codec = Codec(params.codec, with_encoder=False)
-    codec.quantizer.semantic_codebook.embedding_sum.normal_()
     path = folder / "tekken.json"
     path.write_text(json.dumps(small_tekken({"voice": 100}, special_tokens=1000)))
-    return TTS(params, backbone, head, codec.to(device).eval(), PromptMaker(path))
+    return TTS(params, backbone, head, codec.to(device), PromptMaker(path))
 
 
 def random_voice(model: TTS, frames: int) -> Tensor:
@@ -113,16 +113,18 @@ def main() -> None:
             model = TTS.load(Release.open(given.model), dtype=dtype, device=device)
         else:
             params = parse_params(json.loads(given.params.read_text(encoding="utf-8")))
-            model = random_tts(params, device, dtype, Path(folder))
+            codec = Codec(params.codec, with_encoder=False).eval()
+            codec.quantizer.semantic_codebook.embedding_sum.normal_()
+            model = random_tts(params, device, dtype, Path(folder), codec)
     voice_ND = random_voice(model, max(1, round(given.voice * model.codec.frame_rate)))
     runs = [spoken(model, voice_ND, given.seconds) for _ in range(given.runs)]
     best = min(runs, key=lambda run: run["seconds"] / max(run["speech"], 1e-9))
-    codec = decoded(model, best["speech"])
+    whole = decoded(model, best["speech"])
     print(f"{device}, {dtype}, {given.threads} threads, torch {torch.__version__}")
     print(
         f"first sound after {best['first']:.2f} s; {best['speech']:.1f} s of speech in "
         f"{best['seconds']:.1f} s ({best['seconds'] / max(best['speech'], 1e-9):.2f} x real time), "
-        f"of which decoding at once would take {codec:.1f} s"
+        f"of which decoding at once would take {whole:.1f} s"
     )
 
 

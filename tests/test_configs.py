@@ -45,7 +45,9 @@ def test_naive_is_reconstruction_alone() -> None:
 
 
 def test_the_config_of_the_mini_release() -> None:
-    settings = load_settings(MiniSettings, CONFIGS.parent / "recipes" / "mini_release" / "mini.yaml")
+    settings = load_settings(
+        MiniSettings, CONFIGS.parent / "recipes" / "mini_release" / "mini.yaml"
+    )
     assert settings.presets and settings.speeds[0] == 1.0  # the first speed is what is validated
 
 
