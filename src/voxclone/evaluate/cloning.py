@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST, to_level
+from voxclone.audio.loudness import MIN_SAMPLES, normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
 from voxclone.evaluate.mos import rate_all
@@ -133,7 +133,7 @@ def evaluate_voices(
         examples = {
             each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
             for each, (wave_S, _) in reversed(list(zip(sayings, spoken, strict=True)))
-            if len(wave_S) >= LEAST
+            if len(wave_S) >= MIN_SAMPLES
         }
     return VoicesReport(name, scores, missing, list(examples.values()))
 
@@ -207,7 +207,7 @@ def score_sayings(
     `missing` with the reason."""
     names = [each.speaker for each in sayings]
     said = as_said(sayings, spoken)
-    references = {each.speaker: to_level(each.reference_S) for each in reversed(sayings)}
+    references = {each.speaker: normalize_loudness(each.reference_S) for each in reversed(sayings)}
     alike = {}
     for embedder in embedders:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST
+from voxclone.audio.loudness import MIN_SAMPLES
 from voxclone.errors import MissingExtraError
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.models.dnsmos import Listener
@@ -21,7 +21,7 @@ def rate_all(
     rated: list[Mapping[str, float]] = []
     owners = []
     for wave_S, speaker in zip(waves, speakers, strict=True):
-        if len(wave_S) < LEAST:
+        if len(wave_S) < MIN_SAMPLES:
             continue
         try:
             rated.append(listener.rate(wave_S))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.mos import rate_all
 from voxclone.evaluate.similarity import likeness_of
@@ -167,7 +167,7 @@ def score_spoken(
         references = {}
         for speaker, prompt in track(list(prompts.items()), f"likeness, {embedder.name}"):
             prompt_S = torch.from_numpy(read_wave(prompt))
-            references[speaker] = embedder.embed(to_level(prompt_S))
+            references[speaker] = embedder.embed(normalize_loudness(prompt_S))
         likeness[embedder.name] = likeness_of(said, references, embedder)
     if len(prompts) < 2:
         missing["likeness to others"] = "the list has one speaker"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.mos import rate_all
@@ -184,7 +184,7 @@ def _alike(
     embedder: SpeakerEmbedder, wave_S: Tensor, decoded_S: Tensor, missing: dict[str, str]
 ) -> float | None:
     try:
-        return likeness(embedder, to_level(wave_S), to_level(decoded_S))
+        return likeness(embedder, normalize_loudness(wave_S), normalize_loudness(decoded_S))
     except (AudioError, MissingExtraError) as error:
         missing[embedder.name] = str(error)
         return None
