@@ -10,7 +10,7 @@ import torch
 from tests.evaluate import draw
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.wer import word_error
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.transcribers import (
     CharacterTranscriber,
     PocketsphinxTranscriber,
@@ -28,7 +28,7 @@ def test_word_error_compares_normalised_words() -> None:
 
 def test_characters_wrap_the_recogniser() -> None:
     torch.manual_seed(0)
-    recogniser = Recogniser(RecogniserConfig(characters="ab ", dim=16, blocks=1))
+    recogniser = Recognizer(RecognizerConfig(characters="ab ", dim=16, blocks=1))
     transcriber: Transcriber = CharacterTranscriber(recogniser.train())
     heard = transcriber.transcribe(draw.voice(1.0))
     assert set(heard) <= set("ab ") and heard == transcriber.transcribe(draw.voice(1.0))

@@ -16,8 +16,8 @@ from voxclone.models.speaker_encoder import (
     EcapaEmbedder,
     Ge2eEmbedder,
     WavLmEmbedder,
-    likeness,
     partial_starts,
+    speaker_similarity,
     trim_pauses,
 )
 
@@ -52,8 +52,11 @@ def test_same_instance_frozen(embedder: Ge2eEmbedder) -> None:
 def test_voices_are_told_apart(embedder: Ge2eEmbedder) -> None:
     low_S, again_S = draw.voice(2.0, 110), draw.voice(3.0, 112)
     high_S = draw.voice(2.0, 230)
-    assert likeness(embedder, low_S, low_S) == pytest.approx(1, abs=1e-5)
-    assert likeness(embedder, low_S, again_S) > likeness(embedder, low_S, high_S) + 0.1
+    assert speaker_similarity(embedder, low_S, low_S) == pytest.approx(1, abs=1e-5)
+    assert (
+        speaker_similarity(embedder, low_S, again_S)
+        > speaker_similarity(embedder, low_S, high_S) + 0.1
+    )
 
 
 def test_batch_equals_single_clips(embedder: Ge2eEmbedder) -> None:
@@ -112,9 +115,9 @@ def test_useless_clips_are_refused(
 def test_pauses_do_not_count(embedder: Ge2eEmbedder) -> None:
     wave_S, pause_S = draw.voice(2.4), draw.noise(24000, 1e-4)
     framed_S = torch.cat([pause_S, wave_S, pause_S])
-    assert likeness(embedder, wave_S, framed_S) > 0.97
+    assert speaker_similarity(embedder, wave_S, framed_S) > 0.97
     left_in = embedder.embed_batch(framed_S[None])[0] @ embedder.embed(wave_S)
-    assert left_in < likeness(embedder, wave_S, framed_S)
+    assert left_in < speaker_similarity(embedder, wave_S, framed_S)
 
 
 def test_trimming_keeps_short_gaps_and_never_everything() -> None:
@@ -151,7 +154,9 @@ def test_wavlm_embeds_with_a_model_from_disk(tmp_path: Path) -> None:
     assert embedding_E.shape == (12,)
     assert float(embedding_E.norm()) == pytest.approx(1, abs=1e-5)
     # The extractor takes mean and level off, so loudness does not matter to this network.
-    assert likeness(embedder, draw.voice(0.5), 0.1 * draw.voice(0.5)) == pytest.approx(1, abs=1e-4)
+    assert speaker_similarity(embedder, draw.voice(0.5), 0.1 * draw.voice(0.5)) == pytest.approx(
+        1, abs=1e-4
+    )
     with pytest.raises(AudioError, match=r"needs 0\.4 s"):
         embedder.embed(draw.voice(0.3))
 
@@ -192,5 +197,5 @@ def test_absent_packages_and_models_are_named(
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(VoxcloneError, match="WavLM likeness cannot load"):
-        load_pretrained("WavLMForXVector", str(tmp_path), "WavLM likeness")
+    with pytest.raises(VoxcloneError, match="WavLM similarity cannot load"):
+        load_pretrained("WavLMForXVector", str(tmp_path), "WavLM similarity")

@@ -10,7 +10,7 @@ from tests.golden.draw import drawn_codec
 from tests.train.test_tasks import CODEC
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.whisper import WhisperTeacher
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.channel import Label
@@ -44,7 +44,7 @@ def tiny_task(name: str, corpus: Corpus, folder: Path, *overrides: str) -> Encod
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     whisper = None
     if settings.whisper:
         model = folder / "model"

@@ -94,12 +94,12 @@ def _print_likeness(speech: "Speech", reference: "Reference", console: "Console"
     import torch
 
     from voxclone.audio.loudness import to_level
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+    from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 
     embedder = Ge2eEmbedder.load()
     reference_S = torch.from_numpy(reference.wave_S)
     try:
-        value = likeness(embedder, to_level(speech.wave_S), to_level(reference_S))
+        value = speaker_similarity(embedder, to_level(speech.wave_S), to_level(reference_S))
     except AudioError as error:
         console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
         return
