@@ -11,7 +11,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def oracle_codec(release: Release, assets: Path = ASSETS) -> Codec:
-    """The codec of the mini release with its true encoder. Raises ReleaseError if that is absent."""
+    """The codec of the mini release with its true encoder. Raises ReleaseError without it."""
     path = assets / "oracle" / "encoder.safetensors"
     if not path.is_file():
         raise ReleaseError(f"The oracle {path} is not there: publish the mini release first.")

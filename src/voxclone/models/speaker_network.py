@@ -69,7 +69,7 @@ def save_speaker_network(network: SpeakerNetwork, folder: Path) -> None:
 
 
 def load_speaker_network(folder: Path) -> SpeakerNetwork:
-    """A frozen network from the files of `save_speaker_network`. Raises ConfigError without them."""
+    """A frozen network that `save_speaker_network` wrote. Raises ConfigError without them."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state = load_file(folder / SPEAKER_NETWORK_FILE)

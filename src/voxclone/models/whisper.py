@@ -1,11 +1,11 @@
 """Targets of ASR distillation from Whisper (arXiv 2603.25551, 2.1).
 
-A target is the hidden state of the last decoder layer for one token, placed in time by the decoder's
-cross-attention in the heads that follow the words (`alignment_heads` of the generation config, as in
-openai/whisper `timing.py`). The audio is padded to 30 s. Attention beyond its end is cut off *before*
-interpolation to codec frames; otherwise every frame comes too early by 30 s over the clip's length.
-The decoder's input is that of Whisper's training: start, language and task precede the words, and
-none of these three is a target.
+A target is the hidden state of the last decoder layer for one token. Its place in time is the
+decoder's cross-attention in the heads that follow the words (`alignment_heads` of the generation
+config, as in openai/whisper `timing.py`). The audio is padded to 30 s. Attention beyond its end is
+cut off *before* interpolation to codec frames; otherwise every frame comes too early by 30 s over
+the clip's length. The decoder's input is that of Whisper's training: start, language and task
+precede the words, and none of these three is a target.
 
 Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder frames (50 Hz),
 T codec frames, B batch, D semantic width.
