@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.audio.signals import RATE, speech
+from tests.helpers.signals import RATE, speech
 from voxclone.audio import measure
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.joining import best_alone, prepare_joined, shares

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soxr
 
-from tests.audio.signals import RATE, speech, syllables
+from tests.helpers.signals import RATE, speech, syllables
 from voxclone.audio import measure
 
 

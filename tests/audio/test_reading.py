@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from tests.audio.signals import speech, syllables
+from tests.helpers.signals import speech, syllables
 from voxclone.audio.files import ReadingLimits, Recording, read_recording, read_wave
 from voxclone.errors import AudioError
 

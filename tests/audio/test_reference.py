@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.audio.signals import RATE, speech, syllables
+from tests.helpers.signals import RATE, speech, syllables
 from voxclone.audio import measure
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.reference import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.signals import syllables
+from tests.helpers.signals import syllables
 from voxclone.audio.files import read_recording, write_wave
 from voxclone.errors import AudioError
 

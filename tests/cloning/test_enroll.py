@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.audio.signals import RATE, speech
-from tests.release.tiny import write_tiny_release
+from tests.helpers.signals import RATE, speech
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import ReferenceSettings

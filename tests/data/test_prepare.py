@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from tests.audio.signals import speech
+from tests.helpers.signals import speech
 from voxclone.audio.measure import active_level
 from voxclone.cli.app import app
 from voxclone.data import prepare as work

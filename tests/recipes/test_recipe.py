@@ -13,7 +13,7 @@ from recipes.mini_release import recipe
 from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
-from tests.audio.signals import speech
+from tests.helpers.signals import speech
 from voxclone.errors import ConfigError
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech

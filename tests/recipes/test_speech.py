@@ -9,7 +9,7 @@ import torch
 from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
 from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError

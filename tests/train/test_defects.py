@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.evaluate.test_wer import _save_whisper
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.test_recipes import tiny_task
 from tests.train.test_tasks import CODEC
 from voxclone.codec.model import Codec

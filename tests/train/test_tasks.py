@@ -8,7 +8,7 @@ import torch
 
 from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, FAST, mean, steps
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus

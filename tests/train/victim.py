@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops, PackedCorpus, Subset
