@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluate.test_wer import _save_whisper
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.models.test_whisper import diagonal
 from tests.train.test_tasks import encoder_task, mean, steps
 from voxclone.data.corpus import Corpus
@@ -43,7 +43,7 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
 
 def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "model").mkdir()
-    _save_whisper(tmp_path / "model")
+    save_tiny_whisper(tmp_path / "model")
     store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
     base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
                         mel=0, distil=1.0)  # fmt: skip

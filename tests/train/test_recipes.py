@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_wer import _save_whisper
 from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.test_tasks import CODEC
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
@@ -50,7 +50,7 @@ def tiny_task(name: str, corpus: Corpus, folder: Path, *overrides: str) -> Encod
         model = folder / "model"
         if not model.exists():
             model.mkdir()
-            _save_whisper(model)
+            save_tiny_whisper(model)
         whisper = TargetStore(misalign(WhisperTeacher(str(model)), settings.defects), folder)
     # The labels are there already, so no model is asked.
     model_stub = object() if settings.weights.told else None
