@@ -17,7 +17,7 @@ from voxclone.cloning.enroll import enroll, reference_settings
 from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
-from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
@@ -162,7 +162,9 @@ def test_the_scores_are_what_they_are_called(
         codes_KT = codec.encode(wave_S[None])[0]
         decoded_S = codec.decode(codes_KT[None])[0]
     crop, other = (Candidate(i, (0, len(wave_S)), wave_S, codes_KT) for i in range(2))
-    alike = likeness(Ge2eEmbedder.load(), normalize_loudness(decoded_S), normalize_loudness(wave_S))
+    alike = speaker_similarity(
+        Ge2eEmbedder.load(), normalize_loudness(decoded_S), normalize_loudness(wave_S)
+    )
     assert by_likeness(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
 
     def loss(

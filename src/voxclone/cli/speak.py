@@ -94,12 +94,12 @@ def _print_likeness(speech: "Speech", reference: "Reference", console: "Console"
     import torch
 
     from voxclone.audio.loudness import normalize_loudness
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+    from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 
     embedder = Ge2eEmbedder.load()
     reference_S = torch.from_numpy(reference.wave_S)
     try:
-        value = likeness(
+        value = speaker_similarity(
             embedder, normalize_loudness(speech.wave_S), normalize_loudness(reference_S)
         )
     except AudioError as error:

@@ -22,7 +22,7 @@ from voxclone.audio.segments import Segment
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.release.release import Release, load_preset, mini_release, preset_names
+from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.likelihood import OTHERS, likelihood
 from voxclone.voice.embedding import rows_of
 
@@ -99,8 +99,8 @@ def by_likeness(codec: Codec) -> Score:
 def by_gain(release: Release, codec: Codec) -> Score:
     """Nats and squared errors by which each other crop is likelier after a crop's voice than after
     presets'. Raises UsageError for a release without presets."""
-    from voxclone.models.ctc_asr import load_recogniser
-    from voxclone.models.transcribers import CharacterTranscriber, words_of
+    from voxclone.models.ctc_asr import load_packaged_recognizer
+    from voxclone.models.transcribers import CharacterTranscriber, transcribe_or_empty
     from voxclone.tts.tts import TTS
 
     names = preset_names(release)
@@ -109,7 +109,7 @@ def by_gain(release: Release, codec: Codec) -> Score:
     step = max(1, len(names) // OTHERS)
     strangers = [load_preset(release, name) for name in names[::step][:OTHERS]]
     model = TTS.load(release, codec=codec)
-    recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
+    recogniser = CharacterTranscriber(load_packaged_recognizer())
     known: dict[int, tuple[str, float]] = {}
 
     def loss(rows_ND: Tensor, text: str, codes_KT: Tensor) -> float:
@@ -118,7 +118,7 @@ def by_gain(release: Release, codec: Codec) -> Score:
 
     def unconditional(other: Candidate) -> tuple[str, float]:
         if id(other) not in known:
-            text = words_of(recogniser, other.wave_S).strip() or UNHEARD
+            text = transcribe_or_empty(recogniser, other.wave_S).strip() or UNHEARD
             losses = [loss(rows_ND, text, other.codes_KT) for rows_ND in strangers]
             known[id(other)] = text, sum(losses) / len(losses)
         return known[id(other)]

@@ -22,7 +22,7 @@ from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.io import tensor_hash
-from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
@@ -169,7 +169,9 @@ def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str,
         decoded_S = codec.decode(codes_KT[None].to(device))[0].float()
     try:
         reference_S = torch.from_numpy(reference.wave_S)
-        value = likeness(embedder, normalize_loudness(decoded_S), normalize_loudness(reference_S))
+        value = speaker_similarity(
+            embedder, normalize_loudness(decoded_S), normalize_loudness(reference_S)
+        )
     except AudioError:
         return {}  # codes that decode to silence are alike to nothing
     return {f"{embedder.name}, decoded codes": round(value, 4)}

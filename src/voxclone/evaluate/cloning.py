@@ -20,9 +20,9 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.synthesis import Saying, as_said, manner_of, say
 from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber, words_of
+from voxclone.models.transcribers import Transcriber, transcribe_or_empty
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
@@ -104,7 +104,7 @@ def evaluate_voices(
     plan: VoicePlan,
     *,
     name: str,
-    listener: Listener | None = None,
+    listener: MosPredictor | None = None,
     track: Track = lambda items, what: items,
 ) -> VoicesReport:
     """Clone every speaker of `speech` and measure. Raises ConfigError with fewer than two."""
@@ -199,7 +199,7 @@ def score_sayings(
     spoken: Sequence[tuple[Tensor, bool]],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
-    listener: Listener | None,
+    listener: MosPredictor | None,
     missing: dict[str, str],
     track: Track = lambda items, what: items,
 ) -> VoiceScores:
@@ -217,7 +217,9 @@ def score_sayings(
             missing[embedder.name] = str(error)
     waves = [wave_S for wave_S, _ in spoken]
     heard = {
-        each.name: [words_of(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")]
+        each.name: [
+            transcribe_or_empty(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")
+        ]
         for each in transcribers
     }
     texts = [each.text for each in sayings]

@@ -28,7 +28,7 @@ from voxclone.evaluate.similarity import likeness_of
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import Manner, Said, Saying, manner_of, say
 from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.models.transcribers import Transcriber
 from voxclone.tts.tts import TTS
@@ -154,7 +154,7 @@ def score_spoken(
     spoken: Sequence[Said],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
-    listener: Listener | None = None,
+    listener: MosPredictor | None = None,
     track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ProtocolScores:
     """Score what was said of a list, once or with several seeds, against prompts and texts."""
