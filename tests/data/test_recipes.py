@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_prepare import put, rows_in, run, voice
+from tests.helpers.corpora import put, rows_in, run, voice
 
 pytest.importorskip("lhotse", reason="needs voxclone[data]")
 
@@ -126,7 +126,7 @@ def test_a_corpus_as_it_unpacks_becomes_clips(name: str, tmp_path: Path) -> None
     corpus, lay, expected = TREES[name]
     root, out = tmp_path / name, tmp_path / "out"
     lay(root)
-    given = ("prepare", str(root), str(out), "--corpus", corpus, "--jobs", "1")
+    given = ("prepare", root, "-o", out, "--corpus", corpus, "--jobs", "1")
     code, printed = run(*given)
     assert code == 0 and f"Kept {len(expected)} clips" in printed, printed
     rows = rows_in(out)
@@ -141,13 +141,13 @@ def test_a_corpus_as_it_unpacks_becomes_clips(name: str, tmp_path: Path) -> None
 def test_a_tree_that_a_recipe_cannot_read_is_a_sentence(tmp_path: Path) -> None:
     vctk(tmp_path / "VCTK")
     (tmp_path / "VCTK" / "speaker-info.txt").unlink()
-    given = ("prepare", str(tmp_path / "VCTK"), str(tmp_path / "out"), "--corpus", "vctk")
-    code, said = run(*given)
-    assert code == 1 and "speaker-info.txt" in said and "as it was unpacked" in said
+    given = ("prepare", tmp_path / "VCTK", "-o", tmp_path / "out", "--corpus", "vctk")
+    code, error = run(*given)
+    assert code == 1 and "speaker-info.txt" in error and "as it was unpacked" in error
     assert not list((tmp_path / "out" / "lhotse").iterdir())
     librispeech(tmp_path / "LibriSpeech")
     given = (
-        "prepare", str(tmp_path / "LibriSpeech"), str(tmp_path / "o2"), "--corpus", "commonvoice",
+        "prepare", tmp_path / "LibriSpeech", "-o", tmp_path / "o2", "--corpus", "commonvoice",
     )  # fmt: skip
-    code, said = run(*given)
-    assert code == 1 and "finds nothing in" in said
+    code, error = run(*given)
+    assert code == 1 and "finds nothing in" in error
