@@ -111,6 +111,7 @@ def test_a_model_that_never_ends_is_given_up(
     release: Release, tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voxclone.data.pairs.MAX_EMPTY", 1)
+    monkeypatch.setattr("voxclone.data.pairs.frame_cap", lambda text, rate: 9)
     with pytest.raises(ConfigError, match="ended by itself"):
         speak_pairs(release, _ending(tts, never=True), ["A."], FEW, tmp_path / "pairs")
 
