@@ -48,10 +48,15 @@ def check_output(path: Path) -> None:
 
 
 def open_console(quiet: bool) -> "Console":
-    """A console that prints sentences as they are, unless `quiet`."""
+    """A console without highlights and line breaks of its own."""
     from rich.console import Console
 
     return Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def print_line(console: "Console", label: str, text: object, *, warning: bool = False) -> None:
+    """Print a label and a sentence, whose brackets are no markup."""
+    console.print(f"{label:<10} {text}", style="yellow" if warning else None, markup=False)
 
 
 @contextmanager
@@ -79,5 +84,7 @@ def choose_voice(
         return chosen_preset(voice, release)
     chosen = chosen_file(path, release)
     if chosen.made_anew:
-        console.print("Voice      Made for another embedding table: embedded anew by its codes.")
+        print_line(
+            console, "Voice", "Made for another embedding table: embedded anew by its codes."
+        )
     return chosen

@@ -1,16 +1,15 @@
-"""Commands on stored voices. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone voices`: list, show, remove and update stored voices."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Model, Voices, check_output
+from voxclone.cli.common import Json, Model, Voices, check_output
 
-voices_app = typer.Typer(no_args_is_help=True, help="Stored voices: list, show, remove, update.")
+voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @voices_app.command("list")
@@ -46,7 +45,7 @@ def list_(voices: Voices = None, as_json: Json = False) -> None:
 
 @voices_app.command()
 def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
-    """Show what a voice says of itself: consent, origin, and the report of its reference."""
+    """Show the consent and origin of a voice, and the report of its reference."""
     import json
 
     from voxclone.voice.file import read_facts
@@ -61,11 +60,11 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
     print(f"File       {path}")
     consent = facts.consent
     print(f"Consent    {consent.kind}, {consent.date}: {consent.statement or 'no statement'}")
-    print(f"Licence    {facts.licence}")
+    print(f"License    {facts.licence}")
     for network, value in facts.likeness.items():
-        print(f"Likeness   {value:.2f} ({network})")
+        print(f"Similarity {value:.2f} ({network})")
     found = stored_report(facts)
-    for sentence in found.sentences() if found is not None else ["No report is kept."]:
+    for sentence in found.sentences() if found is not None else ["No report is stored."]:
         print(f"Reference  {sentence}")
 
 
@@ -74,7 +73,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="Names of stored voices.")],
     voices: Voices = None,
 ) -> None:
-    """Delete stored voices. Nothing of them is kept anywhere else."""
+    """Delete stored voices; nothing of them remains elsewhere."""
     from voxclone.voice.store import default_folder, remove_voice
 
     for name in names:
@@ -86,13 +85,13 @@ def remove(
 def update(
     name: Name,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Voice file to write; the voice's own if not given."),
+        Path | None,
+        typer.Option("-o", "--out", help="Voice file to write; by default the voice's own."),
     ] = None,
     voices: Voices = None,
     model: Model = "mini",
 ) -> None:
-    """Bring a voice to today's format and to the embedding table of a release, by its codes."""
+    """Update a voice to the present format and to the embedding table of a release."""
     from voxclone.release.release import Release
     from voxclone.voice.embedding import reembedded
     from voxclone.voice.file import load_voice, save_voice
@@ -105,7 +104,7 @@ def update(
     made = reembedded(voice, release, path)
     save_voice(made, target)
     same = made.facts.table_hash == voice.facts.table_hash
-    what = "in today's format" if same else f"with rows for {release.path}"
+    what = "in the present format" if same else f"with the embedding for {release.path}"
     print(f"Wrote      {target}, {what}.")
 
 
