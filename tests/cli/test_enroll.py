@@ -13,7 +13,7 @@ from tests.cli.test_cli import Command, command, sentence  # noqa: F401
 from tests.release.tiny import write_relative, write_tiny_release
 from voxclone.release.encoder_file import BOOK
 from voxclone.spec import TABLE
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import load_voice, read_metadata
 
 SAID = ("--consent", "self", "--statement", "I am Anna and I agree.")
 
@@ -108,7 +108,7 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, comma
     code, _, error = command("enroll", clips[0], "--name", "ada", *other, *kept)
     assert code == 2 and "consent" in sentence(error) and path.read_bytes() == before
     code, _, _ = command("enroll", clips[0], "--name", "ada", *other, "--replace", *kept)
-    assert code == 0 and read_facts(path).consent.kind == "synthetic"
+    assert code == 0 and read_metadata(path).consent.kind == "synthetic"
     code, _, error = command("enroll", clips[0], "--name", "bert", *SAID, *kept)
     assert code == 2 and "'bert' is a preset" in sentence(error)
     os.rename(path, tmp_path / "bert.voice.safetensors")

@@ -9,7 +9,7 @@ import soundfile
 from tests.audio.signals import speech
 from tests.cli.test_cli import Command, command, sentence  # noqa: F401
 from tests.release.tiny import write_tiny_release
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import load_voice, read_metadata
 
 SAID = ("--consent", "self", "--statement", "I am Anna and I agree.")
 QUICK = ("--steps", 2, "--set", "judge_every=1", "--set", "ask_every=1")
@@ -37,7 +37,7 @@ def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):  # noqa:
     assert code == 0, error
     for word in ("Judged     after 0 steps: gain", ", kept.", "Refined the codes", "I am Anna"):
         assert word in printed, word
-    facts = read_facts(out)
+    facts = read_metadata(out)
     assert facts.name == "ada" and facts.consent.kind == "self" and facts.enrolment is None
     told = facts.preprocessing["refinement"]
     assert told["origin"] == "encoder" and told["settings"]["steps"] == 2
@@ -69,9 +69,9 @@ def test_codes_start_without_an_encoder(origin, releases, clip, tmp_path, comman
         releases / "withheld", "--quiet",
     )  # fmt: skip
     assert code == 0, error
-    facts = read_facts(out)
+    facts = read_metadata(out)
     if origin == "file":
-        assert facts.encoder_hash == read_facts(start).encoder_hash
+        assert facts.encoder_hash == read_metadata(start).encoder_hash
         first = facts.preprocessing["refinement"]["judged"][0]
         assert first["step"] == 0
     else:

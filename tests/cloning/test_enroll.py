@@ -14,14 +14,14 @@ from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import ReferenceSettings
 from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
-from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
+from voxclone.cloning.options import STEPS, EnrollOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
-from voxclone.release.encoder_file import book_hash
+from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
-from voxclone.voice.embedding import rows_for, rows_of
+from voxclone.voice.embedding import rows_for, voice_embedding
 from voxclone.voice.file import Consent, load_voice, save_voice
 
 CONSENT = Consent(kind="self", statement="I agree.")
@@ -48,7 +48,7 @@ def test_several_recordings_become_one_voice(
     listed = [record([3.0], "a\x1b.wav"), record([4.0], "b.wav")]
     made = enroll(listed, release, codec, name="anna", consent=CONSENT, identity="i", measured=True)
     facts = made.voice.facts
-    assert facts.enrolment == "i" and facts.book_hash == book_hash(release)
+    assert facts.enrolment == "i" and facts.codebook_hash == codebook_hash(release)
     assert [part["source"] for part in facts.preprocessing["parts"]] == ["a?.wav", "b.wav"]
     assert facts.reference_seconds == len(made.reference.wave_S) / RATE > 7
     assert facts.reference_hash not in [each.sha256 for each in listed]
@@ -60,7 +60,7 @@ def test_several_recordings_become_one_voice(
     assert torch.equal(rows_for(again, release, path).rows_ND, made.voice.rows_ND)
     alone = enroll(
         listed, release, codec, name="anna", consent=CONSENT,
-        options=EnrolOptions(without=("join",)),
+        options=EnrollOptions(without=("join",)),
     )  # fmt: skip
     assert alone.reference.report.source == "b.wav" and not alone.reference.report.parts
 
@@ -68,7 +68,7 @@ def test_several_recordings_become_one_voice(
 def test_every_step_can_be_left_out(release: Release) -> None:
     usual = reference_settings(release)
     for step, field in STEPS.items():
-        changed = reference_settings(release, EnrolOptions(without=(step,)))
+        changed = reference_settings(release, EnrollOptions(without=(step,)))
         if field is None:
             assert changed == usual
         else:
@@ -84,10 +84,10 @@ def test_resampling_and_mixing_can_be_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     wave_S = speech([2.0], [0.2, 0.2], 16000)
     soundfile.write(path, np.stack([wave_S, wave_S], axis=1), 16000)
-    assert read_for(path, EnrolOptions()).native_rate == 16000
+    assert read_for(path, EnrollOptions()).native_rate == 16000
     for step in ("resample", "mix"):
         with pytest.raises(AudioError, match=f"`--without {step}`"):
-            read_for(path, EnrolOptions(without=(step,)))
+            read_for(path, EnrollOptions(without=(step,)))
 
 
 def by_start(seconds: float):
@@ -131,7 +131,7 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
 
 @pytest.mark.parametrize("choose_by", ["likeness", "gain"])
 def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
-    options = EnrolOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
+    options = EnrollOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
     made = enroll(
         record([3.0, 2.0, 2.5]), release, codec, name="a", consent=CONSENT, options=options
     )
@@ -149,9 +149,9 @@ def test_references_have_the_length_that_helps(release: Release) -> None:
     assert reference_settings(wide).max_seconds == 30.0
     assert reference_settings(wide).level_dbfs == -20.0
     assert reference_settings(wide, recordings=2).max_seconds == 16.0
-    assert reference_settings(wide, EnrolOptions(best_of=3)).max_seconds == 16.0
-    assert reference_settings(wide, EnrolOptions(seconds=5)).max_seconds == 5.0
-    assert reference_settings(release, EnrolOptions(seconds=100)).max_seconds < 30
+    assert reference_settings(wide, EnrollOptions(best_of=3)).max_seconds == 16.0
+    assert reference_settings(wide, EnrollOptions(seconds=5)).max_seconds == 5.0
+    assert reference_settings(release, EnrollOptions(seconds=100)).max_seconds < 30
 
 
 def test_the_scores_are_what_they_are_called(
@@ -173,7 +173,7 @@ def test_the_scores_are_what_they_are_called(
 
     monkeypatch.setattr("voxclone.cloning.crops.likelihood", loss)
     presets = [float(load_preset(release, name).float().mean()) for name in preset_names(release)]
-    own = float(rows_of(crop.codes_KT, release).float().mean())
+    own = float(voice_embedding(crop.codes_KT, release).float().mean())
     (gain,) = by_gain(release, codec)(crop, [other])
     assert gain == pytest.approx(sum(presets) / 3 - own, abs=1e-6)
 

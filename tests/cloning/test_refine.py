@@ -33,11 +33,11 @@ from voxclone.evaluate.agreement import agreement
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SHIFT
-from voxclone.tts.likelihood import Likelihood, likelihood, semantic_opinion
+from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs
 from voxclone.tts.tts import TTS
 from voxclone.voice.file import Consent
-from voxclone.voice.resolve import Chosen
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.resolve import ResolvedVoice
+from voxclone.voice.rows import embed_codes
 
 FRAMES = 450  # of 10 ms in the tiny release
 
@@ -285,7 +285,7 @@ def test_each_half_is_read_after_the_other(codec: Codec, model: TTS) -> None:
     codes_KT = job.start.codes()
     opinion = read(model, job.halves, codes_KT)
     first_KT, second_KT = job.halves.parts(codes_KT)
-    wanted_TV = semantic_opinion(model, second_KT, "one", first_KT.T + SHIFT)
+    wanted_TV = semantic_log_probs(model, second_KT, "one", first_KT.T + SHIFT)
     assert torch.allclose(opinion.log_TV[: job.halves.cut], wanted_TV, atol=1e-5)
     assert opinion.log_TV.shape == job.start.log_TV.shape
     value_CT = (torch.zeros(codec.config.acoustic_dim, FRAMES)).requires_grad_()
@@ -304,7 +304,7 @@ def test_the_gain_is_of_the_other_half_and_against_presets(
     parts, costs = job.halves.parts(codes_KT), []
     table_VD, offsets = model.backbone.audio_table.weight, codebook_offsets(release.params)
     for i, text in enumerate(job.halves.texts):
-        rows = [voice_rows(parts[1 - i], table_VD, offsets), *judge.strangers]
+        rows = [embed_codes(parts[1 - i], table_VD, offsets), *judge.strangers]
         found = [
             nats(likelihood(model, row_ND, text, parts[i]), model.head.channels) for row_ND in rows
         ]
@@ -417,7 +417,7 @@ def test_a_voice_of_another_recording_of_that_name_is_no_start(
     assert len({(each.source, each.start, each.end) for each in reports}) == 1
     consent = Consent(kind="self", statement="I agree.")
     voice = enroll(one, release, codec, name="ann", consent=consent).voice
-    origin = Chosen("ann", voice.rows_ND, voice)
+    origin = ResolvedVoice("ann", voice.rows_ND, voice)
     settings = settings_of(steps=0)
 
     def start(recording: object) -> torch.Tensor:

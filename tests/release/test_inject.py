@@ -30,7 +30,7 @@ from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneErro
 from voxclone.io import leftovers
 from voxclone.release import inject as injection
 from voxclone.release import proof
-from voxclone.release.encoder_file import open_brought, save_encoder
+from voxclone.release.encoder_file import open_external_encoder, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params, to_json
@@ -62,7 +62,7 @@ def save(path: Path, release: Release, seed: int = 1) -> Path:
 
 def run(encoder: Path, folder: Path, out: Path, **options: Any) -> injection.Injected:
     release = Release.open(folder)
-    return inject(plan_injection(release, open_brought(encoder, release), out, **options))
+    return inject(plan_injection(release, open_external_encoder(encoder, release), out, **options))
 
 
 def state(folder: Path) -> dict[str, tuple[str, int]]:
@@ -98,11 +98,11 @@ def tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 def check(folder: Path, out: Path, encoder: Path) -> None:
     """`out` is `folder` and the encoder, in bf16, and nothing besides."""
-    before, after, brought = tensors(folder), tensors(out), Release.open(folder)
+    before, after, external = tensors(folder), tensors(out), Release.open(folder)
     ours = {name: after.pop(name) for name in list(after) if is_encoder(name)}
     assert after == {name: t for name, t in before.items() if not is_encoder(name)}
-    loaded = open_brought(encoder, brought)
-    assert list(ours) and ours.keys() == encoder_tensors(brought.params).keys()
+    loaded = open_external_encoder(encoder, external)
+    assert list(ours) and ours.keys() == encoder_tensors(external.params).keys()
     for name, (dtype, shape, content) in ours.items():
         expected = loaded.load(name).to(torch.bfloat16)
         assert (dtype, shape) == ("BF16", tuple(expected.shape))
@@ -217,7 +217,7 @@ def test_an_index_stays_true(folder: Path, encoder: Path) -> None:
 def test_merging_shards_needs_no_index(folder: Path, encoder: Path) -> None:
     write_sharded(folder)
     release, out = Release.open(folder), folder.parent / "out"
-    plan = plan_injection(release, open_brought(encoder, release), out, merge=True)
+    plan = plan_injection(release, open_external_encoder(encoder, release), out, merge=True)
     assert plan.left_out == ("consolidated-old.safetensors", INDEX)
     inject(plan)
     check(folder, out, encoder)
@@ -302,7 +302,7 @@ def test_unfit_encoders_are_refused(layout: str, kind: str, sentence: str, folde
     else:
         write_safetensors(path, entries)
     with pytest.raises(ReleaseError, match=sentence) as caught:
-        open_brought(path, Release.open(folder))
+        open_external_encoder(path, Release.open(folder))
     assert str(path) in str(caught.value)
 
 
@@ -416,7 +416,7 @@ def test_who_judges_the_encoder_is_given_what_will_be_shipped(folder: Path, enco
         assert load_codec(release, path).encoder is not None
         raise QualityError("no")
 
-    plan = plan_injection(release, open_brought(encoder, release), folder.parent / "out")
+    plan = plan_injection(release, open_external_encoder(encoder, release), folder.parent / "out")
     with pytest.raises(QualityError):
         inject(plan, judge=refuse)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["encoder.safetensors", "release"]
@@ -434,7 +434,7 @@ DONE, REFUSED, BROKEN, UNHARMED = 0, 1, 2, 3
 
 def prepared(encoder: Path, folder: Path, out: Path, **options: Any) -> Callable[[], object]:
     release = Release.open(folder)
-    plan = plan_injection(release, open_brought(encoder, release), out, **options)
+    plan = plan_injection(release, open_external_encoder(encoder, release), out, **options)
     return lambda: inject(plan)
 
 
@@ -563,10 +563,10 @@ PEAK = """
     import sys
     from pathlib import Path
     from voxclone.release.release import Release
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.inject import inject, plan_injection
     release = Release.open(sys.argv[1])
-    encoder = open_brought(Path(sys.argv[2]), release)
+    encoder = open_external_encoder(Path(sys.argv[2]), release)
     inject(plan_injection(release, encoder, Path(sys.argv[3]), merge=True))
     # Not ru_maxrss: it begins with the peak of the process that started this one.
     status = dict(line.split(":") for line in open("/proc/self/status"))

@@ -15,7 +15,7 @@ import torch
 from tests.release.test_presets import GADGETS, _gadgets, _zipped
 from tests.release.tiny import random_entries, tiny_params, write_encoder, write_tiny_release
 from voxclone.errors import ReleaseError
-from voxclone.release.encoder_file import open_brought
+from voxclone.release.encoder_file import open_external_encoder
 from voxclone.release.release import Release
 from voxclone.release.tensors import encoder_tensors
 from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
@@ -83,11 +83,11 @@ def test_an_encoder_of_the_communitys_layout(tmp_path: Path) -> None:
     made = {each.name: each.make() for each in random_entries(shapes, 1, torch.float32)}
     path = tmp_path / "best_encoder.pt"
     torch.save({name.removeprefix("audio_tokenizer."): t for name, t in made.items()}, path)
-    brought = open_brought(path, release)
-    assert not brought.vouched and brought.metadata == {"origin": "best_encoder.pt"}
-    assert all(torch.equal(brought.load(name), tensor) for name, tensor in made.items())
+    external = open_external_encoder(path, release)
+    assert not external.has_provenance and external.metadata == {"origin": "best_encoder.pt"}
+    assert all(torch.equal(external.load(name), tensor) for name, tensor in made.items())
     torch.save(made, path)  # with the release's prefix
-    assert all(torch.equal(open_brought(path, release).load(n), t) for n, t in made.items())
+    assert all(torch.equal(open_external_encoder(path, release).load(n), t) for n, t in made.items())
 
 
 def test_a_safetensors_file_is_told_from_those_of_torch(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import torch
 
 from tests.cli.test_cli import command as command
 from tests.release.tiny import tiny_params, write_tiny_release
-from voxclone.cloning.enroll import rows_of
+from voxclone.cloning.enroll import voice_embedding
 from voxclone.io import tensor_hash
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_table
-from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice
-from voxclone.voice.resolve import Chosen, chosen_file
+from voxclone.voice.file import Consent, Voice, VoiceMetadata, save_voice
+from voxclone.voice.resolve import ResolvedVoice, resolve_file
 
 REAL_WIDTH = 3072
 
@@ -24,7 +24,7 @@ class World:
 
     release: Release
     file: Path
-    chosen: Chosen
+    chosen: ResolvedVoice
 
 
 def wide_params() -> Params:
@@ -38,14 +38,14 @@ def wide_params() -> Params:
     )
 
 
-def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora") -> Chosen:
+def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora") -> ResolvedVoice:
     """Write a voice of random codes for `release`."""
     audio = release.params.audio
     sizes = [audio.semantic_codebook_size]
     sizes += [audio.acoustic_codebook_size] * audio.n_acoustic_codebook
     generator = torch.Generator().manual_seed(frames)
     codes = torch.stack([torch.randint(s, (frames,), generator=generator) for s in sizes])
-    facts = VoiceFacts(
+    facts = VoiceMetadata(
         name=name,
         consent=Consent(kind="self", statement="I agree."),
         encoder_hash="e",
@@ -54,8 +54,8 @@ def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora
         reference_hash="r",
         tool="test",
     )
-    save_voice(Voice(codes, rows_of(codes, release), facts), path)
-    return chosen_file(path, release)
+    save_voice(Voice(codes, voice_embedding(codes, release), facts), path)
+    return resolve_file(path, release)
 
 
 def make_world(folder: Path, params: Params) -> World:

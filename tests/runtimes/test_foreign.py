@@ -30,7 +30,7 @@ from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
 from voxclone.spec import TABLE
-from voxclone.voice.resolve import Chosen, chosen_preset
+from voxclone.voice.resolve import ResolvedVoice, resolve_preset
 
 pytestmark = pytest.mark.slow
 
@@ -89,12 +89,12 @@ def test_loaders_in_python(script: str, wide: World, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mini_voice(tmp_path: Path) -> tuple[Release, Chosen]:
+def mini_voice(tmp_path: Path) -> tuple[Release, ResolvedVoice]:
     release = Release.open("mini")
     return release, make_voice(release, tmp_path / "dora.voice.safetensors", 30)
 
 
-def test_mlx_audio(mini_voice: tuple[Release, Chosen], tmp_path: Path) -> None:
+def test_mlx_audio(mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path) -> None:
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
     release, chosen = mini_voice
     export_voice(chosen, RUNTIMES["mlx-audio"], release, out)
@@ -107,7 +107,7 @@ def test_mlx_audio(mini_voice: tuple[Release, Chosen], tmp_path: Path) -> None:
 
 
 def test_mlx_audio_speaks_without_the_voice_as_foretold(
-    mini_voice: tuple[Release, Chosen], tmp_path: Path
+    mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path
 ) -> None:
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
     release, chosen = mini_voice
@@ -119,7 +119,7 @@ def test_mlx_audio_speaks_without_the_voice_as_foretold(
 
 
 def test_mlx_audio_refuses_a_codec_encoder(
-    mini_voice: tuple[Release, Chosen], tmp_path: Path
+    mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path
 ) -> None:
     """Which is why none is exported for it."""
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
@@ -151,7 +151,7 @@ def printed_rows(program: Path, *arguments: object) -> torch.Tensor | None:
 
 def both(tmp_path: Path, wide: World, rows: torch.Tensor) -> dict[str, Path]:
     """The rows as `.pt` in several ways: as exported, under the file's own name, as a view."""
-    write_torch_folder(Chosen("dora", rows, None), "dora", wide.release, tmp_path)
+    write_torch_folder(ResolvedVoice("dora", rows, None), "dora", wide.release, tmp_path)
     torch.save(rows.clone(), tmp_path / "own.pt")
     with (tmp_path / "view.pt").open("wb") as file:
         torch.save(torch.cat([rows, rows])[: len(rows)], file)
@@ -369,7 +369,7 @@ def test_executorch_runner(wide: World, tmp_path: Path) -> None:
 def test_a_preset_of_the_mini_release_reaches_vllm_omni(tmp_path: Path) -> None:
     source, out = checkout("vllm-omni"), tmp_path / "out"
     release = Release.open("mini")
-    chosen = chosen_preset("en_male_1", release)
+    chosen = resolve_preset("en_male_1", release)
     export_voice(chosen, RUNTIMES["vllm-omni"], release, out, name="him")
     found = loaded("vllm_omni", sys.executable, source, out, "him", tmp_path)
     assert torch.equal(found["rows"], chosen.rows_ND)

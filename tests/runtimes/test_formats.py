@@ -23,7 +23,7 @@ from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.reference import count_places, count_rows
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
-from voxclone.voice.resolve import Chosen, chosen_preset
+from voxclone.voice.resolve import ResolvedVoice, resolve_preset
 
 MISCOUNTED = [7, 14, 28, 55, 56, 109, 110, 111, 112, 218, 220, 222, 224, 243, 245, 247, 249]
 
@@ -88,7 +88,7 @@ def random_rows(rows: int, seed: int) -> torch.Tensor:
 @given(rows=st.integers(2, 512), seed=st.integers(0, 1000))
 def test_files_keep_any_rows(rows: int, seed: int, tiny: World, tmp_path: Path) -> None:
     rows_ND = random_rows(rows, seed)
-    chosen = Chosen("dora", rows_ND, None)
+    chosen = ResolvedVoice("dora", rows_ND, None)
     writers.write_raw_folder(chosen, "dora", tiny.release, tmp_path / "voices")
     writers.write_embedding(chosen, "dora", tiny.release, tmp_path / "dora.safetensors")
     torch_file = tmp_path / "voices" / "dora.pt"
@@ -112,7 +112,7 @@ def test_twice_the_expected_rows_are_taken_for_floats_without_the_file_beside(
     tiny: World, tmp_path: Path
 ) -> None:
     rows_ND = random_rows(294, 0)
-    writers.write_raw_folder(Chosen("dora", rows_ND, None), "dora", tiny.release, tmp_path)
+    writers.write_raw_folder(ResolvedVoice("dora", rows_ND, None), "dora", tiny.release, tmp_path)
     found_ND, traps = read_raw(tmp_path / "dora.bin", REAL_WIDTH, (218, 147))
     assert len(found_ND) == 147 and "32-bit" in traps[0]
     found_ND, traps = read_raw(tmp_path / "dora.bin", REAL_WIDTH, (294,))
@@ -192,7 +192,7 @@ def test_a_preset_is_replaced_in_the_new_folder_alone(tiny: World, tmp_path: Pat
 
 def test_presets_can_be_exported_too(tmp_path: Path) -> None:
     release = Release.open("mini")
-    chosen = chosen_preset("en_male_1", release)
+    chosen = resolve_preset("en_male_1", release)
     out = tmp_path / "out"
     reading = export_voice(chosen, RUNTIMES["mlx-audio"], release, out, name="him")
     assert reading.heard and reading.rows == 125

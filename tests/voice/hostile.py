@@ -37,7 +37,7 @@ def facts() -> dict[str, Any]:
     consent = {"kind": "self", "statement": "I agree.", "date": "2026-01-01"}
     return {
         "format": "voxclone.voice/2", "name": "anna", "consent": consent, "encoder_hash": "e",
-        "table_hash": "t", "book_hash": "b", "reference_seconds": 4.0, "reference_hash": "r",
+        "table_hash": "t", "codebook_hash": "b", "reference_seconds": 4.0, "reference_hash": "r",
         "preprocessing": {"source": "a.wav", "parts": []}, "likeness": {"ge2e": 0.5},
         "tool": "voxclone test",
     }  # fmt: skip
@@ -249,13 +249,13 @@ def load_each(paths: Iterable[str]) -> None:
     voice, after which the growth of memory is counted."""
     from voxclone.errors import VoiceError
     from voxclone.voice.file import load_voice
-    from voxclone.voice.store import stored_report
+    from voxclone.voice.store import reference_report
 
     before = None
     for path in paths:
         said = ""
         try:
-            report = stored_report(load_voice(Path(path.strip())).facts)
+            report = reference_report(load_voice(Path(path.strip())).facts)
             assert report is None or all(isinstance(s, str) for s in report.sentences())
             outcome = "accepted"
         except VoiceError as error:

@@ -8,11 +8,11 @@ import torch
 from tests.release.tiny import tiny_params, write_relative, write_tiny_release
 from voxclone.errors import VoiceError
 from voxclone.io import tensor_hash
-from voxclone.release.encoder_file import BOOK, book_hash
+from voxclone.release.encoder_file import BOOK, codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import TABLE
-from voxclone.voice.embedding import reembedded, rows_for, rows_of
-from voxclone.voice.file import FORMAT, Consent, Voice, VoiceFacts
+from voxclone.voice.embedding import reembed, rows_for, voice_embedding
+from voxclone.voice.file import FORMAT, Consent, Voice, VoiceMetadata
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def made_for(release: Release, **changes: object) -> Voice:
     generator = torch.Generator().manual_seed(1)
     sizes = [params.audio.semantic_codebook_size] + [21] * params.audio.n_acoustic_codebook
     codes_KT = torch.stack([torch.randint(size, (9,), generator=generator) for size in sizes])
-    facts = VoiceFacts(
+    facts = VoiceMetadata(
         name="anna", consent=Consent(kind="self", statement="I agree."), encoder_hash="e",
-        table_hash=tensor_hash(load_table(release)), book_hash=book_hash(release),
+        table_hash=tensor_hash(load_table(release)), codebook_hash=codebook_hash(release),
         enrolment="i", reference_seconds=0.7, reference_hash="r", tool="t",
     )  # fmt: skip
-    return Voice(codes_KT, rows_of(codes_KT, release), facts.model_copy(update=changes))
+    return Voice(codes_KT, voice_embedding(codes_KT, release), facts.model_copy(update=changes))
 
 
 def test_rows_of_the_own_release_are_those_of_the_file(releases: dict[str, Release]) -> None:
@@ -43,19 +43,19 @@ def test_rows_of_the_own_release_are_those_of_the_file(releases: dict[str, Relea
     nudged = replace(voice, rows_ND=voice.rows_ND.clone())
     nudged.rows_ND[0, 0] *= 1 + 2**-7  # a sum rounded apart
     found = rows_for(nudged, releases["first"], "anna")
-    assert torch.equal(found.rows_ND, nudged.rows_ND) and not found.made_anew
+    assert torch.equal(found.rows_ND, nudged.rows_ND) and not found.reembedded
 
 
 def test_another_table_gets_rows_by_the_codes(releases: dict[str, Release]) -> None:
     voice, other = made_for(releases["first"]), releases["table"]
     found = rows_for(voice, other, "anna")
-    assert found.made_anew and torch.equal(found.rows_ND, rows_of(voice.codes_KT, other))
+    assert found.reembedded and torch.equal(found.rows_ND, voice_embedding(voice.codes_KT, other))
     assert not torch.equal(found.rows_ND, voice.rows_ND)
-    moved = reembedded(voice, other, "anna")
+    moved = reembed(voice, other, "anna")
     assert moved.facts.table_hash == tensor_hash(load_table(other))
     assert moved.facts.enrolment is None and torch.equal(moved.codes_KT, voice.codes_KT)
-    assert not rows_for(moved, other, "anna").made_anew
-    back = reembedded(moved, releases["first"], "anna")
+    assert not rows_for(moved, other, "anna").reembedded
+    back = reembed(moved, releases["first"], "anna")
     assert torch.equal(back.rows_ND, voice.rows_ND)
 
 
@@ -68,13 +68,13 @@ def test_another_code_book_is_refused(name: str, releases: dict[str, Release]) -
 def test_an_old_file_is_read_by_its_own_release_and_can_be_brought_up_to_date(
     releases: dict[str, Release],
 ) -> None:
-    old = made_for(releases["first"], book_hash=None, enrolment=None)
-    assert not rows_for(old, releases["first"], "anna").made_anew
+    old = made_for(releases["first"], codebook_hash=None, enrolment=None)
+    assert not rows_for(old, releases["first"], "anna").reembedded
     with pytest.raises(VoiceError, match="did not note the code book"):
         rows_for(old, releases["table"], "anna")
-    updated = reembedded(old, releases["first"], "anna")
-    assert updated.facts.format == FORMAT and updated.facts.book_hash
-    assert rows_for(updated, releases["table"], "anna").made_anew
+    updated = reembed(old, releases["first"], "anna")
+    assert updated.facts.format == FORMAT and updated.facts.codebook_hash
+    assert rows_for(updated, releases["table"], "anna").reembedded
 
 
 def test_rows_that_are_not_those_of_the_codes_are_refused(releases: dict[str, Release]) -> None:

@@ -18,15 +18,15 @@ from voxclone.voice.file import (
     FORMAT,
     Consent,
     Voice,
-    VoiceFacts,
+    VoiceMetadata,
     copy_voice,
     load_voice,
-    read_facts,
+    read_metadata,
     save_voice,
 )
 
 
-def facts(**changes: object) -> VoiceFacts:
+def facts(**changes: object) -> VoiceMetadata:
     values = {
         "name": "anna",
         "consent": Consent(kind="self", statement="I agree."),
@@ -37,7 +37,7 @@ def facts(**changes: object) -> VoiceFacts:
         "tool": "voxclone test",
         **changes,
     }
-    return VoiceFacts.model_validate(values)
+    return VoiceMetadata.model_validate(values)
 
 
 def voice(frames: int = 5) -> Voice:
@@ -136,7 +136,7 @@ def test_the_first_format_is_still_read() -> None:
     assert torch.equal(loaded.rows_ND, expected.rows_ND)
     dated = expected.facts.consent.model_copy(update={"date": loaded.facts.consent.date})
     assert loaded.facts == expected.facts.model_copy(update={"consent": dated})
-    assert loaded.facts.format == FORMAT and loaded.facts.book_hash is None
+    assert loaded.facts.format == FORMAT and loaded.facts.codebook_hash is None
 
 
 def test_every_format_but_the_newest_has_a_step_to_the_next() -> None:
@@ -172,16 +172,16 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 def test_facts_are_read_and_changed_without_the_numbers(tmp_path: Path) -> None:
     first, second = tmp_path / "a.voice.safetensors", tmp_path / "b.voice.safetensors"
     save_voice(voice(), first)
-    assert read_facts(first) == voice().facts
+    assert read_metadata(first) == voice().facts
     copy_voice(first, second, facts(name="berta"))
     loaded = load_voice(second)
     assert loaded.facts.name == "berta" and torch.equal(loaded.rows_ND, voice().rows_ND)
     assert torch.equal(loaded.codes_KT, voice().codes_KT)
     code = (
         "import sys, pathlib\n"
-        "from voxclone.voice.file import copy_voice, read_facts\n"
+        "from voxclone.voice.file import copy_voice, read_metadata\n"
         f"path = pathlib.Path({str(first)!r})\n"
-        "copy_voice(path, path, read_facts(path))\n"
+        "copy_voice(path, path, read_metadata(path))\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

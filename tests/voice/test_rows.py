@@ -10,7 +10,7 @@ from tests.golden.draw import draw
 from tests.golden.small_params import DATA
 from tests.release.tiny import tiny_params
 from voxclone.release.tensors import codebook_offsets, table_rows
-from voxclone.voice.rows import invert_rows, voice_rows
+from voxclone.voice.rows import embed_codes, invert_embedding
 
 
 @pytest.mark.parametrize("case", range(5))
@@ -20,7 +20,7 @@ def test_rows_equal_the_runtime(case: int) -> None:
     sizes = [config["semantic_codebook_size"] + 2] + [23] * config["acoustic_dim"]
     offsets = [sum(sizes[:k]) for k in range(len(sizes))]
     table = draw("audio_token_embedding.embeddings.weight", (256, 48))
-    rows = voice_rows(cases[f"case{case}.codes"], table, offsets)
+    rows = embed_codes(cases[f"case{case}.codes"], table, offsets)
     torch.testing.assert_close(rows, cases[f"case{case}.voice_embedding"], atol=1e-5, rtol=0)
 
 
@@ -35,7 +35,7 @@ def setup(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[
 
 def test_bf16_rows_are_summed_in_fp32_and_rounded_once() -> None:
     codes, table, offsets, _ = setup(20)
-    rows = voice_rows(codes, table, offsets)
+    rows = embed_codes(codes, table, offsets)
     places = codes + 2 + torch.tensor(offsets)[:, None]
     expected = table.double()[places].sum(dim=0).to(torch.bfloat16)
     assert rows.dtype == torch.bfloat16 and len(rows) == 21
@@ -46,18 +46,18 @@ def test_bf16_rows_are_summed_in_fp32_and_rounded_once() -> None:
 
 def test_inversion_is_exact_and_finds_the_end_row() -> None:
     codes, table, offsets, sizes = setup(60)
-    found = invert_rows(voice_rows(codes, table, offsets), table, offsets, sizes)
+    found = invert_embedding(embed_codes(codes, table, offsets), table, offsets, sizes)
     assert found.has_end and bool(found.exact_T.all())
     assert torch.equal(found.codes_KT, codes)
-    without = invert_rows(voice_rows(codes, table, offsets)[:-1], table, offsets, sizes)
+    without = invert_embedding(embed_codes(codes, table, offsets)[:-1], table, offsets, sizes)
     assert not without.has_end and torch.equal(without.codes_KT, codes)
 
 
 def test_rows_that_are_no_sums_are_not_called_exact() -> None:
     codes, table, offsets, sizes = setup(5)
-    rows = voice_rows(codes, table, offsets)[:-1]
+    rows = embed_codes(codes, table, offsets)[:-1]
     rows[2] += 0.5
-    found = invert_rows(rows, table, offsets, sizes)
+    found = invert_embedding(rows, table, offsets, sizes)
     assert found.exact_T.tolist() == [True, True, False, True, True]
 
 
@@ -68,7 +68,7 @@ def test_inversion_solves_a_narrow_table_with_the_real_number_of_code_books() ->
     offsets = [0, *range(202, 202 + 23 * 36, 23)]
     table = torch.randn(offsets[-1] + 23, 192, generator=generator).bfloat16()
     codes = torch.stack([torch.randint(s, (12,), generator=generator) for s in sizes])
-    rows = voice_rows(codes, table, offsets)
-    assert not bool(invert_rows(rows, table, offsets, sizes, rounds=1).exact_T.all())
-    found = invert_rows(rows, table, offsets, sizes)
+    rows = embed_codes(codes, table, offsets)
+    assert not bool(invert_embedding(rows, table, offsets, sizes, rounds=1).exact_T.all())
+    found = invert_embedding(rows, table, offsets, sizes)
     assert bool(found.exact_T.all()) and torch.equal(found.codes_KT, codes)

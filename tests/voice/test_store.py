@@ -83,7 +83,7 @@ def test_an_enrolment_is_found_by_what_it_was_made_of(tmp_path: Path) -> None:
     put(tmp_path / "voices", "zoe", enrolment="two")
     (tmp_path / "voices" / "bad.voice.safetensors").write_bytes(b"x")
     aside = put(tmp_path / "aside", "ada", enrolment="one")
-    find = store.find_enrolment
+    find = store.find_enrollment
     assert find([], tmp_path / "voices", "one") == path
     assert find([aside, tmp_path / "none"], tmp_path / "voices", "one") == aside
     assert find([aside], tmp_path / "voices", "three") is None

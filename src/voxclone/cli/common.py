@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from voxclone.release.release import Release
-    from voxclone.voice.resolve import Chosen
+    from voxclone.voice.resolve import ResolvedVoice
 
 Model = Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")]
 Encoder = Annotated[
@@ -47,15 +47,15 @@ def open_console(quiet: bool) -> "Console":
 
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
-) -> "Chosen":
+) -> "ResolvedVoice":
     """What a user calls a voice: a stored one, a voice file or a preset."""
-    from voxclone.voice.resolve import chosen_file, chosen_preset
+    from voxclone.voice.resolve import resolve_file, resolve_preset
     from voxclone.voice.store import default_folder, find_voice
 
     path = find_voice(voice, release, voices if voices is not None else default_folder())
     if path is None:
-        return chosen_preset(voice, release)
-    chosen = chosen_file(path, release)
-    if chosen.made_anew:
+        return resolve_preset(voice, release)
+    chosen = resolve_file(path, release)
+    if chosen.reembedded:
         console.print("Voice      Made for another embedding table: embedded anew by its codes.")
     return chosen

@@ -12,9 +12,9 @@ from voxclone.errors import UsageError, VoiceError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
-    from voxclone.voice.facts import Consent, VoiceFacts
+    from voxclone.voice.facts import Consent, VoiceMetadata
     from voxclone.voice.file import Voice
 
 JSON_SCHEMA = "voxclone.enrolment/1"
@@ -80,7 +80,7 @@ def enroll(
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
-    from voxclone.voice.file import copy_voice, read_facts, save_voice
+    from voxclone.voice.file import copy_voice, read_metadata, save_voice
 
     given, options = check_options(recordings, name, consent, statement, {
         "without": without or [],
@@ -97,9 +97,9 @@ def enroll(
         check_output(file)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
-    key = identity.enrolment_identity([str(each) for each in hashes], release, used, options)
-    known = store.find_enrolment([path], folder, key) if None not in hashes else None
-    same = known == path and _says(read_facts(path), name, given)
+    key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
+    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    same = known == path and _says(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
@@ -110,7 +110,7 @@ def enroll(
         save_voice(made, path)
         facts = made.facts
     else:
-        facts = read_facts(known)
+        facts = read_metadata(known)
         if not same:
             facts = facts.model_copy(update={"name": name, "consent": given})
             copy_voice(known, path, facts)
@@ -126,11 +126,11 @@ def check_options(
     consent: str | None,
     statement: str | None,
     values: dict[str, Any],
-) -> "tuple[Consent, EnrolOptions]":
+) -> "tuple[Consent, EnrollOptions]":
     """What was given on the command line. Raises UsageError, before anything is opened."""
     from voxclone.cloning.options import (
         MAX_RECORDINGS,
-        EnrolOptions,
+        EnrollOptions,
         check_consent,
         check_steps,
     )
@@ -144,7 +144,7 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrolOptions, values, "the given options")
+        return given, parse_settings(EnrollOptions, values, "the given options")
     except (ConfigError, VoiceError) as error:
         raise UsageError(str(error)) from None
 
@@ -165,7 +165,7 @@ def _make(
     recordings: list[Path],
     release: "Release",
     encoder: Path | None,
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     name: str,
     consent: "Consent",
     identity: str,
@@ -182,17 +182,17 @@ def _make(
     ).voice  # fmt: skip
 
 
-def _says(facts: "VoiceFacts", name: str, consent: "Consent") -> bool:
+def _says(facts: "VoiceMetadata", name: str, consent: "Consent") -> bool:
     told = facts.consent
     return (facts.name, told.kind, told.statement) == (name, consent.kind, consent.statement)
 
 
-def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
-    from voxclone.voice.store import stored_report
+def tell_voice(facts: "VoiceMetadata", known: Path | None, console: "Console") -> None:
+    from voxclone.voice.store import reference_report
 
     if known is not None:
         console.print(f"Known      The same enrolment was made before: {known}", soft_wrap=True)
-    found = stored_report(facts)
+    found = reference_report(facts)
     for sentence in found.sentences() if found is not None else []:
         console.print(f"Reference  {sentence}", markup=False, highlight=False, soft_wrap=True)
     for network, value in facts.likeness.items():
@@ -202,7 +202,7 @@ def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> N
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
-def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
+def write_report(report: Path, facts: "VoiceMetadata", path: Path, known: Path | None) -> None:
     import json
 
     from voxclone.io import atomic_file

@@ -13,7 +13,7 @@ from voxclone.errors import QualityError, ReleaseError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.release.encoder_file import Brought, Judge
+    from voxclone.release.encoder_file import ExternalEncoder, Judge
     from voxclone.release.hub import Card
     from voxclone.release.inject import Injected, Plan
     from voxclone.release.release import Release
@@ -69,7 +69,7 @@ def inject(
 
     from voxclone.io import leftovers
     from voxclone.release import inject as injection
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.release import Release
 
     console = Console(quiet=quiet or as_json, soft_wrap=True, highlight=False)
@@ -77,16 +77,16 @@ def inject(
                 "--report": report}  # fmt: skip
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
-    brought = open_brought(encoder, release)
+    external = open_external_encoder(encoder, release)
     for path in leftovers(out):
         console.print(f"[yellow]Left over  {path} is of an interrupted run: remove it.[/yellow]")
-    judge = _judge(release, brought, console, accept_ill)
+    judge = _judge(release, external, console, accept_ill)
     if to_hub:
         card = _card(model, base_model, licence, data, report or [])
-        _publish(release, brought, out, card, judge, console, dry_run=dry_run, as_json=as_json)
+        _publish(release, external, out, card, judge, console, dry_run=dry_run, as_json=as_json)
         return
     plan = injection.plan_injection(
-        release, brought, out, merge=merge, replace=replace, copy=copy
+        release, external, out, merge=merge, replace=replace, copy=copy
     )  # fmt: skip
     _announce(plan, console)
     if dry_run:
@@ -109,16 +109,16 @@ def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[
         )
 
 
-def _judge(release: "Release", brought: "Brought", console: "Console", accept_ill: bool) -> "Judge":
+def _judge(release: "Release", external: "ExternalEncoder", console: "Console", accept_ill: bool) -> "Judge":
     """Examines an encoder of unknown making; one that says where it is from passes."""
 
     def judge(path: Path) -> list[str]:
-        if brought.vouched:
+        if external.has_provenance:
             return []
         from voxclone.evaluate import foreign
         from voxclone.release.release import load_codec
 
-        name = brought.path
+        name = external.path
         console.print(f"Unknown    {name} does not say for which code book it was trained.")
         try:
             found = foreign.examine(release, load_codec(release, path))
@@ -248,7 +248,7 @@ def _evaluation(path: Path) -> str:
 
 def _publish(
     release: "Release",
-    brought: "Brought",
+    external: "ExternalEncoder",
     out: Path,
     card: "Card",
     judge: "Judge",
@@ -264,7 +264,7 @@ def _publish(
     if dry_run:
         require_new(out)
     else:
-        write_hub_folder(release, brought, out, card, judge=judge)
+        write_hub_folder(release, external, out, card, judge=judge)
     if as_json:
         print(json.dumps({"out": str(out), "written": names, "licence": card.licence}, indent=1))
     if card.data is None:

@@ -36,12 +36,12 @@ from voxclone.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.cloning.refine.settings import RefineSettings
     from voxclone.codec.model import Codec
     from voxclone.release.release import Release
     from voxclone.voice.facts import Consent
-    from voxclone.voice.resolve import Chosen
+    from voxclone.voice.resolve import ResolvedVoice
 
 
 def refine(
@@ -122,7 +122,7 @@ def refine(
         )
     if run is not None:
         _make_folder(run)
-    start: Chosen | str = origin
+    start: ResolvedVoice | str = origin
     if origin not in ("encoder", "nothing"):
         start = choose_voice(origin, release, voices, console)
     codec = _codec(release, encoder, origin)
@@ -174,10 +174,10 @@ def _refine(
     release: "Release",
     codec: "Codec",
     settings: "RefineSettings",
-    start: "Chosen | str",
+    start: "ResolvedVoice | str",
     name: str,
     consent: "Consent",
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     path: Path,
     run: Path | None,
     resume: bool,

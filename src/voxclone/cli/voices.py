@@ -49,11 +49,11 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
     """Show what a voice says of itself: consent, origin, and the report of its reference."""
     import json
 
-    from voxclone.voice.file import read_facts
-    from voxclone.voice.store import stored_report
+    from voxclone.voice.file import read_metadata
+    from voxclone.voice.store import reference_report
 
     path = _voice_file(name, voices)
-    facts = read_facts(path)
+    facts = read_metadata(path)
     if as_json:
         print(json.dumps({"path": str(path), "facts": facts.model_dump()}, indent=1))
         return
@@ -64,7 +64,7 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
     print(f"Licence    {facts.licence}")
     for network, value in facts.likeness.items():
         print(f"Likeness   {value:.2f} ({network})")
-    found = stored_report(facts)
+    found = reference_report(facts)
     for sentence in found.sentences() if found is not None else ["No report is kept."]:
         print(f"Reference  {sentence}")
 
@@ -94,7 +94,7 @@ def update(
 ) -> None:
     """Bring a voice to today's format and to the embedding table of a release, by its codes."""
     from voxclone.release.release import Release
-    from voxclone.voice.embedding import reembedded
+    from voxclone.voice.embedding import reembed
     from voxclone.voice.file import load_voice, save_voice
 
     path = _voice_file(name, voices)
@@ -102,7 +102,7 @@ def update(
     check_output(target)
     release = Release.open(model)
     voice = load_voice(path)
-    made = reembedded(voice, release, path)
+    made = reembed(voice, release, path)
     save_voice(made, target)
     same = made.facts.table_hash == voice.facts.table_hash
     what = "in today's format" if same else f"with rows for {release.path}"

@@ -24,7 +24,7 @@ from voxclone.errors import UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
 from voxclone.tts.likelihood import OTHERS, likelihood
-from voxclone.voice.embedding import rows_of
+from voxclone.voice.embedding import voice_embedding
 
 UNHEARD = "a"  # stands for words where none are heard
 
@@ -122,7 +122,7 @@ def by_gain(release: Release, codec: Codec) -> Score:
         return known[id(other)]
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
-        rows_ND = rows_of(candidate.codes_KT, release)
+        rows_ND = voice_embedding(candidate.codes_KT, release)
         gains = []
         for other in others:
             text, stranger = unconditional(other)

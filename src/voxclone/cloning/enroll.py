@@ -17,25 +17,25 @@ from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
 from voxclone.audio.stretch import Run
 from voxclone.cloning.crops import by_gain, by_likeness, choose_crops
-from voxclone.cloning.options import STEPS, EnrolOptions
+from voxclone.cloning.options import STEPS, EnrollOptions
 from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
-from voxclone.release.encoder_file import book_hash
+from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
-from voxclone.voice.embedding import rows_of
+from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.facts import plain
-from voxclone.voice.file import Consent, Voice, VoiceFacts
+from voxclone.voice.file import Consent, Voice, VoiceMetadata
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0
 """Of several recordings, or of crops to choose from: likeness does not grow beyond
 (mlx-voxtral-swift: 0.72 with 16 s and with 24 s)."""
 VOICE_SHARE = 0.35
-DEFAULT_OPTIONS = EnrolOptions()
+DEFAULT_OPTIONS = EnrollOptions()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def enroll(
     name: str,
     consent: Consent,
     settings: ReferenceSettings | None = None,
-    options: EnrolOptions = DEFAULT_OPTIONS,
+    options: EnrollOptions = DEFAULT_OPTIONS,
     identity: str | None = None,
     measured: bool = False,
 ) -> Enrolled:
@@ -92,12 +92,12 @@ def voice_of(
 ) -> Voice:
     """The voice of codes [K, T] that were made of a reference, however they were."""
     table_VD = load_table(release)
-    facts = VoiceFacts(
+    facts = VoiceMetadata(
         name=name,
         consent=consent,
         encoder_hash=encoder_hash,
         table_hash=tensor_hash(table_VD),
-        book_hash=book_hash(release),
+        codebook_hash=codebook_hash(release),
         enrolment=identity,
         reference_seconds=len(reference.wave_S) / codec.sampling_rate,
         reference_hash=recordings_hash(recordings),
@@ -105,7 +105,7 @@ def voice_of(
         likeness=_likeness(codec, codes_KT, reference) if measured else {},
         tool=f"voxclone {importlib.metadata.version('voxclone')}",
     )
-    return Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts)
+    return Voice(codes_KT, voice_embedding(codes_KT, release, table_VD), facts)
 
 
 def recordings_hash(recordings: Sequence[Recording]) -> str:
@@ -115,7 +115,7 @@ def recordings_hash(recordings: Sequence[Recording]) -> str:
 
 
 def reference_settings(
-    release: Release, options: EnrolOptions = DEFAULT_OPTIONS, recordings: int = 1
+    release: Release, options: EnrollOptions = DEFAULT_OPTIONS, recordings: int = 1
 ) -> ReferenceSettings:
     """Settings for references of a release: at most about a third of the model's context, so that
     there is room for text and speech, and what `options` says."""
@@ -137,7 +137,7 @@ def make_reference(
     release: Release,
     codec: Codec,
     given: ReferenceSettings | None = None,
-    options: EnrolOptions = DEFAULT_OPTIONS,
+    options: EnrollOptions = DEFAULT_OPTIONS,
 ) -> Reference:
     """One reference of all recordings, with a hint of several speakers in its report. `given`
     settings stand before those of `options`. Raises AudioError."""

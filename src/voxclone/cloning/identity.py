@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxclone.audio.files import DEFAULT_LIMITS
-from voxclone.cloning.options import EnrolOptions
+from voxclone.cloning.options import EnrollOptions
 from voxclone.io import hash_file
 from voxclone.release.encoder_file import BOOK, stored_hash
 from voxclone.release.release import Release
@@ -18,8 +18,8 @@ from voxclone.spec import TABLE
 from voxclone.voice.facts import FORMAT
 
 
-def enrolment_identity(
-    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrolOptions
+def enrollment_id(
+    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrollOptions
 ) -> str:
     """SHA-256 over the contents (not the names) of what an enrolment is made of.
 

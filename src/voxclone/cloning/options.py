@@ -34,7 +34,7 @@ STEPS = {
 CONSENTS = ("self", "written", "public-domain", "synthetic")
 
 
-class EnrolOptions(Settings):
+class EnrollOptions(Settings):
     """How recordings become a reference. Defaults cost no run of any network but the encoder."""
 
     without: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def check_consent(kind: str | None, statement: str | None) -> Consent:
     return Consent(kind=kind, statement=words)  # type: ignore[arg-type]
 
 
-def read_for(path: Path, options: EnrolOptions) -> "Recording":
+def read_for(path: Path, options: EnrollOptions) -> "Recording":
     """Read a recording. Raises AudioError if it cannot be used, or would have to be resampled or
     mixed against the options."""
     from voxclone.audio.files import read_recording

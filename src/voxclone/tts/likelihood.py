@@ -18,7 +18,7 @@ from voxclone.codec.quantizer import to_values
 from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.rows import embed_codes
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def _flow_error(
     return float(torch.stack(errors).mean())
 
 
-def semantic_opinion(model: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+def semantic_log_probs(model: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
     the frames before it (shifted codes [T, K])."""
     backbone, head = model.backbone, model.head
     device = model.device
     offsets = backbone.offsets_K.tolist()
-    rows_ND = voice_rows(voice_KT.to(device), backbone.audio_table.weight, offsets)
+    rows_ND = embed_codes(voice_KT.to(device), backbone.audio_table.weight, offsets)
     logits_TV = head.semantic_logits(states_of(model, rows_ND, text, shifted_TK)[:-1])
     usable = slice(SHIFT, SHIFT + head.semantic_size)
     opinion_TV: Tensor = logits_TV[:, usable].log_softmax(dim=-1)

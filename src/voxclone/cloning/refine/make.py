@@ -15,7 +15,7 @@ from torch import Tensor
 from voxclone.audio.files import Recording
 from voxclone.audio.reference import Reference
 from voxclone.cloning.enroll import DEFAULT_OPTIONS, make_reference, recordings_hash, voice_of
-from voxclone.cloning.options import EnrolOptions
+from voxclone.cloning.options import EnrollOptions
 from voxclone.cloning.refine.free import (
     Start,
     from_codes,
@@ -36,7 +36,7 @@ from voxclone.tts.tts import TTS
 from voxclone.voice.facts import plain
 from voxclone.voice.file import Consent, Voice
 from voxclone.voice.presets import preset_inversions
-from voxclone.voice.resolve import Chosen
+from voxclone.voice.resolve import ResolvedVoice
 
 ORIGINS = ("encoder", "nothing")
 NO_ENCODER = "none"
@@ -60,9 +60,9 @@ def refine(
     *,
     name: str,
     consent: Consent,
-    origin: Chosen | str = "encoder",
+    origin: ResolvedVoice | str = "encoder",
     settings: RefineSettings | None = None,
-    options: EnrolOptions = DEFAULT_OPTIONS,
+    options: EnrollOptions = DEFAULT_OPTIONS,
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -175,7 +175,7 @@ def told_judgements(refined: Refined) -> list[Judged]:
 
 
 def _start(
-    origin: Chosen | str,
+    origin: ResolvedVoice | str,
     release: Release,
     codec: Codec,
     wave_S: Tensor,

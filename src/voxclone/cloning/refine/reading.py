@@ -20,9 +20,9 @@ from voxclone.cloning.crops import UNHEARD
 from voxclone.errors import AudioError
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
 from voxclone.spec import SAMPLING_RATE, SHIFT
-from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood, semantic_opinion, states_of
+from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood, semantic_log_probs, states_of
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.rows import embed_codes
 
 LEAST_SECONDS = 2.0
 """Of a half: neither the model nor a speaker network can say much of less."""
@@ -99,7 +99,7 @@ def read(model: TTS, halves: Halves, codes_KT: Tensor) -> Opinion:
     for this, text in enumerate(halves.texts):
         voice_KT, spoken_KT = parts[1 - this], parts[this]
         shifted_TK = spoken_KT.T + SHIFT
-        logs.append(semantic_opinion(model, voice_KT, text, shifted_TK))
+        logs.append(semantic_log_probs(model, voice_KT, text, shifted_TK))
         rows_ND = _rows(model, voice_KT)
         state_TD = states_of(model, rows_ND, text, shifted_TK)[:-1]
         states.append(model.head.llm_projection(state_TD))
@@ -160,4 +160,4 @@ def nats(found: Likelihood, channels: int) -> float:
 
 def _rows(model: TTS, codes_KT: Tensor) -> Tensor:
     table_VD, offsets_K = model.backbone.audio_table.weight, model.backbone.offsets_K
-    return voice_rows(codes_KT.to(table_VD.device), table_VD, offsets_K.tolist())
+    return embed_codes(codes_KT.to(table_VD.device), table_VD, offsets_K.tolist())
