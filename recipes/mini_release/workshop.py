@@ -24,8 +24,8 @@ from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.train.listeners import Listeners
 from voxclone.train.run import CHECKPOINTS, RunSettings
 
@@ -124,19 +124,19 @@ def finished_codec(shop: Workshop) -> Codec:
     return codec.eval().requires_grad_(False)
 
 
-def finished_recogniser(shop: Workshop) -> Recogniser:
+def finished_recogniser(shop: Workshop) -> Recognizer:
     """The recogniser of stage 1."""
     found = finished(shop, "recogniser", shop.settings.recogniser.run)
-    model = Recogniser(RecogniserConfig(**found.values["state"]["recogniser"]))
+    model = Recognizer(RecognizerConfig(**found.values["state"]["recogniser"]))
     model.load_state_dict(_part(found.tensors, "recogniser"))
     return model.eval().requires_grad_(False)
 
 
-def finished_voices(shop: Workshop) -> VoiceNetwork:
+def finished_voices(shop: Workshop) -> SpeakerNetwork:
     """The network of stage 1b, which tells speakers apart."""
     settings = shop.settings.voices
     found = finished(shop, "voices", settings.run)
-    voices = VoiceNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
+    voices = SpeakerNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
     voices.load_state_dict(_part(found.tensors, "voices"))
     return voices
 

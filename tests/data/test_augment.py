@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recipes.mini_release.codebank import Variant, varied_wave
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC
 from voxclone.data.augment import add_noise, colour, disperse, roughen
 

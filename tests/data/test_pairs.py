@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.data.test_prepare import run
-from tests.release.tiny import write_tiny_release
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.data.pairs import PairSettings, PairShare, draw_pairs, read_pairs, speak_pairs
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release, load_preset

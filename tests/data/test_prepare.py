@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from tests.audio.signals import speech
-from voxclone.audio.measure import active_level
+from tests.helpers.signals import speech
+from voxclone.audio.measure import speech_level
 from voxclone.cli.app import app
 from voxclone.data import prepare as work
 from voxclone.data.clean import CleanSettings, Dropped, clean
@@ -68,7 +68,7 @@ def test_a_folder_becomes_clips_at_one_rate_and_level(corpus: Path, tmp_path: Pa
     for row in rows:
         samples, rate = soundfile.read(out / row["path"])
         assert (rate, len(samples)) == (24000, row["samples"]) and samples.ndim == 1
-        assert active_level(samples, rate) == pytest.approx(-20, abs=0.7)
+        assert speech_level(samples, rate) == pytest.approx(-20, abs=0.7)
         assert row["samples"] < 24000 * 2.6 and row["licence"] == "CC0-1.0"  # of 2.95 s
         assert row["native_sampling_rate"] == 48000
 

@@ -13,11 +13,12 @@ from recipes.mini_release import recipe
 from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
-from tests.audio.signals import speech
+from tests.helpers.signals import speech
 from voxclone.errors import ConfigError
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
-from voxclone.mini.oracle import oracle_codec, recogniser
+from voxclone.mini.oracle import oracle_codec
+from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import codebook_hash, open_codec
@@ -145,7 +146,7 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     assert open_codec(release, encoder).encoder is not None
     figures = report(
         release, load_speech(list_clips(manifest)), {"ours": encoder}, Ge2eEmbedder.load(),
-        CharacterTranscriber(recogniser(published)), None, assets=published,
+        CharacterTranscriber(load_recognizer(published / "recogniser")), None, assets=published,
         sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",

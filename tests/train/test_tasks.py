@@ -8,13 +8,13 @@ import torch
 
 from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, FAST, mean, steps
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.adversary import AdversarySettings
@@ -43,7 +43,8 @@ def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         listeners = Listeners.frozen(
-            Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=2)), VoiceNetwork(3, 8, 1)
+            Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=2)),
+            SpeakerNetwork(3, 8, 1),
         )
     wave_BS = corpus.wave(0, 0, 12000)[None]
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +89,7 @@ def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
     subset = corpus.subset(lambda c: c.split == "train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     held_out = {"p": genuine[0]}
     return EncoderTask.create(settings, codec, genuine, held_out, corpus, subset, teacher)
 
@@ -320,7 +321,7 @@ def test_the_paper_s_losses_are_balanced_and_learn(corpus: Corpus) -> None:
     held_out = {"p": task.genuine[0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     task = EncoderTask.create(
         settings, task.codec, task.genuine, held_out, corpus, task.train, teacher
     )

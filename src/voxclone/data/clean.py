@@ -14,7 +14,8 @@ from pydantic import Field
 
 from voxclone.audio.files import ReadingLimits, Recording, read_part, read_recording
 from voxclone.audio.measure import MAX_SNR_DB
-from voxclone.audio.reference import ReferenceReport, ReferenceSettings, prepare_reference
+from voxclone.audio.reference import ReferenceSettings, prepare_reference
+from voxclone.audio.report import ReferenceReport
 from voxclone.config import Settings
 from voxclone.data.manifest import Item
 from voxclone.errors import AudioError

@@ -16,7 +16,7 @@ from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.whisper import LONGEST_SECONDS
 from voxclone.rng import Source
@@ -63,7 +63,7 @@ class RealSpeech:
     priors: CodePriors
     state: TrainState
     adversary: Adversary | None = None
-    teacher: Recogniser | None = None
+    teacher: Recognizer | None = None
     distillation: nn.Module | None = None
     whisper: TargetStore | None = None
     embedder: Ge2eEmbedder | None = None
@@ -77,7 +77,7 @@ class RealSpeech:
         codec: Codec,
         priors: CodePriors,
         state: TrainState,
-        teacher: Recogniser | None,
+        teacher: Recognizer | None,
         whisper: TargetStore | None = None,
     ) -> "RealSpeech":
         """Adds what learns besides the encoder to `state`. Raises ConfigError without a teacher
