@@ -28,7 +28,7 @@ from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import embed_codes
+from voxclone.voice.embedding import embed_codes
 
 TEXT = "The kids are talking by the door, and the dogs are sitting in the sun. "
 

@@ -36,7 +36,7 @@ from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import codebook_offsets, expected_tensors
 from voxclone.spec import CODEC, TABLE
 from voxclone.tts.backbone import from_transformers
-from voxclone.voice.rows import embed_codes
+from voxclone.voice.embedding import embed_codes
 
 PAUSE_SECONDS = 0.2
 

@@ -27,8 +27,8 @@ VOICES = "voice_embedding"
 """Folder of the presets."""
 
 BOS, AUDIO, BEGIN_AUDIO, REPEAT_AUDIO_TEXT, NEXT_AUDIO_TEXT = 1, 24, 25, 35, 36
-"""Token ids of a prompt: BOS, BEGIN_AUDIO, AUDIO for each frame of the voice, NEXT_AUDIO_TEXT, text,
-REPEAT_AUDIO_TEXT, BEGIN_AUDIO."""
+"""Token ids of a prompt: BOS, BEGIN_AUDIO, AUDIO for each frame of the voice, NEXT_AUDIO_TEXT,
+text, REPEAT_AUDIO_TEXT, BEGIN_AUDIO."""
 AROUND_TEXT = 5
 """Positions of a prompt beside voice and text."""
 CONTEXT = 4096

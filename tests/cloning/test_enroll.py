@@ -12,7 +12,7 @@ from tests.helpers.tiny_release import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import ReferenceSettings
-from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
+from voxclone.cloning.crops import Candidate, by_gain, by_similarity, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
 from voxclone.cloning.options import STEPS, EnrollOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
@@ -21,8 +21,9 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
-from voxclone.voice.embedding import rows_for, voice_embedding
-from voxclone.voice.file import Consent, load_voice, save_voice
+from voxclone.voice.embedding import voice_embedding
+from voxclone.voice.file import Consent, Voice
+from voxclone.voice.resolve import resolve_voice
 
 CONSENT = Consent(kind="self", statement="I agree.")
 
@@ -46,18 +47,20 @@ def test_several_recordings_become_one_voice(
     release: Release, codec: Codec, tmp_path: Path
 ) -> None:
     listed = [record([3.0], "a\x1b.wav"), record([4.0], "b.wav")]
-    made = enroll(listed, release, codec, name="anna", consent=CONSENT, identity="i", measured=True)
-    facts = made.voice.facts
-    assert facts.enrolment == "i" and facts.codebook_hash == codebook_hash(release)
-    assert [part["source"] for part in facts.preprocessing["parts"]] == ["a?.wav", "b.wav"]
-    assert facts.reference_seconds == len(made.reference.wave_S) / RATE > 7
-    assert facts.reference_hash not in [each.sha256 for each in listed]
-    assert list(facts.likeness) == ["ge2e, decoded codes"]
+    made = enroll(
+        listed, release, codec, name="anna", consent=CONSENT, enrollment_id="i", measured=True
+    )
+    metadata = made.voice.metadata
+    assert metadata.enrollment_id == "i" and metadata.codebook_hash == codebook_hash(release)
+    assert [part["source"] for part in metadata.preprocessing["parts"]] == ["a?.wav", "b.wav"]
+    assert metadata.reference_seconds == len(made.reference.wave_S) / RATE > 7
+    assert metadata.reference_hash not in [each.sha256 for each in listed]
+    assert list(metadata.similarity) == ["ge2e, decoded codes"]
     path = tmp_path / "a.voice.safetensors"
-    save_voice(made.voice, path)
-    again = load_voice(path)
-    assert again.facts == facts
-    assert torch.equal(rows_for(again, release, path).rows_ND, made.voice.rows_ND)
+    made.voice.save(path)
+    again = Voice.load(path)
+    assert again.metadata == metadata
+    assert torch.equal(resolve_voice(again, release, path).embedding_ND, made.voice.embedding_ND)
     alone = enroll(
         listed, release, codec, name="anna", consent=CONSENT,
         options=EnrollOptions(without=("join",)),
@@ -103,12 +106,13 @@ def by_start(seconds: float):
 def test_the_crop_with_the_best_score_is_kept(seconds: float, codec: Codec) -> None:
     recording = record([3.0] * 6)
     settings = ReferenceSettings(max_seconds=4.0)
-    (run,), (told,) = choose_crops([recording], settings, codec, by_start(seconds), 6)
-    assert run is not None and abs(run[0] / RATE - seconds) < 1.8
-    assert told.startswith(f"Chose {run[0] / RATE:.2f} s to {run[1] / RATE:.2f} s of clip.wav")
+    (segment,), (sentence,) = choose_crops([recording], settings, codec, by_start(seconds), 6)
+    assert segment is not None and abs(segment.start / RATE - seconds) < 1.8
+    start, end = (sample / RATE for sample in (segment.start, segment.end))
+    assert sentence.startswith(f"Chose {start:.2f} s to {end:.2f} s of clip.wav")
 
 
-def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) -> None:
+def test_crops_are_scored_by_those_that_share_nothing_with_them(codec: Codec) -> None:
     seen: list[tuple[Candidate, list[Candidate]]] = []
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
@@ -116,8 +120,8 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
         return [1.0] * len(others)
 
     listed = [record([1.5] * 8), record([2.0], "b.wav")]
-    runs, told = choose_crops(listed, ReferenceSettings(max_seconds=6.0), codec, score, 4)
-    assert runs[1] is None and "one crop of b.wav only" in told[1]
+    segments, sentences = choose_crops(listed, ReferenceSettings(max_seconds=6.0), codec, score, 4)
+    assert segments[1] is None and "one crop of b.wav only" in sentences[1]
     assert len(seen) > 3
     for candidate, others in seen:
         assert candidate not in others
@@ -129,7 +133,7 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
             )
 
 
-@pytest.mark.parametrize("choose_by", ["likeness", "gain"])
+@pytest.mark.parametrize("choose_by", ["similarity", "gain"])
 def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
     options = EnrollOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
     made = enroll(
@@ -165,7 +169,7 @@ def test_the_scores_are_what_they_are_called(
     alike = speaker_similarity(
         Ge2eEmbedder.load(), normalize_loudness(decoded_S), normalize_loudness(wave_S)
     )
-    assert by_likeness(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
+    assert by_similarity(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
 
     def loss(
         model: object, voice_ND: torch.Tensor, text: str, codes_KT: torch.Tensor

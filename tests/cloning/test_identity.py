@@ -1,4 +1,4 @@
-"""What makes two enrolments the same, and what does not."""
+"""Which contents give the same enrollment, and which do not."""
 
 import json
 import shutil

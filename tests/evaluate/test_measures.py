@@ -35,7 +35,7 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import invert_embedding
+from voxclone.voice.presets import invert_embedding
 
 NAMES = 3
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,8 @@ from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.log import Log
 from voxclone.train.rehearsal import rehearse
 from voxclone.train.sequences import Batch, forget, misread
-from voxclone.voice.rows import embed_codes, invert_embedding
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import invert_embedding
 
 
 def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoder(folder: Path) -> Path:
-    """An encoder in fp32 that its own header vouches for."""
+    """An encoder with provenance; its tensors were fp32."""
     release = Release.open(folder)
     return save(folder.parent / "encoder.safetensors", release)
 
@@ -136,14 +136,14 @@ def test_an_encoder_is_put_beside_or_into_a_release(folder: Path, encoder: Path,
     )
 
 
-def test_what_the_encoder_says_of_itself_stays_with_it(folder: Path, encoder: Path) -> None:
-    said = read_header(encoder).metadata
-    assert said["book"]
+def test_the_metadata_of_the_encoder_stay_with_it(folder: Path, encoder: Path) -> None:
+    metadata = read_header(encoder).metadata
+    assert metadata["codebook_sha256"]
     run(encoder, folder, folder.parent / "out")
-    assert read_header(folder.parent / "out" / SHARD).metadata == said
+    assert read_header(folder.parent / "out" / SHARD).metadata == metadata
     run(encoder, folder, folder.parent / "one", merge=True)
     merged = read_header(folder.parent / "one" / MERGED).metadata
-    assert merged == {f"encoder.{key}": text for key, text in said.items()}
+    assert merged == {f"encoder.{key}": text for key, text in metadata.items()}
     again = run(folder.parent / "out" / SHARD, folder, folder.parent / "again")
     assert again.tensors and tensors(folder.parent / "again") == tensors(folder.parent / "out")
 
@@ -227,7 +227,7 @@ def test_merging_shards_needs_no_index(folder: Path, encoder: Path) -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("kind", ["one file", "own file", "shards", "partial"])
-def test_an_encoder_is_replaced_only_when_told(
+def test_an_encoder_is_replaced_only_when_asked(
     kind: str, merge: bool, folder: Path, encoder: Path
 ) -> None:
     if kind == "one file":
@@ -272,7 +272,7 @@ def change(shapes: Shapes, kind: str) -> None:
         shapes[first] = (*shapes[first][:-1], shapes[first][-1] + 1)
     elif kind == "unknown":
         shapes["audio_tokenizer.encoder_blocks.9.x"] = (2,)
-    elif kind == "optimiser":
+    elif kind == "optimizer":
         shapes["optimizer.step"] = (1,)
     else:
         shapes.clear()
@@ -286,7 +286,7 @@ def change(shapes: Shapes, kind: str) -> None:
         ("one alone", "is missing"),
         ("misshapen", "instead of"),
         ("unknown", "is not part of a release"),
-        ("optimiser", "is not of a codec encoder"),
+        ("optimizer", "is not of a codec encoder"),
         ("none", "holds no tensor of a codec encoder"),
     ],
 )
@@ -325,7 +325,7 @@ def test_an_encoder_for_another_code_book_is_refused(folder: Path, tmp_path: Pat
     shapes = expected_tensors(tiny_params())
     write_safetensors(other / MERGED, random_entries(shapes, seed=5))
     path = save(tmp_path / "e.safetensors", Release.open(other))
-    with pytest.raises(ReleaseError, match="trained for another code book"):
+    with pytest.raises(ReleaseError, match="trained for another codebook"):
         run(path, folder, tmp_path / "out")
 
 
@@ -372,7 +372,7 @@ def test_places_that_cannot_be_used_are_refused_first(folder: Path, encoder: Pat
         run(encoder, folder, there / "alias" / "out")
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
+def test_a_full_disk_is_an_error_before_anything_is_written(
     folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1000))
@@ -418,10 +418,10 @@ def test_who_judges_the_encoder_is_given_what_will_be_shipped(folder: Path, enco
 
     plan = plan_injection(release, open_external_encoder(encoder, release), folder.parent / "out")
     with pytest.raises(QualityError):
-        inject(plan, judge=refuse)
+        inject(plan, validate=refuse)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["encoder.safetensors", "release"]
-    inject(plan, judge=lambda path: ["ill"])
-    assert json.loads(read_header(plan.out / SHARD).metadata["findings"]) == ["ill"]
+    inject(plan, validate=lambda path: ["collapsed"])
+    assert json.loads(read_header(plan.out / SHARD).metadata["failed_checks"]) == ["collapsed"]
 
 
 # Interruption. A child process is stopped at one of its own file operations, which the

@@ -92,10 +92,12 @@ def test_an_encoder_of_the_communitys_layout(tmp_path: Path) -> None:
     assert not external.has_provenance and external.metadata == {"origin": "best_encoder.pt"}
     assert all(torch.equal(external.load(name), tensor) for name, tensor in made.items())
     torch.save(made, path)  # with the release's prefix
-    assert all(torch.equal(open_external_encoder(path, release).load(n), t) for n, t in made.items())
+    assert all(
+        torch.equal(open_external_encoder(path, release).load(n), t) for n, t in made.items()
+    )
 
 
-def test_a_safetensors_file_is_told_from_those_of_torch(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_none_of_torch(tmp_path: Path) -> None:
     path = write_encoder(tmp_path / "best_encoder.pt", tiny_params())
     assert not is_torch_file(path)
     for length in (0x04034B50, 0x0280):  # a header as long as a zip or a pickle begins
@@ -139,8 +141,8 @@ UNFIT: list[tuple[Callable[[], bytes], str]] = [
     (lambda: saved({"lr": 0.1}), "instruction BINFLOAT"),
     (lambda: saved({"a": torch.ones(2), "b": None}), "instruction NONE"),
     (lambda: saved({"a": torch.arange(3)}), r"holds 'torch\.LongStorage'"),
-    (lambda: saved({"a": torch.ones(3, 2).T}), "no contiguous one"),
-    (lambda: saved({"a": torch.ones(3, 4)[:, :2]}), "no contiguous one"),
+    (lambda: saved({"a": torch.ones(3, 2).T}), "not contiguous"),
+    (lambda: saved({"a": torch.ones(3, 4)[:, :2]}), "not contiguous"),
     (lambda: saved({"a": torch.nn.Parameter(torch.ones(2))}), r"asks for 'torch\._utils\._reb"),
     (lambda: saved(torch.nn.Linear(2, 2)), "asks for 'torch"),
     (lambda: saved(STATE, pickle_protocol=4), "instruction STACK_GLOBAL"),

@@ -55,7 +55,7 @@ def choose_voice(
     path = find_voice(voice, release, voices if voices is not None else default_folder())
     if path is None:
         return resolve_preset(voice, release)
-    chosen = resolve_file(path, release)
-    if chosen.reembedded:
-        console.print("Voice      Made for another embedding table: embedded anew by its codes.")
-    return chosen
+    resolved = resolve_file(path, release)
+    if resolved.reembedded:
+        console.print("Voice      Made for another embedding table: embedded again from its codes.")
+    return resolved

@@ -27,7 +27,7 @@ from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import embed_codes
+from voxclone.voice.embedding import embed_codes
 
 SCHEMA = "voxclone.voices/2"
 PAUSE = 4800  # samples between joined clips

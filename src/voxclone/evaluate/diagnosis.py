@@ -29,8 +29,8 @@ from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
-from voxclone.voice.presets import invert_presets
-from voxclone.voice.rows import Inversion, embed_codes
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import Inversion, invert_presets
 
 SCHEMA = "voxclone.diagnosis/1"
 VOICE_SECONDS = 8.0

@@ -22,8 +22,8 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
+from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import preset_codes
-from voxclone.voice.rows import embed_codes
 
 SCHEMA = "voxclone.encoder/1"
 KINDS = ("semantic", "exact", "within_one", "level_error")

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxclone.voice.rows import Inversion, embed_codes
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import Inversion
 
 DIRECTIONS = 32
 ROWS = 600

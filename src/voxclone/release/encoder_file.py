@@ -202,9 +202,7 @@ def open_external_encoder(path: Path, release: Release) -> ExternalEncoder:
     return ExternalEncoder(path, shapes, metadata, load, has_provenance)
 
 
-def write_encoder(
-    path: Path, encoder: ExternalEncoder, metadata: dict[str, str]
-) -> dict[str, str]:
+def write_encoder(path: Path, encoder: ExternalEncoder, metadata: dict[str, str]) -> dict[str, str]:
     """Write an encoder in bf16 under the names of the release, one tensor in memory at a time.
 
     Gives the SHA-256 of each tensor's bytes. Raises ReleaseError for values that are not finite.

@@ -1,7 +1,7 @@
 """A folder with an encoder for the Hub: `model.safetensors`, `config.json` and a model card.
 
 The encoder has vLLM-Omni's names, so that one file serves both programs (spec/ecosystem 7). The
-folder holds no weights of the release: whoever uses it has accepted their licence.
+folder holds no weights of the release: whoever uses it has accepted their license.
 """
 
 import importlib.metadata
@@ -129,8 +129,8 @@ References: 10 to 16 s (3 s at least, 30 s at most) of one speaker, dry, without
 
 ## License
 
-[{license_name}]({address}): no commercial use. It is made against the weights of the base model and is
-bound by their license.
+[{license_name}]({address}): no commercial use. It was trained with the weights of the base
+model and is bound by their license.
 
 ## Base model
 

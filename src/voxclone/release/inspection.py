@@ -71,7 +71,7 @@ def inspect_release(release: Release) -> Inspection:
             problems.append(f"tekken.json has no frame count for the voice {name!r}.")
         elif counts and counts[name] != voices[name]:
             problems.append(
-                f"The voice {name!r} has {voices[name]} frames, but tekken.json says {counts[name]}."
+                f"The voice {name!r} has {voices[name]} frames, and {counts[name]} by tekken.json."
             )
     tensors = release.files.tensors
     parts = {}

@@ -176,7 +176,7 @@ def _fetch(name: str) -> Path:
         raise ReleaseError(
             f"There is no directory {name}, and the Hub does not give a repository of that name "
             f"({type(error).__name__}: {reason}): check the name, the network, and that you "
-            "have accepted the licence and logged in with `hf auth login`."
+            "have accepted the license and logged in with `hf auth login`."
         ) from None
 
 

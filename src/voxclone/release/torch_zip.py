@@ -214,7 +214,5 @@ def _fill(target: Any, items: list[Any]) -> None:
         raise UnsupportedPickle("its data.pkl fills something else than a mapping")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str) or key in target:
-            raise UnsupportedPickle(
-                "a mapping in it has a key that is no text, or is there twice"
-            )
+            raise UnsupportedPickle("a mapping in it has a key that is no text, or is there twice")
         target[key] = value

@@ -73,7 +73,7 @@ def read_embedding(path: Path) -> Found:
         return None, [f"In {path}, {name!r} is {info.dtype} {shape}: no embedding [N, D]."]
     problems = []
     if name != "embedding" and len(names) > 1:
-        problems.append(f"{path} has no tensor 'embedding' but {len(names)} others: any may be taken.")
+        problems.append(f"{path} has {len(names)} tensors and no 'embedding': any may be taken.")
     return TensorFiles([header]).load(name), problems
 
 

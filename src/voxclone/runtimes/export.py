@@ -24,7 +24,7 @@ def export_voice(
     name: str | None = None,
     replace_preset: str | None = None,
 ) -> Reading:
-    """Write a voice to `out` for `runtime`, under its own name, `name`, or the name of a preset that
+    """Write a voice to `out` for `runtime`, under its own name, `name`, or that of a preset that
     it replaces. Gives what the runtime would load.
 
     `out` appears whole or not at all. Raises UsageError for an impossible name or path,

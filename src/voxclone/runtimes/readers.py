@@ -31,7 +31,7 @@ from voxclone.voice.embedding import voice_embedding
 REAL_WIDTH = 3072
 """The width in the sources of voxtral-tts.c and Faster-Voxtral, whatever params.json says."""
 ASSUMED_FRAMES = (218, 147)
-"""Frames that ExecuTorch's program expects in a .bin file: of its default voice, or its fallback."""
+"""Frames that ExecuTorch's program expects in a .bin file: its default voice, or its fallback."""
 PRESETS = {
     *(f"{mood}_{sex}" for mood in ("casual", "neutral") for sex in ("female", "male")),
     *(f"{tongue}_{sex}" for tongue in ("pt", "nl", "it", "fr", "es", "de", "hi") for sex in
@@ -70,7 +70,7 @@ def read_vllm_omni(folder: Path, name: str, release: Release) -> Reading:
     problems += _uncounted(name, release)
     if release.report.encoder == "partial":
         problems.append(
-            "Some tensors of the codec encoder are missing: it is used with random numbers for them."
+            "Some tensors of the codec encoder are missing: they will be random numbers."
         )
     return reading_of(name, path, (embedding_ND, problems), release.voice_counts.get(name))
 
@@ -88,7 +88,7 @@ def read_mlx_audio(folder: Path, name: str, release: Release) -> Reading:
         problems.append("It speaks without a voice, silently.")
     problems += _uncounted(name, release)
     if not (folder / "config.json").exists():
-        problems.append(f"{folder} has no config.json, so it is not loaded: copy params.json to it.")
+        problems.append(f"{folder} has no config.json and is not loaded: copy params.json to it.")
     if _tensors_of_encoder(folder):
         problems.append(
             f"{folder} holds a codec encoder, which is refused on loading: give the release "

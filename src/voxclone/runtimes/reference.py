@@ -1,6 +1,6 @@
 """A recording as the `ref_audio` of vLLM-Omni: its frames, and the positions in the prompt.
 
-mistral-common makes ceil(seconds x frames a second) + 1 positions in floating point, vLLM-Omni makes
+mistral-common makes ceil(seconds x frames a second) + 1 positions in floating point, vLLM-Omni
 ceil(samples / frame) + 1 frames; at 17 lengths up to 30 s these differ (checkpoint spec, 4.2, 5.2).
 """
 
@@ -42,7 +42,9 @@ def read_reference(path: Path, release: Release) -> Reading:
             "a voice."
         )
     elif release.report.encoder == "partial":
-        problems.append("Some tensors of the codec encoder are missing; they are random numbers then.")
+        problems.append(
+            "Some tensors of the codec encoder are missing: they will be random numbers."
+        )
     return Reading(
         path.stem,
         str(path),

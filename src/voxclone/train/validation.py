@@ -18,7 +18,7 @@ from voxclone.train.log import Log
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
 from voxclone.tts.likelihood import likelihood
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import embed_codes
+from voxclone.voice.embedding import embed_codes
 
 VOICE_FRAMES = 100
 

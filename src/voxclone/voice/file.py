@@ -26,9 +26,7 @@ __all__ = [
     "Voice",
     "VoiceMetadata",
     "copy_voice",
-    "load_voice",
     "read_metadata",
-    "save_voice",
 ]
 
 SUFFIX = ".voice.safetensors"
@@ -50,25 +48,46 @@ class Voice:
     embedding_ND: "Tensor"
     metadata: VoiceMetadata
 
+    @classmethod
+    def load(cls, path: Path | str) -> "Voice":
+        """Read a voice file. Everything is checked before data is read, but for whether the codes
+        are of a release: see `voice.resolve`. Raises VoiceError for anything else than a voice."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
-def save_voice(voice: Voice, path: Path) -> None:
-    """Write a voice file, whole or not at all.
+        path = Path(path)
+        _, metadata = _checked(path)
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise VoiceError(f"{path} cannot be read: {shorten(error)}.") from None
+        # In parts, because the check makes several copies of what it is given.
+        if not all(bool(torch.isfinite(part).all()) for part in tensors["embedding"].split(256)):
+            raise VoiceError(f"The embedding in {path} holds numbers that are not finite.")
+        if int(tensors["codes"].min()) < 0:
+            raise VoiceError(f"The codes of {path} are negative: the file is damaged.")
+        return cls(tensors["codes"].long(), tensors["embedding"], metadata)
 
-    Raises VoiceError if it cannot be written, could not be read again, or nobody's consent is
-    stated.
-    """
-    import torch
+    def save(self, path: Path | str) -> None:
+        """Write a voice file, whole or not at all.
 
-    codes_KT, embedding_ND = voice.codes_KT, voice.embedding_ND
-    if codes_KT.numel() and not 0 <= int(codes_KT.min()) <= int(codes_KT.max()) <= MAX_CODE:
-        raise VoiceError(
-            f"The voice cannot be written to {path}: its codes are not all within 0 to {MAX_CODE}."
+        Raises VoiceError if it cannot be written, could not be read again, or nobody's consent is
+        stated.
+        """
+        import torch
+
+        path, codes_KT, embedding_ND = Path(path), self.codes_KT, self.embedding_ND
+        if codes_KT.numel() and not 0 <= int(codes_KT.min()) <= int(codes_KT.max()) <= MAX_CODE:
+            raise VoiceError(
+                f"The voice cannot be written to {path}: its codes are not all within 0 to "
+                f"{MAX_CODE}."
+            )
+        parts = (codes_KT.to(torch.int16), embedding_ND.to(torch.bfloat16))
+        data = b"".join(
+            part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts
         )
-    parts = (codes_KT.to(torch.int16), embedding_ND.to(torch.bfloat16))
-    data = b"".join(
-        part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts
-    )
-    _write(path, voice.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data)
+        _write(path, self.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data)
 
 
 def copy_voice(source: Path, path: Path, metadata: VoiceMetadata) -> None:
@@ -87,28 +106,6 @@ def read_metadata(path: Path) -> VoiceMetadata:
     """The metadata of a voice file; only its header is read. Raises VoiceError for anything that is
     no voice file."""
     return _checked(path)[1]
-
-
-def load_voice(path: Path) -> Voice:
-    """Read and check a voice file. Raises VoiceError for anything else, before data is read.
-
-    `voice.resolve` checks whether the codes are of a release.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _, metadata = _checked(path)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise VoiceError(f"{path} cannot be read: {shorten(error)}.") from None
-    # In parts, because the check makes several copies of what it is given.
-    if not all(bool(torch.isfinite(part).all()) for part in tensors["embedding"].split(256)):
-        raise VoiceError(f"The embedding in {path} holds numbers that are not finite.")
-    if int(tensors["codes"].min()) < 0:
-        raise VoiceError(f"The codes of {path} are negative: the file is damaged.")
-    return Voice(tensors["codes"].long(), tensors["embedding"], metadata)
 
 
 def _checked(path: Path) -> tuple[Header, VoiceMetadata]:

@@ -73,8 +73,15 @@ RENAMED_IN_3 = {
     "judge": "select_by",
     "judge_every": "evaluate_every",
     "judged": "evaluations",
+    "level_rate": "level_lr",
     "licence": "license",
+    "likely_levels": "flow",
+    "likely_semantic": "model_exponent",
     "likeness": "similarity",
+    "near_levels": "level_distance",
+    "near_semantic": "semantic_kl",
+    "origin": "init",
+    "semantic_rate": "semantic_lr",
 }
 
 
@@ -110,10 +117,10 @@ def parse_metadata(text: str, path: Path) -> VoiceMetadata:
     while (found := values.get("format")) != FORMAT:
         if not isinstance(found, str) or found not in MIGRATIONS:
             known = ", ".join([*MIGRATIONS, FORMAT])
+            tool = shorten(values.get("tool", "it does not say which"))
             raise VoiceError(
                 f"{path} is of the format {shorten(found)!r}, and this version reads {known}: use "
-                f"the version that made it ({shorten(values.get('tool', 'it does not say which'))}) "
-                "or a later one."
+                f"the version that made it ({tool}) or a later one."
             )
         values = MIGRATIONS[found](values)
     if isinstance(values.get("consent"), dict) and "date" not in values["consent"]:
@@ -130,8 +137,8 @@ def check_name(name: str) -> str:
     if NAME.fullmatch(name) and not DEVICES.fullmatch(name):
         return name
     raise VoiceError(
-        f"The name {shorten(name)!r} cannot be a voice's: use up to 64 of a-z, 0-9, - and _, and no "
-        "device name such as con."
+        f"The name {shorten(name)!r} cannot be a voice's: use up to 64 of a-z, 0-9, - and _, and "
+        "no device name such as con."
     )
 
 

@@ -20,7 +20,7 @@ from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, load_table
 from voxclone.release.tensors import codebook_sizes
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import SUFFIX, Voice, load_voice
+from voxclone.voice.file import SUFFIX, Voice
 from voxclone.voice.metadata import FORMAT
 
 # Two sums of one frame may be rounded apart by a step of bf16, no more.
@@ -46,7 +46,7 @@ def resolve_preset(name: str, release: Release) -> ResolvedVoice:
 def resolve_file(path: Path, release: Release) -> ResolvedVoice:
     """The voice of a file. Raises VoiceError for a file that cannot be read, and as
     `resolve_voice` does."""
-    return resolve_voice(load_voice(path), release, path)
+    return resolve_voice(Voice.load(path), release, path)
 
 
 def resolve_voice(voice: Voice, release: Release, source: Path) -> ResolvedVoice:
