@@ -399,7 +399,7 @@ def test_a_copy_that_differs_is_found_and_removed(
 
         return spoil
 
-    for write in (io.copy_file, proof.write_placed):
+    for write in (io.copy_file, proof.copy_tensors):
         monkeypatch.setattr(injection, write.__name__, spoiled(write))
     before = state(folder)
     for options in ({"copy": True}, {"merge": True}):

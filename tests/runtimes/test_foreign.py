@@ -109,7 +109,7 @@ def test_mlx_audio(mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path) ->
         assert len(found["placed"]) == len(rows) and error < 0.02
 
 
-def test_mlx_audio_speaks_without_the_voice_as_foretold(
+def test_mlx_audio_speaks_without_the_voice_as_expected(
     mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path
 ) -> None:
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
@@ -153,7 +153,7 @@ def printed_rows(program: Path, *arguments: object) -> torch.Tensor | None:
 
 
 def both(tmp_path: Path, wide: Example, rows: torch.Tensor) -> dict[str, Path]:
-    """The rows as `.pt` in several ways: as exported, under the file's own name, as a view."""
+    """The embedding as `.pt` in several ways: as exported, under the file's own name, as a view."""
     write_torch_folder(ResolvedVoice("dora", rows, None), "dora", wide.release, tmp_path)
     torch.save(rows.clone(), tmp_path / "own.pt")
     with (tmp_path / "view.pt").open("wb") as file:

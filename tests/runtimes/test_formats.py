@@ -1,4 +1,4 @@
-"""One voice through every format: its rows arrive bit for bit, and nobody else's files change."""
+"""One voice through every format: its embedding arrives bit for bit, and other files stay."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_rows_are_bit_equal_in_every_format(runtime: str, wide: Example, tmp_path: Path) -> None:
+def test_embeddings_are_bit_equal_in_every_format(runtime: str, wide: Example, tmp_path: Path) -> None:
     before = digest(wide.release.path)
     out = out_for(runtime, tmp_path)
     preset = "casual_male" if runtime == "comfyui" else None
@@ -56,28 +56,28 @@ def test_rows_are_bit_equal_in_every_format(runtime: str, wide: Example, tmp_pat
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(rows=st.integers(2, 512))
-def test_any_number_of_rows_goes_through_every_format(
-    rows: int, wide: Example, tmp_path: Path
+@given(frames=st.integers(2, 512))
+def test_any_number_of_frames_goes_through_every_format(
+    frames: int, wide: Example, tmp_path: Path
 ) -> None:
-    voice = make_voice(wide.release, tmp_path / "v.voice.safetensors", rows - 1)
+    voice = make_voice(wide.release, tmp_path / "v.voice.safetensors", frames - 1)
     for runtime in RUNTIMES.values():
         with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
             out = out_for(runtime.name, Path(folder))
             preset = "casual_male" if runtime.name == "comfyui" else None
-            if rows <= 10 and runtime.name == "voxtral-tts.c":
+            if frames <= 10 and runtime.name == "voxtral-tts.c":
                 with pytest.raises(QualityError, match="nothing below 65536"):
                     export_voice(voice, runtime, wide.release, out)
                 continue
             reading = export_voice(voice, runtime, wide.release, out, replace_preset=preset)
-            assert reading.usable and reading.frames == reading.positions == rows
+            assert reading.usable and reading.frames == reading.positions == frames
             assert torch.equal(reading.embedding_ND, voice.embedding_ND)
 
 
-def random_rows(rows: int, seed: int) -> torch.Tensor:
+def random_embedding(frames: int, seed: int) -> torch.Tensor:
     """Rows of every bit pattern that is a number."""
     generator = torch.Generator().manual_seed(seed)
-    bits = torch.randint(-(2**15), 2**15, (rows, REAL_WIDTH), generator=generator)
+    bits = torch.randint(-(2**15), 2**15, (frames, REAL_WIDTH), generator=generator)
     values = bits.to(torch.int16).view(torch.bfloat16)
     return torch.where(values.isfinite(), values, torch.zeros_like(values))
 
@@ -85,9 +85,9 @@ def random_rows(rows: int, seed: int) -> torch.Tensor:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(rows=st.integers(2, 512), seed=st.integers(0, 1000))
-def test_files_keep_any_rows(rows: int, seed: int, tiny: Example, tmp_path: Path) -> None:
-    embedding_ND = random_rows(rows, seed)
+@given(frames=st.integers(2, 512), seed=st.integers(0, 1000))
+def test_files_keep_any_numbers(frames: int, seed: int, tiny: Example, tmp_path: Path) -> None:
+    embedding_ND = random_embedding(frames, seed)
     voice = ResolvedVoice("dora", embedding_ND, None)
     writers.write_raw_folder(voice, "dora", tiny.release, tmp_path / "voices")
     writers.write_embedding(voice, "dora", tiny.release, tmp_path / "dora.safetensors")
@@ -96,9 +96,9 @@ def test_files_keep_any_rows(rows: int, seed: int, tiny: Example, tmp_path: Path
         "torch": read_torch(torch_file, REAL_WIDTH),
         "stored": read_stored(torch_file, REAL_WIDTH),
         "embedding": read_embedding(tmp_path / "dora.safetensors"),
-        "raw": read_raw(tmp_path / "voices" / "dora.bin", REAL_WIDTH, (rows,)),
+        "raw": read_raw(tmp_path / "voices" / "dora.bin", REAL_WIDTH, (frames,)),
     }
-    if rows <= 10:  # below 64 KiB voxtral-tts.c looks for nothing
+    if frames <= 10:  # below 64 KiB voxtral-tts.c looks for nothing
         none_ND, problems = read["stored"]
         assert none_ND is None and "65536" in problems[0]
         read["stored"] = read_stored(torch_file, REAL_WIDTH, small=True)
@@ -108,10 +108,10 @@ def test_files_keep_any_rows(rows: int, seed: int, tiny: Example, tmp_path: Path
     assert torch.equal(torch.load(torch_file, weights_only=True), embedding_ND)
 
 
-def test_twice_the_expected_rows_are_taken_for_floats_without_the_file_beside(
+def test_twice_the_expected_frames_are_taken_for_floats_without_the_file_beside(
     tiny: Example, tmp_path: Path
 ) -> None:
-    embedding_ND = random_rows(294, 0)
+    embedding_ND = random_embedding(294, 0)
     writers.write_raw_folder(
         ResolvedVoice("dora", embedding_ND, None), "dora", tiny.release, tmp_path
     )
@@ -122,7 +122,7 @@ def test_twice_the_expected_rows_are_taken_for_floats_without_the_file_beside(
 
 
 @pytest.mark.parametrize("frames", [1, 24, 218, 375])
-def test_mistral_common_counts_the_rows_of_an_exported_voice(
+def test_mistral_common_counts_the_frames_of_an_exported_voice(
     frames: int, tiny: Example, tmp_path: Path
 ) -> None:
     name = f"voice{frames}"

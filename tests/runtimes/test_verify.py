@@ -1,4 +1,4 @@
-"""Every way in which a runtime would not say anything in the voice is told, in a sentence."""
+"""Every reason why a runtime would not speak with a voice is a sentence."""
 
 import errno
 import io
@@ -86,14 +86,14 @@ COUNTS = ("audio", "voice_num_audio_tokens", "dora")
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "not in the map": ("vllm-omni", lambda o: edit(o / "params.json", *VOICES), "not offered"),
     "not counted": ("vllm-omni", lambda o: edit(o / "tekken.json", *COUNTS), "mistral-common"),
-    "another count": ("vllm-omni", lambda o: set_count(o, 40), "40 places for 41 rows"),
+    "another count": ("vllm-omni", lambda o: set_count(o, 40), "40 positions for 41 frames"),
     "no file": ("vllm-omni", lambda o: pt(o).unlink(), "no voice file"),
-    "no END row": ("vllm-omni", lambda o: rewrite(pt(o), lambda r: r.flip(0)), "END row"),
+    "no END frame": ("vllm-omni", lambda o: rewrite(pt(o), lambda r: r.flip(0)), "END frame"),
     "a view, to torch": ("vllm-omni", lambda o: save_view(pt(o)), "view"),
-    "a view, to C": ("voxtral-tts.c", lambda o: save_view(pt(o)), "all 82 rows"),
+    "a view, to C": ("voxtral-tts.c", lambda o: save_view(pt(o)), "all 82 frames"),
     "zip root": ("voxtral-tts.c", lambda o: save_under_own_name(pt(o)), "without a voice"),
     "compressed": ("voxtral-tts.c", lambda o: compress(pt(o)), "without a voice"),
-    "few rows": ("voxtral-tts.c", lambda o: rewrite(pt(o), lambda r: r[-9:]), "65536"),
+    "few frames": ("voxtral-tts.c", lambda o: rewrite(pt(o), lambda r: r[-9:]), "65536"),
     "no file in C": ("voxtral-tts.c", lambda o: pt(o).unlink(), "without a voice"),
     "shards in C": (
         "voxtral-tts.c",
