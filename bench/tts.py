@@ -28,7 +28,7 @@ from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 TEXT = "The kids are talking by the door, and the dogs are sitting in the sun. "
 
@@ -66,7 +66,7 @@ def random_voice(model: TTS, frames: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     codes_KT = torch.stack([torch.randint(n, (frames,), generator=generator) for n in sizes])
     table_VD = model.backbone.audio_table.weight
-    return voice_rows(codes_KT.to(table_VD.device), table_VD, model.backbone.offsets_K.tolist())
+    return embed_codes(codes_KT.to(table_VD.device), table_VD, model.backbone.offsets_K.tolist())
 
 
 def spoken(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float]:

@@ -36,7 +36,7 @@ from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import codebook_offsets, expected_tensors
 from voxclone.spec import CODEC, TABLE
 from voxclone.tts.backbone import from_transformers
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 PAUSE_SECONDS = 0.2
 
@@ -50,7 +50,7 @@ def publish(shop: Workshop, target: Path) -> None:
     params = mini_params(shop.settings, voices)
     tensors = release_tensors(params, codec, speech)
     rows = {
-        name: voice_rows(
+        name: embed_codes(
             preset_codes(shop, codec, speaker), tensors[TABLE], codebook_offsets(params)
         )
         for name, speaker in shop.settings.presets.items()

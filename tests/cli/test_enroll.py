@@ -11,9 +11,9 @@ import soundfile
 from tests.helpers.command import sentence
 from tests.helpers.signals import speech
 from tests.helpers.tiny_release import write_relative, write_tiny_release
-from voxclone.release.encoder_file import BOOK
+from voxclone.release.encoder_file import CODEBOOK_TENSORS
 from voxclone.spec import TABLE
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import Voice, read_metadata
 
 CONSENT = ("--consent", "self", "--statement", "I am Anna and I agree.")
 
@@ -23,7 +23,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli-enroll")
     first = write_tiny_release(folder / "complete", with_encoder=True)
     write_relative(folder / "table", first, (TABLE,))
-    write_relative(folder / "book", first, (BOOK[1],))
+    write_relative(folder / "book", first, (CODEBOOK_TENSORS[1],))
     return folder
 
 
@@ -56,7 +56,7 @@ def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command)
     code, printed, _ = command("voices", "show", "ada", *kept)
     assert code == 0 and "I am Anna and I agree." in printed and "Joined 3 parts" in printed
     code, printed, _ = command("voices", "show", "ada", "--json", *kept)
-    assert json.loads(printed)["facts"]["consent"]["kind"] == "self"
+    assert json.loads(printed)["metadata"]["consent"]["kind"] == "self"
     assert command("voices", "remove", "ada", *kept)[0] == 0
     assert list((tmp_path / "voices").iterdir()) == []
     code, _, error = command("speak", "One.", "--voice", "ada", "-o", out, *kept, *model)
@@ -64,7 +64,7 @@ def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command)
     assert "No voice is stored" in command("voices", "list", *kept)[1]
 
 
-def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, monkeypatch):
+def test_the_same_enrollment_is_made_once(releases, clips, tmp_path, command, monkeypatch):
     kept = ("--voices", tmp_path / "voices", "--model", releases / "complete")
     enroll = ("enroll", *clips[:2], *CONSENT, *kept)
     assert command(*enroll, "--name", "ada")[0] == 0
@@ -84,8 +84,8 @@ def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, mon
     code, printed, error = command(*other, "--name", "eva", "--report", report)
     copies[0].rename(clips[0])
     assert code == 0 and "Known" in printed, error
-    first, second = load_voice(path), load_voice(path.with_name("eva.voice.safetensors"))
-    assert second.facts.name == "eva" and second.facts.consent.statement == "A letter."
+    first, second = Voice.load(path), Voice.load(path.with_name("eva.voice.safetensors"))
+    assert second.metadata.name == "eva" and second.metadata.consent.statement == "A letter."
     assert (first.codes_KT == second.codes_KT).all()
     written = json.loads(report.read_text())
     assert written["schema"] == "voxclone.enrollment/2" and written["known"] == str(path)
@@ -108,7 +108,7 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, comma
     code, _, error = command("enroll", clips[0], "--name", "ada", *other, *kept)
     assert code == 2 and "consent" in sentence(error) and path.read_bytes() == before
     code, _, _ = command("enroll", clips[0], "--name", "ada", *other, "--replace", *kept)
-    assert code == 0 and read_facts(path).consent.kind == "synthetic"
+    assert code == 0 and read_metadata(path).consent.kind == "synthetic"
     code, _, error = command("enroll", clips[0], "--name", "bert", *CONSENT, *kept)
     assert code == 2 and "'bert' is a preset" in sentence(error)
     os.rename(path, tmp_path / "bert.voice.safetensors")
@@ -201,7 +201,7 @@ def test_voices_move_to_another_table_and_not_to_another_book(
     assert command("enroll", clips[0], "--name", "ada", *CONSENT, "-o", voice, *model)[0] == 0
     speak = ("speak", "One.", "--voice", voice, "-o", out, "--seed", 1)
     code, printed, error = command(*speak, "--model", releases / "table")
-    assert code == 0 and "embedded anew" in printed, error
+    assert code == 0 and "embedded again" in printed, error
     first = soundfile.read(out)[0]
     code, printed, _ = command(
         "voices", "update", voice, "-o", moved, "--model", releases / "table"
@@ -213,7 +213,7 @@ def test_voices_move_to_another_table_and_not_to_another_book(
     assert np.array_equal(first, soundfile.read(out)[0])
     for command_line in (speak, ("voices", "update", voice)):
         code, _, error = command(*command_line, "--model", releases / "book")
-        assert code == 1 and "another code book" in sentence(error)
+        assert code == 1 and "another codebook" in sentence(error)
 
 
 def test_files_that_are_no_voices_get_a_sentence(releases, tmp_path, command):

@@ -9,10 +9,10 @@ import soundfile
 from tests.helpers.command import sentence
 from tests.helpers.signals import speech
 from tests.helpers.tiny_release import write_tiny_release
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import Voice, read_metadata
 
 CONSENT = ("--consent", "self", "--statement", "I am Anna and I agree.")
-QUICK = ("--steps", 2, "--set", "judge_every=1", "--set", "ask_every=1")
+QUICK = ("--steps", 2, "--set", "evaluate_every=1", "--set", "predict_every=1")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,13 @@ def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):
     assert code == 0, error
     for word in ("Evaluated  after 0 steps: gain", ", kept.", "Refined the codes", "I am Anna"):
         assert word in printed, word
-    facts = read_facts(out)
-    assert facts.name == "ada" and facts.consent.kind == "self" and facts.enrolment is None
-    stored = facts.preprocessing["refinement"]
-    assert stored["origin"] == "encoder" and stored["settings"]["steps"] == 2
-    assert [each["step"] for each in stored["judged"]] == [0, 1, 2]
-    best = max(stored["judged"], key=lambda each: each["gain"])
+    metadata = read_metadata(out)
+    assert metadata.name == "ada" and metadata.consent.kind == "self"
+    assert metadata.enrollment_id is None
+    stored = metadata.preprocessing["refinement"]
+    assert stored["init"] == "encoder" and stored["settings"]["steps"] == 2
+    assert [each["step"] for each in stored["evaluations"]] == [0, 1, 2]
+    best = max(stored["evaluations"], key=lambda each: each["gain"])
     assert stored["kept"] == best["step"]
     code, printed, _ = command("voices", "show", out)
     assert code == 0 and "Refined the codes in 2 steps from the encoder's codes" in printed
@@ -57,14 +58,14 @@ def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):
     assert code == 1 and "--resume" in sentence(error)
     again = (*CONSENT, *QUICK, "--checkpoints", run, "--resume", *model)
     assert command("refine", clip, "-o", tmp_path / "b.voice.safetensors", *again)[0] == 0
-    assert (load_voice(tmp_path / "b.voice.safetensors").codes_KT == load_voice(out).codes_KT).all()
+    assert (Voice.load(tmp_path / "b.voice.safetensors").codes_KT == Voice.load(out).codes_KT).all()
 
 
-@pytest.mark.parametrize("origin", ["nothing", "bert", "file"])
-def test_codes_start_without_an_encoder(origin, releases, clip, tmp_path, command):
+@pytest.mark.parametrize("init", ["nothing", "bert", "file"])
+def test_codes_start_without_an_encoder(init, releases, clip, tmp_path, command):
     out = tmp_path / "b.voice.safetensors"
-    start: object = origin
-    if origin == "file":
+    start: object = init
+    if init == "file":
         start = tmp_path / "a.voice.safetensors"
         made = ("--model", releases / "complete", *CONSENT)
         assert command("enroll", clip, "--name", "a", "-o", start, *made)[0] == 0
@@ -73,25 +74,25 @@ def test_codes_start_without_an_encoder(origin, releases, clip, tmp_path, comman
         releases / "withheld", "--quiet",
     )  # fmt: skip
     assert code == 0, error
-    facts = read_facts(out)
-    if origin == "file":
-        assert facts.encoder_hash == read_facts(start).encoder_hash
-        first = facts.preprocessing["refinement"]["judged"][0]
+    metadata = read_metadata(out)
+    if init == "file":
+        assert metadata.encoder_hash == read_metadata(start).encoder_hash
+        first = metadata.preprocessing["refinement"]["evaluations"][0]
         assert first["step"] == 0
     else:
-        assert facts.encoder_hash == "none"
-    assert facts.preprocessing["refinement"]["origin"] == ("a" if origin == "file" else origin)
+        assert metadata.encoder_hash == "none"
+    assert metadata.preprocessing["refinement"]["init"] == ("a" if init == "file" else init)
 
 
 BAD = [
     (("--set", "weights.speeker=1"), 2, "did you mean 'speaker'"),
-    (("--select-by", "ear"), 2, "judge"),
-    (("--select-by", "likeness", "--set", "weights.speaker=1"), 2, "cannot judge"),
+    (("--select-by", "ear"), 2, "select_by"),
+    (("--select-by", "similarity", "--set", "weights.speaker=1"), 2, "cannot select"),
     (("--steps", "-1"), 2, "steps"),
     (("--resume",), 2, "--checkpoints"),
     (("--init", "nobody"), 1, "no voice 'nobody'"),
     (("--init", "nothing", "--select-by", "gain"), 2, "an encoder is needed"),
-    (("--init", "nothing", "--set", "weights.speaker=1"), 2, "cannot judge"),
+    (("--init", "nothing", "--set", "weights.speaker=1"), 2, "cannot select"),
     (("--set", "weights.mel=inf"), 2, "weights.mel"),
     ((), 1, "no codec encoder"),
 ]

@@ -30,8 +30,7 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance, choose, list_clips
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.tts import TTS
-from voxclone.voice.presets import preset_inversions
-from voxclone.voice.rows import Inversion
+from voxclone.voice.presets import Inversion, preset_inversions
 
 
 class Sick(nn.Module):

@@ -11,8 +11,7 @@ from voxclone.errors import ReleaseError
 from voxclone.evaluate import foreign
 from voxclone.evaluate.foreign import RUNTIME, Examination, examine, findings
 from voxclone.release.release import Release
-from voxclone.voice.presets import preset_inversions
-from voxclone.voice.rows import Inversion
+from voxclone.voice.presets import Inversion, preset_inversions
 
 
 @pytest.fixture(scope="module")

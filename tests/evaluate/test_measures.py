@@ -35,7 +35,7 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import invert_rows
+from voxclone.voice.presets import invert_embedding
 
 NAMES = 3
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def speech(release: Release, oracle: Codec) -> SpeechSet:
     utterances = []
     for name in preset_names(release)[:NAMES]:
         rows_ND = load_preset(release, name)[:64]
-        codes_KT = invert_rows(rows_ND, table_VD, offsets, sizes).codes_KT
+        codes_KT = invert_embedding(rows_ND, table_VD, offsets, sizes).codes_KT
         with torch.inference_mode():
             wave_S = oracle.decode(codes_KT[None])[0].clone()
         for turn, part_S in enumerate(wave_S.split(32 * oracle.frame_size)):

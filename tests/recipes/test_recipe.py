@@ -21,7 +21,7 @@ from voxclone.mini.oracle import oracle_codec
 from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
-from voxclone.release.encoder_file import book_hash, open_codec
+from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.train.encoder_settings import EncoderTraining
@@ -113,7 +113,7 @@ def test_presets_are_the_oracle_s_codes(published: Path) -> None:
     codes = preset_codes(release)
     assert set(codes.exact.values()) == {1.0}
     assert oracle_codec(release, published).encoder is not None
-    assert len(book_hash(release)) == 64
+    assert len(codebook_hash(release)) == 64
 
 
 def test_a_run_can_go_on_from_published_weights(

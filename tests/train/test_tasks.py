@@ -35,7 +35,7 @@ from voxclone.train.parts import TOLD
 from voxclone.train.ranks import WHOLE
 from voxclone.train.run import RunSettings
 from voxclone.train.told import Told
-from voxclone.tts.likelihood import semantic_opinion
+from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 
 
@@ -162,7 +162,7 @@ def test_labels_are_the_product_of_what_is_heard_and_what_is_said(
     label = label_clip(codec, None, model, corpus, 0, 1, alone)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
-    monkeypatch.setattr("voxclone.train.channel.semantic_opinion", sure)
+    monkeypatch.setattr("voxclone.tts.likelihood.semantic_log_probs", sure)
     told = label_clip(codec, None, model, corpus, 0, 1, ChannelSettings(encoder=0.0, model=1.0))
     assert (told.code_TJ[:, 0] == 3).all()
 
@@ -183,7 +183,7 @@ def test_the_model_is_asked_as_it_was_trained(speech_task: SpeechTask) -> None:
         )
         hidden_ND = backbone(embedded)[batch.item_N, batch.place_N]
         text = bytes(i - 40 for i in example.text_ids).decode()
-        found_TV = semantic_opinion(model, example.voice_TK.T, text, example.target_TK + SHIFT)
+        found_TV = semantic_log_probs(model, example.voice_TK.T, text, example.target_TK + SHIFT)
         size = head.semantic_size
         wanted_TV = head.semantic_logits(hidden_ND[:-1])[:, SHIFT : SHIFT + size].log_softmax(-1)
     assert torch.allclose(found_TV, wanted_TV, atol=1e-4)

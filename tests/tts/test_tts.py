@@ -110,9 +110,9 @@ def test_a_voice_too_long_for_the_context_is_refused(speaker: TTS) -> None:
     assert 20 <= speaker.part_characters(100) <= 400
 
 
-def test_voice_rows_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
+def test_the_voice_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
     ids = speaker.prompts.ids("Hi.", len(voice) + 1)
-    with pytest.raises(ValueError, match="places for"):
+    with pytest.raises(ValueError, match="10 positions for 9 voice frames"):
         speaker.backbone.embed_prompt(ids, voice)
 
 

@@ -47,7 +47,7 @@ def clone(
     for sentence in enrolled.reference.report.sentences():
         print_line(console, "Reference", sentence)
     voice = enrolled.voice
-    frames, seconds = voice.codes_KT.shape[1], voice.facts.reference_seconds
+    frames, seconds = voice.codes_KT.shape[1], voice.metadata.reference_seconds
     print_line(console, "Voice", f"{frames} frames of codes from {seconds:.1f} s.")
     tts = TTS.load(release, codec=codec, device=found_device)
-    speak_to_file(tts, words, voice.rows_ND, out, seed, cfg, console, enrolled.reference)
+    speak_to_file(tts, words, voice.embedding_ND, out, seed, cfg, console, enrolled.reference)

@@ -20,10 +20,10 @@ from voxclone.errors import UsageError, VoiceError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
-    from voxclone.voice.facts import Consent, VoiceFacts
     from voxclone.voice.file import Voice
+    from voxclone.voice.metadata import Consent, VoiceMetadata
 
 JSON_SCHEMA = "voxclone.enrollment/2"
 
@@ -91,7 +91,7 @@ def enroll(
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
-    from voxclone.voice.file import copy_voice, read_facts, save_voice
+    from voxclone.voice.file import copy_voice, read_metadata
 
     values = {
         "without": without or [],
@@ -109,9 +109,9 @@ def enroll(
         check_output(file)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
-    key = identity.enrolment_identity([str(each) for each in hashes], release, used, options)
-    known = store.find_enrolment([path], folder, key) if None not in hashes else None
-    same = known == path and _has(read_facts(path), name, given)
+    key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
+    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
@@ -119,16 +119,16 @@ def enroll(
         )
     if known is None:
         made = _make(recordings, release, used, options, name, given, key)
-        save_voice(made, path)
-        facts = made.facts
+        made.save(path)
+        metadata = made.metadata
     else:
-        facts = read_facts(known)
+        metadata = read_metadata(known)
         if not same:
-            facts = facts.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, facts)
-    print_voice(facts, known, console)
+            metadata = metadata.model_copy(update={"name": name, "consent": given})
+            copy_voice(known, path, metadata)
+    print_voice(metadata, known, console)
     if report is not None:
-        write_report(report, facts, path, known)
+        write_report(report, metadata, path, known)
     print_line(console, "Kept" if same else "Wrote", path)
 
 
@@ -138,12 +138,12 @@ def check_options(
     consent: str | None,
     statement: str | None,
     values: dict[str, Any],
-) -> "tuple[Consent, EnrolOptions]":
+) -> "tuple[Consent, EnrollOptions]":
     """The options, checked before anything is opened. Raises UsageError."""
-    from voxclone.cloning.options import MAX_RECORDINGS, EnrolOptions, check_consent, check_steps
+    from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
     from voxclone.config import parse_settings
     from voxclone.errors import ConfigError
-    from voxclone.voice.facts import check_name
+    from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:
         raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
@@ -151,7 +151,7 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrolOptions, values, "the options")
+        return given, parse_settings(EnrollOptions, values, "the options")
     except (ConfigError, VoiceError) as error:
         raise UsageError(str(error)) from None
 
@@ -173,10 +173,10 @@ def _make(
     recordings: list[Path],
     release: "Release",
     encoder: Path | None,
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     name: str,
     consent: "Consent",
-    identity: str,
+    enrollment_id: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
     from voxclone.cloning.options import read_for
@@ -185,34 +185,34 @@ def _make(
     read = [read_for(recording, options) for recording in recordings]
     codec = load_codec(release, encoder)
     return make(
-        read, release, codec, name=name, consent=consent, options=options, identity=identity,
-        measured=True,
+        read, release, codec, name=name, consent=consent, options=options,
+        enrollment_id=enrollment_id, measured=True,
     ).voice  # fmt: skip
 
 
-def _has(facts: "VoiceFacts", name: str, consent: "Consent") -> bool:
+def _has(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:
     """Whether a voice has this name and consent."""
-    found = facts.consent
-    return (facts.name, found.kind, found.statement) == (name, consent.kind, consent.statement)
+    found = metadata.consent
+    return (metadata.name, found.kind, found.statement) == (name, consent.kind, consent.statement)
 
 
-def print_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
+def print_voice(metadata: "VoiceMetadata", known: Path | None, console: "Console") -> None:
     """Print the report of the reference, similarity and consent of a voice."""
-    from voxclone.voice.store import stored_report
+    from voxclone.voice.store import reference_report
 
     if known is not None:
         print_line(console, "Known", f"The same enrollment was made before: {known}")
-    found = stored_report(facts)
+    found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else []:
         print_line(console, "Reference", sentence)
-    for network, value in facts.likeness.items():
+    for network, value in metadata.similarity.items():
         print_line(console, "Similarity", f"{value:.2f} to the reference ({network}).")
-    consent = f"{facts.consent.kind} ({facts.consent.statement})"
-    print_line(console, "Voice", f"{facts.reference_seconds:.1f} s of codes; consent: {consent}")
+    consent = f"{metadata.consent.kind} ({metadata.consent.statement})"
+    print_line(console, "Voice", f"{metadata.reference_seconds:.1f} s of codes; consent: {consent}")
 
 
-def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
-    """Write the facts of a voice and the report of its reference as JSON."""
+def write_report(report: Path, metadata: "VoiceMetadata", path: Path, known: Path | None) -> None:
+    """Write the metadata of a voice and the report of its reference as JSON."""
     import json
 
     from voxclone.io import atomic_file
@@ -221,8 +221,8 @@ def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | No
         "schema": JSON_SCHEMA,
         "voice": str(path),
         "known": None if known is None else str(known),
-        "facts": facts.model_dump(exclude={"preprocessing"}),
-        "reference": facts.preprocessing,
+        "metadata": metadata.model_dump(exclude={"preprocessing"}),
+        "reference": metadata.preprocessing,
     }
     with atomic_file(report) as file:
         file.write(json.dumps(values, indent=1).encode())

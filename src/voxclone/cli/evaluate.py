@@ -45,7 +45,7 @@ def evaluate_codec(
     encoder: Encoder = None,
     mimi: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Measure Mimi with so many code books instead, to calibrate."),
+        typer.Option(help="Measure Mimi with so many codebooks instead, to calibrate."),
     ] = None,
     split: Split = None,
     seconds: Seconds = 300,
@@ -248,7 +248,7 @@ def _say_list(
 
     def voice_of(prompt: Path) -> Any:
         recording = read_recording(prompt)
-        return enroll(recording, release, codec, name="prompt", consent=consent).voice.rows_ND
+        return enroll(recording, release, codec, name="prompt", consent=consent).voice.embedding_ND
 
     speaker = TTS.load(release, device=chosen)
     return protocols.say_all(

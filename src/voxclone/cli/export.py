@@ -45,8 +45,8 @@ def export(
         sentence = f"{path} is of an interrupted run: remove it."
         print_line(console, "Left over", sentence, warning=True)
     reading = export_voice(found, target, release, out, name=name, replace_preset=replace_preset)
-    rows = f"{reading.rows} rows, bit for bit those of {voice}."
-    print_line(console, "Voice", f"{reading.name}: {rows}")
+    frames = f"{reading.frames} frames, bit for bit those of {voice}."
+    print_line(console, "Voice", f"{reading.name}: {frames}")
     for note in reading.notes:
         print_line(console, "Note", note)
     print_line(console, "Reads", f"{target.name} reads {target.reads}.")

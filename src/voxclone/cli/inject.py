@@ -13,7 +13,7 @@ from voxclone.errors import QualityError, ReleaseError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.release.encoder_file import Brought, Judge
+    from voxclone.release.encoder_file import ExternalEncoder, Validator
     from voxclone.release.hub import Card
     from voxclone.release.inject import Injected, Plan
     from voxclone.release.release import Release
@@ -63,7 +63,7 @@ def inject(
     """
     from voxclone.io import leftovers
     from voxclone.release import inject as injection
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.release import Release
 
     console = open_console(quiet or as_json)
@@ -75,17 +75,17 @@ def inject(
     }
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
-    brought = open_brought(encoder, release)
+    external = open_external_encoder(encoder, release)
     for path in leftovers(out):
         sentence = f"{path} is of an interrupted run: remove it."
         print_line(console, "Left over", sentence, warning=True)
-    check = partial(_check_encoder, release, brought, console, force)
+    check = partial(_check_encoder, release, external, console, force)
     if to_hub:
         card = _card(model, base_model, license, training_data, evaluation or [])
-        _publish(release, brought, out, card, check, console, dry_run=dry_run, as_json=as_json)
+        _publish(release, external, out, card, check, console, dry_run=dry_run, as_json=as_json)
         return
     plan = injection.plan_injection(
-        release, brought, out, merge=merge, replace=replace, copy=copy
+        release, external, out, merge=merge, replace=replace, copy=copy
     )  # fmt: skip
     _print_plan(plan, console)
     if dry_run:
@@ -108,16 +108,16 @@ def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[
 
 
 def _check_encoder(
-    release: "Release", brought: "Brought", console: "Console", force: bool, path: Path
+    release: "Release", external: "ExternalEncoder", console: "Console", force: bool, path: Path
 ) -> list[str]:
     """Compare an encoder of unknown origin with the presets; one with provenance passes. Returns a
     sentence for each failed check. Raises QualityError for them, unless `force`."""
-    if brought.vouched:
+    if external.has_provenance:
         return []
     from voxclone.evaluate import foreign
     from voxclone.release.release import load_codec
 
-    name = brought.path
+    name = external.path
     print_line(console, "Unknown", f"{name} does not name the codebook that it was trained for.")
     try:
         found = foreign.examine(release, load_codec(release, path))
@@ -149,14 +149,14 @@ def _check_encoder(
     return [f"{each.name}: {each.sentence} ({each.figure}.)" for each in failed]
 
 
-def _inject(plan: "Plan", check: "Judge", console: "Console") -> "Injected":
+def _inject(plan: "Plan", check: "Validator", console: "Console") -> "Injected":
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 
     from voxclone.release.inject import inject as write
 
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with progress_bar(console, *columns, total=plan.work) as update:
-        return write(plan, judge=check, advance=lambda count: update(advance=count))
+        return write(plan, validate=check, advance=lambda count: update(advance=count))
 
 
 def _print_plan(plan: "Plan", console: "Console") -> None:
@@ -263,10 +263,10 @@ def _markdown(path: Path) -> str:
 
 def _publish(
     release: "Release",
-    brought: "Brought",
+    external: "ExternalEncoder",
     out: Path,
     card: "Card",
-    check: "Judge",
+    check: "Validator",
     console: "Console",
     *,
     dry_run: bool,
@@ -279,15 +279,15 @@ def _publish(
     if dry_run:
         require_new(out)
     else:
-        write_hub_folder(release, brought, out, card, judge=check)
+        write_hub_folder(release, external, out, card, validate=check)
     if as_json:
-        print(json.dumps({"out": str(out), "written": names, "license": card.licence}, indent=1))
+        print(json.dumps({"out": str(out), "written": names, "license": card.license}, indent=1))
     if card.data is None:
         sentence = "says that the training data are not stated: add --training-data."
         print_line(console, "Card", sentence)
     if card.evaluation is None:
         print_line(console, "Card", "says that nothing was measured: add --evaluation REPORT.JSON.")
-    files = f"{out}: {', '.join(names)}; license {card.licence}."
+    files = f"{out}: {', '.join(names)}; license {card.license}."
     print_line(console, "Would write" if dry_run else "Wrote", files)
     if not dry_run:
         print_line(console, "Publish", f"hf upload OWNER/NAME {out}")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from voxclone.cloning.refine.settings import RefineSettings
     from voxclone.codec.model import Codec
     from voxclone.release.release import Release
-    from voxclone.voice.resolve import Chosen
+    from voxclone.voice.resolve import ResolvedVoice
 
 
 def refine(
@@ -85,12 +85,12 @@ def refine(
 ) -> None:
     """Optimize the codes of a recording through the decoder, and keep the best ones."""
     from voxclone.cloning.options import read_for
-    from voxclone.cloning.refine.make import refine as make
-    from voxclone.cloning.refine.make import usual_judge
+    from voxclone.cloning.refine.pipeline import default_metric
+    from voxclone.cloning.refine.pipeline import refine as make
     from voxclone.device import pick_device
     from voxclone.release.release import Release
     from voxclone.voice import store
-    from voxclone.voice.file import SUFFIX, save_voice
+    from voxclone.voice.file import SUFFIX
 
     if name is None:
         if out is None:
@@ -112,29 +112,29 @@ def refine(
         )
     if checkpoints is not None:
         _make_folder(checkpoints)
-    start: Chosen | str = init
+    start: ResolvedVoice | str = init
     if init not in ("encoder", "nothing"):
         start = choose_voice(init, release, voices, console)
     codec = _codec(release, encoder, init)
-    settings = _settings(steps, seed, select_by or usual_judge(codec), overrides or [])
+    settings = _settings(steps, seed, select_by or default_metric(codec), overrides or [])
     read = [read_for(recording, options) for recording in recordings]
     with _progress(console, settings.steps) as progress:
         made = make(
-            read, release, codec.to(pick_device(device)), name=name, consent=given, origin=start,
+            read, release, codec.to(pick_device(device)), name=name, consent=given, init=start,
             settings=settings, options=options, folder=checkpoints, resume=resume,
             progress=progress,
         )  # fmt: skip
-    save_voice(made.voice, path)
-    for complaint in made.refined.passed_over:
+    made.voice.save(path)
+    for complaint in made.result.passed_over:
         print_line(console, "Skipped", complaint, warning=True)
-    for each in made.refined.judged:
+    for each in made.result.evaluations:
         gain = "" if each.gain is None else f"gain {each.gain:.3f} nats a frame, "
-        kept = ", kept" if each is made.refined.kept else ""
-        sentence = f"after {each.step} steps: {gain}similarity {each.likeness:.3f}{kept}."
+        kept = ", kept" if each is made.result.kept else ""
+        sentence = f"after {each.step} steps: {gain}similarity {each.similarity:.3f}{kept}."
         print_line(console, "Evaluated", sentence)
-    print_voice(made.voice.facts, None, console)
+    print_voice(made.voice.metadata, None, console)
     if report is not None:
-        write_report(report, made.voice.facts, path, None)
+        write_report(report, made.voice.metadata, path, None)
     print_line(console, "Wrote", path)
 
 
@@ -155,7 +155,7 @@ def _settings(steps: int, seed: int, select_by: str, overrides: list[str]) -> "R
     from voxclone.config import load_settings
     from voxclone.errors import ConfigError
 
-    listed = [f"steps={steps}", f"seed={seed}", f"judge={select_by}", *overrides]
+    listed = [f"steps={steps}", f"seed={seed}", f"select_by={select_by}", *overrides]
     try:
         return load_settings(RefineSettings, None, listed)
     except ConfigError as error:

@@ -52,7 +52,7 @@ def speak(
     check_output(out)
     words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
-    voice_ND = choose_voice(voice, release, voices, console).rows_ND
+    voice_ND = choose_voice(voice, release, voices, console).embedding_ND
     tts = TTS.load(release, device=found_device)
     speak_to_file(tts, words, voice_ND, out, seed, cfg, console, None)
 
@@ -78,8 +78,6 @@ def speak_to_file(
     speech is to it. Raises VoxcloneError if the model ends before it speaks."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    from voxclone.audio.files import write_wave
-
     seconds = TextColumn("{task.fields[seconds]:.1f} s")
     columns = (TextColumn("Speaking"), BarColumn(), seconds, TimeElapsedColumn())
     with progress_bar(console, *columns, seconds=0.0) as update:
@@ -93,7 +91,7 @@ def speak_to_file(
         raise VoxcloneError(
             f"The model ended before it spoke (seed {speech.seed}): try another seed."
         )
-    clipped = write_wave(out, speech.wave_S.numpy(), speech.sampling_rate)
+    clipped = speech.save(out)
     ratio = speech.seconds / speech.duration
     print_line(
         console, "Speech",

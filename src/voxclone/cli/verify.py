@@ -43,9 +43,9 @@ def verify(
     console = open_console(as_json)
     expected = None if like is None else choose_voice(like, release, voices, console)
     readings = read_all(target, path, release, name=voice, like=expected)
-    unusable = [reading.name for reading in readings if not reading.heard]
+    unusable = [reading.name for reading in readings if not reading.usable]
     if as_json:
-        fields = ("name", "source", "rows", "places", "traps", "notes", "heard")
+        fields = ("name", "source", "frames", "positions", "problems", "notes", "usable")
         values = [{field: getattr(reading, field) for field in fields} for reading in readings]
         print(json.dumps({"runtime": target.name, "voices": values}, indent=1))
     print_line(console, "Runtime", f"{target.name} reads {target.reads}.")

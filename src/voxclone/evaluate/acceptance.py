@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood
+from voxclone.tts.likelihood import COMPARED_SPEAKERS, Likelihood, likelihood
 from voxclone.tts.tts import TTS
 
 
@@ -61,7 +61,7 @@ def acceptance(
     speakers: list[str] = []
     for trial in track(trials):
         others = [name for name in names if name != trial.speaker]
-        order = torch.randperm(len(others), generator=generator)[:OTHERS].tolist()
+        order = torch.randperm(len(others), generator=generator)[:COMPARED_SPEAKERS].tolist()
         matched = likelihood(model, trial.voice_ND, trial.text, trial.codes_KT, seed=seed)
         shuffled = [
             likelihood(model, voices[others[i]][0], trial.text, trial.codes_KT, seed=seed)

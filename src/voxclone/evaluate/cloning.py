@@ -27,7 +27,7 @@ from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 SCHEMA = "voxclone.voices/2"
 PAUSE = 4800  # samples between joined clips
@@ -161,7 +161,7 @@ def plan_sayings(
             continue
         with torch.inference_mode():
             codes_KT = codec.encode(reference_S[None])[0]
-        rows_ND = voice_rows(codes_KT, table_VD, offsets)
+        rows_ND = embed_codes(codes_KT, table_VD, offsets)
         later = [each.clip.text for each in own[used:] if each.clip.text]
         choice = (
             later or texts.get(own[0].clip.language) or [t for ts in texts.values() for t in ts]

@@ -29,8 +29,8 @@ from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
-from voxclone.voice.presets import invert_presets
-from voxclone.voice.rows import Inversion, voice_rows
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import Inversion, invert_presets
 
 SCHEMA = "voxclone.diagnosis/1"
 VOICE_SECONDS = 8.0
@@ -158,7 +158,7 @@ def diagnose(
         rows=row_health(
             {name: rows[: genuine[name].shape[1]] for name, rows in preset_rows.items()},
             {
-                name: voice_rows(codes_KT, table_VD, offsets)[:-1]
+                name: embed_codes(codes_KT, table_VD, offsets)[:-1]
                 for name, codes_KT in voices.items()
             },
         ),
@@ -206,7 +206,7 @@ def make_trials(
             if not target.utterance.clip.text or not others:
                 continue
             voice_KT = next(iter(enrolled_codes(others).values()))
-            rows_ND = voice_rows(voice_KT, table_VD, offsets)
+            rows_ND = embed_codes(voice_KT, table_VD, offsets)
             trials.append(Trial(name, rows_ND, target.utterance.clip.text, target.codes_KT))
         by_speaker.append(trials)
     turns = max((len(trials) for trials in by_speaker), default=0)

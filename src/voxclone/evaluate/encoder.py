@@ -22,8 +22,8 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
+from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import preset_codes
-from voxclone.voice.rows import voice_rows
 
 SCHEMA = "voxclone.encoder/1"
 KINDS = ("semantic", "exact", "within_one", "level_error")
@@ -125,7 +125,7 @@ def _against(
             agreement(oracle.encode(wave_BS, dtype=half)[0], codec.encode(wave_BS, dtype=half)[0])
         )
         rows = [
-            voice_rows(codes_KT, table_VD, offsets)[:-1].float() for codes_KT in (true_KT, own_KT)
+            embed_codes(codes_KT, table_VD, offsets)[:-1].float() for codes_KT in (true_KT, own_KT)
         ]
         cosines.append(float(F.cosine_similarity(rows[0], rows[1], dim=-1).mean()))
         top = codec.quantizer.levels - 1

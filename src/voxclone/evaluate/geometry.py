@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxclone.voice.rows import Inversion, voice_rows
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import Inversion
 
 DIRECTIONS = 32
 ROWS = 600
@@ -125,7 +126,7 @@ def _ambiguous(
             other_KT = found.codes_KT.clone()
             other_KT[channel] = (other_KT[channel] + step).clamp(0, levels - 1)
             moved_T = other_KT[channel] != found.codes_KT[channel]
-            made_TD = voice_rows(other_KT, table_VD, offsets)[:-1]
+            made_TD = embed_codes(other_KT, table_VD, offsets)[:-1]
             same_T |= moved_T & (made_TD == wanted_TD).all(dim=-1)
     return int((same_T & found.exact_T).sum())
 
