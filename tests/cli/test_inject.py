@@ -147,7 +147,7 @@ def test_an_unknown_encoder_that_cannot_be_checked_is_refused(
     code, printed, _ = command("inject", unknown, "--model", folder, "-o", out, "--force")
     assert code == 0 and "Checked    not" in printed
     assert (
-        "not checked" in read_header(out / "consolidated-encoder.safetensors").metadata["findings"]
+        "not checked" in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
     )
 
 

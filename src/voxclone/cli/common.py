@@ -76,7 +76,7 @@ def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
 ) -> "ResolvedVoice":
     """A voice by its name or path: a stored one, a voice file or a preset."""
-    from voxclone.voice.resolve import resolve_preset
+    from voxclone.voice.resolve import resolve_file, resolve_preset
     from voxclone.voice.store import default_folder, find_voice
 
     path = find_voice(voice, release, voices if voices is not None else default_folder())
