@@ -101,7 +101,7 @@ def test_bad_arguments_get_a_sentence(folder: Path, encoder: Path, command: Comm
         ((encoder, folder, there / "out", "--data", "x"), 2, "--data goes with --to-hub"),
         ((encoder, folder, there / "out", "--to-hub", "--merge"), 2, "does not go with"),
         ((encoder, folder, there / "out", "--to-hub"), 2, "--base-model OWNER/NAME"),
-        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--licence", "mit"),
+        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--license", "mit"),
          2, "cc-by-nc"),
         ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--report",
           there / "text"), 2, "cannot be read"),
@@ -146,7 +146,8 @@ def test_an_unknown_encoder_that_cannot_be_examined_is_not_taken(
     code, printed, _ = command("inject", unknown, folder, out, "--accept-ill")
     assert code == 0 and "Examined   not" in printed
     assert (
-        "not examined" in read_header(out / "consolidated-encoder.safetensors").metadata["findings"]
+        "not examined"
+        in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
     )
 
 

@@ -192,7 +192,10 @@ UNFIT: list[tuple[Callable[[], bytes], str]] = [
     (lambda: _saved(ROWS_ND[:0].clone()), "has 0 frames"),
     (lambda: _saved(torch.zeros(5000, DIM, dtype=torch.bfloat16)), "has 5000 frames"),
     (lambda: _patched(b"K\x05K\x0c\x86", b"K\x04K\x0c\x86"), "is a view"),
-    (lambda: _patched(b"K\x05K\x0c\x86", b"J\xfb\xff\xff\xffK\x0c\x86"), "shape of a tensor is impossible"),
+    (
+        lambda: _patched(b"K\x05K\x0c\x86", b"J\xfb\xff\xff\xffK\x0c\x86"),
+        "shape of a tensor is impossible",
+    ),
     (lambda: _patched(b"K\x00K\x05", b"K\x01K\x05"), "is a view"),
     (lambda: _patched(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001"), "describes something else"),
     (lambda: _patched(b"Rq\x0b.", b"Rq\x0b0N."), "instruction POP"),

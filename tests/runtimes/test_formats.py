@@ -39,7 +39,9 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_embeddings_are_bit_equal_in_every_format(runtime: str, wide: Example, tmp_path: Path) -> None:
+def test_embeddings_are_bit_equal_in_every_format(
+    runtime: str, wide: Example, tmp_path: Path
+) -> None:
     before = digest(wide.release.path)
     out = out_for(runtime, tmp_path)
     preset = "casual_male" if runtime == "comfyui" else None
