@@ -206,7 +206,7 @@ def test_pictures_need_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ]
     given = ["pictures", "--clip", "x", "--encoder", f"naive={tmp_path}", *places]
     monkeypatch.setattr("sys.argv", given)
-    with pytest.raises(ConfigError, match=r"no runs with figures.*bench/study\.py"):
+    with pytest.raises(ConfigError, match=r"no runs with figures.*experiments/study\.py"):
         pictures.main()
     monkeypatch.setattr("sys.argv", [*given, "--encoder", f"someone={tmp_path}"])
     with pytest.raises(SystemExit, match="2"):
