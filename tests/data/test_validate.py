@@ -36,12 +36,12 @@ def report_of(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[
 
 
 def names_of(report: dict[str, Any], stops: bool) -> set[str]:
-    return {each["name"] for each in report["verdict"]["findings"] if each["stops"] == stops}
+    return {each["name"] for each in report["checks"]["failed"] if each["blocking"] == stops}
 
 
 def test_a_good_manifest_is_fit(folder: Path) -> None:
     report = report_of(folder, [row(n, samples=24000) for n in range(4)])
-    assert report["verdict"]["healthy"] and report["prepared"] and not report["faults"]
+    assert report["checks"]["passed"] and report["prepared"] and not report["faults"]
     assert report["clips"] == 4 and report["speakers"] == 2
     assert report["hours"] == pytest.approx(4 / 3600) and report["rates"] == {"24000": 4}
     assert report["clips_per_speaker"] == {"least": 2, "median": 2, "most": 2}
@@ -64,7 +64,7 @@ BAD: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_must_be_mended_stops(folder: Path, name: str) -> None:
     report = report_of(folder, BAD[name])
-    assert name in names_of(report, stops=True) and not report["verdict"]["healthy"]
+    assert name in names_of(report, stops=True) and not report["checks"]["passed"]
 
 
 def test_a_few_missing_files_are_named_and_do_not_stop(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     manifest, out = str(folder / "manifest.jsonl"), folder / "report"
     done = CliRunner().invoke(app, ["data", "validate", manifest, "-o", str(out)])
     assert done.exit_code == 0 and "Fit to train on." in done.output
-    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/1"
+    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/2"
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")

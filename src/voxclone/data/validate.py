@@ -16,7 +16,7 @@ from voxclone.data.manifest import read_rows
 from voxclone.errors import ConfigError
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
-SCHEMA = "voxclone.speech/1"
+SCHEMA = "voxclone.speech/2"
 NAMED = 10  # of each kind of fault
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
 LITTLE_HOURS, FEW_SPEAKERS = 1.0, 20
@@ -65,7 +65,7 @@ def validate(
     headers: bool = True,
     track: Track = iter,
 ) -> dict[str, Any]:
-    """The report of a manifest: amounts, faults by kind, and a verdict.
+    """The report of a manifest: amounts, faults by kind, and checks.
 
     Without `headers` files are only looked for. `track` wraps the rows, to show progress. Raises
     ConfigError for a manifest that cannot be read or lists nothing.
@@ -101,10 +101,10 @@ def validate(
         "shared_speakers": _shared(seen.splits),
         "faults": {k: {"clips": f.clips, "first": f.first} for k, f in seen.faults.items()},
     }
-    findings = _findings(report)
-    report["verdict"] = {
-        "healthy": not any(each["stops"] for each in findings),
-        "findings": findings,
+    failed = _failed_checks(report)
+    report["checks"] = {
+        "passed": not any(each["blocking"] for each in failed),
+        "failed": failed,
     }
     return report
 
@@ -180,16 +180,16 @@ def _shared(splits: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     return {pair: who[:NAMED] for pair, who in both.items() if who}
 
 
-def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is wrong, gravest first; what `stops` must be mended before training."""
+def _failed_checks(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Failed checks; `blocking` ones first, which must be mended before training."""
     clips, faults = max(1, report["clips"]), report["faults"]
     train = report["splits"].get("train", {"clips": 0, "hours": 0.0, "speakers": 0})
     narrow = (report["bands"].get("below 8 kHz", 0) + report["bands"].get("8 to 11 kHz", 0)) / clips
     found: list[dict[str, Any]] = []
 
-    def say(name: str, stops: bool, sentence: str, figure: str, remedy: str) -> None:
-        entry = {"name": name, "stops": stops, "sentence": sentence}
-        found.append(entry | {"figure": figure, "remedy": remedy})
+    def say(name: str, blocking: bool, meaning: str, measured: str, remedy: str) -> None:
+        entry = {"name": name, "blocking": blocking, "meaning": meaning}
+        found.append(entry | {"measured": measured, "remedy": remedy})
 
     def fault(kind: str, share: float, sentence: str, remedy: str) -> None:
         if kind in faults:
@@ -293,4 +293,4 @@ def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
             f"{report['without_text']} of {clips}",
             "None is needed without these losses.",
         )
-    return sorted(found, key=lambda each: not each["stops"])  # fmt: skip
+    return sorted(found, key=lambda each: not each["blocking"])  # fmt: skip
