@@ -86,7 +86,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "text": TEXTS[c],
                     "language": "en",
                     "split": "valid" if c == 0 else "train",
-                    "licence": "CC0-1.0",
+                    "license": "CC0-1.0",
                 }
             )
     path = folder / "manifest.jsonl"

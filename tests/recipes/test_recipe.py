@@ -74,7 +74,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(path, wave, 24000)
             row = {"id": path.stem, "path": path.name, "speaker": speaker, "text": text}
             row |= {"duration": len(wave) / 24000, "split": split, "language": "en"}
-            rows.append(row | {"licence": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
+            rows.append(row | {"license": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
     path = folder / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
@@ -94,7 +94,7 @@ def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)
     recipe.run(settings, manifest, folder / "run", QUIET)
     shop = open_workshop(settings, manifest, folder / "run", QUIET)
-    assert all(clip.licence == "CC0-1.0" for clip in shop.corpus.clips)
+    assert all(clip.license == "CC0-1.0" for clip in shop.corpus.clips)
     publish(shop, folder / "assets")
     publish(shop, folder / "assets")
     return folder / "assets"
@@ -137,7 +137,7 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     settings = EncoderTraining.model_validate(
         {
             "run": FEW, "model": str(published / "release"), "speech": str(manifest),
-            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "least_frames": 1},
+            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "min_frames": 1},
             "pair_batch": 2, "real_batch": 2, "frames": 4, "cycle_from": 0, "real_from": 0,
         }
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos
@@ -217,7 +217,8 @@ def score_cloning(
     for embedder in models.embedders:
         try:
             embeddings = {
-                speaker: embedder.embed(to_level(wave_S)) for speaker, wave_S in references.items()
+                speaker: embedder.embed(normalize_loudness(wave_S))
+                for speaker, wave_S in references.items()
             }
             similarity[embedder.name] = speaker_similarities(syntheses, embeddings, embedder)
         except MissingExtraError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST
+from voxclone.audio.loudness import MIN_SAMPLES
 from voxclone.errors import MissingExtraError
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -43,7 +43,7 @@ def mean_mos(
         return {}
     scores, owners = [], []
     for wave_S, speaker in track(list(zip(waves, speakers, strict=True)), predictor.name):
-        if len(wave_S) < LEAST:
+        if len(wave_S) < MIN_SAMPLES:
             continue
         try:
             scores.append(predictor.predict(wave_S))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos
 from voxclone.evaluate.progress import Track, untracked
@@ -159,7 +159,7 @@ def score_list(
     missing: dict[str, str] = {}
     for embedder in models.embedders:
         references = {
-            speaker: embedder.embed(to_level(torch.from_numpy(read_wave(prompt))))
+            speaker: embedder.embed(normalize_loudness(torch.from_numpy(read_wave(prompt))))
             for speaker, prompt in track(list(prompts.items()), embedder.name)
         }
         similarity[embedder.name] = speaker_similarities(syntheses, references, embedder)

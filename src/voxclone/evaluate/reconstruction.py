@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos
@@ -171,7 +171,9 @@ def _mean_similarity(
     values, owners = [], []
     for (a_S, b_S), speaker in track(list(zip(pairs, speakers, strict=True)), embedder.name):
         try:
-            values.append(speaker_similarity(embedder, to_level(a_S), to_level(b_S)))
+            values.append(
+                speaker_similarity(embedder, normalize_loudness(a_S), normalize_loudness(b_S))
+            )
         except (AudioError, MissingExtraError) as error:
             missing[embedder.name] = str(error)
             continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import Synthesis
 from voxclone.models.speaker_encoder import SpeakerEmbedder
@@ -35,7 +35,7 @@ def speaker_similarities(
     for each in syntheses:
         cosine_N = torch.zeros(len(index))
         if len(each.wave_S):
-            cosine_N = references_ND @ embedder.embed(to_level(each.wave_S))
+            cosine_N = references_ND @ embedder.embed(normalize_loudness(each.wave_S))
         own = float(cosine_N[index[each.speaker]])
         same.append(own)
         cross.append((float(cosine_N.sum()) - own) / max(1, len(index) - 1))

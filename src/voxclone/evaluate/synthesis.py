@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST, SILENCE, active_level
+from voxclone.audio.loudness import MIN_SAMPLES, SILENCE, active_level
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.spec import SAMPLING_RATE
@@ -61,7 +61,7 @@ def synthesize(
         for each, made in zip(group, spoken, strict=True):
             with torch.inference_mode():
                 wave_S = model.codec.decode(made.codes_KT[None].to(model.device))[0].cpu()
-            wave_S = without_silence(wave_S, LEAST)
+            wave_S = without_silence(wave_S, MIN_SAMPLES)
             results.append(Synthesis(each.speaker, each.text, wave_S, not made.truncated))
     return results
 

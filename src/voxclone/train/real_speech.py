@@ -19,7 +19,7 @@ from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.whisper import LONGEST_SECONDS
-from voxclone.rng import Source
+from voxclone.rng import Generators
 from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
 from voxclone.train.asr_distillation import TargetStore, spoken_loss
@@ -114,7 +114,7 @@ class RealSpeech:
         )  # fmt: skip
 
     def losses(
-        self, drawn: Crops, corpus: Corpus, source: Source, step: int, part: Part = WHOLE
+        self, drawn: Crops, corpus: Corpus, source: Generators, step: int, part: Part = WHOLE
     ) -> Heard:
         """All losses of this kind that have a weight, of crops on the grid of codec frames."""
         settings, weights = self.settings, self.settings.weights
