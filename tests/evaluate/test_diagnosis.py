@@ -12,10 +12,12 @@ from tests.helpers.altered_encoder import ALTERED
 from tests.helpers.command import Command
 from tests.helpers.diagnoses import (
     ORACLE,
+    SPEAKERS,
     from_json,
     generated_speech,
     load_diagnosis,
     measure,
+    preset_speech,
 )
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
@@ -23,7 +25,7 @@ from voxclone.evaluate import diagnosis
 from voxclone.evaluate.checks import run_checks
 from voxclone.evaluate.report.page import page
 from voxclone.evaluate.report.tables import Cell
-from voxclone.evaluate.speechset import SpeechSet, list_clips, load_speech, select_clips
+from voxclone.evaluate.speechset import list_clips, load_speech, select_clips
 from voxclone.evaluate.voice_embeddings import inversion_stats
 from voxclone.mini.oracle import ASSETS
 from voxclone.release.release import Release, load_preset, load_table
@@ -43,7 +45,9 @@ def test_the_command_diagnoses_the_true_encoder(
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, each.wave_S.numpy(), 24000)
         path.with_suffix(".txt").write_text(each.clip.text or "", encoding="utf-8")
-    monkeypatch.setattr(diagnosis, "invert_presets", lambda *_: mini_inversions)
+    few = {name: mini_inversions[name] for name in list(mini_inversions)[:SPEAKERS]}
+    monkeypatch.setattr(diagnosis, "preset_names", lambda release: list(few))
+    monkeypatch.setattr(diagnosis, "invert_presets", lambda *_: few)
     options = ["diagnose", "--speech", tmp_path / "speech", "--encoder",
                ASSETS / "oracle" / "encoder.safetensors"]  # fmt: skip
     code, printed, error = command(*options, "-o", tmp_path / "out")
@@ -105,10 +109,9 @@ def test_one_speaker_has_no_conditioning_gain(
 ) -> None:  # fmt: skip
     few = {name: mini_inversions[name] for name in list(mini_inversions)[:2]}
     monkeypatch.setattr(diagnosis, "preset_names", lambda release: list(few))
-    speech = generated_speech(mini_tts, mini_release).by_speaker()
-    own = SpeechSet(next(iter(speech.values())))
+    speech = preset_speech(oracle_of_mini, few, list(few)[:1])
     found = diagnosis.diagnose(
-        mini_release, oracle_of_mini, own, encoder="x", model=mini_tts, inversions=few
+        mini_release, oracle_of_mini, speech, encoder="x", model=mini_tts, inversions=few
     )
     assert found.language_model is not None and found.language_model.conditioning_gain is None
     assert "two speakers" in found.missing["conditioning gain"]
