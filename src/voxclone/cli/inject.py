@@ -117,13 +117,13 @@ def _validator(
     def validate(path: Path) -> list[str]:
         if external.has_provenance:
             return []
-        from voxclone.evaluate import foreign
+        from voxclone.evaluate import provenance
         from voxclone.release.release import load_codec
 
         name = external.path
         console.print(f"Unknown    {name} does not name the codebook that it was trained for.")
         try:
-            found = foreign.examine(release, load_codec(release, path))
+            found = provenance.reencode_presets(release, load_codec(release, path))
         except ReleaseError as error:
             if not accept_ill:
                 raise QualityError(
@@ -131,25 +131,25 @@ def _validator(
                 ) from None
             console.print(f"[yellow]Examined   not: {error}[/yellow]")
             return [f"not examined: {error}"]
-        read = [f"{value.level_error:.1f} by {how}" for how, value in found.readings.items()]
-        figures = ", ".join([*read, f"{found.deaf:.1f} of the middle ones"])
+        read = [f"{value.level_error:.1f} by {how}" for how, value in found.by_activation.items()]
+        figures = ", ".join([*read, f"{found.constant_error:.1f} of the medians"])
         console.print(
             f"Examined   on {len(found.presets)} presets, decoded and encoded again: levels are "
             f"beside theirs by {figures}; semantic codes "
-            f"{100 * found.readings[foreign.RUNTIME].semantic:.0f} % the same "
+            f"{100 * found.by_activation[provenance.RUNTIME].semantic:.0f} % the same "
             f"({100 * found.chance.semantic:.0f} % by chance)."
         )
-        ill = foreign.findings(found)
+        ill = provenance.failed_checks(found)
         for each in ill:
             console.print(
-                f"[bold]{each.name}[/bold]: {each.sentence} ({each.figure}.) {each.remedy}"
+                f"[bold]{each.name}[/bold]: {each.meaning} ({each.measured}.) {each.remedy}"
             )
         if ill and not accept_ill:
             raise QualityError(
                 f"{name} is ill ({', '.join(each.name for each in ill)}) and was not taken: "
-                f"{ill[0].sentence} {ill[0].remedy} `--accept-ill` takes it all the same."
+                f"{ill[0].meaning} {ill[0].remedy} `--accept-ill` takes it all the same."
             )
-        return [f"{each.name}: {each.sentence} ({each.figure}.)" for each in ill]
+        return [f"{each.name}: {each.meaning} ({each.measured}.)" for each in ill]
 
     return validate
 
@@ -228,7 +228,8 @@ def _card(
 
 def _evaluation(path: Path) -> str:
     """A report of `diagnose` or `evaluate` as Markdown."""
-    from voxclone.evaluate.report.contents import BUILDERS, summary_of, tables_of
+    from voxclone.evaluate.report.contents import TABLES, tables_of
+    from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
 
     try:
@@ -236,7 +237,7 @@ def _evaluation(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UsageError(f"The report {path} cannot be read: {error}.") from None
     schema = report.get("schema") if isinstance(report, dict) else None
-    if not isinstance(schema, str) or schema.split("/")[0] not in BUILDERS:
+    if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."
