@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_foreign import altered
+from tests.helpers.altered_encoder import with_acoustic_gain
 from tests.helpers.command import Command, sentence
 from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from voxclone.evaluate import foreign
+from voxclone.evaluate import provenance
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
@@ -138,7 +138,7 @@ def test_reports_become_the_cards_evaluation(folder: Path, encoder: Path, comman
 def test_an_unknown_encoder_that_cannot_be_checked_is_refused(
     folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign, "preset_inversions", lambda release, names: {})
+    monkeypatch.setattr(provenance, "preset_inversions", lambda release, names: {})
     unknown = write_encoder(folder.parent / "unknown.safetensors", tiny_params(), prefix=False)
     out = folder.parent / "out"
     code, printed, error = command("inject", unknown, "--model", folder, "-o", out)
@@ -147,7 +147,8 @@ def test_an_unknown_encoder_that_cannot_be_checked_is_refused(
     code, printed, _ = command("inject", unknown, "--model", folder, "-o", out, "--force")
     assert code == 0 and "Checked    not" in printed
     assert (
-        "not checked" in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
+        "not checked"
+        in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
     )
 
 
@@ -156,10 +157,10 @@ def test_the_communitys_encoder_is_checked_not_trusted(
 ) -> None:
     release = Release.open("mini")
     once = functools.cache(lambda names: preset_inversions(release, names))
-    monkeypatch.setattr(foreign, "preset_inversions", lambda _, names: once(tuple(names[:2])))
+    monkeypatch.setattr(provenance, "preset_inversions", lambda _, names: once(tuple(names[:2])))
     oracle = oracle_codec(release)
     for name, gain in (("honest.pt", 1.0), ("best_encoder.pt", 4.0)):
-        state = altered(oracle, gain).require_encoder().state_dict()
+        state = with_acoustic_gain(oracle, gain).require_encoder().state_dict()
         torch.save({each: tensor.float() for each, tensor in state.items()}, tmp_path / name)
     code, printed, error = command("inject", tmp_path / "honest.pt", "-o", tmp_path / "good")
     assert code == 0 and "Checked    on 2 presets" in printed, error

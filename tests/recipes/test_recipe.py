@@ -15,6 +15,7 @@ from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
 from tests.helpers.signals import speech
 from voxclone.errors import ConfigError
+from voxclone.evaluate.metric_models import MetricModels
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
 from voxclone.mini.oracle import oracle_codec
@@ -144,10 +145,11 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     encoder = tmp_path / "run" / "encoder.safetensors"
     release = Release.open(published / "release")
     assert open_codec(release, encoder).encoder is not None
+    recognizer = load_recognizer(published / "recogniser")
+    models = MetricModels([Ge2eEmbedder.load()], [CharacterTranscriber(recognizer)])
     figures = report(
-        release, load_speech(list_clips(manifest)), {"ours": encoder}, Ge2eEmbedder.load(),
-        CharacterTranscriber(load_recognizer(published / "recogniser")), None, assets=published,
-        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
+        release, load_speech(list_clips(manifest)), {"ours": encoder}, models, assets=published,
+        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sentences=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",
              "voices of ours"]  # fmt: skip
@@ -156,5 +158,5 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     assert oracle["real"]["exact"]["mean"] == 1.0  # the truth against itself
     assert 0 <= figures["codes of ours"]["oracle"]["real"]["semantic"]["mean"] <= 1
     scores = figures["voices of oracle"]["scores"][0]
-    assert -1 <= scores["likeness"]["ge2e"]["gain"]["mean"] <= 1
+    assert -1 <= scores["similarity"]["ge2e"]["difference"]["mean"] <= 1
     json.dumps(figures)

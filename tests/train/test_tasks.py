@@ -162,7 +162,7 @@ def test_labels_are_the_product_of_what_is_heard_and_what_is_said(
     label = label_clip(codec, None, model, corpus, 0, 1, alone)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
-    monkeypatch.setattr("voxclone.tts.likelihood.semantic_log_probs", sure)
+    monkeypatch.setattr("voxclone.train.channel.semantic_log_probs", sure)
     told = label_clip(codec, None, model, corpus, 0, 1, ChannelSettings(encoder=0.0, model=1.0))
     assert (told.code_TJ[:, 0] == 3).all()
 

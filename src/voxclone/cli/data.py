@@ -133,7 +133,7 @@ def validate(
 
     report = validation.validate(manifest, frame_size=frame_size, headers=not quick, track=track)
     present(report, None, list, out, console)
-    if not report["verdict"]["healthy"]:
+    if not report["checks"]["passed"]:
         raise typer.Exit(EXIT_QUALITY)
 
 

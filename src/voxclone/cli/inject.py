@@ -114,13 +114,13 @@ def _check_encoder(
     sentence for each failed check. Raises QualityError for them, unless `force`."""
     if external.has_provenance:
         return []
-    from voxclone.evaluate import foreign
+    from voxclone.evaluate import provenance
     from voxclone.release.release import load_codec
 
     name = external.path
     print_line(console, "Unknown", f"{name} does not name the codebook that it was trained for.")
     try:
-        found = foreign.examine(release, load_codec(release, path))
+        found = provenance.reencode_presets(release, load_codec(release, path))
     except ReleaseError as error:
         if not force:
             raise QualityError(
@@ -128,25 +128,25 @@ def _check_encoder(
             ) from None
         print_line(console, "Checked", f"not: {error}", warning=True)
         return [f"not checked: {error}"]
-    errors = [f"{value.level_error:.1f} by {how}" for how, value in found.readings.items()]
+    errors = [f"{value.level_error:.1f} by {how}" for how, value in found.by_activation.items()]
     print_line(
         console, "Checked",
         f"on {len(found.presets)} presets, decoded and encoded again: mean level errors are "
-        f"{', '.join(errors)} ({found.deaf:.1f} of median levels); "
-        f"{100 * found.readings[foreign.RUNTIME].semantic:.0f} % of semantic codes are the same "
-        f"({100 * found.chance.semantic:.0f} % by chance).",
+        f"{', '.join(errors)} ({found.constant_error:.1f} of median levels); "
+        f"{100 * found.by_activation[provenance.RUNTIME].semantic:.0f} % of semantic codes are the "
+        f"same ({100 * found.chance.semantic:.0f} % by chance).",
     )  # fmt: skip
-    failed = foreign.findings(found)
+    failed = provenance.failed_checks(found)
     for each in failed:
         print_line(
-            console, "Failed", f"{each.name}: {each.sentence} ({each.figure}.) {each.remedy}"
+            console, "Failed", f"{each.name}: {each.meaning} ({each.measured}.) {each.remedy}"
         )
     if failed and not force:
         raise QualityError(
             f"{name} failed a check ({', '.join(each.name for each in failed)}) and is refused: "
-            f"{failed[0].sentence} {failed[0].remedy} `--force` takes it all the same."
+            f"{failed[0].meaning} {failed[0].remedy} `--force` takes it all the same."
         )
-    return [f"{each.name}: {each.sentence} ({each.figure}.)" for each in failed]
+    return [f"{each.name}: {each.meaning} ({each.measured}.)" for each in failed]
 
 
 def _inject(plan: "Plan", check: "Validator", console: "Console") -> "Injected":
@@ -241,7 +241,8 @@ def _card(
 
 def _markdown(path: Path) -> str:
     """A report of `diagnose` or `evaluate` as Markdown. Raises UsageError for anything else."""
-    from voxclone.evaluate.report.contents import BUILDERS, summary_of, tables_of
+    from voxclone.evaluate.report.contents import TABLES, tables_of
+    from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
 
     try:
@@ -249,7 +250,7 @@ def _markdown(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UsageError(f"The report {path} cannot be read: {error}.") from None
     schema = report.get("schema") if isinstance(report, dict) else None
-    if not isinstance(schema, str) or schema.split("/")[0] not in BUILDERS:
+    if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."

@@ -37,6 +37,7 @@ class Transcriber(Protocol):
 def transcribe_or_empty(transcriber: Transcriber, wave_S: Tensor) -> str:
     """The transcript of a clip, "" for one without sound."""
     try:
+        check_wave(wave_S)
         return transcriber.transcribe(wave_S)
     except AudioError:
         return ""
