@@ -189,7 +189,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             Axis(0, top, [(y, f"{y:g}") for y in (0, top / 2, top)]),
         ),
     )
-    gap, left, tall, apart = 26, 56, 110, 62
+    gap, left, tall, below_panel = 26, 56, 110, 62
     wide = (WIDTH - left - 20 - gap * (len(logs) - 1)) / len(logs)
     parts = []
     for column, (name, runs) in enumerate(logs.items()):
@@ -203,7 +203,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             below = number == len(kinds) - 1
             across = Axis(0, last, steps, "step" if below else "")
             shown = Axis(up.low, up.high, [(y, "" if column else label) for y, label in up.ticks])
-            panel = Panel(x0, 106 + number * (tall + apart), wide, tall, across, shown, FONT)
+            panel = Panel(x0, 106 + number * (tall + below_panel), wide, tall, across, shown, FONT)
             parts.append(panel.frame())
             if not column:
                 parts.append(text(x0, panel.top - 12, what, kind="note"))
@@ -222,7 +222,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
                     text(x0 + wide, panel.py(max(ends)) - 8, label, anchor="end", kind="over")
                 )
     title = "Saturation: levels at the ends, beside the reconstruction loss"
-    return standalone(WIDTH, 106 + 3 * (tall + apart) - 4, title, "".join(parts))
+    return standalone(WIDTH, 106 + 3 * (tall + below_panel) - 4, title, "".join(parts))
 
 
 def validation_curves(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:

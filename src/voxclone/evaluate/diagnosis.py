@@ -41,7 +41,7 @@ SCHEMA = "voxclone.diagnosis/2"
 VOICE_SECONDS = 8.0
 BATCH_SECONDS = 2.0
 BATCH_CLIPS = 8
-MOST_TRIALS = 32
+MAX_TRIALS = 32
 SILENT_DB = -60.0
 TEXTS = (
     "The morning train was late again, so we walked along the river.",
@@ -197,7 +197,7 @@ def make_trials(
     encoded: Sequence[EncodedUtterance], table_VD: Tensor, offsets: Sequence[int]
 ) -> list[Trial]:
     """A trial for each clip with a text, with a voice of the speaker's other clips; at most
-    `MOST_TRIALS`, speakers in turn."""
+    `MAX_TRIALS`, speakers in turn."""
     clips: dict[str, list[EncodedUtterance]] = {}
     for each in encoded:
         clips.setdefault(each.utterance.speaker, []).append(each)
@@ -213,7 +213,7 @@ def make_trials(
         by_speaker.append(trials)
     rounds = max((len(trials) for trials in by_speaker), default=0)
     ordered = [trials[i] for i in range(rounds) for trials in by_speaker if i < len(trials)]
-    return ordered[:MOST_TRIALS]
+    return ordered[:MAX_TRIALS]
 
 
 def language_model_stats(
