@@ -144,14 +144,8 @@ def copy_file(source: Path, target: Path, advance: Advance) -> None:
             advance(len(piece))
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Path, advance: Advance = lambda count: None) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_file(path: Path, advance: Advance) -> str:
-    """As `hash_file`, with progress."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         for piece in pieces(file, 0, path.stat().st_size):

@@ -42,7 +42,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "Look inside": {"inspect": inspect},
 }
-"""By the path of a user, of an owner of weights, and of a developer."""
+"""For a user, for an owner of weights, and for a developer."""
 
 RENAMED = {
     "--accept-ill": "--force",

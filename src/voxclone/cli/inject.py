@@ -284,10 +284,10 @@ def _publish(
     if as_json:
         print(json.dumps({"out": str(out), "written": names, "license": card.license}, indent=1))
     if card.data is None:
-        sentence = "says that the training data are not stated: add --training-data."
+        sentence = "without the training data: add --training-data."
         print_line(console, "Card", sentence)
     if card.evaluation is None:
-        print_line(console, "Card", "says that nothing was measured: add --evaluation REPORT.JSON.")
+        print_line(console, "Card", "without an evaluation: add --evaluation REPORT.JSON.")
     files = f"{out}: {', '.join(names)}; license {card.license}."
     print_line(console, "Would write" if dry_run else "Wrote", files)
     if not dry_run:
