@@ -3,6 +3,7 @@
 Shapes: S samples.
 """
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +13,22 @@ import numpy as np
 from torch import Tensor
 
 from voxclone.evaluate.report.svg import (
-    INK,
     Axis,
     Panel,
     gray_uri,
     spectrogram,
-    standalone,
     text,
 )
 from voxclone.evaluate.report.tables import look_up
 from voxclone.spec import SAMPLING_RATE
 
+INK, FAINT = "#1b1f24", "#c9ced6"
+STANDALONE_STYLE = (
+    f"text{{font:13px Helvetica,Arial,'DejaVu Sans',sans-serif;fill:{INK}}}"
+    f".faint{{stroke:{FAINT}}}.title{{font-size:16px;font-weight:bold}}"
+    ".name{font-weight:bold}.note{font-size:12px;fill:#57606a}"
+    ".over{paint-order:stroke;stroke:#fff;stroke-width:4px}"
+)
 FONT = 13.0
 WIDTH = 860
 PRIOR_DRAWS = 20
@@ -49,6 +55,17 @@ RECIPES = {
     "paper": Recipe("paper", "#8c6d1f"),
     "community_v3": Recipe("community V3", "#56b4e9"),
 }
+
+
+def standalone(width: int, height: int, title: str, inner: str) -> str:
+    """A complete SVG file with a white background and the title on top."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><title>{html.escape(title)}</title>'
+        f"<style>{STANDALONE_STYLE}</style>"
+        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6" fill="#fff" '
+        f'class="faint"/>{text(20, 30, title, kind="title")}{inner}</svg>\n'
+    )
 
 
 def cumulative_shares(counts: Sequence[float]) -> list[tuple[float, float]]:
@@ -172,7 +189,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             Axis(0, top, [(y, f"{y:g}") for y in (0, top / 2, top)]),
         ),
     )
-    gap, left, tall, apart = 26, 56, 110, 62
+    gap, left, tall, below_panel = 26, 56, 110, 62
     wide = (WIDTH - left - 20 - gap * (len(logs) - 1)) / len(logs)
     parts = []
     for column, (name, runs) in enumerate(logs.items()):
@@ -186,7 +203,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             below = number == len(kinds) - 1
             across = Axis(0, last, steps, "step" if below else "")
             shown = Axis(up.low, up.high, [(y, "" if column else label) for y, label in up.ticks])
-            panel = Panel(x0, 106 + number * (tall + apart), wide, tall, across, shown, FONT)
+            panel = Panel(x0, 106 + number * (tall + below_panel), wide, tall, across, shown, FONT)
             parts.append(panel.frame())
             if not column:
                 parts.append(text(x0, panel.top - 12, what, kind="note"))
@@ -205,7 +222,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
                     text(x0 + wide, panel.py(max(ends)) - 8, label, anchor="end", kind="over")
                 )
     title = "Saturation: levels at the ends, beside the reconstruction loss"
-    return standalone(WIDTH, 106 + 3 * (tall + apart) - 4, title, "".join(parts))
+    return standalone(WIDTH, 106 + 3 * (tall + below_panel) - 4, title, "".join(parts))
 
 
 def validation_curves(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:

@@ -7,7 +7,7 @@ OUT is the folder of experiments/study.py, with one or several seeds. REPORTS/NA
 `voxclone diagnose --encoder ENCODER -o REPORTS/NAME` for the oracle and for each named encoder. The
 clip, by its id in the manifest, is plotted as each of them decodes it.
 
-Shapes: S samples, K code books, T frames.
+Shapes: S samples, K codebooks, T frames.
 """
 
 import argparse

@@ -201,6 +201,14 @@ def test_the_plot_of_rejection_sets_mel_distance_beside_likelihood() -> None:
     assert any("nats per frame" in each for each in labels)
 
 
+def test_a_standalone_picture_has_a_background_and_a_title() -> None:
+    from failure_plots import standalone
+
+    picture = standalone(100, 50, "This & that", "<g/>")
+    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 50"')
+    assert 'fill="#fff"' in picture and ">This &amp; that</text><g/></svg>" in picture
+
+
 def test_plots_need_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import plot_failures
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxclone.evaluate.report.svg import Axis, Panel, intervals, lines, spectrogram, standalone
+from voxclone.evaluate.report.svg import Axis, Panel, intervals, lines, spectrogram
 
 
 def test_a_panel_places_values_by_its_axes() -> None:
@@ -27,12 +27,6 @@ def test_curves_and_intervals_use_the_colors_of_the_page() -> None:
     drawn = intervals([("var(--encoder)", [(5.0, 0.5, 0.4, 0.6), (8.0, 0.7, None, None)])])
     assert drawn.count("<circle") == 2 and drawn.count('stroke-width="1.4"') == 2
     assert ">5 s</text>" in drawn and ">0.40</text>" in drawn and ">0.70</text>" in drawn
-
-
-def test_a_standalone_picture_has_a_background_and_a_title() -> None:
-    picture = standalone(100, 50, "This & that", "<g/>")
-    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 50"')
-    assert 'fill="#fff"' in picture and ">This &amp; that</text><g/></svg>" in picture
 
 
 def test_the_spectrogram_of_a_tone_peaks_at_its_frequency() -> None:

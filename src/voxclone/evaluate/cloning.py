@@ -13,17 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
-from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.metric_models import MetricModels, mean_mos
+from voxclone.errors import ConfigError, UsageError
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked
-from voxclone.evaluate.similarity import Similarity, speaker_similarities
+from voxclone.evaluate.similarity import Similarity, similarity_by_embedder
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.synthesis import Synthesis, SynthesisRequest, speech_stats, synthesize
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
-from voxclone.models.transcribers import transcribe_or_empty
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
@@ -213,32 +211,16 @@ def score_cloning(
 ) -> CloningScores:
     """Metrics of syntheses after references [S] of some seconds, by speaker; reasons for what could
     not be measured are added to `missing`."""
-    similarity = {}
-    for embedder in models.embedders:
-        try:
-            embeddings = {
-                speaker: embedder.embed(normalize_loudness(wave_S))
-                for speaker, wave_S in references.items()
-            }
-            similarity[embedder.name] = speaker_similarities(syntheses, embeddings, embedder)
-        except MissingExtraError as error:
-            missing[embedder.name] = str(error)
-    transcripts = {
-        each.name: [
-            (synthesis.text, transcribe_or_empty(each, synthesis.wave_S))
-            for synthesis in track(syntheses, each.name)
-        ]
-        for each in models.transcribers
-    }
-    speakers = [each.speaker for each in syntheses]
     waves = [each.wave_S for each in syntheses]
+    pairs = transcripts(models, [each.text for each in syntheses], waves, track)
+    speakers = [each.speaker for each in syntheses]
     return CloningScores(
         seconds=seconds,
         speakers=len(set(speakers)),
         utterances=len(syntheses),
-        similarity=similarity,
-        cer={name: character_error_rate(pairs) for name, pairs in transcripts.items()},
-        wer={name: word_error_rate(pairs) for name, pairs in transcripts.items()},
+        similarity=similarity_by_embedder(syntheses, references, models.embedders, missing, track),
+        cer={name: character_error_rate(each) for name, each in pairs.items()},
+        wer={name: word_error_rate(each) for name, each in pairs.items()},
         dnsmos=mean_mos(models.mos, waves, speakers, missing, track),
         **vars(speech_stats(syntheses)),
     )

@@ -24,6 +24,7 @@ from voxclone.evaluate.semantic_codes import SemanticCodeStats, semantic_code_st
 from voxclone.evaluate.signal import level_difference, mel_distance
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval, bootstrap
+from voxclone.evaluate.synthesis import SynthesisRequest, generate_codes
 from voxclone.evaluate.voice_embeddings import (
     EmbeddingComparison,
     InversionStats,
@@ -32,8 +33,6 @@ from voxclone.evaluate.voice_embeddings import (
 )
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.tts.generate import Sampling, generate
-from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import Inversion, invert_presets
@@ -42,7 +41,7 @@ SCHEMA = "voxclone.diagnosis/2"
 VOICE_SECONDS = 8.0
 BATCH_SECONDS = 2.0
 BATCH_CLIPS = 8
-MOST_TRIALS = 32
+MAX_TRIALS = 32
 SILENT_DB = -60.0
 TEXTS = (
     "The morning train was late again, so we walked along the river.",
@@ -198,7 +197,7 @@ def make_trials(
     encoded: Sequence[EncodedUtterance], table_VD: Tensor, offsets: Sequence[int]
 ) -> list[Trial]:
     """A trial for each clip with a text, with a voice of the speaker's other clips; at most
-    `MOST_TRIALS`, speakers in turn."""
+    `MAX_TRIALS`, speakers in turn."""
     clips: dict[str, list[EncodedUtterance]] = {}
     for each in encoded:
         clips.setdefault(each.utterance.speaker, []).append(each)
@@ -214,7 +213,7 @@ def make_trials(
         by_speaker.append(trials)
     rounds = max((len(trials) for trials in by_speaker), default=0)
     ordered = [trials[i] for i in range(rounds) for trials in by_speaker if i < len(trials)]
-    return ordered[:MOST_TRIALS]
+    return ordered[:MAX_TRIALS]
 
 
 def language_model_stats(
@@ -236,16 +235,13 @@ def language_model_stats(
 
 def generate_with_presets(model: TTS, presets: Mapping[str, Tensor], seed: int) -> list[Trial]:
     """Speech of the model itself with each preset [N, D]; it must find this likely."""
-    texts = [TEXTS[i % len(TEXTS)] for i in range(len(presets))]
-    prompts = [
-        model.prompt(text, voice_ND) for text, voice_ND in zip(texts, presets.values(), strict=True)
+    requests = [
+        SynthesisRequest(name, voice_ND, TEXTS[i % len(TEXTS)], seed + i)
+        for i, (name, voice_ND) in enumerate(presets.items())
     ]
-    caps = [frame_cap(text, model.codec.frame_rate) for text in texts]
-    seeds = [seed + i for i in range(len(prompts))]
-    spoken = generate(model.backbone, model.head, prompts, seeds, caps, Sampling())
     return [
-        Trial(name, voice_ND, text, made.codes_KT.cpu())
-        for (name, voice_ND), text, made in zip(presets.items(), texts, spoken, strict=True)
+        Trial(each.speaker, each.voice_ND, each.text, made.codes_KT.cpu())
+        for each, made in zip(requests, generate_codes(model, requests), strict=True)
         if made.codes_KT.shape[1] > 1
     ]
 

@@ -14,7 +14,7 @@ from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber
+from voxclone.models.transcribers import Transcriber, transcribe_or_empty
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,16 @@ def mean_mos(
         owners.append(speaker)
     scales = scores[0] if scores else ()
     return {scale: bootstrap([each[scale] for each in scores], owners) for scale in scales}
+
+
+def transcripts(
+    models: MetricModels, texts: Sequence[str], waves: Sequence[Tensor], track: Track = untracked
+) -> dict[str, list[tuple[str, str]]]:
+    """(text, transcript) of every clip [S], by transcriber."""
+    clips = list(zip(texts, waves, strict=True))
+    return {
+        each.name: [
+            (text, transcribe_or_empty(each, wave_S)) for text, wave_S in track(clips, each.name)
+        ]
+        for each in models.transcribers
+    }

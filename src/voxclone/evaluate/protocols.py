@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
-from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError, ConfigError
-from voxclone.evaluate.metric_models import MetricModels, mean_mos
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked
-from voxclone.evaluate.similarity import Similarity, speaker_similarities
+from voxclone.evaluate.similarity import Similarity, similarity_by_embedder
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import (
     Synthesis,
@@ -35,7 +34,6 @@ from voxclone.evaluate.synthesis import (
     without_silence,
 )
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
-from voxclone.models.transcribers import transcribe_or_empty
 from voxclone.tts.tts import TTS
 
 SCHEMA = "voxclone.protocol/3"
@@ -155,38 +153,33 @@ def score_list(
     """Score the syntheses of a list, with one or several seeds, against its prompts and texts."""
     speakers = [each.speaker for each in syntheses]
     prompts = {each.speaker: each.prompt for each in reversed(sentences)}
-    similarity, wer, cer = {}, {}, {}
     missing: dict[str, str] = {}
-    for embedder in models.embedders:
-        references = {
-            speaker: embedder.embed(normalize_loudness(torch.from_numpy(read_wave(prompt))))
-            for speaker, prompt in track(list(prompts.items()), embedder.name)
-        }
-        similarity[embedder.name] = speaker_similarities(syntheses, references, embedder)
+    references = {
+        speaker: torch.from_numpy(read_wave(prompt)) for speaker, prompt in prompts.items()
+    }
+    similarity = similarity_by_embedder(syntheses, references, models.embedders, missing, track)
     if len(prompts) < 2:
         missing["cross-speaker similarity"] = "the list has one speaker"
-    for transcriber in models.transcribers:
-        pairs = [
-            (each.text, transcribe_or_empty(transcriber, each.wave_S))
-            for each in track(syntheses, transcriber.name)
-        ]
-        wer[transcriber.name] = bootstrap([word_error_rate([pair]) for pair in pairs], speakers)
-        cer[transcriber.name] = bootstrap(
-            [character_error_rate([pair]) for pair in pairs], speakers
-        )
+    waves = [each.wave_S for each in syntheses]
+    pairs = transcripts(models, [each.text for each in syntheses], waves, track)
     stats = speech_stats(syntheses)
     if stats.ended is None:
         missing["ended by itself"] = "a file does not show whether its program stopped or was cut"
     names = [each.id for each in sentences]
     silent = [names[i % len(names)] for i, each in enumerate(syntheses) if not len(each.wave_S)]
-    waves = [each.wave_S for each in syntheses]
     return ProtocolScores(
         sentences=len(sentences),
         speakers=len(prompts),
         seeds=len(syntheses) // len(sentences),
         similarity=similarity,
-        wer=wer,
-        cer=cer,
+        wer={
+            name: bootstrap([word_error_rate([pair]) for pair in each], speakers)
+            for name, each in pairs.items()
+        },
+        cer={
+            name: bootstrap([character_error_rate([pair]) for pair in each], speakers)
+            for name, each in pairs.items()
+        },
         dnsmos=mean_mos(models.mos, waves, speakers, missing, track),
         **vars(stats),
         silent=list(dict.fromkeys(silent)),

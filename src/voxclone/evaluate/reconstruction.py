@@ -17,7 +17,7 @@ from torch import Tensor
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.metric_models import MetricModels, mean_mos
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.signal import SignalScores, evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
@@ -25,7 +25,6 @@ from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.models.pretrained import load_pretrained
 from voxclone.models.speaker_encoder import SpeakerEmbedder, speaker_similarity
-from voxclone.models.transcribers import transcribe_or_empty
 
 SCHEMA = "voxclone.reconstruction/2"
 
@@ -128,8 +127,12 @@ def evaluate_codec(
         for embedder in models.embedders
         if (mean := _mean_similarity(embedder, pairs, speakers, missing, track)) is not None
     }
-    transcripts = _transcripts(models, speech, decoded, track)
-    recorded = _transcripts(models, speech, recordings, track)
+    with_text = [i for i, each in enumerate(speech.utterances) if each.clip.text]
+    texts = [speech.utterances[i].clip.text or "" for i in with_text]
+    own, true = (
+        transcripts(models, texts, [waves[i] for i in with_text], track) if texts else {}
+        for waves in (decoded, recordings)
+    )
     return ReconstructionScores(
         codec=codec.name,
         kbps=codec.kbps,
@@ -142,10 +145,10 @@ def evaluate_codec(
         pesq=_mean(signal, "pesq", speakers),
         estoi=_mean(signal, "estoi", speakers),
         similarity=similarity,
-        cer={name: character_error_rate(each) for name, each in transcripts.items()},
-        wer={name: word_error_rate(each) for name, each in transcripts.items()},
-        recordings_cer={name: character_error_rate(each) for name, each in recorded.items()},
-        recordings_wer={name: word_error_rate(each) for name, each in recorded.items()},
+        cer={name: character_error_rate(each) for name, each in own.items()},
+        wer={name: word_error_rate(each) for name, each in own.items()},
+        recordings_cer={name: character_error_rate(each) for name, each in true.items()},
+        recordings_wer={name: word_error_rate(each) for name, each in true.items()},
         dnsmos=mean_mos(models.mos, decoded, speakers, missing, track),
         recordings_dnsmos=mean_mos(models.mos, recordings, speakers, missing, track),
         missing=missing,
@@ -179,19 +182,3 @@ def _mean_similarity(
             continue
         owners.append(speaker)
     return bootstrap(values, owners) if values else None
-
-
-def _transcripts(
-    models: MetricModels, speech: SpeechSet, waves: Sequence[Tensor], track: Track
-) -> dict[str, list[tuple[str, str]]]:
-    """(text, transcript) of the clips with a text, by transcriber; empty without texts."""
-    texts = [each.clip.text or "" for each in speech.utterances]
-    known = [(text, wave_S) for text, wave_S in zip(texts, waves, strict=True) if text]
-    if not known:
-        return {}
-    return {
-        each.name: [
-            (text, transcribe_or_empty(each, wave_S)) for text, wave_S in track(known, each.name)
-        ]
-        for each in models.transcribers
-    }

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.loudness import normalize_loudness
+from voxclone.errors import MissingExtraError
+from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import Synthesis
 from voxclone.models.speaker_encoder import SpeakerEmbedder
@@ -25,12 +27,34 @@ class Similarity:
     difference: Interval | None
 
 
+def similarity_by_embedder(
+    syntheses: Sequence[Synthesis],
+    references: Mapping[str, Tensor],
+    embedders: Sequence[SpeakerEmbedder],
+    missing: dict[str, str],
+    track: Track = untracked,
+) -> dict[str, Similarity]:
+    """Similarity of syntheses to `references`, the recordings [S] by speaker. An embedder whose
+    package is not installed is left out, and the reason is added to `missing`."""
+    found = {}
+    for embedder in embedders:
+        try:
+            embeddings = {
+                speaker: embedder.embed(normalize_loudness(wave_S))
+                for speaker, wave_S in track(list(references.items()), embedder.name)
+            }
+            found[embedder.name] = speaker_similarities(syntheses, embeddings, embedder)
+        except MissingExtraError as error:
+            missing[embedder.name] = str(error)
+    return found
+
+
 def speaker_similarities(
-    syntheses: Sequence[Synthesis], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
+    syntheses: Sequence[Synthesis], embeddings: Mapping[str, Tensor], embedder: SpeakerEmbedder
 ) -> Similarity:
-    """Compare syntheses with `references`, the embeddings [D] by speaker. Silence counts as 0."""
-    index = {name: i for i, name in enumerate(references)}
-    references_ND = torch.stack(list(references.values()))
+    """Compare syntheses with the reference embeddings [D] by speaker. Silence counts as 0."""
+    index = {name: i for i, name in enumerate(embeddings)}
+    references_ND = torch.stack(list(embeddings.values()))
     same, cross = [], []
     for each in syntheses:
         cosine_N = torch.zeros(len(index))

@@ -16,7 +16,7 @@ RESAMPLES = 2000
 @dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % interval, and the numbers of values and groups. The interval is None for
-    a single group, which tells nothing of other groups."""
+    a single group, which shows nothing of other groups."""
 
     mean: float
     low: float | None

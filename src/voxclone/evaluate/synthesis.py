@@ -13,7 +13,7 @@ from voxclone.audio.loudness import MIN_SAMPLES, SILENCE, active_level
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.spec import SAMPLING_RATE
-from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.generate import Generated, Sampling, generate
 from voxclone.tts.text import expected_seconds, frame_cap
 from voxclone.tts.tts import TTS
 
@@ -42,6 +42,16 @@ class Synthesis:
     ended: bool | None
 
 
+def generate_codes(
+    model: TTS, requests: Sequence[SynthesisRequest], cfg: float = 1.2
+) -> list[Generated]:
+    """The codes of all requests as one batch."""
+    prompts = [model.prompt(each.text, each.voice_ND) for each in requests]
+    caps = [frame_cap(each.text, model.codec.frame_rate) for each in requests]
+    seeds = [each.seed for each in requests]
+    return generate(model.backbone, model.head, prompts, seeds, caps, Sampling(cfg))
+
+
 def synthesize(
     model: TTS,
     requests: Sequence[SynthesisRequest],
@@ -54,11 +64,7 @@ def synthesize(
     results = []
     for start in track(range(0, len(requests), batch), "synthesis"):
         group = requests[start : start + batch]
-        prompts = [model.prompt(each.text, each.voice_ND) for each in group]
-        caps = [frame_cap(each.text, model.codec.frame_rate) for each in group]
-        seeds = [each.seed for each in group]
-        spoken = generate(model.backbone, model.head, prompts, seeds, caps, Sampling(cfg))
-        for each, made in zip(group, spoken, strict=True):
+        for each, made in zip(group, generate_codes(model, group, cfg), strict=True):
             with torch.inference_mode():
                 wave_S = model.codec.decode(made.codes_KT[None].to(model.device))[0].cpu()
             wave_S = without_silence(wave_S, MIN_SAMPLES)

@@ -1,8 +1,7 @@
 """Plots as SVG, and gray images as PNG, for reports and documents.
 
 Colors are CSS colors. The plots of a page use its CSS variables (`--ink`, `--faint`, `--encoder`,
-`--preset`), so that they fit its light and its dark mode. `standalone` makes a file with a white
-background.
+`--preset`), so that they fit its light and its dark mode.
 
 Shapes: S samples, F frequency bins, T frames.
 """
@@ -21,13 +20,6 @@ from torch import Tensor
 from voxclone.audio.spectrum import magnitudes
 
 MARGIN = 34
-INK, FAINT = "#1b1f24", "#c9ced6"
-STANDALONE_STYLE = (
-    f"text{{font:13px Helvetica,Arial,'DejaVu Sans',sans-serif;fill:{INK}}}"
-    f".faint{{stroke:{FAINT}}}.title{{font-size:16px;font-weight:bold}}"
-    ".name{font-weight:bold}.note{font-size:12px;fill:#57606a}"
-    ".over{paint-order:stroke;stroke:#fff;stroke-width:4px}"
-)
 
 
 @dataclass(frozen=True)
@@ -128,22 +120,11 @@ class Panel:
 def text(
     x: float, y: float, label: str, *, anchor: str = "start", kind: str = "", color: str = ""
 ) -> str:
-    """A label at pixels; `kind` is a class of the page or of `STANDALONE_STYLE`."""
+    """A label at pixels; `kind` is a class of the page."""
     given = f' class="{kind}"' if kind else ""
     given += f' style="fill:{color}"' if color else ""
     given += f' text-anchor="{anchor}"' if anchor != "start" else ""
     return f'<text x="{x:.1f}" y="{y:.1f}"{given}>{html.escape(label)}</text>'
-
-
-def standalone(width: int, height: int, title: str, inner: str) -> str:
-    """A complete SVG file with a white background and the title on top."""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"><title>{html.escape(title)}</title>'
-        f"<style>{STANDALONE_STYLE}</style>"
-        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6" fill="#fff" '
-        f'class="faint"/>{text(20, 30, title, kind="title")}{inner}</svg>\n'
-    )
 
 
 def lines(
