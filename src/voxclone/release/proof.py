@@ -119,8 +119,8 @@ def prove_tensors(
     found = digest_tensors([after[name] for name in [*made, *moved]], advance)
     for name, stored in after.items():
         old_info = before[name].info if name in before else stored.info
-        alike = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
-        if not alike or found.get(name) != wanted.get(name):
+        same = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
+        if not same or found.get(name) != wanted.get(name):
             raise _differs(release.path, name)
     return len(before)
 
