@@ -84,8 +84,7 @@ def settings_of(**values: object) -> RefineSettings:
 
 def job_of(codec: Codec, start: Start | None = None, **values: object) -> Job:
     wave_S = recording(codec)
-    frames = len(wave_S) // codec.frame_size
-    halves = Halves(quietest_cut(wave_S, codec.frame_size), frames, ("one", "two"))
+    halves = Halves(quietest_cut(wave_S, codec.frame_size), ("one", "two"))
     return Job(codec, wave_S, start or from_encoder(codec, wave_S), halves, settings_of(**values))
 
 

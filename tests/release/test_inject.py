@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import (
+    preset_embedding,
     random_entries,
     tiny_params,
-    voice_rows,
     write_encoder,
     write_tiny_release,
 )
@@ -33,7 +34,7 @@ from voxclone.release import proof
 from voxclone.release.encoder_file import open_external_encoder, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
-from voxclone.release.params import parse_params, to_json
+from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
@@ -626,7 +627,7 @@ def test_merging_8_gb_takes_under_500_mb_of_memory(tmp_path: Path) -> None:
     (folder / "tekken.json").write_text("{}")
     write_hollow(folder / MERGED, expected_tensors(params))
     for name in params.voices:
-        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, 3, params))
+        write_preset(folder / "voice_embedding" / f"{name}.pt", preset_embedding(name, 3, params))
     if shutil.disk_usage(tmp_path).free < 20e9:
         pytest.skip("needs 20 GB of the disk")
     encoder = tmp_path / "encoder.safetensors"

@@ -56,17 +56,16 @@ def enroll(
     *,
     name: str,
     consent: Consent,
-    settings: ReferenceSettings | None = None,
     options: EnrollOptions = DEFAULT_OPTIONS,
     enrollment_id: str | None = None,
     measured: bool = False,
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
-    Recordings are files, or were read already. `codec` is that of `open_codec` if not given.
-    `settings` of the reference override those of `options`. The metadata get `enrollment_id`, and
-    if `measured`, the similarity of the decoded codes to the reference. Raises AudioError for a
-    recording that cannot be used and ReleaseError if there is no encoder.
+    Recordings are files, or were read already. `codec` is that of `open_codec` if not given. The
+    metadata get `enrollment_id`, and if `measured`, the similarity of the decoded codes to the
+    reference. Raises AudioError for a recording that cannot be used and ReleaseError if there is no
+    encoder.
     """
     codec = open_codec(release) if codec is None else codec
     encoder = codec.require_encoder()
@@ -74,7 +73,7 @@ def enroll(
     listed = [
         each if isinstance(each, Recording) else read_for(Path(each), options) for each in given
     ]
-    reference = make_reference(listed, release, codec, settings, options)
+    reference = make_reference(listed, release, codec, options)
     with torch.inference_mode():
         codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
     voice = voice_of(
@@ -144,12 +143,11 @@ def make_reference(
     recordings: list[Recording],
     release: Release,
     codec: Codec,
-    given: ReferenceSettings | None = None,
     options: EnrollOptions = DEFAULT_OPTIONS,
 ) -> Reference:
-    """One reference of all recordings, with its speaker consistency in the report. `given` settings
-    override those of `options`. Raises AudioError."""
-    settings = given or reference_settings(release, options, len(recordings))
+    """One reference of all recordings, with its speaker consistency in the report. Raises
+    AudioError."""
+    settings = reference_settings(release, options, len(recordings))
     joining = len(recordings) > 1 and "join" not in options.without
     segments: list[Segment | None] = [None] * len(recordings)
     choices: list[str] = []

@@ -118,7 +118,7 @@ release's own weights are not in here.
 ## Use
 
 ```
-voxclone inject {WEIGHTS} path/to/the/release path/to/a/new/release
+voxclone inject {WEIGHTS} --model path/to/the/release -o path/to/a/new/release
 ```
 
 makes a release with the encoder beside hard links to the original files. vLLM-Omni then takes

@@ -195,16 +195,16 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     def refuse(error: OSError) -> None:
         raise ReleaseError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:
-            raise ReleaseError(f"{place} is a second way into {real}: remove that link.")
+            raise ReleaseError(f"{parent} is a second way into {real}: remove that link.")
         seen.add(real)
         if len(seen) == 1:
             hidden = sorted(name for name in [*folders, *files] if name.startswith("."))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            path = Path(place, name)
+            path = Path(parent, name)
             if name.startswith("."):
                 continue
             if not path.is_file():

@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 
 from voxclone.errors import ReleaseError
-from voxclone.io import Advance, atomic_file, digest_file, pieces
+from voxclone.io import Advance, atomic_file, hash_file, pieces
 from voxclone.release.release import Release
 from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, encode_header
 from voxclone.release.tensors import is_encoder, require_complete
@@ -81,9 +81,9 @@ def prove_files(
     found = {}
     for name in names:
         before, after = source / name, folder / name
-        found[name] = digest_file(before, advance)
+        found[name] = hash_file(before, advance)
         # A hard link is that file: there is nothing else to read.
-        if not os.path.samefile(before, after) and digest_file(after, advance) != found[name]:
+        if not os.path.samefile(before, after) and hash_file(after, advance) != found[name]:
             raise _differs(source, name)
     return found
 
@@ -119,8 +119,8 @@ def prove_tensors(
     found = digest_tensors([after[name] for name in [*made, *moved]], advance)
     for name, stored in after.items():
         old_info = before[name].info if name in before else stored.info
-        alike = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
-        if not alike or found.get(name) != wanted.get(name):
+        same = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
+        if not same or found.get(name) != wanted.get(name):
             raise _differs(release.path, name)
     return len(before)
 

@@ -84,7 +84,7 @@ def refine(
             "similarity (and leave the weight `speaker` at 0), or name an encoder."
         )
     codec.requires_grad_(False)
-    reference = make_reference(list(recordings), release, codec, None, options)
+    reference = make_reference(list(recordings), release, codec, options)
     source = recordings_hash(recordings)
     kept_S = torch.from_numpy(reference.wave_S)
     device = next(codec.decoder.parameters()).device
