@@ -1,6 +1,5 @@
 """Speaking on a tiny release: seeds, batches, streams, long text, truncation."""
 
-
 import pytest
 import torch
 
