@@ -150,20 +150,6 @@ def test_refusals_of_paths(tmp_path: Path) -> None:
     assert "cannot be read" in message(tmp_path / ("x" * 300))
 
 
-@pytest.mark.parametrize(
-    "head, kind",
-    [
-        (b"\0\0\0\x20ftypM4A ", "MP4"),
-        (b"\x1aE\xdf\xa3", "WebM"),
-        (b"\xff\xf1\x50\x80", "AAC"),
-        (b"caff\0\1\0\0", "CAF"),
-    ],
-)
-def test_known_formats_that_cannot_be_read_are_named(head: bytes, kind: str) -> None:
-    text = message(head + bytes(100), name="upload")
-    assert text.startswith("upload is a") and kind in text and "ffmpeg" in text
-
-
 def test_refusals_of_content() -> None:
     wave_S = syllables(1.0).astype(np.float32)
     wav = encode(wave_S, 24000, "WAV", "FLOAT")
