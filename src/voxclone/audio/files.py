@@ -5,7 +5,9 @@ Shapes: S samples, C channels.
 
 import hashlib
 import os
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ from voxclone.spec import SAMPLING_RATE
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
 """A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz)."""
 
+STANDARD_INPUT = "-"
+OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_PART_SECONDS = 600.0
 # suffix: (container, encoding)
 WRITABLE = {
@@ -72,9 +77,10 @@ def read_recording(
 ) -> Recording:
     """Decode `source`: a path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
 
-    Integer samples are divided by the range of their type. `name` stands for bytes and arrays in
-    messages and in the result. Raises AudioError, one sentence, for anything but a usable
-    recording: missing, not audio, empty, too large or long, silent, not finite, a bad rate.
+    The path `-` is standard input, and that of an open file descriptor may be a pipe. Integer
+    samples are divided by the range of their type. `name` stands for bytes and arrays in messages
+    and in the result. Raises AudioError, one sentence, for anything but a usable recording:
+    missing, not audio, empty, too large or long, silent, not finite, a bad rate.
     """
     if isinstance(source, tuple):
         return _read_array(*source, limits, name)
@@ -83,6 +89,9 @@ def read_recording(
             size = stream.getbuffer().nbytes
             return _read_stream(stream, None, size, limits, name or "The recording", name)
     path = Path(source)
+    if is_piped(path):
+        content = _read_piped(path, limits.max_bytes)
+        return read_recording(content, limits, name=name or "standard input")
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -92,7 +101,35 @@ def read_recording(
         with path.open("rb") as stream:
             return _read_stream(stream, path, info.st_size, limits, str(path), path.name)
     except FileNotFoundError:
-        raise AudioError(f"There is no file {path}.", "missing") from None
+        if ADDRESS.match(str(path)):
+            problem = f"{path} is an address, and nothing is fetched: download the file first."
+        else:
+            problem = f"There is no file {path}."
+        raise AudioError(problem, "missing") from None
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
+
+
+def is_piped(path: Path) -> bool:
+    """Whether a path is `-`, or a pipe that is open already, such as `/dev/fd/63` of a shell's
+    `<(...)`. Another pipe may have no writer, and reading it would wait for ever."""
+    if str(path) == STANDARD_INPUT:
+        return True
+    try:
+        return bool(OPEN_FILE.fullmatch(str(path))) and stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _read_piped(path: Path, max_bytes: int) -> bytes:
+    """What a pipe gives, up to one byte more than can be read."""
+    try:
+        if str(path) != STANDARD_INPUT:
+            with path.open("rb") as pipe:
+                return pipe.read(max_bytes + 1)
+        if sys.stdin is None or sys.stdin.closed:
+            raise AudioError("Standard input is closed: name a file instead of -.", "missing")
+        return sys.stdin.buffer.read(max_bytes + 1)
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
 
