@@ -1,4 +1,4 @@
-"""`voxclone voices`: list, show, remove and update stored voices."""
+"""`voxclone voices`: list, show, remove, update and import stored voices."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from voxclone.cli.common import Json, Model, Voices, check_output
+from voxclone.cli.enroll import ConsentKind, Replace, Statement, VoiceFile, voice_path
+from voxclone.errors import UsageError
 
-voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
+voices_app = typer.Typer(
+    no_args_is_help=True, help="List, show, remove, update or import stored voices."
+)
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
 
@@ -107,6 +111,44 @@ def update(
     same = made.metadata.table_hash == voice.metadata.table_hash
     what = "in the present format" if same else f"with the embedding for {release.path}"
     print(f"Wrote      {target}, {what}.")
+
+
+@voices_app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="Voice of another program: .safetensors, .pt or .gguf.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
+    consent: ConsentKind = None,
+    statement: Statement = None,
+    out: VoiceFile = None,
+    voices: Voices = None,
+    replace: Replace = False,
+    model: Model = "mini",
+) -> None:
+    """Store a voice that another program keeps; its rows become codes."""
+    from voxclone.cloning.options import check_consent
+    from voxclone.release.release import Release
+    from voxclone.runtimes.importing import import_voice
+    from voxclone.voice.metadata import check_name
+    from voxclone.voice.store import default_folder
+
+    given = check_consent(consent, statement)
+    check_name(name)
+    release = Release.open(model)
+    folder = voices if voices is not None else default_folder()
+    path = voice_path(out, folder, name, release, None)
+    if out is None and path.exists() and not replace:
+        raise UsageError(
+            f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."
+        )
+    found = import_voice(file, release, name, given)
+    found.voice.save(path)
+    seconds = found.voice.metadata.reference_seconds
+    print(f"Voice      {name}, {seconds:.1f} s of codes")
+    for note in found.notes:
+        print(f"Note       {note}")
+    print(f"Wrote      {path}")
 
 
 def _voice_file(name: str, voices: Path | None) -> Path:
