@@ -50,11 +50,7 @@ class Checkpoint:
 
 def is_torch_file(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, now (a zip) or before 2020 (a pickle)."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(9)
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
+    begin = read_bytes(path, ReleaseError, limit=None, count=9)
     return begin[8:] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))
 
 
