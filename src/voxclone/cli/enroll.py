@@ -115,15 +115,16 @@ def enroll(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
             "consent: choose another name, or --replace it."
         )
+    may_replace = replace or out is not None
     if known is None:
         made = _make(recordings, release, used, options, name, given, key)
-        made.save(path)
+        made.save(path, new=not may_replace)
         metadata = made.metadata
     else:
         metadata = read_metadata(known)
         if not same:
             metadata = metadata.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, metadata)
+            copy_voice(known, path, metadata, new=not may_replace)
     print_voice(metadata, known, console)
     if report is not None:
         write_report(report, metadata, path, known)

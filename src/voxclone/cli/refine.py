@@ -121,7 +121,7 @@ def refine(
             settings=settings, options=options, folder=checkpoints, resume=resume,
             progress=progress,
         )  # fmt: skip
-    made.voice.save(path)
+    made.voice.save(path, new=out is None and not replace)
     for complaint in made.result.passed_over:
         print_line(console, "Skipped", complaint, warning=True)
     for each in made.result.evaluations:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxclone.errors import ReleaseError, VoiceError
+from voxclone.errors import ReleaseError, VoiceError, VoiceExistsError
 from voxclone.io import atomic_file
 from voxclone.release.safetensors import Header, encode_header, read_header
 from voxclone.voice.metadata import VoiceMetadata, parse_metadata, shorten
@@ -60,11 +60,11 @@ class Voice:
             raise VoiceError(f"The codes of {path} are negative: the file is damaged.")
         return cls(tensors["codes"].long(), tensors["embedding"], metadata)
 
-    def save(self, path: Path | str) -> None:
-        """Write a voice file, whole or not at all.
+    def save(self, path: Path | str, *, new: bool = False) -> None:
+        """Write a voice file, whole or not at all; `new`: only if there is no such file.
 
         Raises VoiceError if it cannot be written, could not be read again, or nobody's consent is
-        stated.
+        stated, and VoiceExistsError for a file that should be new and is not.
         """
         import torch
 
@@ -78,11 +78,12 @@ class Voice:
         data = b"".join(
             part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts
         )
-        _write(path, self.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data)
+        _write(path, self.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data, new)
 
 
-def copy_voice(source: Path, path: Path, metadata: VoiceMetadata) -> None:
-    """Write the codes and the embedding of a voice file with other metadata. Raises VoiceError."""
+def copy_voice(source: Path, path: Path, metadata: VoiceMetadata, *, new: bool = False) -> None:
+    """Write the codes and the embedding of a voice file with other metadata. Raises VoiceError as
+    `Voice.save` does."""
     header, _ = _checked(source)
     codes, embedding = header.tensors["codes"], header.tensors["embedding"]
     try:
@@ -90,7 +91,7 @@ def copy_voice(source: Path, path: Path, metadata: VoiceMetadata) -> None:
     except OSError as error:
         raise VoiceError(f"{source} cannot be read: {error.strerror}.") from None
     data = content[codes.start : codes.stop] + content[embedding.start : embedding.stop]
-    _write(path, metadata, codes.shape, embedding.shape, data)
+    _write(path, metadata, codes.shape, embedding.shape, data, new)
 
 
 def read_metadata(path: Path) -> VoiceMetadata:
@@ -141,7 +142,7 @@ def _check_shapes(path: Path, codes: Shape, embedding: Shape) -> None:
 
 
 def _write(
-    path: Path, metadata: VoiceMetadata, codes: Shape, embedding: Shape, data: bytes
+    path: Path, metadata: VoiceMetadata, codes: Shape, embedding: Shape, data: bytes, new: bool
 ) -> None:
     if metadata.consent.kind == "unstated":
         raise VoiceError(
@@ -157,7 +158,11 @@ def _write(
             f"{MAX_HEADER}), its numbers {len(data)} (at most {MAX_BYTES})."
         )
     try:
-        with atomic_file(path) as file:
+        with atomic_file(path, new=new) as file:
             file.write(header + data)
+    except FileExistsError:
+        raise VoiceExistsError(
+            f"There is a voice at {path} already: choose another name, or remove it."
+        ) from None
     except OSError as error:
         raise VoiceError(f"The voice cannot be written to {path}: {error}.") from None
