@@ -19,8 +19,8 @@ from voxclone.audio.reference import (
     countable_length,
     prepare_reference,
 )
-from voxclone.readers import parse_record
 from voxclone.errors import AudioError, ConfigError
+from voxclone.readers import parse_record
 
 ALL_OFF = ReferenceSettings(
     remove_offset=False,

@@ -29,9 +29,9 @@ from voxclone.cloning.refine.parameters import (
 from voxclone.cloning.refine.pipeline import MAX_STORED, describe, refine, summarize
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
-from voxclone.readers import parse_record
 from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.agreement import agreement
+from voxclone.readers import parse_record
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SHIFT

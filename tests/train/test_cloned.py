@@ -9,7 +9,6 @@ from recipes.mini_release.speech import SpeechTask
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
 from voxclone.codec.model import Codec
-from voxclone.readers import parse_record
 from voxclone.data.corpus import FULL_SCALE, PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
@@ -19,6 +18,7 @@ from voxclone.models.speaker_network import (
     load_speaker_network,
     save_speaker_network,
 )
+from voxclone.readers import parse_record
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT

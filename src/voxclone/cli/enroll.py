@@ -140,8 +140,7 @@ def check_options(
 ) -> "tuple[Consent, EnrollOptions]":
     """The options, checked before anything is opened. Raises UsageError."""
     from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
-    from voxclone.config import parse_settings
-    from voxclone.errors import ConfigError
+    from voxclone.readers import parse_record
     from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:
@@ -150,9 +149,9 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrollOptions, values, "the options")
-    except (ConfigError, VoiceError) as error:
+    except VoiceError as error:
         raise UsageError(str(error)) from None
+    return given, parse_record(EnrollOptions, values, "the options", UsageError)
 
 
 def voice_path(

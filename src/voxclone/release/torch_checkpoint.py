@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxclone.errors import ReleaseError
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo
+from voxclone.readers import open_file, read_head
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, require_finite
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
     TensorView,
@@ -40,17 +41,19 @@ class Checkpoint:
 
         info = self.tensors[name]
         try:
-            with zipfile.ZipFile(info.path) as archive:
+            with open_file(info.path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
                 data = bytearray(archive.read(self.entries[name])[info.start : info.stop])
         except ZIP_ERRORS as error:
             raise _damaged(info.path, error) from None
         dtypes = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-        return torch.frombuffer(data, dtype=getattr(torch, dtypes[info.dtype])).view(info.shape)
+        flat = torch.frombuffer(data, dtype=getattr(torch, dtypes[info.dtype]))
+        require_finite(name, flat, info.path)
+        return flat.view(info.shape)
 
 
 def is_torch_file(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, now (a zip) or before 2020 (a pickle)."""
-    begin = read_bytes(path, ReleaseError, limit=None, count=9)
+    begin = read_head(path, 9, ReleaseError)
     return begin[8:] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))
 
 
@@ -61,7 +64,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     compressed or damaged zips.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
             return _read(archive, path)
     except UnsupportedPickle as error:
         raise ReleaseError(
