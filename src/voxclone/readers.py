@@ -11,9 +11,9 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -65,7 +65,7 @@ def open_file(path: str | Path, kind: Kind = ConfigError, what: str = "") -> Bin
     except ValueError as error:
         raise kind(f"{shorten(label)} cannot be read: {error}.") from None
     with os_errors(f"{label} cannot be read", kind):
-        file = open(path, "rb", opener=_open_at_once)
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (handed over)
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()
@@ -78,7 +78,7 @@ def read_bytes(
     """The content of an ordinary file of at most `limit` bytes."""
     label = f"{what} {path}".lstrip()
     with open_file(path, kind, what) as file, os_errors(f"{label} cannot be read", kind):
-        content = file.read(limit + 1)
+        content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
     if len(content) > limit:
         raise kind(
             f"{label} has more than {limit / 2**20:.3g} MiB, too much for what it should be."
@@ -124,11 +124,9 @@ def read_text(
     return decode_text(read_bytes(path, kind, what, limit), f"{what} {path}".lstrip(), kind)
 
 
-def parse_json(text: str | bytes, label: str, kind: Kind = ConfigError) -> Any:
+def load_json(text: str) -> Any:
     """The value of a JSON text: nested at most 32 deep, numbers finite and within 64 bits, no name
-    twice in a mapping."""
-    if isinstance(text, bytes):
-        text = decode_text(text, label, kind)
+    twice in a mapping. Raises ValueError, with a clause, for anything else."""
     try:
         value = json.loads(
             text,
@@ -138,9 +136,19 @@ def parse_json(text: str | bytes, label: str, kind: Kind = ConfigError) -> Any:
             object_pairs_hook=_unique,
         )
         _check_depth(value)
-    except (ValueError, RecursionError) as error:
-        raise kind(f"{label} is not valid JSON: {_clause(error)}.") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return value
+
+
+def parse_json(text: str | bytes, label: str, kind: Kind = ConfigError) -> Any:
+    """The value of a JSON text, as `load_json` reads it."""
+    if isinstance(text, bytes):
+        text = decode_text(text, label, kind)
+    try:
+        return load_json(text)
+    except ValueError as error:
+        raise kind(f"{label} is not valid JSON: {_clause(error)}.") from None
 
 
 def read_json(
@@ -181,7 +189,7 @@ def parse_record(
     """Check values against a pydantic model or a dataclass. The error has a sentence for each
     mistake, and names the nearest key for an unknown one."""
     try:
-        return _adapter(record).validate_python(values)
+        return _adapter(cast(Hashable, record)).validate_python(values)
     except ValidationError as error:
         raise kind(f"In {label}: {explain(error, record)}") from None
 
@@ -190,7 +198,7 @@ def parse_line(record: type[RecordT], line: bytes) -> RecordT:
     """The record of a line of JSON; unlike the other functions here, for millions of them. Raises
     ValueError, with a sentence for each mistake."""
     try:
-        return _adapter(record).validate_json(line.removeprefix(codecs.BOM_UTF8))
+        return _adapter(cast(Hashable, record)).validate_json(line.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         raise ValueError(explain(error, record)) from None
 
@@ -232,8 +240,8 @@ def _fields_at(record: type[Any], parents: list[str]) -> list[str]:
 
 
 @functools.cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
+def _adapter(record: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, record))
 
 
 def _open_at_once(path: str, flags: int) -> int:

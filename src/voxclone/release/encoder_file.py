@@ -16,6 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import pieces
 from voxclone.readers import Record, parse_json, parse_record
@@ -247,7 +249,7 @@ def training_metrics(encoder: ExternalEncoder) -> dict[str, float]:
 
 
 class _Training(Record):
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
 
 
 def _load(load: "Callable[[str], Tensor]", missing: str, name: str) -> "Tensor":

@@ -15,9 +15,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from voxclone.errors import ReleaseError, VoxcloneError, os_errors
+from voxclone.errors import ReleaseError, VoxcloneError, os_errors, shorten
 from voxclone.io import atomic_file
-from voxclone.readers import PathText, Record, open_file, parse_json, parse_record, read_json
+from voxclone.readers import PathText, Record, load_json, open_file, parse_record, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,12 @@ def read_header(path: str | Path) -> Header:
                 "safetensors file; fetch it again."
             )
         text = file.read(length)
-    values = parse_json(text, f"The header of {path}", ReleaseError)
+    try:
+        values = load_json(text.decode())
+    except ValueError as error:
+        raise ReleaseError(
+            f"The header of {path} is damaged: {shorten(error)}; fetch it again."
+        ) from None
     if not isinstance(values, dict):
         raise ReleaseError(f"The header of {path} is no mapping: fetch the file again.")
     metadata = values.pop("__metadata__", {})

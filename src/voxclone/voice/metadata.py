@@ -14,7 +14,7 @@ from pydantic import Field
 
 from voxclone.config import Settings
 from voxclone.errors import VoiceError, printable, shorten
-from voxclone.readers import parse_json, parse_record
+from voxclone.readers import load_json, parse_record
 
 FORMAT = "voxclone.voice/3"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -104,7 +104,10 @@ def parse_metadata(text: str, path: Path) -> VoiceMetadata:
     Raises VoiceError for anything else. For a later format, it names the version to use.
     """
     damaged = f"The header of {path} is damaged"
-    values = parse_json(text, f"The header of {path}", VoiceError)
+    try:
+        values = load_json(text)
+    except ValueError as error:
+        raise VoiceError(f"{damaged}: {shorten(error)}.") from None
     if printable(values) != values:
         raise VoiceError(f"{damaged}: it holds control characters.")
     if not isinstance(values, dict):
