@@ -17,9 +17,13 @@ EXIT_QUALITY = 3
 
 
 class VoxcloneError(ValueError):
-    """A mistake that the user can mend; the command line prints it without a trace."""
+    """A mistake that the user can mend; the command line prints it without a trace. The message is
+    one printable line, whatever names and texts are in it."""
 
     exit_code = EXIT_USER
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(VoxcloneError):
@@ -117,11 +121,12 @@ def is_hidden(character: str) -> bool:
 
 
 def printable(value: Any) -> Any:
-    """The value, a text or texts in mappings and lists, with `?` for every hidden character."""
+    """The value, a text or texts in mappings and lists, with a space for every line break and tab,
+    and `?` for every other hidden character."""
     if isinstance(value, str):
         if value.isprintable():
             return value
-        return "".join("?" if is_hidden(c) else c for c in value)
+        return "".join(" " if c in "\n\r\t" else "?" if is_hidden(c) else c for c in value)
     if isinstance(value, dict):
         return {printable(key): printable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

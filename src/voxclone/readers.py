@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from voxclone.errors import ConfigError, VoxcloneError, os_errors, shorten
 
@@ -37,7 +45,8 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _check_path(text: str) -> str:
+def require_path(text: str) -> str:
+    """The text, if it can be the path of a file. Raises ValueError, with a clause, otherwise."""
     if not text or len(text) > MAX_PATH or "\0" in text:
         raise ValueError("it cannot be the path of a file")
     try:
@@ -47,9 +56,9 @@ def _check_path(text: str) -> str:
     return text
 
 
-PathText = Annotated[str, AfterValidator(_check_path)]
+PathText = Annotated[str, AfterValidator(require_path)]
 """A text that can be the path of a file."""
-Name = Annotated[str | int, AfterValidator(str)]
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """A text, or a whole number that stands for one, as ids and speakers of corpora are."""
 Seconds = Annotated[float, Field(ge=0, le=1e8)]
 """A position or duration in a recording."""
@@ -61,7 +70,7 @@ def open_file(path: str | Path, kind: Kind = ConfigError, what: str = "") -> Bin
     """Open an ordinary file for reading; another one, such as a pipe, would wait for ever."""
     label = f"{what} {path}".lstrip()
     try:
-        _check_path(str(path))
+        require_path(str(path))
     except ValueError as error:
         raise kind(f"{shorten(label)} cannot be read: {error}.") from None
     with os_errors(f"{label} cannot be read", kind):
