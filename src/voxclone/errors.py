@@ -140,6 +140,6 @@ def shorten(value: object, shown: int = SHOWN) -> str:
     return text if len(text) <= shown else f"{text[:shown]}..."
 
 
-def file_name(path: str | os.PathLike[str]) -> str:
+def file_name(path: str | bytes | os.PathLike[str]) -> str:
     """A path as text, whatever bytes it has: those that are not UTF-8 as `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

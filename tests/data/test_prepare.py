@@ -295,10 +295,10 @@ def test_lhotse_manifests_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no supervisions beside"):
         open_source(tmp_path)
     (tmp_path / "a_supervisions_train.jsonl").write_text('{"id": "s", "recording_id": "r"}')
-    with pytest.raises(ConfigError, match="record 1 .*'id' is missing"):
+    with pytest.raises(ConfigError, match=r"record 1 .*'id' is missing"):
         list(open_source(tmp_path).items())
     (tmp_path / "a_recordings_train.jsonl").write_text("{")
-    with pytest.raises(ConfigError, match="Line 1 .* is not valid JSON"):
+    with pytest.raises(ConfigError, match=r"Line 1 .* is not valid JSON"):
         list(open_source(tmp_path).items())
 
 

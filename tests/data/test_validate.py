@@ -105,7 +105,7 @@ def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")
-    assert code == 3 and "Not usable for training: one speaker." in printed
+    assert code == 3 and "Not usable for training: one speaker," in printed
 
 
 def test_manifests_that_cannot_be_read(tmp_path: Path) -> None:

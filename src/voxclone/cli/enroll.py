@@ -11,11 +11,11 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     Voices,
-    check_output,
     open_console,
     print_line,
 )
 from voxclone.errors import UsageError, VoiceError
+from voxclone.outputs import REPORT, VOICE, check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +104,8 @@ def enroll(
     given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = voice_path(out, folder, name, release, report)
+    inputs = [*recordings, encoder, release.path]
+    path = voice_path(out, folder, name, release, report, inputs)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
     key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
@@ -155,10 +156,16 @@ def check_options(
 
 
 def voice_path(
-    out: Path | None, folder: Path, name: str, release: "Release", report: Path | None
+    out: Path | None,
+    folder: Path,
+    name: str,
+    release: "Release",
+    report: Path | None,
+    inputs: "list[Path | None]",
 ) -> Path:
     """The file of a new voice: `out`, or a stored one in `folder`, which is made. Raises UsageError
-    for the name of a preset, and for a voice or report file that cannot be written."""
+    for the name of a preset, and for a voice or report file that cannot be written or is one of the
+    inputs."""
     from voxclone.release.release import preset_names
     from voxclone.voice import store
 
@@ -169,9 +176,11 @@ def voice_path(
                 f"{name!r} is a preset of {release.path}: give the stored voice another name."
             )
         path = store.voice_path(store.open_folder(folder), name)
-    for file in (path, report):
-        if file is not None:
-            check_output(file)
+        refuse_inputs(path, inputs)
+    else:
+        check_output(path, VOICE, inputs)
+    if report is not None:
+        check_output(report, REPORT, [*inputs, path])
     return path
 
 

@@ -1,11 +1,14 @@
 """`voxclone voices`: list, show, remove and update stored voices."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Json, Model, Voices, check_output
+from voxclone.cli.common import Json, Model, Voices
+from voxclone.errors import printable
+from voxclone.outputs import VOICE, check_output
 
 voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
 
@@ -66,7 +69,7 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
         print(f"Similarity {value:.2f} ({network})")
     found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else ["No report is stored."]:
-        print(f"Reference  {sentence}")
+        print(printable(f"Reference  {sentence}"))
 
 
 @voices_app.command()
@@ -99,8 +102,8 @@ def update(
 
     path = _voice_file(name, voices)
     target = out if out is not None else path
-    check_output(target)
     release = Release.open(model)
+    check_output(target, VOICE, [release.path])
     voice = Voice.load(path)
     made = reembed(voice, release, path)
     made.save(target)
@@ -112,6 +115,6 @@ def update(
 def _voice_file(name: str, voices: Path | None) -> Path:
     from voxclone.voice.store import default_folder, find_stored
 
-    if name.endswith(".safetensors") or Path(name).is_file():
+    if name.endswith(".safetensors") or os.path.isfile(name):
         return Path(name)
     return find_stored(voices if voices is not None else default_folder(), name)

@@ -40,6 +40,13 @@ def count_frames(path: str | Path, dim: int) -> int:
         return _examine(archive, Path(path), dim)[1]
 
 
+def is_preset(path: str | Path) -> bool:
+    """Whether a file is one matrix as `torch.save` writes it. Raises VoiceError for no such zip."""
+    with _opened(Path(path)) as archive:
+        value = read_torch_zip(archive, MAX_ENTRIES, MAX_PICKLE).value
+    return isinstance(value, TensorView) and len(value.shape) == 2
+
+
 def read_preset(path: str | Path, dim: int) -> "Tensor":
     """A preset of width `dim` as a tensor [N, D] in bf16; nothing is unpickled.
 

@@ -24,6 +24,7 @@ from voxclone.spec import AROUND_TEXT, CONTEXT, END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, frames
+from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
 from voxclone.voice.embedding import embed_codes
@@ -100,11 +101,12 @@ class TTS:
         """Speak a text of up to 4,096 characters with a voice embedding [N, D].
 
         Without `seed` one is drawn; the result has it. `progress` is called with the frames spoken
-        and the frames expected. Raises UsageError for a text that is empty or too long.
+        and the frames expected. Raises UsageError for a text that is empty or too long, and for an
+        impossible seed or guidance.
         """
         begun = time.monotonic()
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        text = check_text(text)
+        seed = secrets.randbelow(2**31) if seed is None else check_seed(seed)
+        text, cfg = check_text(text), check_cfg(cfg)
         parts = split_text(text, self.part_characters(len(voice_ND)))
         expected = expected_seconds(text) * self.codec.frame_rate
         codes, waves, truncated, done = [], [], [], 0
