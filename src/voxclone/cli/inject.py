@@ -9,7 +9,6 @@ import typer
 
 from voxclone.cli.common import Json, Model, Quiet, open_console, print_line, progress_bar
 from voxclone.errors import QualityError, ReleaseError, UsageError
-from voxclone.readers import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -245,6 +244,7 @@ def _markdown(path: Path) -> str:
     from voxclone.evaluate.report.contents import TABLES, tables_of
     from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
+    from voxclone.readers import read_json
 
     report = read_json(path, UsageError, "The report")
     schema = report.get("schema") if isinstance(report, dict) else None

@@ -142,7 +142,10 @@ def refine(
 
 def _make_folder(folder: Path) -> None:
     """Make the folder for checkpoints, before any work. Raises UsageError."""
-    check_folder(folder)
+    try:
+        check_folder(folder)
+    except UsageError as error:
+        raise UsageError(f"--checkpoints: {error}") from None
     with os_errors(f"{folder} cannot be the folder of --checkpoints", UsageError):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -9,7 +9,6 @@ from voxclone.cli.common import print_line
 from voxclone.errors import UsageError, os_errors, printable, shorten
 from voxclone.io import atomic_file
 from voxclone.outputs import check_folder
-from voxclone.readers import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +76,8 @@ def print_failed_check(check: Mapping[str, Any], console: "Console") -> None:
 
 def read_baseline(path: Path | None, schema: str) -> dict[str, Any] | None:
     """An earlier report of the same schema. Raises UsageError for anything else."""
+    from voxclone.readers import read_json
+
     if path is None:
         return None
     report = read_json(path, UsageError, "The report")

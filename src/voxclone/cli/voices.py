@@ -102,9 +102,8 @@ def update(
 
     path = _voice_file(name, voices)
     target = out if out is not None else path
-    release = Release.open(model)
+    voice, release = Voice.load(path), Release.open(model)
     check_output(target, VOICE, [release.path])
-    voice = Voice.load(path)
     made = reembed(voice, release, path)
     made.save(target)
     same = made.metadata.table_hash == voice.metadata.table_hash
