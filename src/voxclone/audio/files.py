@@ -26,6 +26,7 @@ AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[An
 """A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz)."""
 
 MAX_PART_SECONDS = 600.0
+MAX_POSITION = 1e8  # seconds
 BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
 UNKNOWN_FRAMES = 2**63 - 1  # of libsndfile, for a header without the length
 
@@ -107,8 +108,14 @@ def read_part(
     """A part of a file that may be hours long, `start` and `seconds` in seconds, read as
     `read_recording` reads a whole one; `channel` is the only one to use (from 0)."""
     label = name or str(path)
+    if not (0 <= start <= MAX_POSITION and 0 < seconds <= MAX_POSITION):
+        raise AudioError(
+            f"{label} is to begin at {start} s and to last {seconds} s: that is no part of a "
+            "recording.",
+            "missing",
+        )
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, first = file.samplerate, round(start * file.samplerate)
             if not 0 <= first < file.frames or not 0 <= (channel or 0) < file.channels:
                 raise AudioError(f"{label} is outside of {path}.", "missing")
@@ -116,7 +123,7 @@ def read_part(
             file.seek(first)
             samples_SC = file.read(round(seconds * rate), "float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        rule = "undecodable" if path.is_file() else "missing"
+        rule = "undecodable" if os.path.isfile(path) else "missing"
         raise AudioError(f"{path} cannot be decoded: {_reason(error)}.", rule) from None
     if channel is not None:
         samples_SC = samples_SC[:, channel : channel + 1]
@@ -199,7 +206,7 @@ def _read_stream(
 
     def decoder() -> _Decoder:
         stream.seek(0)
-        return _Decoder(stream if path is None else str(path))
+        return _Decoder(stream if path is None else os.fsencode(path))
 
     def blocks() -> Iterator[np.ndarray]:
         with decoder() as file:
@@ -290,13 +297,13 @@ def _recording(
 
 def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, encoding: str) -> None:
     block = max(rate // 2, 1)  # libsndfile's Vorbis writer crashes on a minute in one call
-    with soundfile.SoundFile(str(path), "w", rate, 1, format=container, subtype=encoding) as file:
+    with soundfile.SoundFile(os.fsencode(path), "w", rate, 1, format=container, subtype=encoding) as file:
         for start in range(0, len(wave_S), block):
             part_S = wave_S[start : start + block].clip(-1, 1)
             if encoding == "PCM_16":  # by 32768, as readers divide: what is read is written again
                 part_S = np.round(part_S * 32768.0).clip(-32768, 32767).astype(np.int16)
             file.write(part_S)
-    if soundfile.info(str(path)).frames < len(wave_S):
+    if soundfile.info(os.fsencode(path)).frames < len(wave_S):
         raise OSError("the file is shorter than it should be, perhaps because the disk is full")
 
 

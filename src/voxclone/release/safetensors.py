@@ -165,7 +165,7 @@ class TensorFiles:
                         tensor = file.get_tensor(name)
                         require_finite(name, tensor, header.path)
                         tensors[name] = tensor if dtype is None else tensor.to(dtype)
-            except (SafetensorError, OSError) as error:
+            except (SafetensorError, OSError, UnicodeError) as error:
                 raise ReleaseError(f"{header.path} cannot be read: {error}.") from None
         return {name: tensors[name] for name in names}
 

@@ -28,7 +28,7 @@ def read_reference(path: Path, release: Release) -> Reading:
     import soundfile
 
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise AudioError(f"{path} is no recording that can be read: {error}.") from None
     codec = release.params.codec
