@@ -121,10 +121,10 @@ def _name(path: Path) -> str:
 
 
 def _is_sound(path: Path) -> bool:
-    from voxclone.audio.decode import container_of
+    from voxclone.audio.kinds import HEAD_BYTES, kind_of
     from voxclone.readers import read_head
 
-    return container_of(read_head(path, 16)) is not None
+    return kind_of(read_head(path, HEAD_BYTES)) is not None
 
 
 def _is_voice(path: Path) -> bool:

@@ -143,38 +143,23 @@ class Codec(nn.Module):
     def decode(
         self, codes_BKT: Tensor, *, dtype: torch.dtype = torch.float32, piece: int = PIECE_FRAMES
     ) -> Tensor:
-        """Waveform [B, T * frame] in fp32 of codes [B, K, T] (without the +2). Raises ValueError
-        for another shape or type, and for codes that the codebooks do not have."""
-        self.check_codes(codes_BKT)
+        """Waveform [B, T * frame] in fp32 of codes [B, K, T] (without the +2).
+
+        Raises VoxcloneError for codes that no codebook has.
+        """
+        if codes_BKT.ndim != 3 or codes_BKT.shape[1] != self.num_codebooks:
+            expected = f"[B, {self.num_codebooks}, T]"
+            raise ValueError(f"expected codes {expected}, got {tuple(codes_BKT.shape)}")
         if codes_BKT.shape[-1] == 0:
             return torch.zeros(codes_BKT.shape[0], 0, device=codes_BKT.device)
 
+        self.quantizer.check_codes(codes_BKT)
         decoder = _in_dtype(self.decoder, dtype)
 
         def decode_piece(codes_BKT: Tensor, past: Past | None) -> Tensor:
             return decoder(self.quantizer.decode(codes_BKT, dtype), past)
 
         return in_pieces(decode_piece, codes_BKT, piece).float()
-
-    def check_codes(self, codes_BKT: Tensor) -> None:
-        """Raise ValueError for what is not codes [B, K, T] of this codec."""
-        if codes_BKT.ndim != 3 or codes_BKT.shape[1] != self.num_codebooks:
-            expected = f"[B, {self.num_codebooks}, T]"
-            raise ValueError(f"expected codes {expected}, got {tuple(codes_BKT.shape)}")
-        if codes_BKT.is_floating_point() or codes_BKT.dtype == torch.bool:
-            raise ValueError(f"expected codes as integers, got {codes_BKT.dtype}")
-        if not codes_BKT.numel():
-            return
-        levels = self.config.acoustic_codebook_size
-        sizes_K = torch.full((self.num_codebooks,), levels, device=codes_BKT.device)
-        sizes_K[0] = self.config.semantic_codebook_size
-        wrong_BKT = (codes_BKT < 0) | (codes_BKT >= sizes_K[:, None])
-        if bool(wrong_BKT.any()):
-            item, book, frame = wrong_BKT.nonzero()[0].tolist()
-            raise ValueError(
-                f"the code {int(codes_BKT[item, book, frame])} of frame {frame} is not in codebook "
-                f"{book}, which has 0 to {int(sizes_K[book]) - 1}"
-            )
 
     def require_encoder(self) -> Encoder:
         """The encoder, or ReleaseError if this codec has none."""

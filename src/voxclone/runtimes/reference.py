@@ -5,6 +5,7 @@ ceil(samples / frame) + 1 frames; at 17 lengths up to 30 s these differ (checkpo
 """
 
 import math
+import os
 from pathlib import Path
 
 from voxclone.errors import AudioError
