@@ -32,6 +32,11 @@ STANDARD_INPUT = "-"
 OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_PART_SECONDS = 600.0
+WHY_ALONE = {
+    "opposite": "the channels are opposite in sign and would cancel each other",
+    "cleaner": "it has the speech, and what the others add is noise",
+    "speakers": "the others seem to have speakers of their own",
+}
 MAX_POSITION = 1e8  # seconds
 # suffix: (container, encoding)
 WRITABLE = {
@@ -66,6 +71,7 @@ class Recording:
     source: str  # the file's name without its folder
     clipped_share: float = 0.0  # samples at flat tops, counted before mixing and resampling
     notes: tuple[str, ...] = ()  # sentences on how it became mono at 24 kHz
+    warnings: tuple[str, ...] = ()  # sentences
 
 
 def read_wave(path: str | Path) -> np.ndarray:
@@ -259,11 +265,17 @@ def _recording(
     notes = list(sound.notes)
     if rate != SAMPLING_RATE:
         notes.append(f"Resampled from {rate} Hz to {SAMPLING_RATE} Hz.")
-    if converted.channel is not None:
-        notes.append(
-            f"Used channel {converted.channel + 1} of {channels} alone: the channels are opposite "
-            "in sign and would cancel each other."
-        )
+    warnings = list[str]()
+    if converted.choice is not None:
+        reason = converted.choice.reason
+        number = converted.choice.channel + 1
+        notes.append(f"Used channel {number} of {channels} alone: {WHY_ALONE[reason]}.")
+        if reason == "speakers":
+            warnings.append(
+                f"Channels 1 to {channels} are loud at different times, as if each had its own "
+                f"speaker: only channel {number}, the louder one, is used. If it is not the voice "
+                "that you want, keep the other channel alone in a file of its own."
+            )
     elif channels > 1:
         notes.append(f"Averaged {channels} channels to one.")
     return Recording(
@@ -276,6 +288,7 @@ def _recording(
         source=source,
         clipped_share=converted.clipped_share,
         notes=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 
