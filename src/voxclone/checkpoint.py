@@ -81,7 +81,7 @@ def _reason(error: Exception) -> str:
     """The reason of a failed writing; that of safetensors has the system's code in its text."""
     if isinstance(error, OSError):
         return reason(error)
-    code = re.search(r"code: (\d+)", str(error))
+    code = re.search(r"(?:code:|os error) (\d+)", str(error))
     return reason(OSError(int(code[1]), os.strerror(int(code[1])))) if code else shorten(error)
 
 
