@@ -29,24 +29,29 @@ Advance = Callable[[int], object]
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to. It replaces `path` if the block ends well, and is
-    removed otherwise."""
+    removed otherwise. `new`: raises FileExistsError if there is a file by then, so that of several
+    who write at once one succeeds."""
     # The name of `path` may be as long as the file system allows, and tempfile would make a file
     # that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        if not new:
+            os.replace(temporary, path)
+        elif not hard_link(temporary, path):  # which refuses a name that is taken
+            path.touch(exist_ok=False)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces `path` if the block ends well."""
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+def atomic_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """A file that replaces `path` if the block ends well; `new` as for `atomic_path`."""
+    with atomic_path(path, new=new) as temporary, temporary.open("xb") as file:
         yield file
 
 

@@ -9,7 +9,6 @@ from recipes.mini_release.speech import SpeechTask
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
 from voxclone.codec.model import Codec
-from voxclone.config import parse_settings
 from voxclone.data.corpus import FULL_SCALE, PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
@@ -19,6 +18,7 @@ from voxclone.models.speaker_network import (
     load_speaker_network,
     save_speaker_network,
 )
+from voxclone.readers import parse_record
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
@@ -222,7 +222,7 @@ def test_clones_need_a_listener_and_speakers(
         Cast.of(everything, many, codec.frame_size)
     with pytest.raises(ConfigError, match="heard_frames"):
         values = {"heard_frames": 40, "target_frames": [30, 60]}
-        parse_settings(CloneSettings, values, "the given settings")
+        parse_record(CloneSettings, values, "the given settings")
 
 
 def test_a_network_of_voices_is_kept_without_its_speakers(tmp_path: Path) -> None:

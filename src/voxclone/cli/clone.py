@@ -10,17 +10,19 @@ from voxclone.cli.common import (
     Encoder,
     Model,
     Quiet,
-    check_output,
     open_console,
     print_line,
 )
-from voxclone.cli.speak import Cfg, Out, Seed, Text, read_text, speak_to_file
+from voxclone.cli.speak import Cfg, Out, Seed, speak_to_file
+from voxclone.cli.text import Text, TextFile, spoken_text
+from voxclone.outputs import SOUND, check_output
 
 
 def clone(
     reference: Annotated[Path, typer.Argument(help="Recording of one speaker, 2 to 30 s long.")],
-    text: Text,
     out: Out,
+    text: Text = None,
+    text_file: TextFile = None,
     model: Model = "mini",
     encoder: Encoder = None,
     seed: Seed = None,
@@ -37,8 +39,9 @@ def clone(
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
-    check_output(out)
-    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
+    check_output(out, SOUND, [reference, text_file, model, encoder])
+    words, console = spoken_text(text, text_file), open_console(quiet)
+    found_device = pick_device(device)
     release = Release.open(model)
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.errors import UsageError
+from voxclone.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,29 +34,17 @@ Overrides = Annotated[
 ]
 
 
-def check_output(path: Path) -> None:
-    """Raise UsageError, before any work, for a file that cannot be written."""
-    import os
-
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory: name the file to write.")
-    if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no directory {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: the directory {folder} is read-only.")
-
-
 def open_console(quiet: bool) -> "Console":
-    """A console without highlights and line breaks of its own."""
+    """A console that prints what it is given: without markup, highlights and line breaks."""
     from rich.console import Console
 
-    return Console(quiet=quiet, highlight=False, soft_wrap=True)
+    return Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_line(console: "Console", label: str, text: object, *, warning: bool = False) -> None:
-    """Print a label and a sentence, whose brackets are no markup."""
-    console.print(f"{label:<10} {text}", style="yellow" if warning else None, markup=False)
+    """Print a label and a sentence, on one printable line."""
+    line = printable(f"{label:<10} {text}")
+    console.print(line, style="yellow" if warning else None)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from voxclone.cli.common import (
     print_line,
     progress_bar,
 )
-from voxclone.errors import EXIT_QUALITY, UsageError
+from voxclone.errors import EXIT_QUALITY, UsageError, file_name
+from voxclone.outputs import check_folder, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,11 +66,13 @@ def prepare(
 
     if corpus is not None and speaker_pattern is not None:
         raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
+    check_folder(out)
+    refuse_inputs(out, sources)
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
     if corpus is None:
         opened = [open_source(path, speaker_pattern) for path in sources]
     request = {
-        "sources": [str(path.resolve()) for path in sources],
+        "sources": [file_name(path.resolve()) for path in sources],
         "corpus": corpus,
         "speaker_pattern": speaker_pattern,
         "license": license,
@@ -114,12 +117,13 @@ def validate(
     """Check whether speech is fit to train on. Exit code 3 means no."""
     from rich.progress import BarColumn, TextColumn
 
-    from voxclone.cli.report import present
+    from voxclone.cli.report import check_report_folder, present
     from voxclone.data import validate as validation
     from voxclone.release.release import Release
     from voxclone.spec import FRAME_SIZE
 
     console, frame_size = open_console(quiet), FRAME_SIZE
+    check_report_folder(out, [manifest, model])
     if model is not None:
         audio = Release.open(model).params.audio
         frame_size = round(audio.sampling_rate / audio.frame_rate)
@@ -140,7 +144,9 @@ def validate(
 @data_app.command("pairs")
 def pairs(
     out: Folder,
-    minutes: Annotated[float, typer.Option(help="Minutes of speech in the folder at the end.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1e6, help="Minutes of speech in the folder at the end.")
+    ],
     model: Model = "mini",
     texts: Annotated[
         Path | None,
@@ -163,6 +169,7 @@ def pairs(
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
+    check_folder(out, [texts, model])
     console, share = open_console(quiet), PairShare(*_parse_part(part))
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
     sentences, release = read_texts(texts or TEXTS), Release.open(model)

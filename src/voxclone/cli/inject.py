@@ -246,11 +246,9 @@ def _markdown(path: Path) -> str:
     from voxclone.evaluate.report.contents import TABLES, tables_of
     from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
+    from voxclone.readers import read_json
 
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The report {path} cannot be read: {error}.") from None
+    report = read_json(path, UsageError, "The report")
     schema = report.get("schema") if isinstance(report, dict) else None
     if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
@@ -260,7 +258,7 @@ def _markdown(path: Path) -> str:
     try:
         tables = [markdown(table) for table in tables_of(report)]
         return "\n\n".join([" ".join(summary_of(report)), *tables])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"The report {path} lacks values ({error!r}): measure again.") from None
 
 

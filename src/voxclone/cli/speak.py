@@ -1,6 +1,5 @@
 """`voxclone speak`: speak with a voice that is there."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +10,16 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     Voices,
-    check_output,
     choose_voice,
     open_console,
     print_line,
     progress_bar,
 )
+from voxclone.cli.text import Text, TextFile, spoken_text
 from voxclone.errors import AudioError, VoxcloneError
+from voxclone.outputs import SOUND, check_output
 from voxclone.spec import FRAME_RATE
+from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,16 +29,22 @@ if TYPE_CHECKING:
     from voxclone.tts.speech import SpokenPart
     from voxclone.tts.tts import TTS
 
-Text = Annotated[str, typer.Argument(help="Text to speak; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers; random by default.")]
-Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 for clean voices, more for noisy ones.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=MAX_SEED, help="Seed of the random numbers; random by default."),
+]
+Cfg = Annotated[
+    float,
+    typer.Option(min=0, max=MAX_CFG, help="Guidance: 1.2 for clean voices, more for noisy ones."),
+]
 
 
 def speak(
-    text: Text,
     voice: Annotated[str, typer.Option(help="Stored voice, preset, or voice file.")],
     out: Out,
+    text: Text = None,
+    text_file: TextFile = None,
     model: Model = "mini",
     voices: Voices = None,
     seed: Seed = None,
@@ -50,19 +57,13 @@ def speak(
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
-    check_output(out)
-    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
+    check_output(out, SOUND, [voice, text_file, model])
+    words, console = spoken_text(text, text_file), open_console(quiet)
+    found_device = pick_device(device)
     release = Release.open(model)
     voice_ND = choose_voice(voice, release, voices, console).embedding_ND
     tts = TTS.load(release, device=found_device)
     speak_to_file(tts, words, voice_ND, out, seed, cfg, console, None)
-
-
-def read_text(text: str) -> str:
-    """The text, or standard input for `-`. Raises UsageError for a text that cannot be spoken."""
-    from voxclone.tts.text import check_text
-
-    return check_text(sys.stdin.read() if text == "-" else text)
 
 
 def speak_to_file(

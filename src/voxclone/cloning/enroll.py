@@ -21,7 +21,7 @@ from voxclone.cloning.crops import by_gain, by_similarity, choose_crops
 from voxclone.cloning.options import STEPS, EnrollOptions, read_for
 from voxclone.cloning.speakers import speaker_consistency
 from voxclone.codec.model import Codec
-from voxclone.errors import AudioError
+from voxclone.errors import AudioError, printable
 from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import codebook_hash, open_codec
@@ -29,7 +29,7 @@ from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Voice
-from voxclone.voice.metadata import Consent, VoiceMetadata, printable
+from voxclone.voice.metadata import Consent, VoiceMetadata
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from voxclone.config import Settings
-from voxclone.errors import AudioError, UsageError
-from voxclone.voice.metadata import Consent, printable
+from voxclone.errors import AudioError, UsageError, printable
+from voxclone.voice.metadata import Consent
 
 if TYPE_CHECKING:
     from voxclone.audio.files import Recording

@@ -26,6 +26,7 @@ from voxclone.data.manifest import Clip, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
+from voxclone.readers import Record, parse_record, read_json
 from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0
@@ -214,8 +215,8 @@ def pack(
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     index_path = folder / "index.json"
     if index_path.exists():
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-        if index["identity"] == identity:
+        index = parse_record(_Index, read_json(index_path), str(index_path))
+        if index.identity == identity:
             packed = _open(folder, index)
             if not any(_is_readable(clip) for clip in clips if clip.id in packed.left_out):
                 return packed
@@ -234,10 +235,11 @@ def pack(
         check_left_out([*left_out.values()], len(clips))
         index_path.unlink(missing_ok=True)  # it belongs to the older samples
     (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
-    index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
+    rows = [_row(clip) for clip in kept]
+    values = {"identity": identity, "starts": starts, "clips": rows}
     with atomic_file(index_path) as file:
-        file.write(json.dumps(index).encode())
-    return _open(folder, index)
+        file.write(json.dumps(values).encode())
+    return _open(folder, _Index(identity=identity, starts=starts, clips=rows))
 
 
 def _row(clip: Clip) -> dict[str, Any]:
@@ -252,8 +254,14 @@ def _is_readable(clip: Clip) -> bool:
     return True
 
 
-def _open(folder: Path, index: dict[str, Any]) -> PackedCorpus:
-    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]
+def _open(folder: Path, index: "_Index") -> PackedCorpus:
+    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index.clips]
     samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
-    left_out = json.loads((folder / LEFT_OUT).read_text(encoding="utf-8"))
-    return PackedCorpus(clips, index["starts"], samples, left_out)
+    left_out = read_json(folder / LEFT_OUT)
+    return PackedCorpus(clips, index.starts, samples, left_out)
+
+
+class _Index(Record):
+    identity: str
+    starts: list[int]
+    clips: list[dict[str, Any]]

@@ -15,8 +15,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxclone.errors import ReleaseError
+from pydantic import Field
+
+from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import pieces
+from voxclone.readers import Record, parse_json, parse_record
 from voxclone.release.encoder_layouts import read_encoder_tensors
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import (
@@ -24,6 +27,7 @@ from voxclone.release.safetensors import (
     Header,
     TensorFiles,
     read_header,
+    require_finite,
     write_safetensors,
 )
 from voxclone.release.tensors import Shapes, encoder_tensors
@@ -91,12 +95,12 @@ def read_encoder_metadata(header: Header) -> dict[str, str]:
     metadata = header.metadata
     if metadata.get("format") != FORMAT_1:
         return metadata
-    try:
-        training = json.loads(metadata["facts"])
-        training["metrics"] = training.pop("figures", {})
-        return encoder_metadata(metadata["book"], training)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise ReleaseError(f"The metadata of {header.path} are damaged: {error!r}.") from None
+    label = f"The metadata of {header.path}"
+    training = parse_json(metadata.get("facts", ""), label, ReleaseError)
+    if not isinstance(training, dict) or "book" not in metadata:
+        raise ReleaseError(f"{label} are damaged: fetch the file again.")
+    training["metrics"] = training.pop("figures", {})
+    return encoder_metadata(metadata["book"], training)
 
 
 def require_same_codebook(path: Path, metadata: Mapping[str, str], release: Release) -> None:
@@ -203,11 +207,7 @@ def write_encoder(path: Path, encoder: ExternalEncoder, metadata: dict[str, str]
 
     def make(name: str) -> "Tensor":
         tensor = encoder.load(name).detach().cpu().to(torch.bfloat16).contiguous()
-        if not tensor.isfinite().all():
-            raise ReleaseError(
-                f"In {encoder.path}, {name} has values that are not finite: the training that "
-                "made it had failed; take an earlier checkpoint."
-            )
+        require_finite(name, tensor, encoder.path)
         data = tensor.flatten().view(torch.uint8).numpy().data
         digests[name] = hashlib.sha256(data).hexdigest()
         return tensor
@@ -238,8 +238,12 @@ def write_validated(
 def training_metrics(encoder: ExternalEncoder) -> dict[str, float]:
     """The metrics that the training wrote into the header of an encoder with provenance, if it
     did."""
+    text, label = encoder.metadata.get("training", "{}"), f"the metadata of {encoder.path}"
     try:
-        metrics = json.loads(encoder.metadata.get("training", "{}")).get("metrics", {})
-        return {str(name): float(value) for name, value in metrics.items()}
-    except (ValueError, TypeError, AttributeError):
+        return parse_record(_Training, parse_json(text, label), label).metrics
+    except ConfigError:
         return {}
+
+
+class _Training(Record):
+    metrics: dict[str, float] = Field(default_factory=dict)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo
+from voxclone.readers import open_file, read_head
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, require_finite
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
     TensorView,
@@ -45,20 +46,18 @@ class Checkpoint:
 
         info = self.tensors[name]
         try:
-            with zipfile.ZipFile(info.path) as archive:
+            with open_file(info.path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
                 data = bytearray(archive.read(self.entries[name])[info.start : info.stop])
         except ZIP_ERRORS as error:
             raise _damaged(info.path, error) from None
-        return torch.frombuffer(data, dtype=getattr(torch, DTYPES[info.dtype])).view(info.shape)
+        flat = torch.frombuffer(data, dtype=getattr(torch, DTYPES[info.dtype]))
+        require_finite(name, flat, info.path)
+        return flat.view(info.shape)
 
 
 def is_torch_file(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, now (a zip) or before 2020 (a pickle)."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(9)
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
+    begin = read_head(path, 9, ReleaseError)
     return begin[8:] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))
 
 
@@ -70,7 +69,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     _refuse_old_format(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
             return _read(archive, path)
     except UnsupportedPickle as error:
         raise ReleaseError(
@@ -119,9 +118,7 @@ def _views(value: dict[Any, Any]) -> Iterator[tuple[str, TensorView]]:
 
 
 def _refuse_old_format(path: Path) -> None:
-    with path.open("rb") as file:
-        begin = file.read(2)
-    if begin[:1] == b"\x80":
+    if read_head(path, 1, ReleaseError) == b"\x80":
         raise ReleaseError(
             f"{path} is a pickle in the format of PyTorch before 1.6, which is not read: load it "
             "where you trust it, and save the encoder's tensors as safetensors."

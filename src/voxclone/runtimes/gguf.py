@@ -15,6 +15,7 @@ import numpy as np
 
 from voxclone.errors import VoiceError
 from voxclone.io import atomic_file
+from voxclone.readers import read_bytes
 
 MAGIC, VERSION = b"GGUF", 3
 ALIGNMENT = 32
@@ -63,12 +64,9 @@ def write_gguf(path: Path, values: Mapping[str, str | int], name: str, tensor: n
 
 def read_gguf(path: Path) -> GgufFile:
     """Read such a file. Raises VoiceError for anything else."""
+    content = read_bytes(path, VoiceError, limit=MAX_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError("it is too large for a voice")
-        return _parse(path.read_bytes())
-    except OSError as error:
-        raise VoiceError(f"{path} cannot be read: {error.strerror}.") from None
+        return _parse(content)
     except (ValueError, struct.error) as error:
         raise VoiceError(f"{path} is no GGUF file of one voice: {error}.") from None
 

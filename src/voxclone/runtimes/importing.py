@@ -13,6 +13,7 @@ from torch import Tensor
 
 from voxclone.errors import VoiceError
 from voxclone.io import hash_file, tensor_hash
+from voxclone.readers import read_head
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets, codebook_sizes
@@ -82,11 +83,7 @@ def import_voice(path: Path, release: Release, name: str, consent: Consent) -> I
 
 def _read(path: Path, release: Release) -> tuple[Found, str]:
     """The rows of a file by its first bytes, and the license that it names."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError as error:
-        raise VoiceError(f"{path} cannot be read: {error.strerror}.") from None
+    head = read_head(path, 4, VoiceError)
     if head == b"GGUF":
         found, values = read_rows(path, release.params.lm.dim)
         return found, str(values.get("loom.voice.license", ""))

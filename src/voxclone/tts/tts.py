@@ -24,6 +24,7 @@ from voxclone.spec import AROUND_TEXT, CONTEXT, END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, frames
+from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
 from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
@@ -79,12 +80,12 @@ class TTS:
         A part that stays silent or does not end is drawn again with other seeds. Without `seed` one
         is drawn; the result has it. Parts whose numbers are in `kept` are not spoken again.
         `progress` is called with the frames spoken and the frames expected. Raises UsageError for a
-        text that is empty or too long.
+        text that is empty or too long, and for an impossible seed or guidance.
         """
         begun = time.monotonic()
         rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        text = check_text(text)
+        seed = secrets.randbelow(2**31) if seed is None else check_seed(seed)
+        text, cfg = check_text(text), check_cfg(cfg)
         parts = split_text(text, self.part_characters(len(voice_ND)))
         expected = expected_seconds(text) * frame_rate
         spoken, done = list[SpokenPart](), 0
