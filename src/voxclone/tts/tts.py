@@ -27,7 +27,7 @@ from voxclone.tts.generate import Sampling, frames
 from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
-from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
+from voxclone.tts.text import Part, check_text, expected_seconds, frame_cap, split_text
 from voxclone.voice.embedding import embed_codes
 
 FIRST_STRETCH, STRETCH = 5, 25
@@ -85,9 +85,8 @@ class TTS:
         begun = time.monotonic()
         rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
         seed = secrets.randbelow(2**31) if seed is None else check_seed(seed)
-        text, cfg = check_text(text), check_cfg(cfg)
-        parts = split_text(text, self.part_characters(len(voice_ND)))
-        expected = expected_seconds(text) * frame_rate
+        parts, cfg = self.split(text, len(voice_ND)), check_cfg(cfg)
+        expected = sum(expected_seconds(part.text) for part in parts) * frame_rate
         spoken, done = list[SpokenPart](), 0
         for number, part in enumerate(parts):
             if number in kept:
@@ -101,6 +100,11 @@ class TTS:
             done += spoken[-1].codes_KT.shape[-1]
         seconds = time.monotonic() - begun
         return Speech(join_parts(spoken, rate), rate, tuple(spoken), seed, cfg, seconds)
+
+    def split(self, text: str, voice_frames: int) -> list[Part]:
+        """The parts in which a text is spoken with a voice of so many frames. Raises UsageError for
+        a text that is empty or too long."""
+        return split_text(check_text(text), self.part_characters(voice_frames))
 
     @property
     def device(self) -> torch.device:
