@@ -103,7 +103,7 @@ def main() -> None:
     open_streams()
     try:
         refuse_renamed(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="voxclone", standalone_mode=False)
         if code == INTERRUPTED:
             _fail("interrupted.")
         sys.exit(code or 0)
