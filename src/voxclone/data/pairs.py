@@ -53,7 +53,7 @@ class PairSettings(Settings):
     `voxclone data pairs` stored there, and none are made."""
 
     folder: Path | None = None
-    minutes: float = Field(default=20.0, gt=0, le=1e6)
+    minutes: float = Field(default=20.0, ge=0, le=1e6)
     batch: int = Field(default=32, ge=1, le=4096)
     cfg: tuple[float, float] = (1.0, 1.6)
     temperature: tuple[float, float] = (0.5, 1.0)
