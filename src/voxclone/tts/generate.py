@@ -73,7 +73,7 @@ def frames(
 ) -> Iterator[Frame]:
     """Yield frames without end; the caller stops. A prompt that has ended goes on being computed
     with the others of its batch, with `alive` false."""
-    batch = _Batch(backbone, head)
+    batch = Batch(backbone, head)
     batch.admit(prompts_LD, generators, [sampling] * len(prompts_LD))
     alive_B = torch.ones(len(prompts_LD), dtype=torch.bool, device=prompts_LD[0].device)
     while True:
@@ -92,7 +92,7 @@ def generate_many(
     """Speak requests in up to `places` at a time; yields the number of each and its codes, in the
     order in which they end. Requests are taken from the iterable as places become free."""
     waiting = enumerate(requests)
-    batch = _Batch(backbone, head)
+    batch = Batch(backbone, head)
     running: list[tuple[int, Request]] = []
     spoken: list[list[Tensor]] = []
     more = True
@@ -145,7 +145,7 @@ def generate(
     return [found[number] for number in range(len(requests))]
 
 
-class _Batch:
+class Batch:
     """Prompts that are being spoken: what the language model has read of each (padded on the left,
     so that all end together), and the state that gives its next frame."""
 

@@ -5,28 +5,23 @@ Shapes: S samples, N voice rows, D width, K code books, T frames, L prompt posit
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from voxclone.codec.layers import Past
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
-from voxclone.spec import AROUND_TEXT, CONTEXT, END_AUDIO, SHIFT
+from voxclone.spec import AROUND_TEXT, CONTEXT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
-from voxclone.tts.generate import Sampling, frames
 from voxclone.tts.prompt import PromptMaker
-from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
-
-FIRST_STRETCH, STRETCH = 5, 25
-"""Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
-PAUSE_SECONDS = 0.15
+from voxclone.tts.streams import Streams, Utterance
+from voxclone.tts.text import check_text, expected_seconds, split_text
 
 
 @dataclass(frozen=True)
@@ -95,27 +90,41 @@ class TTS:
         """
         begun = time.monotonic()
         seed = secrets.randbelow(2**31) if seed is None else seed
-        text = check_text(text)
-        parts = split_text(text, self.part_characters(len(voice_ND)))
-        expected = expected_seconds(text) * self.codec.frame_rate
-        codes, waves, truncated, done = [], [], [], 0
-        pause = torch.zeros(round(PAUSE_SECONDS * self.codec.sampling_rate))
-        for index, part in enumerate(parts):
-            rows: list[Tensor] = []
-            if index:
-                waves.append(pause)
-            for wave_S, codes_KT in self.stream(part, voice_ND, seed=seed + index, cfg=cfg):
-                waves.append(wave_S)
-                rows.append(codes_KT)
-                done += codes_KT.shape[-1]
+        said = self.utterance(text, voice_ND, seed=seed, cfg=cfg)
+        expected = sum(map(expected_seconds, said.parts)) * self.codec.frame_rate
+        codes: list[list[Tensor]] = [[] for _ in said.parts]
+        waves, truncated, done = [], [], 0
+        streams = self.streams()
+        streams.add(said)
+        while len(streams):
+            for piece in streams.step():
+                waves.append(piece.wave_S)
+                codes[piece.part].append(piece.codes_KT)
+                done += piece.codes_KT.shape[-1]
+                if piece.truncated:
+                    truncated.append(said.parts[piece.part])
                 if progress is not None:
                     progress(done, expected)
-            codes.append(torch.cat(rows, dim=-1) if rows else torch.zeros(0))
-            if rows and codes[-1].shape[-1] >= frame_cap(part, self.codec.frame_rate):
-                truncated.append(part)
-        wave_S = torch.cat(waves) if waves else torch.zeros(0)
-        seconds = time.monotonic() - begun
-        return Speech(wave_S, self.codec.sampling_rate, codes, parts, truncated, seed, cfg, seconds)
+        return Speech(
+            torch.cat(waves),
+            self.codec.sampling_rate,
+            [torch.cat(pieces, dim=-1) for pieces in codes],
+            list(said.parts),
+            truncated,
+            seed,
+            cfg,
+            time.monotonic() - begun,
+        )
+
+    def utterance(self, text: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2) -> Utterance:
+        """A text of up to 4,096 characters, in parts that a voice's rows [N, D] leave room for.
+        Raises UsageError for one that is empty or too long."""
+        parts = split_text(check_text(text), self.part_characters(len(voice_ND)))
+        return Utterance(parts, voice_ND, seed, cfg)
+
+    def streams(self) -> Streams:
+        """Where utterances are spoken, one or many together."""
+        return Streams(self.backbone, self.head, self.codec, self.prompt)
 
     @property
     def device(self) -> torch.device:
@@ -140,33 +149,6 @@ class TTS:
                 "enroll a shorter recording."
             )
         return min(400, int(room / each))
-
-    @torch.inference_mode()
-    def stream(
-        self, part: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive stretches.
-        Ends at the model's own end or at `frame_cap`."""
-        prompt_LD = self.prompt(part, voice_ND)
-        cap = frame_cap(part, self.codec.frame_rate)
-        generator = torch.Generator().manual_seed(seed)
-        past: Past = {}
-        waiting: list[Tensor] = []
-        done, wanted = 0, FIRST_STRETCH
-        for frame in frames(self.backbone, self.head, [prompt_LD], [generator], Sampling(cfg)):
-            ended = bool(frame.shifted_BK[0, 0] == END_AUDIO)
-            if not ended:
-                waiting.append(frame.shifted_BK[0] - SHIFT)
-                done += 1
-            last = ended or done >= cap
-            if waiting and (last or len(waiting) >= wanted):
-                codes_KT = torch.stack(waiting, dim=-1)
-                latent_BDT = self.codec.quantizer.decode(codes_KT[None], self.codec.dtype)
-                wave_BS = self.codec.decoder(latent_BDT, past)
-                yield wave_BS[0].float().cpu(), codes_KT.cpu()
-                waiting, wanted = [], STRETCH
-            if last:
-                return
 
 
 def load_backbone(
