@@ -34,6 +34,14 @@ class VoiceError(VoxcloneError):
     """A voice file or preset that cannot be used."""
 
 
+class VoiceExistsError(VoiceError):
+    """A voice of the name that a new one was to have."""
+
+
+class UnknownVoiceError(VoiceError):
+    """A name that is no voice's."""
+
+
 class ConfigError(VoxcloneError):
     """A configuration file with an unknown key or an impossible value."""
 

@@ -9,8 +9,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -28,24 +29,30 @@ Advance = Callable[[int], object]
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to, which takes the place of `path` if the block ends well
-    and is removed otherwise."""
+    and is removed otherwise. `new`: raises FileExistsError if there is a file by then, so that of
+    several who write at once one succeeds."""
     # A short name of our own: that of `path` may be as long as the file system allows, and tempfile
     # would make a file that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        if not new:
+            os.replace(temporary, path)
+        elif not hard_link(temporary, path):  # which refuses a name that is taken
+            path.touch(exist_ok=False)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in place of `path`, which changes only if the block ends well."""
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+def atomic_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """A file to write in place of `path`, which changes only if the block ends well; `new` as for
+    `atomic_path`."""
+    with atomic_path(path, new=new) as temporary, temporary.open("xb") as file:
         yield file
 
 
@@ -102,6 +109,15 @@ def leftovers(out: Path) -> list[Path]:
     out = Path(os.path.abspath(out))  # `.` has no name
     places = [out.resolve().parent, *([out] if out.is_dir() else [])]
     return sorted(path for place in places for path in place.glob(f".{_escaped(out.name)}.*.tmp"))
+
+
+def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
+    """Delete what `atomic_path` left in a folder when its process was killed. Files that are
+    younger may still be written by another process."""
+    for path in folder.glob(".voxclone-*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The voice file: round trip, and nothing else is taken for one."""
 
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from voxclone.errors import VoiceError
+from voxclone.errors import VoiceError, VoiceExistsError
 from voxclone.voice.facts import MIGRATIONS, check_name, plain
 from voxclone.voice.file import (
     FORMAT,
@@ -82,7 +83,7 @@ BAD = {
     "no header": (tensors(), {}),
     "header not JSON": (tensors(), {"voxclone": "{"}),
     "header a list": (tensors(), {"voxclone": "[]"}),
-    "later format": (tensors(), {"voxclone": facts(format="voxclone.voice/3").model_dump_json()}),
+    "later format": (tensors(), {"voxclone": facts(format="voxclone.voice/9").model_dump_json()}),
     "format no text": (
         tensors(),
         {"voxclone": json.dumps(json.loads(HEADER["voxclone"]) | {"format": {}})},
@@ -122,21 +123,22 @@ def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_later_format_names_the_version_to_use(tmp_path: Path) -> None:
     path = tmp_path / "later.voice.safetensors"
-    later = facts(format="voxclone.voice/3", tool="voxclone 7.1").model_dump_json()
+    later = facts(format="voxclone.voice/9", tool="voxclone 7.1").model_dump_json()
     save_file(tensors(), path, {"voxclone": later})
-    with pytest.raises(VoiceError, match=r"voice/3'.* reads .*voice/2: use .*\(voxclone 7.1\)"):
+    with pytest.raises(VoiceError, match=r"voice/9'.* reads .*voice/3: use .*\(voxclone 7.1\)"):
         load_voice(path)
 
 
-def test_the_first_format_is_still_read() -> None:
-    """The file was written by voxclone 0.1.0 before format 2."""
-    loaded = load_voice(Path(__file__).parent / "data" / "anna-1.voice.safetensors")
+@pytest.mark.parametrize("number", [1, 2])
+def test_older_formats_are_still_read(number: int) -> None:
+    """The files were written by the versions before formats 2 and 3."""
+    loaded = load_voice(Path(__file__).parent / "data" / f"anna-{number}.voice.safetensors")
     expected = voice()
     assert torch.equal(loaded.codes_KT, expected.codes_KT)
     assert torch.equal(loaded.rows_ND, expected.rows_ND)
     dated = expected.facts.consent.model_copy(update={"date": loaded.facts.consent.date})
     assert loaded.facts == expected.facts.model_copy(update={"consent": dated})
-    assert loaded.facts.format == FORMAT and loaded.facts.book_hash is None
+    assert loaded.facts.format == FORMAT and loaded.facts.transcript == ""
 
 
 def test_every_format_but_the_newest_has_a_step_to_the_next() -> None:
@@ -154,6 +156,31 @@ def test_a_voice_without_consent_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match="consent"):
         save_voice(thrown_away, tmp_path / "a.voice.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_voice_takes_nobody_s_place(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.voice.safetensors", voice()
+    save_voice(made, path, new=True)
+    before = path.read_bytes()
+    with pytest.raises(VoiceExistsError, match="already"):
+        save_voice(made, path, new=True)
+    with pytest.raises(VoiceExistsError):
+        copy_voice(path, path, made.facts, new=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_voice_where_links_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    path = tmp_path / "a.voice.safetensors"
+    save_voice(voice(), path, new=True)
+    with pytest.raises(VoiceExistsError):
+        save_voice(voice(), path, new=True)
+    assert load_voice(path).facts == voice().facts and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -105,15 +105,16 @@ def enroll(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
             "consent: choose another name, or --replace it."
         )
+    may_replace = replace or out is not None
     if known is None:
         made = _make(recordings, release, used, options, name, given, key)
-        save_voice(made, path)
+        save_voice(made, path, new=not may_replace)
         facts = made.facts
     else:
         facts = read_facts(known)
         if not same:
             facts = facts.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, facts)
+            copy_voice(known, path, facts, new=not may_replace)
     tell_voice(facts, known, console)
     if report is not None:
         write_report(report, facts, path, known)

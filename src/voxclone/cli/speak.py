@@ -93,19 +93,21 @@ def say(
 def _print_likeness(speech: "Speech", reference: "Reference", console: "Console") -> None:
     import torch
 
-    from voxclone.audio.loudness import to_level
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+    from voxclone.models.speaker_encoder import (
+        SAME_SPEAKER,
+        STRANGERS,
+        Ge2eEmbedder,
+        voice_similarity,
+    )
 
-    embedder = Ge2eEmbedder.load()
-    reference_S = torch.from_numpy(reference.wave_S)
     try:
-        value = likeness(embedder, to_level(speech.wave_S), to_level(reference_S))
+        value = voice_similarity(speech.wave_S, torch.from_numpy(reference.wave_S))
     except AudioError as error:
         console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
         return
     console.print(
-        f"Likeness   {value:.2f} to the reference ({embedder.name}: one speaker's own recordings "
-        "are near 0.75, strangers near 0.5)."
+        f"Likeness   {value:.2f} to the reference ({Ge2eEmbedder.name}: one speaker's own "
+        f"recordings are near {SAME_SPEAKER:g}, strangers near {STRANGERS:g})."
     )
 
 

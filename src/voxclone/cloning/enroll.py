@@ -5,7 +5,7 @@ Shapes: S samples, K code books, T frames, N rows, D width.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from voxclone.audio.files import Recording
 from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
-from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
 from voxclone.audio.stretch import Run
 from voxclone.cloning.crops import by_gain, by_likeness, choose_crops
@@ -22,7 +21,7 @@ from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.io import tensor_hash
-from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.models.speaker_encoder import Ge2eEmbedder, voice_similarity
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
@@ -35,6 +34,8 @@ JOINED_SECONDS = 16.0
 """Of several recordings, or of crops to choose from: likeness does not grow beyond
 (mlx-voxtral-swift: 0.72 with 16 s and with 24 s)."""
 VOICE_SHARE = 0.35
+STAGES = ("reference", "codes", "voice")
+Progress = Callable[[str], None]
 DEFAULT_OPTIONS = EnrolOptions()
 
 
@@ -57,18 +58,24 @@ def enroll(
     options: EnrolOptions = DEFAULT_OPTIONS,
     identity: str | None = None,
     measured: bool = False,
+    progress: Progress = lambda stage: None,
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
     `settings` of the reference stand before those of `options`. `identity` goes into the facts, and
-    where `measured`, the likeness of the decoded codes to the reference too. Raises AudioError for
-    a recording that cannot be used and ReleaseError if `codec` has no encoder.
+    where `measured`, the likeness of the decoded codes to the reference too. `progress` is told
+    which of the stages `STAGES` begins. Raises AudioError for a recording that cannot be used and
+    ReleaseError if `codec` has no encoder.
     """
     encoder = codec.require_encoder()
     listed = [recordings] if isinstance(recordings, Recording) else list(recordings)
+    progress("reference")
     reference = make_reference(listed, release, codec, settings, options)
+    progress("codes")
     with torch.inference_mode():
-        codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
+        wave_S = torch.from_numpy(reference.wave_S).to(codec.device)
+        codes_KT = codec.encode(wave_S[None])[0].cpu()
+    progress("voice")
     voice = voice_of(
         codes_KT, reference, listed, release, codec, name=name, consent=consent,
         encoder_hash=tensor_hash(*encoder.state_dict().values()), identity=identity,
@@ -161,15 +168,17 @@ def make_reference(
     return replace(reference, report=replace(report, actions=(*told, *report.actions)))
 
 
+def decoded(codes_KT: Tensor, codec: Codec) -> Tensor:
+    """What codes [K, T] sound like: samples [S] on the CPU."""
+    with torch.inference_mode():
+        return codec.decode(codes_KT[None].to(codec.device))[0].float().cpu()
+
+
 def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
     """Cosine of the decoded codes to the reference: what the codes have kept of the voice."""
-    embedder = Ge2eEmbedder.load()
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
-    with torch.inference_mode():
-        decoded_S = codec.decode(codes_KT[None].to(device))[0].float()
+    reference_S = torch.from_numpy(reference.wave_S)
     try:
-        reference_S = torch.from_numpy(reference.wave_S)
-        value = likeness(embedder, to_level(decoded_S), to_level(reference_S))
+        value = voice_similarity(decoded(codes_KT, codec), reference_S)
     except AudioError:
         return {}  # codes that decode to silence are alike to nothing
-    return {f"{embedder.name}, decoded codes": round(value, 4)}
+    return {f"{Ge2eEmbedder.name}, decoded codes": round(value, 4)}

@@ -17,7 +17,7 @@ from pydantic import Field
 from voxclone.config import Settings, parse_settings
 from voxclone.errors import ConfigError, VoiceError
 
-FORMAT = "voxclone.voice/2"
+FORMAT = "voxclone.voice/3"
 MAX_DEPTH = 12
 SHOWN = 300
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -53,6 +53,9 @@ class VoiceFacts(Settings):
     reference_hash: str
     preprocessing: dict[str, Any] = Field(default_factory=dict)
     likeness: dict[str, float] = Field(default_factory=dict)
+    transcript: str = Field(default="", max_length=4096)
+    """What the recording says, if somebody wrote it down; nothing in here needs it."""
+    description: str = Field(default="", max_length=1000)
     tool: str
 
 
@@ -61,7 +64,10 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 # format: what makes the next format of it
-MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"voxclone.voice/1": _from_1}
+MIGRATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "voxclone.voice/1": _from_1,
+    "voxclone.voice/2": lambda values: values | {"format": "voxclone.voice/3"},
+}
 
 
 def parse_facts(text: str, path: Path) -> VoiceFacts:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxclone.errors import ReleaseError, VoiceError
+from voxclone.errors import ReleaseError, VoiceError, VoiceExistsError
 from voxclone.io import atomic_file
 from voxclone.release.safetensors import Header, read_header
 from voxclone.voice.facts import FORMAT, Consent, ConsentKind, VoiceFacts, parse_facts, short
@@ -55,11 +55,11 @@ class Voice:
     facts: VoiceFacts
 
 
-def save_voice(voice: Voice, path: Path) -> None:
+def save_voice(voice: Voice, path: Path, *, new: bool = False) -> None:
     """Write a voice under a temporary name and rename it.
 
     Raises VoiceError if it cannot be written, could not be read again, or nobody's consent is
-    stated.
+    stated, and VoiceExistsError where it is to be `new` and there is such a file.
     """
     import torch
 
@@ -72,11 +72,11 @@ def save_voice(voice: Voice, path: Path) -> None:
     data = b"".join(
         part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts
     )
-    _write(path, voice.facts, tuple(codes_KT.shape), tuple(rows_ND.shape), data)
+    _write(path, voice.facts, tuple(codes_KT.shape), tuple(rows_ND.shape), data, new)
 
 
-def copy_voice(source: Path, path: Path, facts: VoiceFacts) -> None:
-    """Write the codes and rows of a voice file under other facts. Raises VoiceError."""
+def copy_voice(source: Path, path: Path, facts: VoiceFacts, *, new: bool = False) -> None:
+    """Write the codes and rows of a voice file under other facts. Raises errors as `save_voice`."""
     header, _ = _checked(source)
     codes, rows = header.tensors["codes"], header.tensors["embedding"]
     try:
@@ -84,7 +84,7 @@ def copy_voice(source: Path, path: Path, facts: VoiceFacts) -> None:
     except OSError as error:
         raise VoiceError(f"{source} cannot be read: {error.strerror}.") from None
     data = content[codes.start : codes.stop] + content[rows.start : rows.stop]
-    _write(path, facts, codes.shape, rows.shape, data)
+    _write(path, facts, codes.shape, rows.shape, data, new)
 
 
 def read_facts(path: Path) -> VoiceFacts:
@@ -153,7 +153,9 @@ def _check_shapes(path: Path, codes: Shape, rows: Shape) -> None:
         raise VoiceError(f"{path} has {codes[0]} code books and rows of {rows[1]} numbers.")
 
 
-def _write(path: Path, facts: VoiceFacts, codes: Shape, rows: Shape, data: bytes) -> None:
+def _write(
+    path: Path, facts: VoiceFacts, codes: Shape, rows: Shape, data: bytes, new: bool
+) -> None:
     if facts.consent.kind == "unstated":
         raise VoiceError(
             f"The voice is not written to {path}: nobody's consent is stated. State it: self, "
@@ -174,7 +176,11 @@ def _write(path: Path, facts: VoiceFacts, codes: Shape, rows: Shape, data: bytes
             f"{MAX_HEADER}), its numbers {len(data)} (at most {MAX_BYTES})."
         )
     try:
-        with atomic_file(path) as file:
+        with atomic_file(path, new=new) as file:
             file.write(len(text).to_bytes(8, "little") + text + data)
+    except FileExistsError:
+        raise VoiceExistsError(
+            f"There is a voice at {path} already: choose another name, or remove it."
+        ) from None
     except OSError as error:
         raise VoiceError(f"The voice cannot be written to {path}: {error}.") from None

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from voxclone.audio.report import ReferenceReport
-from voxclone.errors import UsageError, VoiceError
+from voxclone.errors import UnknownVoiceError, UsageError, VoiceError
 from voxclone.release.release import Release, preset_names
 from voxclone.voice.facts import VoiceFacts, check_name, short
-from voxclone.voice.file import SUFFIX, read_facts
+from voxclone.voice.file import SUFFIX, copy_voice, read_facts
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def find_stored(folder: Path, name: str) -> Path:
     if path.is_file():
         return path
     names = [voice.name for voice in list_voices(folder)]
-    raise VoiceError(f"There is no voice {short(name)!r} in {folder}{_nearest(name, names)}.")
+    raise UnknownVoiceError(
+        f"There is no voice {short(name)!r} in {folder}{_nearest(name, names)}."
+    )
 
 
 def find_enrolment(places: Sequence[Path], folder: Path, identity: str) -> Path | None:
@@ -88,6 +90,11 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
     """
     if voice.endswith(".safetensors") or "/" in voice or "\\" in voice or Path(voice).is_file():
         return Path(voice)
+    return find_by_name(voice, release, folder)
+
+
+def find_by_name(voice: str, release: Release, folder: Path) -> Path | None:
+    """As `find_voice`, for what is never a path: a name from somewhere else."""
     presets = preset_names(release)
     try:
         path = voice_path(folder, voice)
@@ -105,7 +112,7 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
         return None
     names = [each.name for each in list_voices(folder)]
     kept = ", ".join(names[:20]) if names else "none"
-    raise VoiceError(
+    raise UnknownVoiceError(
         f"There is no voice {short(voice)!r}{_nearest(voice, [*presets, *names])}. Presets are "
         f"{', '.join(presets)}; stored in {folder}: {kept}."
     )
@@ -126,9 +133,20 @@ def remove_voice(folder: Path, name: str) -> Path:
         path = find_stored(folder, name)
     try:
         path.unlink()
+    except FileNotFoundError:
+        raise UnknownVoiceError(f"The voice {short(name)!r} was removed meanwhile.") from None
     except OSError as error:
         raise VoiceError(f"{path} cannot be removed: {error.strerror}.") from None
     return path
+
+
+def rename_voice(folder: Path, name: str, target: str) -> Path:
+    """Give a stored voice another name. Raises VoiceError, VoiceExistsError if that is taken."""
+    path = find_stored(folder, name)
+    renamed = voice_path(folder, target)
+    copy_voice(path, renamed, read_facts(path).model_copy(update={"name": target}), new=True)
+    path.unlink(missing_ok=True)
+    return renamed
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
