@@ -27,7 +27,8 @@ ORDER = (
     ("evaluate",),
     ("train",),
     ("runtimes", "mini"),
-    ("cli", "serve"),
+    ("serve",),
+    ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -111,12 +111,27 @@ def leftovers(out: Path) -> list[Path]:
     return sorted(path for place in places for path in place.glob(f".{_escaped(out.name)}.*.tmp"))
 
 
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """A hidden folder in `place` that is there for the block alone."""
+    folder = place / f".voxclone-{secrets.token_hex(8)}.tmp"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
-    """Delete what `atomic_path` left in a folder when its process was killed. Files that are
-    younger may still be written by another process."""
+    """Delete what `atomic_path` and `scratch_folder` left in a folder when their process was
+    killed. What is younger may still be written by another process."""
     for path in folder.glob(".voxclone-*.tmp"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > seconds:
+            if time.time() - path.stat().st_mtime <= seconds:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
 
 

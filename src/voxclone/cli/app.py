@@ -13,6 +13,7 @@ from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
 from voxclone.cli.refine import refine
+from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
 from voxclone.cli.train import train_app
 from voxclone.cli.verify import verify
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(clone)
 app.command()(enroll)
 app.command()(speak)
+app.command()(serve)
 app.add_typer(voices_app, name="voices")
 app.command()(export)
 app.command()(verify)

@@ -59,23 +59,25 @@ def check_steps(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def check_consent(kind: str | None, statement: str | None) -> Consent:
-    """The consent that a user states. Raises UsageError if any of it is missing: none is assumed,
-    and no statement is made up."""
+def check_consent(
+    kind: str | None, statement: str | None, fields: tuple[str, str] = ("--consent", "--statement")
+) -> Consent:
+    """The consent that a user states in two fields, which messages name. Raises UsageError if any
+    of it is missing: none is assumed, and no statement is made up."""
     if kind is None or kind not in CONSENTS:
         found = "" if kind is None else f", not {kind!r}"
         raise UsageError(
-            f"A voice is kept with its owner's consent only: --consent takes {', '.join(CONSENTS)}"
-            f"{found}."
+            f"A voice is kept with its owner's consent only: {fields[0]} takes "
+            f"{', '.join(CONSENTS)}{found}."
         )
     words: str = plain(" ".join((statement or "").split()))
     if not words:
         raise UsageError(
-            "Say who allows what in --statement, such as --statement 'I am Anna and this is my "
-            "voice.': it is kept in the voice file, and none is made up."
+            f"Say who allows what in {fields[1]}, such as 'I am Anna and this is my voice.': it is "
+            "kept in the voice file, and none is made up."
         )
     if len(words) > 2000:
-        raise UsageError(f"--statement has {len(words)} characters; 2000 can be kept.")
+        raise UsageError(f"{fields[1]} has {len(words)} characters; 2000 can be kept.")
     return Consent(kind=kind, statement=words)  # type: ignore[arg-type]
 
 

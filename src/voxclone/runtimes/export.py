@@ -12,6 +12,7 @@ from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
 from voxclone.runtimes.table import Runtime
 from voxclone.runtimes.verify import Place, read_voice
+from voxclone.runtimes.writers import copy_release
 from voxclone.voice.resolve import Chosen
 
 
@@ -23,9 +24,11 @@ def export_voice(
     *,
     name: str | None = None,
     replace_preset: str | None = None,
+    pointing: bool = False,
 ) -> Reading:
     """Write a voice to `out` as `runtime` reads it, under its own name, `name`, or that of a preset
-    which it replaces. Gives what the runtime would make of it.
+    which it replaces. Gives what the runtime would make of it. Where `pointing`, the weights of a
+    whole release are symbolic links.
 
     `out` appears complete or not at all. Raises UsageError for a name or place that cannot be,
     ReleaseError for what the disk refuses, and QualityError, with every trap, if the runtime would
@@ -38,6 +41,8 @@ def export_voice(
     check_name(chosen_name, runtime, release, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
     with _appearing(runtime, out) as place:
+        if runtime.place == "release":
+            copy_release(release.path, place, pointing=pointing)
         runtime.write(chosen, chosen_name, release, place)
         reading = read_voice(Place.of(runtime, place, release), chosen_name, chosen)
         if not reading.heard:

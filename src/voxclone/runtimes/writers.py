@@ -22,9 +22,8 @@ from voxclone.voice.resolve import Chosen
 
 
 def write_release(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
-    """Fill the empty `folder` with `release` and the voice as its preset `name`: the `.pt`, the map
-    of params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
-    link_release(release.path, folder)
+    """Put the voice into `folder`, a copy of `release`, as its preset `name`: the `.pt`, the map of
+    params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
     for stale in (folder / VOICES).glob(f"{name}.*"):
         stale.unlink()
     params = json.loads((release.path / "params.json").read_text(encoding="utf-8"))
@@ -105,15 +104,20 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(f"{text}\n", encoding="utf-8")
 
 
-def link_release(source: Path, target: Path) -> None:
+def copy_release(source: Path, target: Path, *, pointing: bool = False) -> None:
     """Put the files of the release folder `source` and of its `voice_embedding` into `target`.
 
     Tensor files are hard links where the file system allows it and copies elsewhere, so an 8 GB
-    release costs no space; everything small is copied, because it may be written again."""
+    release costs no space; where the copy is `pointing`, they are symbolic links. Everything small
+    is copied, because it may be written again."""
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             own = target / path.name
-            if path.suffix != ".safetensors" or not hard_link(path, own):
+            if path.suffix != ".safetensors":
+                shutil.copyfile(path, own)
+            elif pointing:
+                own.symlink_to(path.resolve())
+            elif not hard_link(path, own):
                 shutil.copyfile(path, own)
     voices = target / VOICES
     voices.mkdir()

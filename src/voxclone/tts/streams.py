@@ -92,6 +92,11 @@ class Streams:
     def __len__(self) -> int:
         return len(self._running) + len(self._waiting)
 
+    @property
+    def busy(self) -> int:
+        """How many are spoken at the next step, if none is held."""
+        return len(self._running)
+
     def add(self, utterance: Utterance) -> None:
         """Speak this, too, from the next step on."""
         self._waiting.append(self._stream(utterance, 0))

@@ -1,0 +1,218 @@
+"""The loaded release, and what the worker's thread does with it.
+
+Shapes: S samples, N voice rows, D width, K code books, T frames, E embedding.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from voxclone.audio.checks import clip_checks, worst
+from voxclone.audio.files import Recording
+from voxclone.audio.report import ReferenceReport
+from voxclone.cloning.enroll import decoded, enroll, make_reference
+from voxclone.codec.model import Codec
+from voxclone.errors import VoiceExistsError, VoxcloneError
+from voxclone.io import scratch_folder
+from voxclone.models.speaker_encoder import SAME_SPEAKER, STRANGERS, Ge2eEmbedder, embed_voice
+from voxclone.release.release import Release, load_codec
+from voxclone.runtimes.archive import Archive, pack_export
+from voxclone.runtimes.table import find_runtime
+from voxclone.serve.catalog import Catalog
+from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity
+from voxclone.tts.streams import Streams, Utterance
+from voxclone.tts.tts import TTS
+from voxclone.voice import store
+from voxclone.voice.facts import Consent, plain
+from voxclone.voice.file import copy_voice, load_voice, save_voice
+from voxclone.voice.resolve import Chosen, chosen_file, chosen_preset
+
+ValueT = TypeVar("ValueT")
+REMEMBERED = 32
+WARM_TEXT = "Hello."
+
+
+@dataclass(frozen=True)
+class NewVoice:
+    """What a voice is to be called, by whose consent, and what is said of it."""
+
+    name: str
+    consent: Consent
+    transcript: str = ""
+    description: str = ""
+
+
+class Remembered(Generic[ValueT]):
+    """The values that were asked for last, each as long as its key holds."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, tuple[Hashable, ValueT]] = OrderedDict()
+
+    def get(self, name: str, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
+        known = self._values.pop(name, None)
+        value = make() if known is None or known[0] != key else known[1]
+        self._values[name] = key, value
+        if len(self._values) > REMEMBERED:
+            self._values.popitem(last=False)
+        return value
+
+    def forget(self, name: str) -> None:
+        self._values.pop(name, None)
+
+
+class Engine:
+    """A release that speaks and, with an encoder, makes voices."""
+
+    def __init__(self, catalog: Catalog, tts: TTS) -> None:
+        self.catalog, self.tts = catalog, tts
+        self.release: Release = catalog.release
+        self.codec: Codec = tts.codec
+        self.sampling_rate = tts.codec.sampling_rate
+        self._chosen: Remembered[Chosen] = Remembered()
+        self._embedded: Remembered[Tensor] = Remembered()
+
+    @classmethod
+    def load(cls, catalog: Catalog, device: torch.device) -> "Engine":
+        """Read the release and its encoder, and use all of it once."""
+        codec = load_codec(catalog.release, catalog.encoder)
+        engine = cls(catalog, TTS.load(catalog.release, device=device, codec=codec))
+        engine.warm()
+        return engine
+
+    def warm(self) -> None:
+        """Do a little of everything, so that the first request waits for nothing."""
+        noise_S = torch.randn(self.sampling_rate, generator=torch.Generator().manual_seed(0)) / 10
+        embed_voice(noise_S)
+        if self.codec.encoder is not None:
+            with torch.inference_mode():
+                self.codec.encode(noise_S[None].to(self.codec.device))
+        if self.catalog.presets:
+            streams = self.batch()
+            streams.add(self.utterance(WARM_TEXT, self.catalog.presets[0], 0, 1.2))
+            while len(streams):
+                streams.step()
+
+    def batch(self) -> Streams:
+        """Where texts are spoken together."""
+        return self.tts.streams()
+
+    def utterance(self, text: str, voice: str, seed: int, cfg: float) -> Utterance:
+        """A text in parts, with a voice by its name. Raises VoxcloneError."""
+        return self.tts.utterance(text, self.chosen(voice).rows_ND, seed=seed, cfg=cfg)
+
+    def text_tokens(self, parts: list[str]) -> int:
+        """Tokens of a text that the model reads."""
+        return sum(len(self.tts.prompts.text_ids(part)) for part in parts)
+
+    def chosen(self, name: str) -> Chosen:
+        """A voice for this release. Raises VoxcloneError."""
+        path = self.catalog.find(name)
+        if path is None:
+            return self._chosen.get(name, None, lambda: chosen_preset(name, self.release))
+        return self._chosen.get(name, _state(path), lambda: chosen_file(path, self.release))
+
+    def check(self, recording: Recording) -> ClipReport:
+        """What is to be said of a recording. Raises AudioError."""
+        return clip_report(make_reference([recording], self.release, self.codec).report)
+
+    def enroll(
+        self, recording: Recording, new: NewVoice, tell: Callable[[str], None]
+    ) -> ClipReport:
+        """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
+        and what `tell` raises at the begin of a stage: then nothing is stored."""
+        path = self.catalog.free_path(new.name)
+        if path.exists():  # told before the work; `save_voice` makes sure
+            raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
+        made = enroll(
+            recording, self.release, self.codec, name=new.name, consent=new.consent,
+            measured=True, progress=tell,
+        )  # fmt: skip
+        said = {"transcript": plain(new.transcript), "description": plain(new.description)}
+        voice = replace(made.voice, facts=made.voice.facts.model_copy(update=said))
+        tell("saving")
+        save_voice(voice, path, new=True)
+        return clip_report(made.reference.report)
+
+    def bring(self, content: bytes, name: str | None) -> str:
+        """Store the voice file that somebody brings, under its own name or another. It must be one
+        that this release can speak with. Gives the name. Raises VoxcloneError."""
+        with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
+            brought = folder / "the file"
+            brought.write_bytes(content)
+            facts = load_voice(brought).facts
+            chosen_file(brought, self.release)
+            path = self.catalog.free_path(name or facts.name)
+            renamed = facts.model_copy(update={"name": name or facts.name})
+            copy_voice(brought, path, renamed, new=True)
+        return renamed.name
+
+    def rename(self, name: str, target: str) -> None:
+        """Give a stored voice another name. Raises VoxcloneError."""
+        self.catalog.find_stored(name)
+        self.catalog.free_path(target)
+        store.rename_voice(self.catalog.folder, name, target)
+        self._forget(name)
+
+    def delete(self, name: str) -> None:
+        """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
+        self.catalog.find_stored(name)
+        store.remove_voice(self.catalog.folder, name)
+        self._forget(name)
+
+    def reference(self, name: str) -> Tensor:
+        """What a stored voice keeps of its recording: its decoded codes [S]. Raises
+        VoxcloneError."""
+        self.catalog.find_stored(name)
+        voice = self.chosen(name).voice
+        assert voice is not None
+        return decoded(voice.codes_KT, self.codec)
+
+    def similarity(self, name: str, wave_S: Tensor) -> Similarity:
+        """Speech [S] against the reference of a stored voice. Raises VoxcloneError."""
+        path = self.catalog.find_stored(name)
+        reference_E = self._embedded.get(
+            name, _state(path), lambda: embed_voice(self.reference(name))
+        )
+        return Similarity(
+            similarity=round(float(embed_voice(wave_S) @ reference_E), 4),
+            same_speaker=SAME_SPEAKER,
+            strangers=STRANGERS,
+            network=Ge2eEmbedder.name,
+        )
+
+    def export(self, name: str, runtime: str, replace_preset: str | None) -> Archive:
+        """A voice as a program reads it, packed. Raises VoxcloneError."""
+        with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
+            chosen = self.chosen(name)
+            return pack_export(chosen, find_runtime(runtime), self.release, scratch, replace_preset)
+
+    def _forget(self, name: str) -> None:
+        self._chosen.forget(name)
+        self._embedded.forget(name)
+
+
+def clip_report(report: ReferenceReport) -> ClipReport:
+    """The checks of a reference, and what is said of it."""
+    checks = clip_checks(report)
+    return ClipReport(
+        verdict=worst(checks),
+        checks=[CheckInfo(**asdict(check)) for check in checks],
+        sentences=report.sentences(),
+        used_seconds=report.duration_out,
+        start=report.start,
+        end=report.end,
+    )
+
+
+def _state(path: Path) -> Hashable:
+    """Changes with the content of a file. Raises VoxcloneError if it was deleted meanwhile."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise VoxcloneError(f"{path} cannot be read: {error.strerror}.") from None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
