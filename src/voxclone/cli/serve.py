@@ -42,8 +42,8 @@ def serve(
     """Serve OpenAI's speech API, voices, and a page to clone a voice on."""
     try:
         import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         from voxclone.errors import MissingExtraError

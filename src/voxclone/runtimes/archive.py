@@ -10,7 +10,7 @@ from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import Runtime
 from voxclone.voice.resolve import Chosen
 
-NOTE = """{name}: a voice for {runtime}
+NOTE = """{voice} for {runtime}, which knows it as {name}
 
 {place}
 
@@ -46,7 +46,12 @@ def pack_export(
         return Archive(f"{chosen.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)
     folder = f"voxtral-{reading.name}" if runtime.place == "release" else "voices"
     use = runtime.use.format(out=folder, name=reading.name)
-    values = {"name": reading.name, "runtime": runtime.name, "release": release.path.name}
+    values = {
+        "voice": chosen.name,
+        "name": reading.name,
+        "runtime": runtime.name,
+        "release": release.path.name,
+    }
     place = PLACES[runtime.place].format(**values)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:

@@ -33,7 +33,7 @@ class Catalog:
 
     def refusal(self, error: VoxcloneError, param: str | None = None) -> ApiError:
         """The answer for an error, without paths of this machine."""
-        hidden = {f"{self.folder}/": "", str(self.folder): "the server"}
+        hidden = {f"{self.folder}/": "", str(self.folder): "this server"}
         return api_error(error, hidden | {str(self.release.path): self.model}, param)
 
     def find(self, name: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Errors as OpenAI's clients read them, always: `{"error": {message, type, param, code}}`."""
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ CODES = {
     413: "too_large",
     415: "unsupported_media_type",
 }
+SCRATCH = re.compile(r"\.voxclone-[0-9a-f]+\.tmp/")  # `io.scratch_folder`
 AUDIO_STATUS = {"undecodable": 415, "too long": 413}
 
 
@@ -69,7 +71,7 @@ def api_error(
 ) -> ApiError:
     """The answer for an error of the package. `hidden` are paths of this machine and what stands
     for them in messages."""
-    message = str(error)
+    message = SCRATCH.sub("", str(error))
     for path, name in hidden.items():
         message = message.replace(path, name)
     if isinstance(error, UnknownVoiceError):
