@@ -1,6 +1,7 @@
 """A tiny release with an encoder behind the whole app; and a model that does as it is told."""
 
 import io
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,12 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+def resident(pid: int | str = "self") -> int:
+    """Bytes of memory that a process has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 class Scripted:
