@@ -21,7 +21,7 @@ from voxclone.release.release import Release
 from voxclone.serve.app import build_app
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.engine import Engine
-from voxclone.serve.settings import Limits, ServeSettings
+from voxclone.serve.settings import ServeSettings
 from voxclone.tts.streams import Piece, Utterance
 
 RATE = 24000

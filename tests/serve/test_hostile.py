@@ -25,7 +25,7 @@ UNICODE = [
     "①", "x\u00ad", "\ufeffx", "ⅷ", "x\u2028y", "Ω", "ĸ", "مرحبا", "声", "x\ufe0f", "𝒶", "ｘ", "ª",
 ]  # fmt: skip
 DEVICES = [
-    "con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10)),
+    "con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)),
 ]  # fmt: skip
 CASES = ["Anna", "ANNA", "aNNa", "Dora", "DORA", "Con", "NUL", "Default"]
 OTHERS = [
@@ -107,8 +107,8 @@ def test_no_name_reaches_a_file_by_a_path_or_a_rename(opened: Opener) -> None:
 
 
 HOSTS = [
-    "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001", "0177.0.0.1",
-    "127.1", "0", "0.0.0.0", "169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "172.16.0.1",
+    "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001",
+    "0177.0.0.1", "127.1", "0", "0.0.0.0", "169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "172.16.0.1",
     "192.168.0.1", "metadata.google.internal", "localtest.me", "user@127.0.0.1", "127.0.0.1.nip.io",
     "example.org",
 ]  # fmt: skip
@@ -169,6 +169,7 @@ def multipart(parts: list[tuple[str, str]], boundary: str = "xx") -> bytes:
 def bodies(count: int) -> Iterator[tuple[str, str, dict[str, str], bytes]]:
     """Bodies that no route can use: route, kind, headers, content."""
     form = {"Content-Type": "multipart/form-data; boundary=xx"}
+    other, address = form["Content-Type"] + "y", "application/x-www-form-urlencoded"
     js = {"Content-Type": "application/json"}
     speech, voices = "/v1/audio/speech", "/v1/audio/voices"
     good_form = multipart(list(GIVEN.items()))
@@ -178,10 +179,10 @@ def bodies(count: int) -> Iterator[tuple[str, str, dict[str, str], bytes]]:
         (voices, "fields twice", form, multipart([*GIVEN.items(), ("name", "eva")])),
         (voices, "a field of 100 kB", form, multipart([("statement", "x" * 100_000)])),
         (voices, "no boundary", {"Content-Type": "multipart/form-data"}, good_form),
-        (voices, "another boundary", {"Content-Type": "multipart/form-data; boundary=yy"}, good_form),
+        (voices, "another boundary", {"Content-Type": other}, good_form),
         (voices, "no form", js, good_json),
         (voices, "no type", {}, good_form),
-        (voices, "an address for a form", {"Content-Type": "application/x-www-form-urlencoded"}, b"a=b"),
+        (voices, "an address for a form", {"Content-Type": address}, b"a=b"),
         (voices, "half a form", form, good_form[:-12]),
         (voices, "not UTF-8", form, good_form.replace(b"Dora", b"\xff\xfe")),
         (voices, "endless header", form, b"--xx\r\nX: " + b"a" * 90_000),

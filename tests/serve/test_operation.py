@@ -37,7 +37,7 @@ def test_keys(opened: Opener) -> None:
         {}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"Authorization": KEY},
         {"Authorization": f"Basic {KEY}"}, {"Authorization": "Bearer wrong-key-wrong-key"},
         {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Bearer {KEY[:-1]}"},
-        {"Authorization": f"Bearer {KEY.upper()}"}, {"Authorization": "Bearer \xfc".encode("latin1")},
+        {"Authorization": f"Bearer {KEY.upper()}"}, {"Authorization": b"Bearer \xfc"},
     ):  # fmt: skip
         for method, path in (
             ("GET", "/v1/models"), ("POST", "/v1/audio/speech"), ("GET", "/metrics"),

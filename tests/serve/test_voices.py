@@ -102,6 +102,7 @@ MISTAKES: dict[str, tuple[dict[str, str], int, str, str]] = {
     "long description": (
         {"speaker_description": "x" * 1001}, 400, "speaker_description", "invalid_value"
     ),
+    "another type": ({"type": "prompt"}, 400, "type", "invalid_value"),
     "an unknown stream": ({"stream_format": "ws"}, 400, "stream_format", "invalid_value"),
 }  # fmt: skip
 
@@ -170,6 +171,7 @@ def test_a_file_goes_out_and_comes_back(dora: TestClient, opened: Opener) -> Non
         return dora.post("/v1/audio/voices", data=fields, files={"voice_file": ("x", content)})
 
     assert bring(content).status_code == 409
+    assert bring(content, name="eva", consent="self").json()["error"]["param"] == "consent"
     brought = bring(content, name="eva")
     assert brought.status_code == 200 and brought.json()["voice"]["name"] == "eva"
     assert brought.json()["voice"]["consent_record"]["statement"] == GIVEN["statement"]
@@ -201,7 +203,10 @@ def test_deleting_leaves_nothing(dora: TestClient) -> None:
     speak(dora, voice="dora")
     dora.post("/v1/audio/voices/dora/similarity", files=sample())
     answer = dora.delete("/v1/audio/voices/dora")
-    assert answer.json() == {"success": True, "message": "Voice 'dora' was deleted."}
+    assert answer.json() == {
+        "id": "dora", "object": "audio.voice.deleted", "deleted": True, "success": True,
+        "message": "Voice 'dora' was deleted.",
+    }  # fmt: skip
     assert list(folder_of(dora).iterdir()) == []
     engine = dora.app.state.service.worker.model  # type: ignore[attr-defined]
     assert "dora" not in engine._chosen._values and "dora" not in engine._embedded._values

@@ -215,15 +215,17 @@ def test_a_task_that_nobody_waits_for_leaves_nothing(
             assert list(tmp_path.iterdir()) == []
 
 
-def send_voice(server: Live, content: bytes, **changes: str) -> http.client.HTTPConnection:
+def send_voice(
+    server: Live, content: bytes, field: str = "audio_sample", **changes: str
+) -> http.client.HTTPConnection:
     """A connection on which a voice was sent."""
-    fields = GIVEN | changes
+    fields = GIVEN | changes if field == "audio_sample" else changes
     body = b"".join(
         f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
     )
-    body += b'--x\r\nContent-Disposition: form-data; name="audio_sample"; filename="a.wav"\r\n\r\n'
-    body += content + b"\r\n--x--\r\n"
+    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="a.wav"\r\n\r\n'
+    body += head.encode() + content + b"\r\n--x--\r\n"
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request(
         "POST", "/v1/audio/voices", body, {"Content-Type": "multipart/form-data; boundary=x"}

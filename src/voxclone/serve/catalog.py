@@ -78,7 +78,11 @@ class Catalog:
     def info(self, name: str) -> VoiceInfo:
         """All that a stored voice says of itself. Raises VoxcloneError."""
         path = self.find_stored(name)
-        facts = read_facts(path)
+        try:
+            facts = read_facts(path)
+        except VoiceError:
+            self.find_stored(name)  # it may have been deleted meanwhile
+            raise
         report = store.stored_report(facts)
         values = _uploaded(name, path, facts).model_dump()
         return VoiceInfo(

@@ -24,7 +24,7 @@ from voxclone.release.release import Release, load_codec
 from voxclone.runtimes.archive import Archive, pack_export
 from voxclone.runtimes.table import find_runtime
 from voxclone.serve.catalog import Catalog
-from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity
+from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity, VoiceMade
 from voxclone.tts.streams import Streams, Utterance
 from voxclone.tts.tts import TTS
 from voxclone.voice import store
@@ -120,9 +120,7 @@ class Engine:
         """What is to be said of a recording. Raises AudioError."""
         return clip_report(make_reference([recording], self.release, self.codec).report)
 
-    def enroll(
-        self, recording: Recording, new: NewVoice, tell: Callable[[str], None]
-    ) -> ClipReport:
+    def enroll(self, recording: Recording, new: NewVoice, tell: Callable[[str], None]) -> VoiceMade:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
         and what `tell` raises at the begin of a stage: then nothing is stored."""
         path = self.catalog.free_path(new.name)
@@ -136,11 +134,11 @@ class Engine:
         voice = replace(made.voice, facts=made.voice.facts.model_copy(update=said))
         tell("saving")
         save_voice(voice, path, new=True)
-        return clip_report(made.reference.report)
+        return self._made(new.name, clip_report(made.reference.report))
 
-    def bring(self, content: bytes, name: str | None) -> str:
+    def bring(self, content: bytes, name: str | None) -> VoiceMade:
         """Store the voice file that somebody brings, under its own name or another. It must be one
-        that this release can speak with. Gives the name. Raises VoxcloneError."""
+        that this release can speak with. Raises VoxcloneError."""
         with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
             brought = folder / "the file"
             brought.write_bytes(content)
@@ -149,14 +147,15 @@ class Engine:
             path = self.catalog.free_path(name or facts.name)
             renamed = facts.model_copy(update={"name": name or facts.name})
             copy_voice(brought, path, renamed, new=True)
-        return renamed.name
+        return self._made(renamed.name)
 
-    def rename(self, name: str, target: str) -> None:
+    def rename(self, name: str, target: str) -> VoiceMade:
         """Give a stored voice another name. Raises VoxcloneError."""
         self.catalog.find_stored(name)
         self.catalog.free_path(target)
         store.rename_voice(self.catalog.folder, name, target)
         self._forget(name)
+        return self._made(target)
 
     def delete(self, name: str) -> None:
         """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
@@ -190,6 +189,13 @@ class Engine:
         with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
             chosen = self.chosen(name)
             return pack_export(chosen, find_runtime(runtime), self.release, scratch, replace_preset)
+
+    def _made(self, name: str, report: ClipReport | None = None) -> VoiceMade:
+        """What is answered of a voice that is new, or has a new name."""
+        voice = self.catalog.info(name)
+        return VoiceMade(
+            id=name, name=name, created_at=voice.created_at, voice=voice, report=report
+        )
 
     def _forget(self, name: str) -> None:
         self._chosen.forget(name)

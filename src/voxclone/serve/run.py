@@ -1,13 +1,16 @@
 """A server as a process: its socket, its log, its end."""
 
+import contextlib
 import logging
+import signal
 import socket
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
-from voxclone.errors import UsageError, VoxcloneError
+from voxclone.errors import UsageError
 from voxclone.serve.settings import ServeSettings
 
 
@@ -30,10 +33,10 @@ def address(settings: ServeSettings, listening: socket.socket) -> str:
 
 
 def run(app: FastAPI, settings: ServeSettings, listening: socket.socket, *, quiet: bool) -> None:
-    """Serve until a signal comes, then let running requests end. Raises VoxcloneError where the
-    model cannot be loaded."""
+    """Serve until a signal comes, then let running requests end. Raises what kept
+    the model from being loaded."""
     _set_up_log(quiet)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http="h11",
@@ -59,10 +62,22 @@ def run(app: FastAPI, settings: ServeSettings, listening: socket.socket, *, quie
 
     worker.on_loaded = loaded
     server.run(sockets=[listening])
-    if isinstance(worker.failure, VoxcloneError):
-        raise worker.failure
     if worker.failure is not None:
         raise worker.failure
+
+
+class _Server(uvicorn.Server):
+    """A server that ends well on SIGTERM and SIGINT, where uvicorn's would raise them again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _set_up_log(quiet: bool) -> None:

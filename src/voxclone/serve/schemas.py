@@ -128,16 +128,24 @@ class VoiceInfo(UploadedVoice):
 
 
 class VoiceMade(BaseModel):
-    """The answer to a voice that was made, imported or renamed."""
+    """The answer to a voice that was made, imported or renamed: OpenAI's keys and vLLM-Omni's."""
 
+    id: str
+    object: Literal["audio.voice"] = "audio.voice"
+    type: Literal["audio_sample"] = "audio_sample"
+    name: str
+    created_at: int
     success: Literal[True] = True
     voice: VoiceInfo
     report: ClipReport | None = None
 
 
 class VoiceDeleted(BaseModel):
-    """The answer to `DELETE /v1/audio/voices/{name}`."""
+    """The answer to `DELETE /v1/audio/voices/{name}`: OpenAI's keys and vLLM-Omni's."""
 
+    id: str
+    object: Literal["audio.voice.deleted"] = "audio.voice.deleted"
+    deleted: Literal[True] = True
     success: Literal[True] = True
     message: str
 

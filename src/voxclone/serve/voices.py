@@ -36,7 +36,9 @@ from voxclone.voice.facts import check_name
 
 router = APIRouter(prefix="/v1/audio")
 
-FIELDS = ("name", "consent", "statement", "ref_text", "speaker_description", "stream_format")
+FIELDS = (
+    "name", "consent", "statement", "ref_text", "speaker_description", "stream_format", "type"
+)  # fmt: skip
 
 
 def form_schema(files: dict[str, str], fields: dict[str, str], *needed: str) -> dict[str, Any]:
@@ -62,6 +64,7 @@ MAKING = form_schema(
         "ref_text": "What the recording says; it is kept, and nothing needs it.",
         "speaker_description": "Any words, which are kept.",
         "stream_format": "`sse`: tell the stages as events.",
+        "type": "audio_sample",
     },
 )
 
@@ -108,26 +111,27 @@ async def make_voice(request: Request, service: Shared) -> Any:
     place = service.worker.reserve()
     try:
         form = await read_form(request, ["audio_sample", "voice_file"], FIELDS)
-        told = form.get("stream_format")
-        if told not in ("", "audio", "sse"):
-            message = "'stream_format' takes audio or sse."
-            raise ApiError(400, message, code="invalid_value", param="stream_format")
+        told = _one_of(form, "stream_format", "audio", "sse")
+        _one_of(form, "type", "audio_sample")
         if form.field == "voice_file":
+            if further := sorted(set(form.fields) - {"name"}):
+                message = f"A voice file brings its own {further[0]!r}: leave the field out."
+                raise ApiError(400, message, code="invalid_value", param=further[0])
             name = form.get("name") or None
             awaited = place.run(lambda engine: engine.bring(form.content, name))
-            stored = await service.wait(request, awaited, "voice_file")
+            brought = await service.wait(request, awaited, "voice_file")
             place.leave()
-            return VoiceMade(voice=service.catalog.info(stored))
+            return brought
         new = _new_voice(form, service)
         recording = await _decoded(form, service)
         outlet = place.begin(lambda engine, tell: engine.enroll(recording, new, tell))
         if told == "sse":
-            chunks = _told(outlet, new.name, service, request.scope["state"]["request_id"])
+            chunks = _told(outlet, service, request.scope["state"]["request_id"])
             gone = service.metrics.abandoned.inc
             return HeldStream(chunks, place, events.MEDIA_TYPE, events.HEADERS, gone)
-        report = await service.wait(request, _result(outlet))
+        made = await service.wait(request, _result(outlet))
         place.leave()
-        return _made(new.name, report, service)
+        return made
     except BaseException:
         place.leave()
         raise
@@ -136,7 +140,10 @@ async def make_voice(request: Request, service: Shared) -> Any:
 @router.get("/voices/{name}", responses=error_responses(404))
 def show_voice(name: str, service: Shared) -> VoiceInfo:
     """What a stored voice says of itself."""
-    return _info(name, service)
+    try:
+        return service.catalog.info(name)
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error, "name") from None
 
 
 @router.patch("/voices/{name}", responses=error_responses(404, 409))
@@ -144,15 +151,14 @@ async def rename_voice(
     name: str, change: VoiceChange, request: Request, service: Shared
 ) -> VoiceMade:
     """Give a stored voice another name."""
-    await service.ask(request, lambda engine: engine.rename(name, change.name), "name")
-    return VoiceMade(voice=_info(change.name, service))
+    return await service.ask(request, lambda engine: engine.rename(name, change.name), "name")
 
 
 @router.delete("/voices/{name}", responses=error_responses(404))
 async def delete_voice(name: str, request: Request, service: Shared) -> VoiceDeleted:
     """Delete a stored voice. Nothing of it is kept."""
     await service.ask(request, lambda engine: engine.delete(name), "name")
-    return VoiceDeleted(message=f"Voice {name!r} was deleted.")
+    return VoiceDeleted(id=name, message=f"Voice {name!r} was deleted.")
 
 
 @router.get("/voices/{name}/file", response_class=Response, responses=error_responses(404))
@@ -235,6 +241,15 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     return new
 
 
+def _one_of(form: Form, field: str, *values: str) -> str:
+    """A field with a few values, or none. Raises ApiError."""
+    value = form.get(field)
+    if value and value not in values:
+        message = f"{field!r} takes {' or '.join(values)}."
+        raise ApiError(400, message, code="invalid_value", param=field)
+    return value
+
+
 async def _decoded(form: Form, service: Service) -> Recording:
     try:
         return await run_in_threadpool(service.decoding.decode, form.content, form.name)
@@ -249,14 +264,12 @@ async def _result(outlet: Outlet) -> Any:
     return value.value
 
 
-async def _told(
-    outlet: Outlet, name: str, service: Service, request_id: str
-) -> AsyncIterator[bytes]:
+async def _told(outlet: Outlet, service: Service, request_id: str) -> AsyncIterator[bytes]:
     """The stages of a voice that is made, and how it ended, as events."""
     try:
         while isinstance(value := await outlet.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
-        yield events.event("voice.done", _made(name, value.value, service).model_dump())
+        yield events.event("voice.done", value.value.model_dump())
     except Exception as error:
         if isinstance(error, VoxcloneError):
             error = service.catalog.refusal(error)
@@ -264,17 +277,6 @@ async def _told(
             log.error("request %s failed", request_id, exc_info=error)
             error = internal_error(request_id)
         yield events.event("voice.error", error.body())
-
-
-def _made(name: str, report: ClipReport, service: Service) -> VoiceMade:
-    return VoiceMade(voice=_info(name, service), report=report)
-
-
-def _info(name: str, service: Service) -> VoiceInfo:
-    try:
-        return service.catalog.info(name)
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error, "name") from None
 
 
 def _download(content: bytes, name: str) -> Response:

@@ -56,7 +56,8 @@ def list_voices(folder: Path) -> list[StoredVoice]:
         try:
             found.append(StoredVoice(check_name(name), path, read_facts(path)))
         except VoiceError as error:
-            found.append(StoredVoice(short(name), path, None, str(error)))
+            if path.exists():  # else it was removed meanwhile
+                found.append(StoredVoice(short(name), path, None, str(error)))
     return found
 
 
