@@ -22,8 +22,12 @@ def speech(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
     return (0.15 * active_S * rng.normal(size=len(time_S)) + hiss_S).astype(np.float32)
 
 
-def checks(wave_S: np.ndarray, rate: int = RATE, unity: float | None = 0.9) -> dict[str, Check]:
-    report = prepare_reference(read_recording((wave_S, rate))).report.with_unity(unity)
+def checks(
+    wave_S: np.ndarray, rate: int = RATE, consistency: float | None = 0.9
+) -> dict[str, Check]:
+    report = prepare_reference(read_recording((wave_S, rate))).report.with_speaker_consistency(
+        consistency
+    )
     return {check.name: check for check in clip_checks(report)}
 
 
@@ -44,8 +48,8 @@ DEFECTS: dict[str, tuple[str, str, Callable[[], dict[str, Check]]]] = {
     "clipped": ("clipping", "bad", lambda: checks((speech(12) * 12).clip(-0.5, 0.5))),
     "telephone": ("bandwidth", "bad", lambda: checks(speech(12, 8000), 8000)),
     "dull": ("bandwidth", "fair", lambda: checks(speech(12, 16000), 16000)),
-    "two people": ("speakers", "bad", lambda: checks(speech(12), unity=0.6)),
-    "nobody can tell": ("speakers", "fair", lambda: checks(speech(12), unity=None)),
+    "two people": ("speakers", "bad", lambda: checks(speech(12), consistency=0.6)),
+    "nobody can tell": ("speakers", "fair", lambda: checks(speech(12), consistency=None)),
 }
 
 

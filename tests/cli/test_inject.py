@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli import test_cli
-from tests.cli.test_cli import Command, sentence
-from tests.evaluate.test_foreign import altered
+from tests.helpers.altered_encoder import with_acoustic_gain
+from tests.helpers.command import Command, sentence
+from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
-from voxclone.evaluate import foreign
+from voxclone.evaluate import provenance
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
 from voxclone.voice.presets import preset_inversions
-
-command = test_cli.command
 
 
 @pytest.fixture
@@ -104,7 +101,7 @@ def test_bad_arguments_get_a_sentence(folder: Path, encoder: Path, command: Comm
         ((encoder, folder, there / "out", "--data", "x"), 2, "--data goes with --to-hub"),
         ((encoder, folder, there / "out", "--to-hub", "--merge"), 2, "does not go with"),
         ((encoder, folder, there / "out", "--to-hub"), 2, "--base-model OWNER/NAME"),
-        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--licence", "mit"),
+        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--license", "mit"),
          2, "cc-by-nc"),
         ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--report",
           there / "text"), 2, "cannot be read"),
@@ -122,7 +119,7 @@ def test_reports_become_the_cards_evaluation(folder: Path, encoder: Path, comman
     there = folder.parent
     score = {"mean": 0.5, "low": 0.4, "high": 0.6}
     kinds = dict.fromkeys(("semantic", "exact", "within_one", "level_error"), score)
-    report = {"schema": "voxclone.encoder/1", "encoder": "e", "presets": kinds, "oracle": None,
+    report = {"schema": "voxclone.encoder/2", "encoder": "e", "presets": kinds, "oracle": None,
               "presets_by_chance": kinds, "clips": 3, "speakers": 2, "seconds": 9.0}  # fmt: skip
     path = there / "report.json"
     path.write_text(json.dumps(report))
@@ -140,7 +137,7 @@ def test_reports_become_the_cards_evaluation(folder: Path, encoder: Path, comman
 def test_an_unknown_encoder_that_cannot_be_examined_is_not_taken(
     folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign, "preset_inversions", lambda release, names: {})
+    monkeypatch.setattr(provenance, "preset_inversions", lambda release, names: {})
     unknown = write_encoder(folder.parent / "unknown.safetensors", tiny_params(), prefix=False)
     out = folder.parent / "out"
     code, printed, error = command("inject", unknown, folder, out)
@@ -149,7 +146,8 @@ def test_an_unknown_encoder_that_cannot_be_examined_is_not_taken(
     code, printed, _ = command("inject", unknown, folder, out, "--accept-ill")
     assert code == 0 and "Examined   not" in printed
     assert (
-        "not examined" in read_header(out / "consolidated-encoder.safetensors").metadata["findings"]
+        "not examined"
+        in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
     )
 
 
@@ -158,10 +156,10 @@ def test_the_communitys_encoder_is_diagnosed_not_trusted(
 ) -> None:
     release = Release.open("mini")
     once = functools.cache(lambda names: preset_inversions(release, names))
-    monkeypatch.setattr(foreign, "preset_inversions", lambda _, names: once(tuple(names[:2])))
+    monkeypatch.setattr(provenance, "preset_inversions", lambda _, names: once(tuple(names[:2])))
     oracle = oracle_codec(release)
     for name, gain in (("honest.pt", 1.0), ("best_encoder.pt", 4.0)):
-        state = altered(oracle, gain).require_encoder().state_dict()
+        state = with_acoustic_gain(oracle, gain).require_encoder().state_dict()
         torch.save({each: tensor.float() for each, tensor in state.items()}, tmp_path / name)
     code, printed, error = command("inject", tmp_path / "honest.pt", "mini", tmp_path / "good")
     assert code == 0 and "Examined   on 2 presets" in printed, error

@@ -1,4 +1,4 @@
-"""Recogniser, speaker network and codec of the mini release learn."""
+"""Recognizer, speaker network and codec of the mini release learn."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.train.tiny import CODEC, FAST, QUIET, mean, steps
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, PackedCorpus
 from voxclone.data.manifest import Clip
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.rng import step_generator
 from voxclone.train.log import Log
 from voxclone.train.run import RunSettings, fit
@@ -21,7 +21,7 @@ from voxclone.train.semantic import teacher_features
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        recogniser = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1)).eval()
+        recogniser = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1)).eval()
     teacher = teacher_features(recogniser, corpus, CODEC.frame_size, folder)
     settings = CodecTraining.model_validate(
         {

@@ -13,14 +13,16 @@ from recipes.mini_release import recipe
 from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
-from tests.audio.signals import speech
+from tests.helpers.signals import speech
 from voxclone.errors import ConfigError
+from voxclone.evaluate.metric_models import MetricModels
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
-from voxclone.mini.oracle import oracle_codec, recogniser
+from voxclone.mini.oracle import oracle_codec
+from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
-from voxclone.release.encoder_file import book_hash, open_codec
+from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.train.encoder_settings import EncoderTraining
@@ -72,7 +74,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(path, wave, 24000)
             row = {"id": path.stem, "path": path.name, "speaker": speaker, "text": text}
             row |= {"duration": len(wave) / 24000, "split": split, "language": "en"}
-            rows.append(row | {"licence": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
+            rows.append(row | {"license": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
     path = folder / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
@@ -92,7 +94,7 @@ def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)
     recipe.run(settings, manifest, folder / "run", QUIET)
     shop = open_workshop(settings, manifest, folder / "run", QUIET)
-    assert all(clip.licence == "CC0-1.0" for clip in shop.corpus.clips)
+    assert all(clip.license == "CC0-1.0" for clip in shop.corpus.clips)
     publish(shop, folder / "assets")
     publish(shop, folder / "assets")
     return folder / "assets"
@@ -112,7 +114,7 @@ def test_presets_are_the_oracle_s_codes(published: Path) -> None:
     codes = preset_codes(release)
     assert set(codes.exact.values()) == {1.0}
     assert oracle_codec(release, published).encoder is not None
-    assert len(book_hash(release)) == 64
+    assert len(codebook_hash(release)) == 64
 
 
 def test_a_run_can_go_on_from_published_weights(
@@ -135,7 +137,7 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     settings = EncoderTraining.model_validate(
         {
             "run": FEW, "model": str(published / "release"), "speech": str(manifest),
-            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "least_frames": 1},
+            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "min_frames": 1},
             "pair_batch": 2, "real_batch": 2, "frames": 4, "cycle_from": 0, "real_from": 0,
         }
     )  # fmt: skip
@@ -143,10 +145,11 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     encoder = tmp_path / "run" / "encoder.safetensors"
     release = Release.open(published / "release")
     assert open_codec(release, encoder).encoder is not None
+    recognizer = load_recognizer(published / "recogniser")
+    models = MetricModels([Ge2eEmbedder.load()], [CharacterTranscriber(recognizer)])
     figures = report(
-        release, load_speech(list_clips(manifest)), {"ours": encoder}, Ge2eEmbedder.load(),
-        CharacterTranscriber(recogniser(published)), None, assets=published,
-        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
+        release, load_speech(list_clips(manifest)), {"ours": encoder}, models, assets=published,
+        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sentences=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",
              "voices of ours"]  # fmt: skip
@@ -155,5 +158,5 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     assert oracle["real"]["exact"]["mean"] == 1.0  # the truth against itself
     assert 0 <= figures["codes of ours"]["oracle"]["real"]["semantic"]["mean"] <= 1
     scores = figures["voices of oracle"]["scores"][0]
-    assert -1 <= scores["likeness"]["ge2e"]["gain"]["mean"] <= 1
+    assert -1 <= scores["similarity"]["ge2e"]["difference"]["mean"] <= 1
     json.dumps(figures)

@@ -9,17 +9,18 @@ import torch
 from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
 from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.log import Log
 from voxclone.train.rehearsal import rehearse
 from voxclone.train.sequences import Batch, forget, misread
-from voxclone.voice.rows import invert_rows, voice_rows
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import invert_embedding
 
 
 def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None:
@@ -104,8 +105,8 @@ def test_rows_of_neighbouring_levels_begin_as_neighbours(speech_task: SpeechTask
     books = len(speech_task.backbone.offsets_K)
     codes_KT = torch.randint(0, 16, (books, 12), generator=torch.Generator().manual_seed(0))
     offsets = speech_task.backbone.offsets_K.tolist()
-    rows_ND = voice_rows(codes_KT, table_VD.bfloat16(), offsets)
-    found = invert_rows(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
+    rows_ND = embed_codes(codes_KT, table_VD.bfloat16(), offsets)
+    found = invert_embedding(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
     assert found.exact_T.all() and torch.equal(found.codes_KT, codes_KT)
 
 
@@ -147,7 +148,7 @@ def hearing_task(speech_task: SpeechTask) -> SpeechTask:
     """With a judge of voices, whose weights are drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        voices = VoiceNetwork(3, 8, 1)
+        voices = SpeakerNetwork(3, 8, 1)
     codec = drawn_codec(speech_task.params.codec)
     settings = speech_task.settings.model_copy(
         update={"rehearsed": 0.5, "heard": 1.0, "heard_items": 4, "heard_frames": 20}

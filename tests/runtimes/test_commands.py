@@ -7,48 +7,48 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from tests.cli.test_cli import Command, sentence
-from tests.release.tiny import tiny_params
-from tests.runtimes.conftest import World, make_world
+from tests.helpers.command import Command, sentence
+from tests.helpers.tiny_release import tiny_params
+from tests.runtimes.conftest import Example, make_example
 from voxclone.runtimes.table import RUNTIMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "RUNTIMES.md"
 
 
-def test_export_then_verify(tiny: World, tmp_path: Path, command: Command) -> None:
+def test_export_then_verify(tiny: Example, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     model = tiny.release.path
     code, printed, _ = command("export", tiny.file, "--to", "vllm-omni", model, out)
     assert code == 0
-    for word in ("dora: 41 rows, bit for bit", f"Wrote      {out}", f"vllm serve {out} --omni"):
+    for word in ("dora: 41 frames, bit for bit", f"Wrote      {out}", f"vllm serve {out} --omni"):
         assert word in printed, word
     code, printed, _ = command("verify", out, "--for", "vllm-omni", "--voice", "dora",
         "--like", tiny.file,
     )  # fmt: skip
-    assert code == 0 and "41 rows" in printed and "1 of 1 voices would be heard" in printed
-    # the presets of the tiny release are random rows, which end with no END row
+    assert code == 0 and "41 frames" in printed and "1 of 1 voices would speak" in printed
+    # the presets of the tiny release are random and have no END frame
     code, printed, _ = command("verify", out, "--for", "vllm-omni")
     assert code == 3 and "1 of 4 voices" in printed and "not: anna, bert, carla" in printed
 
 
 def test_verify_as_json_and_like_another_voice(
-    tiny: World, tmp_path: Path, command: Command
+    tiny: Example, tmp_path: Path, command: Command
 ) -> None:
     out, model = tmp_path / "voices", tiny.release.path
     command("export", "anna", "--to", "executorch", model, out)
-    assert not out.exists()  # it has no END row
+    assert not out.exists()  # it has no END frame
     command("export", tiny.file, "--to", "executorch", model, out)
     code, printed, _ = command("verify", out, "--for", "executorch", "--model", model, "--json")
     (voice,) = json.loads(printed)["voices"]
-    assert code == 0 and voice["heard"] and voice["rows"] == voice["places"] == 41
+    assert code == 0 and voice["usable"] and voice["frames"] == voice["positions"] == 41
     code, printed, _ = command("verify", out, "--for", "executorch", "--model", model,
         "--like", "anna",
     )  # fmt: skip
-    assert code == 3 and "not those of the voice 'anna'" in printed
+    assert code == 3 and "not that of the voice 'anna'" in printed
 
 
 def test_exported_files_carry_name_and_consent(
-    tiny: World, tmp_path: Path, command: Command
+    tiny: Example, tmp_path: Path, command: Command
 ) -> None:
     for runtime in ("codes", "mlx-voxtral-swift"):
         out = tmp_path / f"{runtime}.safetensors"
@@ -58,7 +58,7 @@ def test_exported_files_carry_name_and_consent(
         assert facts["name"] == "dora" and facts["consent"]["statement"] == "I agree."
 
 
-def test_what_an_earlier_run_left_is_named(tiny: World, tmp_path: Path, command: Command) -> None:
+def test_what_an_earlier_run_left_is_named(tiny: Example, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "voices"
     for left in (tmp_path / ".voices.12ab.tmp", out / ".voices.34cd.tmp"):
         left.mkdir(parents=True)
@@ -75,14 +75,16 @@ BAD = {
     "a preset as codes": (
         ["export", "anna", "--to", "codes", "MODEL", "OUT.safetensors"], 2, "preset"
     ),
-    "not heard": (["export", "VOICE", "--to", "voxtral-tts.c", "MODEL", "OUT"], 3, "3072"),
+    "not usable": (["export", "VOICE", "--to", "voxtral-tts.c", "MODEL", "OUT"], 3, "3072"),
     "nothing to verify": (["verify", "OUT", "--for", "vllm-omni"], 2, "no "),
     "no model for a file": (["verify", "VOICE", "--for", "codes"], 2, "--model"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_mistakes_get_a_sentence(case: str, tiny: World, tmp_path: Path, command: Command) -> None:
+def test_mistakes_get_a_sentence(
+    case: str, tiny: Example, tmp_path: Path, command: Command
+) -> None:
     arguments, expected, word = BAD[case]
     places = {"VOICE": tiny.file, "MODEL": tiny.release.path, "OUT": tmp_path / "out"}
     places["OUT.safetensors"] = tmp_path / "out.safetensors"
@@ -94,7 +96,7 @@ def test_mistakes_get_a_sentence(case: str, tiny: World, tmp_path: Path, command
 
 @pytest.mark.parametrize("name", ["tekken.json", "params.json", "consolidated.safetensors"])
 def test_a_damaged_release_gets_a_sentence(
-    name: str, tiny: World, tmp_path: Path, command: Command
+    name: str, tiny: Example, tmp_path: Path, command: Command
 ) -> None:
     out = tmp_path / "out"
     command("export", tiny.file, "--to", "vllm-omni", tiny.release.path, out)
@@ -106,9 +108,9 @@ def test_a_damaged_release_gets_a_sentence(
 
 
 def test_a_voice_of_another_release_is_refused(
-    tiny: World, tmp_path: Path, command: Command
+    tiny: Example, tmp_path: Path, command: Command
 ) -> None:
-    other = make_world(tmp_path / "other", tiny_params(semantic_codebook_size=120))
+    other = make_example(tmp_path / "other", tiny_params(semantic_codebook_size=120))
     out = tmp_path / "out"
     code, _, error = command("export", tiny.file, "--to", "vllm-omni", other.release.path, out)
     assert code == 1 and "another embedding table" in sentence(error) and not out.exists()

@@ -16,13 +16,13 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.release.tiny import write_tiny_release
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.release.release import Release
 from voxclone.serve.app import build_app
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.engine import Engine
 from voxclone.serve.settings import ServeSettings
-from voxclone.tts.streams import Piece, Utterance
+from voxclone.tts.streams import SpeechChunk, Utterance
 
 RATE = 24000
 BASE = "http://127.0.0.1:8000"
@@ -178,8 +178,8 @@ class ScriptedBatch:
             self.own.remove(each)
             self.model.running.remove(each)
 
-    def step(self, held: list[Utterance]) -> list[Piece]:
-        model, pieces = self.model, []
+    def step(self, held: list[Utterance]) -> list[SpeechChunk]:
+        model, chunks = self.model, []
         if not model.gate.wait(20):
             raise RuntimeError("the gate was never opened")
         time.sleep(model.pace)
@@ -189,7 +189,7 @@ class ScriptedBatch:
             count = self.done[id(said)] = self.done.get(id(said), 0) + 1
             ended = count == model.frames
             wave_S, codes_KT = torch.zeros(1920), torch.zeros(7, 1, dtype=torch.long)
-            pieces.append(Piece(said, 0, wave_S, codes_KT, ended, False, ended))
+            chunks.append(SpeechChunk(said, 0, wave_S, codes_KT, ended, False, ended))
             if ended:
                 self.drop([said])
-        return pieces
+        return chunks

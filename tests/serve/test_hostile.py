@@ -108,8 +108,9 @@ def test_no_name_reaches_a_file_by_a_path_or_a_rename(opened: Opener) -> None:
 
 HOSTS = [
     "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001",
-    "0177.0.0.1", "127.1", "0", "0.0.0.0", "169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "172.16.0.1",
-    "192.168.0.1", "metadata.google.internal", "localtest.me", "user@127.0.0.1", "127.0.0.1.nip.io",
+    "0177.0.0.1", "127.1", "0", "0.0.0.0", "169.254.169.254", "[fd00:ec2::254]", "10.0.0.1",
+    "172.16.0.1", "192.168.0.1", "metadata.google.internal", "localtest.me", "user@127.0.0.1",
+    "127.0.0.1.nip.io",
     "example.org",
 ]  # fmt: skip
 URLS = [

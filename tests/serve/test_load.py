@@ -25,7 +25,7 @@ from tests.serve.test_worker import send_voice
 from voxclone.release.release import Release
 from voxclone.serve.settings import Limits
 from voxclone.voice import store
-from voxclone.voice.file import load_voice
+from voxclone.voice.file import Voice
 
 pytestmark = pytest.mark.slow
 WAVE = SPEECH | {"response_format": "pcm"}
@@ -128,7 +128,7 @@ def test_50_kills(release: Release, forking: Any, opened: Opener, tmp_path: Path
         assert not list(folder.glob(".*")), "an earlier server left something behind"
         for voice in store.list_voices(folder):
             assert voice.problem is None, voice
-            load_voice(voice.path)
+            Voice.load(voice.path)
         if number == 50:
             os.kill(pid, signal.SIGKILL)
             break

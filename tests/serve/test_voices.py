@@ -15,7 +15,7 @@ from tests.serve.conftest import GIVEN, RATE, Opener, sample, wav
 from tests.serve.test_speech import events, speak
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.serve.settings import Limits
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import Voice, read_metadata
 
 
 def make(client: TestClient, content: bytes | None = None, **changes: Any) -> Any:
@@ -57,8 +57,8 @@ def test_a_voice_is_made_kept_and_spoken_with(opened: Opener) -> None:
     assert uploaded["name"] == "dora" and uploaded["file_size"] > 100
     assert client.get("/v1/audio/voices/dora").json() == voice
 
-    facts = read_facts(folder_of(client) / "dora.voice.safetensors")
-    assert (facts.consent.kind, facts.transcript) == ("self", "La la la.")
+    metadata = read_metadata(folder_of(client) / "dora.voice.safetensors")
+    assert (metadata.consent.kind, metadata.transcript) == ("self", "La la la.")
     spoken = speak(client, voice="dora", response_format="pcm", seed=1)
     assert spoken.status_code == 200 and len(spoken.content) > 1920
 
@@ -176,9 +176,9 @@ def test_a_file_goes_out_and_comes_back(dora: TestClient, opened: Opener) -> Non
     assert brought.status_code == 200 and brought.json()["voice"]["name"] == "eva"
     assert brought.json()["voice"]["consent_record"]["statement"] == GIVEN["statement"]
     first, second = (
-        load_voice(folder_of(dora) / f"{name}.voice.safetensors") for name in ("dora", "eva")
+        Voice.load(folder_of(dora) / f"{name}.voice.safetensors") for name in ("dora", "eva")
     )
-    assert (first.codes_KT == second.codes_KT).all() and second.facts.name == "eva"
+    assert (first.codes_KT == second.codes_KT).all() and second.metadata.name == "eva"
     for bad in (b"", b"no voice", content[:-5], content.replace(b"voxclone.voice/3", b"x" * 16)):
         answer = bring(bad, name="fay")
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "voice_file")
@@ -209,7 +209,7 @@ def test_deleting_leaves_nothing(dora: TestClient) -> None:
     }  # fmt: skip
     assert list(folder_of(dora).iterdir()) == []
     engine = dora.app.state.service.worker.model  # type: ignore[attr-defined]
-    assert "dora" not in engine._chosen._values and "dora" not in engine._embedded._values
+    assert "dora" not in engine._resolved._values and "dora" not in engine._embedded._values
     for method, path in (
         ("GET", ""), ("DELETE", ""), ("GET", "/file"), ("GET", "/reference"),
         ("GET", "/export?runtime=codes"),
@@ -264,7 +264,7 @@ def test_runtimes_are_listed(client: TestClient) -> None:
 
 
 def test_a_release_without_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.release.tiny import write_tiny_release
+    from tests.helpers.tiny_release import write_tiny_release
     from tests.serve.conftest import BASE, Scripted, app_of, until
     from voxclone.release.release import Release
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluate.test_wer import _save_whisper
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.models.test_whisper import diagonal
 from tests.train.test_tasks import encoder_task, mean, steps
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.whisper import SpokenTargets, WhisperTeacher, token_shares
+from voxclone.models.whisper import AsrTargets, WhisperTeacher, token_shares
 from voxclone.train.asr_distillation import TargetStore, spoken_loss
 from voxclone.train.encoder import EncoderTask
 
@@ -21,7 +21,7 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     state_LE = torch.randn(4, 8, generator=generator)
     share_LT = token_shares(diagonal(4, 80, 80), 80, 20)
     share_LT = (share_LT == share_LT.amax(dim=0)).float()
-    target = SpokenTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
+    target = AsrTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
     projection = nn.Linear(8, 8, bias=False)
     nn.init.eye_(projection.weight)
 
@@ -43,7 +43,7 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
 
 def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "model").mkdir()
-    _save_whisper(tmp_path / "model")
+    save_tiny_whisper(tmp_path / "model")
     store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
     base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
                         mel=0, distil=1.0)  # fmt: skip

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_wer import _save_whisper
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.test_recipes import tiny_task
 from tests.train.test_tasks import CODEC
 from voxclone.codec.model import Codec
@@ -95,7 +95,7 @@ def test_squeezed_states_come_too_early_and_end_too_soon() -> None:
 
 
 def test_whisper_s_words_are_squeezed_by_the_padding(tmp_path: Path) -> None:
-    _save_whisper(tmp_path)
+    save_tiny_whisper(tmp_path)
     teacher = WhisperTeacher(str(tmp_path), heads=[(0, 0)])
     wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3
     attention = torch.full((1, 1, 4, 1500), 1e-4)
@@ -124,7 +124,7 @@ def test_whisper_s_words_are_squeezed_by_the_padding(tmp_path: Path) -> None:
 
 def test_all_heads_of_the_last_layer_and_other_targets_in_the_store(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    _save_whisper(tmp_path / "model")
+    save_tiny_whisper(tmp_path / "model")
     teacher = WhisperTeacher(str(tmp_path / "model"), heads=[(0, 0)])
     store = TargetStore(teacher, tmp_path / "targets")
     wave_S = torch.sin(torch.arange(48000) * 0.05) * 0.3

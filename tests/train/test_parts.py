@@ -8,8 +8,8 @@ import torch
 
 from recipes.mini_release.alignment import align, character_places
 from recipes.mini_release.guide import attention_of
-from tests.golden.draw import drawn_codec
-from tests.release.tiny import tiny_params
+from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_release import tiny_params
 from tests.train.test_tasks import CODEC
 from voxclone.audio.distance import magnitude_loss, mel_loss
 from voxclone.codec.config import CodecConfig

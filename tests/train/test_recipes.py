@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_wer import _save_whisper
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.test_tasks import CODEC
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.whisper import WhisperTeacher
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.channel import Label
@@ -44,13 +44,13 @@ def tiny_task(name: str, corpus: Corpus, folder: Path, *overrides: str) -> Encod
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     whisper = None
     if settings.whisper:
         model = folder / "model"
         if not model.exists():
             model.mkdir()
-            _save_whisper(model)
+            save_tiny_whisper(model)
         whisper = TargetStore(misalign(WhisperTeacher(str(model)), settings.defects), folder)
     # The labels are there already, so no model is asked.
     model_stub = object() if settings.weights.told else None

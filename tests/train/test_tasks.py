@@ -8,13 +8,13 @@ import torch
 
 from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, FAST, mean, steps
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.adversary import AdversarySettings
@@ -35,7 +35,7 @@ from voxclone.train.parts import TOLD
 from voxclone.train.ranks import WHOLE
 from voxclone.train.run import RunSettings
 from voxclone.train.told import Told
-from voxclone.tts.likelihood import semantic_opinion
+from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 
 
@@ -43,7 +43,8 @@ def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         listeners = Listeners.frozen(
-            Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=2)), VoiceNetwork(3, 8, 1)
+            Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=2)),
+            SpeakerNetwork(3, 8, 1),
         )
     wave_BS = corpus.wave(0, 0, 12000)[None]
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +89,7 @@ def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
     subset = corpus.subset(lambda c: c.split == "train")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     held_out = {"p": genuine[0]}
     return EncoderTask.create(settings, codec, genuine, held_out, corpus, subset, teacher)
 
@@ -161,7 +162,7 @@ def test_labels_are_the_product_of_what_is_heard_and_what_is_said(
     label = label_clip(codec, None, model, corpus, 0, 1, alone)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
-    monkeypatch.setattr("voxclone.tts.likelihood.semantic_opinion", sure)
+    monkeypatch.setattr("voxclone.train.channel.semantic_log_probs", sure)
     told = label_clip(codec, None, model, corpus, 0, 1, ChannelSettings(encoder=0.0, model=1.0))
     assert (told.code_TJ[:, 0] == 3).all()
 
@@ -182,7 +183,7 @@ def test_the_model_is_asked_as_it_was_trained(speech_task: SpeechTask) -> None:
         )
         hidden_ND = backbone(embedded)[batch.item_N, batch.place_N]
         text = bytes(i - 40 for i in example.text_ids).decode()
-        found_TV = semantic_opinion(model, example.voice_TK.T, text, example.target_TK + SHIFT)
+        found_TV = semantic_log_probs(model, example.voice_TK.T, text, example.target_TK + SHIFT)
         size = head.semantic_size
         wanted_TV = head.semantic_logits(hidden_ND[:-1])[:, SHIFT : SHIFT + size].log_softmax(-1)
     assert torch.allclose(found_TV, wanted_TV, atol=1e-4)
@@ -320,7 +321,7 @@ def test_the_paper_s_losses_are_balanced_and_learn(corpus: Corpus) -> None:
     held_out = {"p": task.genuine[0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     task = EncoderTask.create(
         settings, task.codec, task.genuine, held_out, corpus, task.train, teacher
     )

@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train import victim
 from tests.train.victim import CODEC, QUIET, settings_of, train
 from voxclone.errors import EXIT_OK, AudioError, ConfigError, QualityError, TrainingError

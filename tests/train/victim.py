@@ -17,13 +17,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops, PackedCorpus, Subset
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.train import recovery, told
 from voxclone.train.channel import ChannelSettings, Label
 from voxclone.train.encoder import EncoderTask, encoder_state
@@ -116,7 +116,7 @@ def victim(settings: EncoderTraining, labels: Path | None = None) -> Victim:
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
     corpus = humming()
     codec = drawn_codec(CODEC)
     # A code that is hardly used has an enormous vector, beside which all else is rounding.

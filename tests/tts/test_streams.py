@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.release.tiny import write_tiny_release
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.release.release import Release, load_preset
-from voxclone.tts.streams import Piece, Streams, Utterance
+from voxclone.tts.streams import SpeechChunk, Streams, Utterance
 from voxclone.tts.tts import TTS
 
 
@@ -32,27 +32,31 @@ def utterances(release: Release) -> list[Utterance]:
     texts = (["One two.", "Three."], ["Four and five and six."], ["Hi.", "Ho.", "He."])
     voices = [load_preset(release, name) for name in ("anna", "bert", "carla")]
     return [
-        Utterance(parts, rows_ND, seed, cfg)
-        for parts, rows_ND, seed, cfg in zip(texts, voices, (5, 6, 7), (1.2, 1.2, 3.0), strict=True)
+        Utterance(parts, voice_ND, seed, cfg)
+        for parts, voice_ND, seed, cfg in zip(
+            texts, voices, (5, 6, 7), (1.2, 1.2, 3.0), strict=True
+        )
     ]
 
 
-def run(streams: Streams, said: Utterance, pieces: list[Piece] | None = None) -> list[Piece]:
-    found = list(pieces or [])
+def run(
+    streams: Streams, said: Utterance, chunks: list[SpeechChunk] | None = None
+) -> list[SpeechChunk]:
+    found = list(chunks or [])
     while len(streams):
         found += streams.step()
-    return [piece for piece in found if piece.utterance is said]
+    return [chunk for chunk in found if chunk.utterance is said]
 
 
-def wave(pieces: list[Piece]) -> torch.Tensor:
-    return torch.cat([piece.wave_S for piece in pieces])
+def wave(chunks: list[SpeechChunk]) -> torch.Tensor:
+    return torch.cat([chunk.wave_S for chunk in chunks])
 
 
-def codes(pieces: list[Piece]) -> torch.Tensor:
-    return torch.cat([piece.codes_KT for piece in pieces], dim=-1)
+def codes(chunks: list[SpeechChunk]) -> torch.Tensor:
+    return torch.cat([chunk.codes_KT for chunk in chunks], dim=-1)
 
 
-def alone(tts: TTS, said: Utterance) -> list[Piece]:
+def alone(tts: TTS, said: Utterance) -> list[SpeechChunk]:
     streams = tts.streams()
     streams.add(said)
     return run(streams, said)
@@ -60,20 +64,20 @@ def alone(tts: TTS, said: Utterance) -> list[Piece]:
 
 def test_together_each_is_spoken_as_alone(tts: TTS, utterances: list[Utterance]) -> None:
     streams = tts.streams()
-    pieces: list[Piece] = []
+    chunks: list[SpeechChunk] = []
     for said in utterances:  # each joins while others are in the middle of a part
         streams.add(said)
         for _ in range(3):
-            pieces += streams.step()
+            chunks += streams.step()
     while len(streams):
-        pieces += streams.step()
+        chunks += streams.step()
     for said in utterances:
-        own = [piece for piece in pieces if piece.utterance is said]
+        own = [chunk for chunk in chunks if chunk.utterance is said]
         expected = alone(tts, said)
         assert torch.equal(codes(own), codes(expected))
         loudest = float(wave(expected).abs().max())
         torch.testing.assert_close(wave(own), wave(expected), atol=1e-4 * loudest, rtol=0)
-        assert [piece.ended for piece in own] == [False] * (len(own) - 1) + [True]
+        assert [chunk.ended for chunk in own] == [False] * (len(own) - 1) + [True]
         assert [p.part for p in own if p.part_ended] == list(range(len(said.parts)))
 
 
@@ -81,9 +85,9 @@ def test_first_piece_comes_early(tts: TTS, utterances: list[Utterance]) -> None:
     streams = tts.streams()
     streams.add(utterances[1])
     steps = 0
-    while not (pieces := streams.step()):
+    while not (chunks := streams.step()):
         steps += 1
-    assert steps + 1 <= 5 and pieces[0].codes_KT.shape[1] == steps + 1
+    assert steps + 1 <= 5 and chunks[0].codes_KT.shape[1] == steps + 1
 
 
 def test_who_is_dropped_takes_nothing_along(tts: TTS, utterances: list[Utterance]) -> None:
@@ -91,16 +95,16 @@ def test_who_is_dropped_takes_nothing_along(tts: TTS, utterances: list[Utterance
     streams = tts.streams()
     for said in utterances:
         streams.add(said)
-    pieces = streams.step() + streams.step()
+    chunks = streams.step() + streams.step()
     streams.drop([first])
     assert len(streams) == 2
     streams.drop([first])  # again, and of nobody: nothing happens
-    left = list(pieces)
+    left = list(chunks)
     while len(streams):
         left += streams.step()
-    assert not any(piece.utterance is first and piece.part_ended for piece in left)
+    assert not any(chunk.utterance is first and chunk.part_ended for chunk in left)
     for said in (second, third):
-        own = [piece for piece in left if piece.utterance is said]
+        own = [chunk for chunk in left if chunk.utterance is said]
         assert torch.equal(codes(own), codes(alone(tts, said)))
     streams.add(first)  # and what was dropped may come back
     assert torch.equal(codes(run(streams, first)), codes(alone(tts, first)))
@@ -110,12 +114,12 @@ def test_who_is_held_begins_no_new_part(tts: TTS, utterances: list[Utterance]) -
     said = utterances[2]
     streams = tts.streams()
     streams.add(said)
-    pieces: list[Piece] = []
+    chunks: list[SpeechChunk] = []
     for _ in range(20):
-        pieces += streams.step([said])
-    assert not pieces and len(streams) == 1
-    while not pieces or not pieces[-1].part_ended:
-        pieces += streams.step()
+        chunks += streams.step([said])
+    assert not chunks and len(streams) == 1
+    while not chunks or not chunks[-1].part_ended:
+        chunks += streams.step()
     held = [streams.step([said]) for _ in range(20)]
     assert not any(held) and len(streams) == 1
-    assert torch.equal(codes(run(streams, said, pieces)), codes(alone(tts, said)))
+    assert torch.equal(codes(run(streams, said, chunks)), codes(alone(tts, said)))

@@ -109,10 +109,10 @@ def _bandwidth(report: ReferenceReport) -> Check:
 
 
 def _speakers(report: ReferenceReport) -> Check:
-    if report.unity is None:
+    if report.speaker_consistency is None:
         figure = "too little speech to tell"
         return Check("speakers", "fair", figure, "From about 5 s on, other voices are noticed.")
-    if report.unity < ONE_SPEAKER:
+    if report.speaker_consistency < ONE_SPEAKER:
         advice = "A voice must be of one person: cut out the others."
         return Check("speakers", "bad", "there may be several people", advice)
     return Check("speakers", "good", "one person", "")

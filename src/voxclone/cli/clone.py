@@ -47,7 +47,7 @@ def clone(
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     enrolled = _enroll(reference, release, codec, "clone", consent, console)
     speaker = TTS.load(release, codec=codec, device=chosen)
-    say(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
+    say(speaker, said, enrolled.voice.embedding_ND, out, seed, cfg, console, enrolled.reference)
 
 
 def _enroll(
@@ -61,6 +61,6 @@ def _enroll(
     for sentence in enrolled.reference.report.sentences():
         console.print(f"Reference  {sentence}", highlight=False, soft_wrap=True)
     frames = enrolled.voice.codes_KT.shape[1]
-    seconds = enrolled.voice.facts.reference_seconds
+    seconds = enrolled.voice.metadata.reference_seconds
     console.print(f"Voice      {frames} frames of codes from {seconds:.1f} s.")
     return enrolled

@@ -1,5 +1,5 @@
 """The command that makes a voice to keep. As in `cli`, what is heavy is imported inside, and torch
-not at all where the same enrolment was made before."""
+not at all where the same enrollment was made before."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,12 +12,12 @@ from voxclone.errors import UsageError, VoiceError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
-    from voxclone.voice.facts import Consent, VoiceFacts
     from voxclone.voice.file import Voice
+    from voxclone.voice.metadata import Consent, VoiceMetadata
 
-JSON_SCHEMA = "voxclone.enrolment/1"
+JSON_SCHEMA = "voxclone.enrollment/2"
 
 # Options of every command that makes a voice of recordings.
 Recordings = Annotated[
@@ -70,8 +70,8 @@ def enroll(
     high_pass: Annotated[float, typer.Option(help="Rumble below is taken out; at most 50.")] = 40.0,
     best_of: Annotated[int, typer.Option(help="Choose among so many crops of each.")] = 1,
     choose_by: Annotated[
-        str, typer.Option(help="What makes a crop best: likeness (quick), or gain by the model.")
-    ] = "likeness",
+        str, typer.Option(help="Choose by: similarity (quick), or gain by the model.")
+    ] = "similarity",
     report: ReferenceReport = None,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +80,7 @@ def enroll(
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
-    from voxclone.voice.file import copy_voice, read_facts, save_voice
+    from voxclone.voice.file import copy_voice, read_metadata
 
     given, options = check_options(recordings, name, consent, statement, {
         "without": without or [],
@@ -97,9 +97,9 @@ def enroll(
         check_output(file)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
-    key = identity.enrolment_identity([str(each) for each in hashes], release, used, options)
-    known = store.find_enrolment([path], folder, key) if None not in hashes else None
-    same = known == path and _says(read_facts(path), name, given)
+    key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
+    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    same = known == path and _is_stated(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
@@ -108,16 +108,16 @@ def enroll(
     may_replace = replace or out is not None
     if known is None:
         made = _make(recordings, release, used, options, name, given, key)
-        save_voice(made, path, new=not may_replace)
-        facts = made.facts
+        made.save(path, new=not may_replace)
+        metadata = made.metadata
     else:
-        facts = read_facts(known)
+        metadata = read_metadata(known)
         if not same:
-            facts = facts.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, facts, new=not may_replace)
-    tell_voice(facts, known, console)
+            metadata = metadata.model_copy(update={"name": name, "consent": given})
+            copy_voice(known, path, metadata, new=not may_replace)
+    print_voice(metadata, known, console)
     if report is not None:
-        write_report(report, facts, path, known)
+        write_report(report, metadata, path, known)
     console.print(f"{'Kept' if same else 'Wrote':<11}{path}", soft_wrap=True)
 
 
@@ -127,17 +127,17 @@ def check_options(
     consent: str | None,
     statement: str | None,
     values: dict[str, Any],
-) -> "tuple[Consent, EnrolOptions]":
+) -> "tuple[Consent, EnrollOptions]":
     """What was given on the command line. Raises UsageError, before anything is opened."""
     from voxclone.cloning.options import (
         MAX_RECORDINGS,
-        EnrolOptions,
+        EnrollOptions,
         check_consent,
         check_steps,
     )
     from voxclone.config import parse_settings
     from voxclone.errors import ConfigError
-    from voxclone.voice.facts import check_name
+    from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:
         raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
@@ -145,7 +145,7 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrolOptions, values, "the given options")
+        return given, parse_settings(EnrollOptions, values, "the given options")
     except (ConfigError, VoiceError) as error:
         raise UsageError(str(error)) from None
 
@@ -166,10 +166,10 @@ def _make(
     recordings: list[Path],
     release: "Release",
     encoder: Path | None,
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     name: str,
     consent: "Consent",
-    identity: str,
+    enrollment_id: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
     from voxclone.cloning.options import read_for
@@ -178,32 +178,32 @@ def _make(
     read = [read_for(recording, options) for recording in recordings]
     codec = load_codec(release, encoder)
     return make(
-        read, release, codec, name=name, consent=consent, options=options, identity=identity,
-        measured=True,
+        read, release, codec, name=name, consent=consent, options=options,
+        enrollment_id=enrollment_id,         measured=True,
     ).voice  # fmt: skip
 
 
-def _says(facts: "VoiceFacts", name: str, consent: "Consent") -> bool:
-    told = facts.consent
-    return (facts.name, told.kind, told.statement) == (name, consent.kind, consent.statement)
+def _is_stated(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:
+    own = metadata.consent
+    return (metadata.name, own.kind, own.statement) == (name, consent.kind, consent.statement)
 
 
-def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
-    from voxclone.voice.store import stored_report
+def print_voice(metadata: "VoiceMetadata", known: Path | None, console: "Console") -> None:
+    from voxclone.voice.store import reference_report
 
     if known is not None:
-        console.print(f"Known      The same enrolment was made before: {known}", soft_wrap=True)
-    found = stored_report(facts)
+        console.print(f"Known      The same enrollment was made before: {known}", soft_wrap=True)
+    found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else []:
         console.print(f"Reference  {sentence}", markup=False, highlight=False, soft_wrap=True)
-    for network, value in facts.likeness.items():
-        console.print(f"Likeness   {value:.2f} to the reference ({network}).")
-    consent = f"{facts.consent.kind} ({facts.consent.statement})"
-    told = f"Voice      {facts.reference_seconds:.1f} s of codes; consent: {consent}"
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    for network, value in metadata.similarity.items():
+        console.print(f"Similarity {value:.2f} to the reference ({network}).")
+    consent = f"{metadata.consent.kind} ({metadata.consent.statement})"
+    summary = f"Voice      {metadata.reference_seconds:.1f} s of codes; consent: {consent}"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
-def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
+def write_report(report: Path, metadata: "VoiceMetadata", path: Path, known: Path | None) -> None:
     import json
 
     from voxclone.io import atomic_file
@@ -212,8 +212,8 @@ def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | No
         "schema": JSON_SCHEMA,
         "voice": str(path),
         "known": None if known is None else str(known),
-        "facts": facts.model_dump(exclude={"preprocessing"}),
-        "reference": facts.preprocessing,
+        "metadata": metadata.model_dump(exclude={"preprocessing"}),
+        "reference": metadata.preprocessing,
     }
     with atomic_file(report) as file:
         file.write(json.dumps(values, indent=1).encode())

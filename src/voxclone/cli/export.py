@@ -44,11 +44,15 @@ def export(
     runtime = find_runtime(to)
     release = Release.open(model)
     console = Console(quiet=quiet, highlight=False, soft_wrap=True)
-    chosen = choose_voice(voice, release, voices, console)
+    resolved = choose_voice(voice, release, voices, console)
     for path in leftovers(out):
         console.print(f"[yellow]Left over  {path} is of an interrupted run: remove it.[/yellow]")
-    reading = export_voice(chosen, runtime, release, out, name=name, replace_preset=replace_preset)
-    console.print(f"Voice      {reading.name}: {reading.rows} rows, bit for bit those of {voice}.")
+    reading = export_voice(
+        resolved, runtime, release, out, name=name, replace_preset=replace_preset
+    )
+    console.print(
+        f"Voice      {reading.name}: {reading.frames} frames, bit for bit those of {voice}."
+    )
     for note in reading.notes:
         console.print(f"Note       {note}")
     console.print(f"Reads      {runtime.name} reads {runtime.reads}.")

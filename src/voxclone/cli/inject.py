@@ -13,7 +13,7 @@ from voxclone.errors import QualityError, ReleaseError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.release.encoder_file import Brought, Judge
+    from voxclone.release.encoder_file import ExternalEncoder, Validator
     from voxclone.release.hub import Card
     from voxclone.release.inject import Injected, Plan
     from voxclone.release.release import Release
@@ -39,7 +39,7 @@ def inject(
         Optional[str],  # noqa: UP045
         typer.Option(help="With --to-hub: the base model's Hub id, where MODEL is a directory."),
     ] = None,
-    licence: Annotated[
+    license: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="With --to-hub: cc-by-nc-4.0 (default) or cc-by-nc-sa-4.0."),
     ] = None,
@@ -62,31 +62,31 @@ def inject(
 ) -> None:
     """Make a release with an encoder from one without; the release itself is never written.
 
-    An encoder whose file does not name the code book it was trained for is compared with the
+    An encoder whose file does not name the codebook it was trained for is compared with the
     presets first, and refused (3) if it is ill.
     """
     from rich.console import Console
 
     from voxclone.io import leftovers
     from voxclone.release import inject as injection
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.release import Release
 
     console = Console(quiet=quiet or as_json, soft_wrap=True, highlight=False)
-    hub_only = {"--base-model": base_model, "--licence": licence, "--data": data,
+    hub_only = {"--base-model": base_model, "--license": license, "--data": data,
                 "--report": report}  # fmt: skip
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
-    brought = open_brought(encoder, release)
+    external = open_external_encoder(encoder, release)
     for path in leftovers(out):
         console.print(f"[yellow]Left over  {path} is of an interrupted run: remove it.[/yellow]")
-    judge = _judge(release, brought, console, accept_ill)
+    validate = _validator(release, external, console, accept_ill)
     if to_hub:
-        card = _card(model, base_model, licence, data, report or [])
-        _publish(release, brought, out, card, judge, console, dry_run=dry_run, as_json=as_json)
+        card = _card(model, base_model, license, data, report or [])
+        _publish(release, external, out, card, validate, console, dry_run=dry_run, as_json=as_json)
         return
     plan = injection.plan_injection(
-        release, brought, out, merge=merge, replace=replace, copy=copy
+        release, external, out, merge=merge, replace=replace, copy=copy
     )  # fmt: skip
     _announce(plan, console)
     if dry_run:
@@ -94,7 +94,7 @@ def inject(
             print(json.dumps(_planned(plan), indent=1))
         return
     with _moving(console, plan.work) as advance:
-        done = injection.inject(plan, judge=judge, advance=advance)
+        done = injection.inject(plan, validate=validate, advance=advance)
     if as_json:
         print(json.dumps(_planned(plan) | _done(done), indent=1))
     _report(plan, done, console, asked=copy)
@@ -109,19 +109,21 @@ def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[
         )
 
 
-def _judge(release: "Release", brought: "Brought", console: "Console", accept_ill: bool) -> "Judge":
-    """Examines an encoder of unknown making; one that says where it is from passes."""
+def _validator(
+    release: "Release", external: "ExternalEncoder", console: "Console", accept_ill: bool
+) -> "Validator":
+    """Examines an encoder of unknown origin; one with provenance passes."""
 
-    def judge(path: Path) -> list[str]:
-        if brought.vouched:
+    def validate(path: Path) -> list[str]:
+        if external.has_provenance:
             return []
-        from voxclone.evaluate import foreign
+        from voxclone.evaluate import provenance
         from voxclone.release.release import load_codec
 
-        name = brought.path
-        console.print(f"Unknown    {name} does not say for which code book it was trained.")
+        name = external.path
+        console.print(f"Unknown    {name} does not name the codebook that it was trained for.")
         try:
-            found = foreign.examine(release, load_codec(release, path))
+            found = provenance.reencode_presets(release, load_codec(release, path))
         except ReleaseError as error:
             if not accept_ill:
                 raise QualityError(
@@ -129,27 +131,27 @@ def _judge(release: "Release", brought: "Brought", console: "Console", accept_il
                 ) from None
             console.print(f"[yellow]Examined   not: {error}[/yellow]")
             return [f"not examined: {error}"]
-        read = [f"{value.level_error:.1f} by {how}" for how, value in found.readings.items()]
-        figures = ", ".join([*read, f"{found.deaf:.1f} of the middle ones"])
+        read = [f"{value.level_error:.1f} by {how}" for how, value in found.by_activation.items()]
+        figures = ", ".join([*read, f"{found.constant_error:.1f} of the medians"])
         console.print(
             f"Examined   on {len(found.presets)} presets, decoded and encoded again: levels are "
             f"beside theirs by {figures}; semantic codes "
-            f"{100 * found.readings[foreign.RUNTIME].semantic:.0f} % the same "
+            f"{100 * found.by_activation[provenance.RUNTIME].semantic:.0f} % the same "
             f"({100 * found.chance.semantic:.0f} % by chance)."
         )
-        ill = foreign.findings(found)
+        ill = provenance.failed_checks(found)
         for each in ill:
             console.print(
-                f"[bold]{each.name}[/bold]: {each.sentence} ({each.figure}.) {each.remedy}"
+                f"[bold]{each.name}[/bold]: {each.meaning} ({each.measured}.) {each.remedy}"
             )
         if ill and not accept_ill:
             raise QualityError(
                 f"{name} is ill ({', '.join(each.name for each in ill)}) and was not taken: "
-                f"{ill[0].sentence} {ill[0].remedy} `--accept-ill` takes it all the same."
+                f"{ill[0].meaning} {ill[0].remedy} `--accept-ill` takes it all the same."
             )
-        return [f"{each.name}: {each.sentence} ({each.figure}.)" for each in ill]
+        return [f"{each.name}: {each.meaning} ({each.measured}.)" for each in ill]
 
-    return judge
+    return validate
 
 
 def _announce(plan: "Plan", console: "Console") -> None:
@@ -203,7 +205,7 @@ def _done(done: "Injected") -> dict[str, Any]:
 
 
 def _card(
-    model: str, base_model: str | None, licence: str | None, data: str | None, reports: list[Path]
+    model: str, base_model: str | None, license: str | None, data: str | None, reports: list[Path]
 ) -> "Card":
     from voxclone.release.hub import Card
     from voxclone.release.release import HUB_ID, MINI
@@ -218,15 +220,16 @@ def _card(
             f"Say which model {model} is, for the card: --base-model OWNER/NAME, such as "
             "mistralai/Voxtral-4B-TTS-2603."
         )
-    # Some of the recordings in the mini release ask for the same licence.
+    # Some of the recordings in the mini release ask for the same license.
     usual = "cc-by-nc-sa-4.0" if model == MINI else "cc-by-nc-4.0"
     evaluation = "\n\n".join(_evaluation(path) for path in reports) or None
-    return Card(base, licence or usual, data, evaluation)
+    return Card(base, license or usual, data, evaluation)
 
 
 def _evaluation(path: Path) -> str:
     """A report of `diagnose` or `evaluate` as Markdown."""
-    from voxclone.evaluate.report.contents import BUILDERS, summary_of, tables_of
+    from voxclone.evaluate.report.contents import TABLES, tables_of
+    from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
 
     try:
@@ -234,7 +237,7 @@ def _evaluation(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UsageError(f"The report {path} cannot be read: {error}.") from None
     schema = report.get("schema") if isinstance(report, dict) else None
-    if not isinstance(schema, str) or schema.split("/")[0] not in BUILDERS:
+    if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."
@@ -248,10 +251,10 @@ def _evaluation(path: Path) -> str:
 
 def _publish(
     release: "Release",
-    brought: "Brought",
+    external: "ExternalEncoder",
     out: Path,
     card: "Card",
-    judge: "Judge",
+    validate: "Validator",
     console: "Console",
     *,
     dry_run: bool,
@@ -264,15 +267,15 @@ def _publish(
     if dry_run:
         require_new(out)
     else:
-        write_hub_folder(release, brought, out, card, judge=judge)
+        write_hub_folder(release, external, out, card, validate=validate)
     if as_json:
-        print(json.dumps({"out": str(out), "written": names, "licence": card.licence}, indent=1))
+        print(json.dumps({"out": str(out), "written": names, "license": card.license}, indent=1))
     if card.data is None:
         console.print("Card       says that the training data are not stated: add --data.")
     if card.evaluation is None:
         console.print("Card       says that nothing was measured: add --report REPORT.JSON.")
     verb = "Would write" if dry_run else "Wrote     "
-    console.print(f"{verb} {out}: {', '.join(names)}; licence {card.licence}.")
+    console.print(f"{verb} {out}: {', '.join(names)}; license {card.license}.")
     if not dry_run:
         console.print(f"Publish    hf upload OWNER/NAME {out}")
 

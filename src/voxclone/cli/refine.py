@@ -27,8 +27,8 @@ from voxclone.cli.enroll import (
     Statement,
     VoiceFile,
     check_options,
+    print_voice,
     stored_place,
-    tell_voice,
     write_report,
 )
 from voxclone.errors import UsageError
@@ -36,12 +36,12 @@ from voxclone.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.cloning.refine.settings import RefineSettings
     from voxclone.codec.model import Codec
     from voxclone.release.release import Release
-    from voxclone.voice.facts import Consent
-    from voxclone.voice.resolve import Chosen
+    from voxclone.voice.metadata import Consent
+    from voxclone.voice.resolve import ResolvedVoice
 
 
 def refine(
@@ -53,19 +53,17 @@ def refine(
     consent: Consenting = None,
     statement: Statement = None,
     out: VoiceFile = None,
-    origin: Annotated[
+    init: Annotated[
         str,
-        typer.Option(
-            "--from", help="Where codes start: encoder, nothing, or a stored voice, preset or file."
-        ),
+        typer.Option(help="Start of the codes: encoder, nothing, stored voice, preset or file."),
     ] = "encoder",
     steps: Annotated[int, typer.Option(help="At most so many.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same voice.")] = 0,
-    judge: Annotated[
+    select_by: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="What is kept is better by this: gain (by the model; needs an encoder, and is "
-            "usual where there is one) or likeness."
+            help="Keep the best codes by: gain (by the model; the default if there is an encoder), "
+            "or similarity."
         ),
     ] = None,
     overrides: Annotated[
@@ -94,7 +92,7 @@ def refine(
     quiet: Quiet = False,
 ) -> None:
     """Optimise the codes of a recording through the decoder, and keep them if they are better."""
-    from voxclone.cloning.refine.make import usual_judge
+    from voxclone.cloning.refine.pipeline import default_metric
     from voxclone.release.release import Release
     from voxclone.voice import store
     from voxclone.voice.file import SUFFIX
@@ -106,7 +104,7 @@ def refine(
     given, options = check_options(
         recordings, name, consent, statement, {"without": without or [], "seconds": seconds}
     )
-    _settings(steps, seed, judge or "gain", overrides or [])  # before anything is opened
+    _settings(steps, seed, select_by or "gain", overrides or [])  # before anything is opened
     if resume not in (None, "auto"):
         raise UsageError(f"--resume takes `auto`, not {resume!r}.")
     if resume and run is None:
@@ -122,11 +120,11 @@ def refine(
         )
     if run is not None:
         _make_folder(run)
-    start: Chosen | str = origin
-    if origin not in ("encoder", "nothing"):
-        start = choose_voice(origin, release, voices, console)
-    codec = _codec(release, encoder, origin)
-    settings = _settings(steps, seed, judge or usual_judge(codec), overrides or [])
+    start: ResolvedVoice | str = init
+    if init not in ("encoder", "nothing"):
+        start = choose_voice(init, release, voices, console)
+    codec = _codec(release, encoder, init)
+    settings = _settings(steps, seed, select_by or default_metric(codec), overrides or [])
     _refine(
         recordings, release, codec, settings, start, name, given, options, path, run,
         resume == "auto", device, report, console,
@@ -144,26 +142,26 @@ def _make_folder(run: Path) -> None:
         ) from None
 
 
-def _settings(steps: int, seed: int, judge: str, overrides: list[str]) -> "RefineSettings":
+def _settings(steps: int, seed: int, select_by: str, overrides: list[str]) -> "RefineSettings":
     """What was given on the command line. Raises UsageError."""
     from voxclone.cloning.refine.settings import RefineSettings
     from voxclone.config import load_settings
     from voxclone.errors import ConfigError
 
-    listed = [f"steps={steps}", f"seed={seed}", f"judge={judge}", *overrides]
+    listed = [f"steps={steps}", f"seed={seed}", f"select_by={select_by}", *overrides]
     try:
         return load_settings(RefineSettings, None, listed)
     except ConfigError as error:
         raise UsageError(str(error)) from None
 
 
-def _codec(release: "Release", encoder: Path | None, origin: str) -> "Codec":
+def _codec(release: "Release", encoder: Path | None, init: str) -> "Codec":
     """The codec, with the encoder that there is. Raises ReleaseError for one that cannot be used,
     and if codes are to start from one and there is none."""
     from voxclone.release.encoder_file import open_codec, packaged_encoder
     from voxclone.release.release import load_codec
 
-    needed = origin == "encoder" or encoder is not None or release.report.encoder != "withheld"
+    needed = init == "encoder" or encoder is not None or release.report.encoder != "withheld"
     if not needed and packaged_encoder(release) is None:
         return load_codec(release)
     return open_codec(release, encoder)
@@ -174,10 +172,10 @@ def _refine(
     release: "Release",
     codec: "Codec",
     settings: "RefineSettings",
-    start: "Chosen | str",
+    start: "ResolvedVoice | str",
     name: str,
     consent: "Consent",
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     path: Path,
     run: Path | None,
     resume: bool,
@@ -186,29 +184,28 @@ def _refine(
     console: "Console",
 ) -> None:
     from voxclone.cloning.options import read_for
-    from voxclone.cloning.refine.make import refine as make
+    from voxclone.cloning.refine.pipeline import refine as make
     from voxclone.device import pick_device
-    from voxclone.voice.file import save_voice
 
     read = [read_for(recording, options) for recording in recordings]
     with _shown(console, settings.steps) as progress:
         made = make(
-            read, release, codec.to(pick_device(device)), name=name, consent=consent, origin=start,
+            read, release, codec.to(pick_device(device)), name=name, consent=consent, init=start,
             settings=settings, options=options, folder=run, resume=resume, progress=progress,
         )  # fmt: skip
-    save_voice(made.voice, path)
-    for complaint in made.refined.passed_over:
+    made.voice.save(path)
+    for complaint in made.result.passed_over:
         console.print(f"[yellow]{complaint} Passed over.[/yellow]")
-    for each in made.refined.judged:
+    for each in made.result.evaluations:
         gain = "" if each.gain is None else f"gain {each.gain:.3f} nats a frame, "
-        mark = ", kept" if each is made.refined.kept else ""
+        mark = ", kept" if each is made.result.kept else ""
         console.print(
-            f"Judged     after {each.step} steps: {gain}likeness {each.likeness:.3f}{mark}.",
+            f"Evaluated  after {each.step} steps: {gain}similarity {each.similarity:.3f}{mark}.",
             highlight=False,
         )
-    tell_voice(made.voice.facts, None, console)
+    print_voice(made.voice.metadata, None, console)
     if report is not None:
-        write_report(report, made.voice.facts, path, None)
+        write_report(report, made.voice.metadata, path, None)
     console.print(f"{'Wrote':<11}{path}", soft_wrap=True)
 
 
@@ -225,12 +222,12 @@ def _shown(console: "Console", steps: int) -> "Iterator[Callable[[int, dict[str,
 
     columns = (TextColumn("Refining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console.is_terminal and not console.quiet
-    figures = TextColumn("{task.fields[figures]}")
-    with Progress(*columns, figures, console=console, disable=not shown) as bar:
-        task = bar.add_task("", total=steps, figures="")
+    losses = TextColumn("{task.fields[losses]}")
+    with Progress(*columns, losses, console=console, disable=not shown) as bar:
+        task = bar.add_task("", total=steps, losses="")
 
-        def progress(step: int, told: dict[str, float]) -> None:
-            figures = " ".join(f"{name} {value:.3g}" for name, value in told.items())
-            bar.update(task, completed=step, figures=figures)
+        def progress(step: int, values: dict[str, float]) -> None:
+            text = " ".join(f"{name} {value:.3g}" for name, value in values.items())
+            bar.update(task, completed=step, losses=text)
 
         yield progress

@@ -52,30 +52,28 @@ def speak(
     check_output(out)
     said, console, chosen = text_of(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
-    rows_ND = choose_voice(voice, release, voices, console).rows_ND
+    voice_ND = choose_voice(voice, release, voices, console).embedding_ND
     speaker = TTS.load(release, device=chosen)
-    say(speaker, said, rows_ND, out, seed, cfg, console, None)
+    say(speaker, said, voice_ND, out, seed, cfg, console, None)
 
 
 def say(
     speaker: "TTS",
     text: str,
-    rows_ND: "Tensor",
+    voice_ND: "Tensor",
     out: Path,
     seed: int | None,
     cfg: float,
     console: "Console",
     reference: "Reference | None",
 ) -> None:
-    from voxclone.audio.files import write_wave
-
     with _speaking(console) as progress:
-        speech = speaker.speak(text, rows_ND, seed=seed, cfg=cfg, progress=progress)
+        speech = speaker.speak(text, voice_ND, seed=seed, cfg=cfg, progress=progress)
     if not len(speech.wave_S):
         raise VoxcloneError(
             f"The model ended before it said anything (seed {speech.seed}): try another seed."
         )
-    clipped = write_wave(out, speech.wave_S.numpy(), speech.sampling_rate)
+    clipped = speech.save(out)
     ratio = speech.seconds / speech.duration
     console.print(
         f"Speech     {speech.duration:.1f} s in {speech.seconds:.1f} s ({ratio:.2f} x real time), "
@@ -94,20 +92,20 @@ def _print_likeness(speech: "Speech", reference: "Reference", console: "Console"
     import torch
 
     from voxclone.models.speaker_encoder import (
+        DIFFERENT_SPEAKERS,
         SAME_SPEAKER,
-        STRANGERS,
         Ge2eEmbedder,
-        voice_similarity,
+        clip_similarity,
     )
 
     try:
-        value = voice_similarity(speech.wave_S, torch.from_numpy(reference.wave_S))
+        value = clip_similarity(speech.wave_S, torch.from_numpy(reference.wave_S))
     except AudioError as error:
         console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
         return
     console.print(
         f"Likeness   {value:.2f} to the reference ({Ge2eEmbedder.name}: one speaker's own "
-        f"recordings are near {SAME_SPEAKER:g}, strangers near {STRANGERS:g})."
+        f"recordings are near {SAME_SPEAKER:g}, strangers near {DIFFERENT_SPEAKERS:g})."
     )
 
 

@@ -24,12 +24,12 @@ def verify(
     ] = None,
     like: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Stored voice, voice file or preset whose rows it must have."),
+        typer.Option(help="Stored voice, voice file or preset whose embedding it must have."),
     ] = None,
     voices: Voices = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a program would load of a voice, and every trap; ends with 3 if there is one."""
+    """Show what a program would load of a voice, and every problem; ends with 3 if there is one."""
     import json
 
     from rich.console import Console
@@ -46,11 +46,11 @@ def verify(
         raise UsageError(f"{path} is no release: name the one that speaks with --model.")
     release = Release.open(model if model is not None else path)
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=as_json)
-    chosen = None if like is None else choose_voice(like, release, voices, console)
-    readings = read_all(found, path, release, name=voice, like=chosen)
-    unheard = [reading.name for reading in readings if not reading.heard]
+    resolved = None if like is None else choose_voice(like, release, voices, console)
+    readings = read_all(found, path, release, name=voice, like=resolved)
+    unusable = [reading.name for reading in readings if not reading.usable]
     if as_json:
-        fields = ("name", "source", "rows", "places", "traps", "notes", "heard")
+        fields = ("name", "source", "frames", "positions", "problems", "notes", "usable")
         values = [{field: getattr(reading, field) for field in fields} for reading in readings]
         print(json.dumps({"runtime": found.name, "voices": values}, indent=1))
     else:
@@ -59,10 +59,12 @@ def verify(
         for reading in readings:
             for number, sentence in enumerate(sentences(reading)):
                 console.print(f"{reading.name if not number else '':<{width}} {sentence}")
-        shown = f": {', '.join(unheard[:8])}{' ...' if len(unheard) > 8 else ''}" if unheard else ""
-        console.print(
-            f"Verdict    {len(readings) - len(unheard)} of {len(readings)} voices would be heard "
-            f"as meant{'; not' if unheard else ''}{shown}."
+        shown = (
+            f": {', '.join(unusable[:8])}{' ...' if len(unusable) > 8 else ''}" if unusable else ""
         )
-    if unheard:
+        console.print(
+            f"Verdict    {len(readings) - len(unusable)} of {len(readings)} voices would speak "
+            f"as intended{'; not' if unusable else ''}{shown}."
+        )
+    if unusable:
         raise typer.Exit(EXIT_QUALITY)

@@ -2,9 +2,9 @@
 
 The language model stands at the top level; `multimodal` holds the audio model with its acoustic
 head (`audio_model_args`) and the codec (`audio_tokenizer_args`). Names and defaults are those of
-vLLM-Omni's `AcousticTransformerArgs`, `MultimodalAudioModelArgs` and `AudioTokenizerArgs`. Keys
-that nothing here uses are left aside, because later revisions of a release may add some; a wrong
-type or an impossible value is refused.
+vLLM-Omni's `AcousticTransformerArgs`, `MultimodalAudioModelArgs` and `AudioTokenizerArgs`. Unknown
+keys are ignored, because later revisions of a release may add some. A wrong type or an impossible
+value is refused.
 """
 
 import json

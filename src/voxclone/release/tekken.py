@@ -1,7 +1,7 @@
-"""`tekken.json`, the tokenizer: what the rest of a release needs to know of it, and a small one.
+"""`tekken.json`, the tokenizer: its counts and ids, and a small one with bytes for tokens.
 
 Its layout is mistral-common's (`tokens/tokenizers/tekken.py`, `audio.py`). The prompt of a speech
-request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each row of the voice, [NEXT_AUDIO_TEXT], text,
+request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each frame of the voice, [NEXT_AUDIO_TEXT], text,
 [REPEAT_AUDIO_TEXT], [BEGIN_AUDIO].
 """
 
@@ -22,7 +22,7 @@ from voxclone.spec import (
     SAMPLING_RATE,
 )
 
-# Ranks of the release; those between them are filled as mistral-common does.
+# Ranks of the release; mistral-common fills the ranks between them in the same way.
 SPECIAL = {
     0: "<unk>",
     BOS: "<s>",
@@ -54,7 +54,7 @@ SPECIAL = {
 
 
 def small_tekken(
-    voice_rows: dict[str, int],
+    counts: dict[str, int],
     *,
     special_tokens: int = 40,
     sampling_rate: int = SAMPLING_RATE,
@@ -63,7 +63,7 @@ def small_tekken(
     """The value of a `tekken.json` whose text tokens are the 256 bytes.
 
     A byte b of the UTF-8 text has the id `special_tokens` + b, so the vocabulary has
-    `special_tokens` + 256 ids. `voice_rows` gives the rows of each preset.
+    `special_tokens` + 256 ids. `counts` are the frames of each preset.
     """
     if special_tokens <= max(SPECIAL):
         raise ValueError(f"special_tokens must be above {max(SPECIAL)}, got {special_tokens}")
@@ -90,9 +90,9 @@ def small_tekken(
         "audio": {
             "sampling_rate": sampling_rate,
             "frame_rate": frame_rate,
-            # Of no use to speech requests, but mistral-common wants it.
+            # Speech requests do not use it, but mistral-common asks for it.
             "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-            "voice_num_audio_tokens": dict(voice_rows),
+            "voice_num_audio_tokens": dict(counts),
         },
     }
 
@@ -114,13 +114,9 @@ def read_tekken(path: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
-def voice_counts(path: str | Path) -> dict[str, int]:
-    """Rows of each preset by the file's `audio.voice_num_audio_tokens` (see `row_counts`)."""
-    return row_counts(read_tekken(path))
-
-
-def row_counts(tekken: dict[str, Any]) -> dict[str, int]:
-    """Rows of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there."""
+def voice_counts(tekken: dict[str, Any]) -> dict[str, int]:
+    """Frames of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there.
+    Raises ReleaseError for anything but a mapping to integers."""
     counts = tekken.get("audio", {}).get("voice_num_audio_tokens") or {}
     if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
         raise ReleaseError("In tekken.json, voice_num_audio_tokens must map names to integers.")
@@ -128,7 +124,7 @@ def row_counts(tekken: dict[str, Any]) -> dict[str, int]:
 
 
 def tekken_problems(tekken: dict[str, Any], params: Params) -> list[str]:
-    """A sentence for each point in which a tokenizer and `params.json` contradict each other."""
+    """A sentence for each contradiction between a tokenizer and `params.json`."""
     audio, config = tekken.get("audio", {}), tekken["config"]
     special = {
         token.get("token_str"): token.get("rank")

@@ -8,7 +8,7 @@ from pathlib import Path
 from voxclone.release.release import Release
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import Runtime
-from voxclone.voice.resolve import Chosen
+from voxclone.voice.resolve import ResolvedVoice
 
 NOTE = """{voice} for {runtime}, which knows it as {name}
 
@@ -34,25 +34,25 @@ class Archive:
 
 
 def pack_export(
-    chosen: Chosen, runtime: Runtime, release: Release, scratch: Path, replace: str | None
+    voice: ResolvedVoice, runtime: Runtime, release: Release, scratch: Path, replace: str | None
 ) -> Archive:
     """A voice for a runtime: its own file, or a zip of what is new in a folder, with a note. The
     voice takes the place of the preset `replace` if one is given. `scratch` is an empty folder.
     Raises what `export_voice` raises."""
-    out = scratch / f"{chosen.name}{runtime.suffix if runtime.place == 'file' else ''}"
-    reading = export_voice(chosen, runtime, release, out, replace_preset=replace, pointing=True)
-    if runtime.place == "file":
+    out = scratch / f"{voice.name}{runtime.suffix if runtime.input == 'file' else ''}"
+    reading = export_voice(voice, runtime, release, out, replace_preset=replace, symbolic=True)
+    if runtime.input == "file":
         use = runtime.use.format(out=out.name, name=reading.name)
-        return Archive(f"{chosen.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)
-    folder = f"voxtral-{reading.name}" if runtime.place == "release" else "voices"
+        return Archive(f"{voice.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)
+    folder = f"voxtral-{reading.name}" if runtime.input == "release" else "voices"
     use = runtime.use.format(out=folder, name=reading.name)
     values = {
-        "voice": chosen.name,
+        "voice": voice.name,
         "name": reading.name,
         "runtime": runtime.name,
         "release": release.path.name,
     }
-    place = PLACES[runtime.place].format(**values)
+    place = PLACES[runtime.input].format(**values)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("README.txt", NOTE.format(place=place, use=use, **values))
@@ -60,7 +60,7 @@ def pack_export(
             new = path.is_file() and not path.is_symlink()
             if new and not _is_of(release, path, path.relative_to(out)):
                 packed.write(path, path.relative_to(out))
-    return Archive(f"{chosen.name}-{runtime.name}.zip", content.getvalue(), use)
+    return Archive(f"{voice.name}-{runtime.name}.zip", content.getvalue(), use)
 
 
 def _is_of(release: Release, path: Path, relative: Path) -> bool:

@@ -13,7 +13,7 @@ from voxclone.serve import errors, speech, status, voices
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.decoding import DecodingProcess
 from voxclone.serve.metrics import Metrics
-from voxclone.serve.middleware import Gate
+from voxclone.serve.middleware import RequestMiddleware
 from voxclone.serve.schemas import ErrorEnvelope
 from voxclone.serve.service import Service
 from voxclone.serve.settings import ServeSettings
@@ -45,7 +45,7 @@ def build_app(settings: ServeSettings, catalog: Catalog, load: Callable[[], Any]
     errors.install(app)
     for router in (speech.router, voices.router, status.router):
         app.include_router(router)
-    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

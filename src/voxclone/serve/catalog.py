@@ -9,8 +9,8 @@ from voxclone.serve.errors import ApiError, api_error
 from voxclone.serve.schemas import ConsentInfo, UploadedVoice, VoiceEntry, VoiceInfo, VoiceList
 from voxclone.serve.settings import ServeSettings
 from voxclone.voice import store
-from voxclone.voice.facts import VoiceFacts, check_name, short
-from voxclone.voice.file import SUFFIX, read_facts
+from voxclone.voice.file import SUFFIX, read_metadata
+from voxclone.voice.metadata import VoiceMetadata, check_name, shorten
 
 
 class Catalog:
@@ -71,32 +71,32 @@ class Catalog:
                 problem = problem.replace(f"{self.folder}/", "")
             entry = VoiceEntry(id=voice.name, name=voice.name, kind="stored", problem=problem)
             voices.append(entry)
-            if voice.facts is not None:
-                uploaded.append(_uploaded(voice.name, voice.path, voice.facts))
+            if voice.metadata is not None:
+                uploaded.append(_uploaded(voice.name, voice.path, voice.metadata))
         return VoiceList(voices=voices, uploaded_voices=uploaded)
 
     def info(self, name: str) -> VoiceInfo:
         """All that a stored voice says of itself. Raises VoxcloneError."""
         path = self.find_stored(name)
         try:
-            facts = read_facts(path)
+            metadata = read_metadata(path)
         except VoiceError:
             self.find_stored(name)  # it may have been deleted meanwhile
             raise
-        report = store.stored_report(facts)
-        values = _uploaded(name, path, facts).model_dump()
+        report = store.reference_report(metadata)
+        values = _uploaded(name, path, metadata).model_dump()
         return VoiceInfo(
             **values,
-            consent_record=ConsentInfo(**facts.consent.model_dump()),
-            licence=facts.licence,
-            reference_seconds=facts.reference_seconds,
+            consent_record=ConsentInfo(**metadata.consent.model_dump()),
+            license=metadata.license,
+            reference_seconds=metadata.reference_seconds,
             reference=[] if report is None else report.sentences(),
-            similarity=facts.likeness,
-            tool=short(facts.tool),
+            similarity=metadata.similarity,
+            tool=shorten(metadata.tool),
         )
 
 
-def _uploaded(name: str, path: Path, facts: VoiceFacts) -> UploadedVoice:
+def _uploaded(name: str, path: Path, metadata: VoiceMetadata) -> UploadedVoice:
     try:
         stat = path.stat()
         size, written = stat.st_size, int(stat.st_mtime)
@@ -104,9 +104,9 @@ def _uploaded(name: str, path: Path, facts: VoiceFacts) -> UploadedVoice:
         size, written = 0, 0
     return UploadedVoice(
         name=name,
-        consent=facts.consent.kind,
+        consent=metadata.consent.kind,
         created_at=written,
         file_size=size,
-        ref_text=facts.transcript or None,
-        speaker_description=facts.description or None,
+        ref_text=metadata.transcript or None,
+        speaker_description=metadata.description or None,
     )

@@ -166,7 +166,7 @@ class _Sink:
     """A file in memory that gives away its beginning; what is written there again is dropped."""
 
     def __init__(self) -> None:
-        self._base, self._place, self._kept = 0, 0, bytearray()
+        self._base, self._slot, self._kept = 0, 0, bytearray()
 
     def take(self) -> bytes:
         taken = bytes(self._kept)
@@ -179,8 +179,8 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         content = bytes(data)
-        at = self._place - self._base
-        self._place += len(content)
+        at = self._slot - self._base
+        self._slot += len(content)
         if at + len(content) > 0:
             begun = max(at, 0)
             self._kept[begun : begun + len(content) - (begun - at)] = content[begun - at :]
@@ -191,8 +191,8 @@ class _Sink:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         end = self._base + len(self._kept)
-        self._place = offset + (0, self._place, end)[whence]
-        return self._place
+        self._slot = offset + (0, self._slot, end)[whence]
+        return self._slot
 
     def tell(self) -> int:
-        return self._place
+        return self._slot

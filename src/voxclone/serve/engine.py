@@ -1,6 +1,6 @@
 """The loaded release, and what the worker's thread does with it.
 
-Shapes: S samples, N voice rows, D width, K code books, T frames, E embedding.
+Shapes: S samples, K codebooks, T frames, E embedding.
 """
 
 from collections import OrderedDict
@@ -15,11 +15,16 @@ from torch import Tensor
 from voxclone.audio.checks import clip_checks, worst
 from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport
-from voxclone.cloning.enroll import decoded, enroll, make_reference
+from voxclone.cloning.enroll import decode_codes, enroll, make_reference
 from voxclone.codec.model import Codec
 from voxclone.errors import VoiceExistsError, VoxcloneError
 from voxclone.io import scratch_folder
-from voxclone.models.speaker_encoder import SAME_SPEAKER, STRANGERS, Ge2eEmbedder, embed_voice
+from voxclone.models.speaker_encoder import (
+    DIFFERENT_SPEAKERS,
+    SAME_SPEAKER,
+    Ge2eEmbedder,
+    clip_embedding,
+)
 from voxclone.release.release import Release, load_codec
 from voxclone.runtimes.archive import Archive, pack_export
 from voxclone.runtimes.table import find_runtime
@@ -28,12 +33,12 @@ from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity, VoiceMade
 from voxclone.tts.streams import Streams, Utterance
 from voxclone.tts.tts import TTS
 from voxclone.voice import store
-from voxclone.voice.facts import Consent, plain
-from voxclone.voice.file import copy_voice, load_voice, save_voice
-from voxclone.voice.resolve import Chosen, chosen_file, chosen_preset
+from voxclone.voice.file import Voice, copy_voice
+from voxclone.voice.metadata import Consent, printable
+from voxclone.voice.resolve import ResolvedVoice, resolve_file, resolve_preset
 
 ValueT = TypeVar("ValueT")
-REMEMBERED = 32
+CACHED = 32
 WARM_TEXT = "Hello."
 
 
@@ -47,7 +52,7 @@ class NewVoice:
     description: str = ""
 
 
-class Remembered(Generic[ValueT]):
+class LruCache(Generic[ValueT]):
     """The values that were asked for last, each as long as its key holds."""
 
     def __init__(self) -> None:
@@ -57,7 +62,7 @@ class Remembered(Generic[ValueT]):
         known = self._values.pop(name, None)
         value = make() if known is None or known[0] != key else known[1]
         self._values[name] = key, value
-        if len(self._values) > REMEMBERED:
+        if len(self._values) > CACHED:
             self._values.popitem(last=False)
         return value
 
@@ -73,8 +78,8 @@ class Engine:
         self.release: Release = catalog.release
         self.codec: Codec = tts.codec
         self.sampling_rate = tts.codec.sampling_rate
-        self._chosen: Remembered[Chosen] = Remembered()
-        self._embedded: Remembered[Tensor] = Remembered()
+        self._resolved: LruCache[ResolvedVoice] = LruCache()
+        self._embedded: LruCache[Tensor] = LruCache()
 
     @classmethod
     def load(cls, catalog: Catalog, device: torch.device) -> "Engine":
@@ -87,7 +92,7 @@ class Engine:
     def warm(self) -> None:
         """Do a little of everything, so that the first request waits for nothing."""
         noise_S = torch.randn(self.sampling_rate, generator=torch.Generator().manual_seed(0)) / 10
-        embed_voice(noise_S)
+        clip_embedding(noise_S)
         if self.codec.encoder is not None:
             with torch.inference_mode():
                 self.codec.encode(noise_S[None].to(self.codec.device))
@@ -103,18 +108,18 @@ class Engine:
 
     def utterance(self, text: str, voice: str, seed: int, cfg: float) -> Utterance:
         """A text in parts, with a voice by its name. Raises VoxcloneError."""
-        return self.tts.utterance(text, self.chosen(voice).rows_ND, seed=seed, cfg=cfg)
+        return self.tts.utterance(text, self.resolved(voice).embedding_ND, seed=seed, cfg=cfg)
 
     def text_tokens(self, parts: list[str]) -> int:
         """Tokens of a text that the model reads."""
         return sum(len(self.tts.prompts.text_ids(part)) for part in parts)
 
-    def chosen(self, name: str) -> Chosen:
+    def resolved(self, name: str) -> ResolvedVoice:
         """A voice for this release. Raises VoxcloneError."""
         path = self.catalog.find(name)
         if path is None:
-            return self._chosen.get(name, None, lambda: chosen_preset(name, self.release))
-        return self._chosen.get(name, _state(path), lambda: chosen_file(path, self.release))
+            return self._resolved.get(name, None, lambda: resolve_preset(name, self.release))
+        return self._resolved.get(name, _state(path), lambda: resolve_file(path, self.release))
 
     def check(self, recording: Recording) -> ClipReport:
         """What is to be said of a recording. Raises AudioError."""
@@ -124,28 +129,28 @@ class Engine:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
         and what `tell` raises at the begin of a stage: then nothing is stored."""
         path = self.catalog.free_path(new.name)
-        if path.exists():  # told before the work; `save_voice` makes sure
+        if path.exists():  # told before the work; `Voice.save` makes sure
             raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
         made = enroll(
             recording, self.release, self.codec, name=new.name, consent=new.consent,
             measured=True, progress=tell,
         )  # fmt: skip
-        said = {"transcript": plain(new.transcript), "description": plain(new.description)}
-        voice = replace(made.voice, facts=made.voice.facts.model_copy(update=said))
+        said = {"transcript": printable(new.transcript), "description": printable(new.description)}
+        voice = replace(made.voice, metadata=made.voice.metadata.model_copy(update=said))
         tell("saving")
-        save_voice(voice, path, new=True)
+        voice.save(path, new=True)
         return self._made(new.name, clip_report(made.reference.report))
 
-    def bring(self, content: bytes, name: str | None) -> VoiceMade:
+    def import_voice(self, content: bytes, name: str | None) -> VoiceMade:
         """Store the voice file that somebody brings, under its own name or another. It must be one
         that this release can speak with. Raises VoxcloneError."""
         with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
             brought = folder / "the file"
             brought.write_bytes(content)
-            facts = load_voice(brought).facts
-            chosen_file(brought, self.release)
-            path = self.catalog.free_path(name or facts.name)
-            renamed = facts.model_copy(update={"name": name or facts.name})
+            metadata = Voice.load(brought).metadata
+            resolve_file(brought, self.release)
+            path = self.catalog.free_path(name or metadata.name)
+            renamed = metadata.model_copy(update={"name": name or metadata.name})
             copy_voice(brought, path, renamed, new=True)
         return self._made(renamed.name)
 
@@ -167,28 +172,28 @@ class Engine:
         """What a stored voice keeps of its recording: its decoded codes [S]. Raises
         VoxcloneError."""
         self.catalog.find_stored(name)
-        voice = self.chosen(name).voice
+        voice = self.resolved(name).source
         assert voice is not None
-        return decoded(voice.codes_KT, self.codec)
+        return decode_codes(voice.codes_KT, self.codec)
 
     def similarity(self, name: str, wave_S: Tensor) -> Similarity:
         """Speech [S] against the reference of a stored voice. Raises VoxcloneError."""
         path = self.catalog.find_stored(name)
         reference_E = self._embedded.get(
-            name, _state(path), lambda: embed_voice(self.reference(name))
+            name, _state(path), lambda: clip_embedding(self.reference(name))
         )
         return Similarity(
-            similarity=round(float(embed_voice(wave_S) @ reference_E), 4),
+            similarity=round(float(clip_embedding(wave_S) @ reference_E), 4),
             same_speaker=SAME_SPEAKER,
-            strangers=STRANGERS,
+            strangers=DIFFERENT_SPEAKERS,
             network=Ge2eEmbedder.name,
         )
 
     def export(self, name: str, runtime: str, replace_preset: str | None) -> Archive:
         """A voice as a program reads it, packed. Raises VoxcloneError."""
         with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
-            chosen = self.chosen(name)
-            return pack_export(chosen, find_runtime(runtime), self.release, scratch, replace_preset)
+            voice = self.resolved(name)
+            return pack_export(voice, find_runtime(runtime), self.release, scratch, replace_preset)
 
     def _made(self, name: str, report: ClipReport | None = None) -> VoiceMade:
         """What is answered of a voice that is new, or has a new name."""
@@ -198,7 +203,7 @@ class Engine:
         )
 
     def _forget(self, name: str) -> None:
-        self._chosen.forget(name)
+        self._resolved.forget(name)
         self._embedded.forget(name)
 
 

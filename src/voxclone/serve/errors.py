@@ -17,7 +17,7 @@ from voxclone.errors import (
     VoiceExistsError,
     VoxcloneError,
 )
-from voxclone.serve.outlet import GoneError
+from voxclone.serve.results import ClientGoneError
 
 GONE = 499
 """The status of an answer that nobody waits for, in the log; nobody is sent it."""
@@ -105,8 +105,8 @@ def install(app: FastAPI) -> None:
             error = ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
         return error.response()
 
-    @app.exception_handler(GoneError)
-    async def gone(request: Request, error: GoneError) -> Response:
+    @app.exception_handler(ClientGoneError)
+    async def gone(request: Request, error: ClientGoneError) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(RequestValidationError)

@@ -34,7 +34,7 @@ class Metrics:
         )
         for name, text, function in (
             ("voxclone_ready", "Whether the model is loaded.", lambda: float(worker.ready)),
-            ("voxclone_places", "Requests that have a place.", lambda: worker.waiting),
+            ("voxclone_slots", "Requests that wait or are worked on.", lambda: worker.waiting),
             ("voxclone_speaking", "Texts that are being spoken.", lambda: worker.speaking),
         ):
             Gauge(name, text, registry=registry).set_function(function)

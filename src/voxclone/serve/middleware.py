@@ -31,7 +31,7 @@ HEADERS = {
 }
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the app."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:

@@ -120,7 +120,7 @@ class VoiceInfo(UploadedVoice):
     recording, by network."""
 
     consent_record: ConsentInfo
-    licence: str
+    license: str
     reference_seconds: float
     reference: list[str]
     similarity: dict[str, float]

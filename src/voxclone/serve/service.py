@@ -14,9 +14,9 @@ from voxclone.serve.catalog import Catalog
 from voxclone.serve.decoding import DecodingProcess
 from voxclone.serve.engine import Engine
 from voxclone.serve.metrics import Metrics
-from voxclone.serve.outlet import GoneError
+from voxclone.serve.results import ClientGoneError
 from voxclone.serve.settings import ServeSettings
-from voxclone.serve.worker import Place, Worker
+from voxclone.serve.worker import Slot, Worker
 
 ValueT = TypeVar("ValueT")
 
@@ -35,8 +35,8 @@ class Service:
         self, request: Request, function: Callable[[Engine], ValueT], param: str | None = None
     ) -> ValueT:
         """What a function makes of the model, in its thread and in its turn. Raises ApiError."""
-        with self.worker.reserve() as place:
-            return await self.wait(request, place.run(function), param)
+        with self.worker.reserve() as slot:
+            return await self.wait(request, slot.run(function), param)
 
     async def wait(
         self, request: Request, awaited: Awaitable[ValueT], param: str | None = None
@@ -49,7 +49,7 @@ class Service:
             await asyncio.wait([gone, waiting], return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 self.metrics.abandoned.inc()
-                raise GoneError
+                raise ClientGoneError
             return waiting.result()
         except VoxcloneError as error:
             raise self.catalog.refusal(error, param) from None
@@ -57,22 +57,22 @@ class Service:
             gone.cancel(), waiting.cancel()
 
 
-class HeldStream(StreamingResponse):
-    """A response that keeps a place in the queue until its last byte, or until its client goes."""
+class JobStreamingResponse(StreamingResponse):
+    """A response that keeps a slot of the queue until its last byte, or until its client goes."""
 
     def __init__(
         self,
         content: Any,
-        place: Place,
+        slot: Slot,
         media_type: str,
         headers: Mapping[str, str],
         abandoned: Callable[[], object],
     ) -> None:
         super().__init__(content, media_type=media_type, headers=headers)
-        self._place, self._abandoned, self._complete = place, abandoned, False
+        self._slot, self._abandoned, self._complete = slot, abandoned, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._place:
+        with self._slot:
             await super().__call__(scope, receive, send)
         if not self._complete:
             self._abandoned()

@@ -17,10 +17,10 @@ from voxclone.serve import events
 from voxclone.serve.encoding import MEDIA_TYPES, Encoder, is_streamed, open_encoder
 from voxclone.serve.engine import Engine
 from voxclone.serve.errors import ApiError, internal_error, log
-from voxclone.serve.outlet import Outlet
+from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import SpeechRequest, error_responses
-from voxclone.serve.service import HeldStream, Service, Shared
-from voxclone.tts.streams import Piece, Utterance
+from voxclone.serve.service import JobStreamingResponse, Service, Shared
+from voxclone.tts.streams import SpeechChunk, Utterance
 from voxclone.tts.text import check_text
 
 router = APIRouter()
@@ -38,7 +38,7 @@ class Spoken:
     truncated: int = 0
     text_tokens: int = 0
 
-    def count(self, piece: Piece, rate: int) -> None:
+    def count(self, piece: SpeechChunk, rate: int) -> None:
         self.frames += piece.codes_KT.shape[-1]
         self.seconds += len(piece.wave_S) / rate
         self.truncated += piece.truncated
@@ -67,7 +67,7 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
     spoken = Spoken(wanted, seed, time.monotonic())
     request.scope["state"]["noted"] = {"characters": len(wanted.input)}
-    place = service.worker.reserve()
+    slot = service.worker.reserve()
     try:
         encoder = _encoder(wanted, service)
 
@@ -76,23 +76,25 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
             spoken.text_tokens = engine.text_tokens(list(said.parts))
             return said
 
-        outlet = place.speak(make, alone=wanted.seed is not None)
-        first = await service.wait(request, _until_sound(outlet))
+        results = slot.speak(make, alone=wanted.seed is not None)
+        first = await service.wait(request, _until_sound(results))
         rate = service.worker.model.sampling_rate
         service.metrics.first_sound.observe(time.monotonic() - spoken.begun)
-        chunks = _encoded(first, outlet, encoder, spoken, rate, service)
+        chunks = _encoded(first, results, encoder, spoken, rate, service)
         headers, gone = {"X-Seed": str(seed)}, service.metrics.abandoned.inc
         if wanted.stream_format == "sse":
             chunks = _events(chunks, spoken, request.scope["state"]["request_id"])
-            return HeldStream(chunks, place, events.MEDIA_TYPE, headers | events.HEADERS, gone)
+            return JobStreamingResponse(
+                chunks, slot, events.MEDIA_TYPE, headers | events.HEADERS, gone
+            )
         media_type = MEDIA_TYPES[wanted.response_format]
         if is_streamed(wanted.response_format):
-            return HeldStream(chunks, place, media_type, headers, gone)
+            return JobStreamingResponse(chunks, slot, media_type, headers, gone)
         whole = await service.wait(request, _joined(chunks))
-        place.leave()
+        slot.leave()
         return Response(whole, media_type=media_type, headers=headers)
     except BaseException:
-        place.leave()
+        slot.leave()
         raise
 
 
@@ -134,21 +136,21 @@ def _encoder(wanted: SpeechRequest, service: Service) -> Encoder:
         raise service.catalog.refusal(error, "response_format") from None
 
 
-async def _until_sound(outlet: Outlet) -> list[Piece]:
+async def _until_sound(results: JobResults) -> list[SpeechChunk]:
     """The pieces up to the first that is not empty. Raises ApiError where the text ends before."""
-    pieces: list[Piece] = []
+    pieces: list[SpeechChunk] = []
     while not pieces or not len(pieces[-1].codes_KT[0]):
         if pieces and pieces[-1].ended:
             raise ApiError(
                 500, "The model ended before it said anything: try another seed.", code="no_speech"
             )
-        pieces.append(await outlet.get())
+        pieces.append(await results.get())
     return pieces
 
 
 async def _encoded(
-    first: list[Piece],
-    outlet: Outlet,
+    first: list[SpeechChunk],
+    results: JobResults,
     encoder: Encoder,
     spoken: Spoken,
     rate: int,
@@ -158,7 +160,7 @@ async def _encoded(
     waiting = list(first)
     ended = False
     while not ended:
-        piece = waiting.pop(0) if waiting else await outlet.get()
+        piece = waiting.pop(0) if waiting else await results.get()
         spoken.count(piece, rate)
         ended = piece.ended
         chunk = encoder.add(piece.wave_S.numpy())

@@ -17,7 +17,7 @@ from voxclone.serve.encoding import pcm16, wave_header
 from voxclone.serve.engine import Engine, NewVoice
 from voxclone.serve.errors import ApiError, internal_error, log
 from voxclone.serve.forms import Form, read_form
-from voxclone.serve.outlet import Outlet
+from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import (
     ClipReport,
     RuntimeInfo,
@@ -30,9 +30,9 @@ from voxclone.serve.schemas import (
     VoiceMade,
     error_responses,
 )
-from voxclone.serve.service import HeldStream, Service, Shared
+from voxclone.serve.service import JobStreamingResponse, Service, Shared
 from voxclone.serve.worker import Progress, Result
-from voxclone.voice.facts import check_name
+from voxclone.voice.metadata import check_name
 
 router = APIRouter(prefix="/v1/audio")
 
@@ -83,7 +83,7 @@ async def list_runtimes(service: Shared) -> RuntimeList:
         RuntimeInfo(
             name=each.name,
             presets_only=each.presets_only,
-            download=each.suffix if each.place == "file" else ".zip",
+            download=each.suffix if each.input == "file" else ".zip",
             use=each.reads,
         )
         for each in RUNTIMES.values()
@@ -94,10 +94,10 @@ async def list_runtimes(service: Shared) -> RuntimeList:
 @router.post("/voices/check", openapi_extra=form_schema({"audio_sample": CLIP}, {}, "audio_sample"))
 async def check_clip(request: Request, service: Shared) -> ClipReport:
     """Judge a recording without keeping anything of it."""
-    with service.worker.reserve() as place:
+    with service.worker.reserve() as slot:
         form = await read_form(request, ["audio_sample"])
         recording = await _decoded(form, service)
-        return await service.wait(request, place.run(lambda engine: engine.check(recording)))
+        return await service.wait(request, slot.run(lambda engine: engine.check(recording)))
 
 
 @router.post(
@@ -108,7 +108,7 @@ async def check_clip(request: Request, service: Shared) -> ClipReport:
 )
 async def make_voice(request: Request, service: Shared) -> Any:
     """Make a voice of a recording and store it, or store one that is brought as a file."""
-    place = service.worker.reserve()
+    slot = service.worker.reserve()
     try:
         form = await read_form(request, ["audio_sample", "voice_file"], FIELDS)
         told = _one_of(form, "stream_format", "audio", "sse")
@@ -118,22 +118,22 @@ async def make_voice(request: Request, service: Shared) -> Any:
                 message = f"A voice file brings its own {further[0]!r}: leave the field out."
                 raise ApiError(400, message, code="invalid_value", param=further[0])
             name = form.get("name") or None
-            awaited = place.run(lambda engine: engine.bring(form.content, name))
+            awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
             brought = await service.wait(request, awaited, "voice_file")
-            place.leave()
+            slot.leave()
             return brought
         new = _new_voice(form, service)
         recording = await _decoded(form, service)
-        outlet = place.begin(lambda engine, tell: engine.enroll(recording, new, tell))
+        results = slot.begin(lambda engine, tell: engine.enroll(recording, new, tell))
         if told == "sse":
-            chunks = _told(outlet, service, request.scope["state"]["request_id"])
+            chunks = _told(results, service, request.scope["state"]["request_id"])
             gone = service.metrics.abandoned.inc
-            return HeldStream(chunks, place, events.MEDIA_TYPE, events.HEADERS, gone)
-        made = await service.wait(request, _result(outlet))
-        place.leave()
+            return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
+        made = await service.wait(request, _result(results))
+        slot.leave()
         return made
     except BaseException:
-        place.leave()
+        slot.leave()
         raise
 
 
@@ -189,11 +189,11 @@ async def voice_reference(name: str, request: Request, service: Shared) -> Respo
 )
 async def compare(name: str, request: Request, service: Shared) -> Similarity:
     """How alike speech is to a stored voice, beside what recordings of people are."""
-    with service.worker.reserve() as place:
+    with service.worker.reserve() as slot:
         form = await read_form(request, ["audio_sample"])
         recording = await _decoded(form, service)
         wave_S = torch.from_numpy(recording.wave_S)
-        awaited = place.run(lambda engine: engine.similarity(name, wave_S))
+        awaited = slot.run(lambda engine: engine.similarity(name, wave_S))
         return await service.wait(request, awaited)
 
 
@@ -257,17 +257,17 @@ async def _decoded(form: Form, service: Service) -> Recording:
         raise service.catalog.refusal(error) from None
 
 
-async def _result(outlet: Outlet) -> Any:
+async def _result(results: JobResults) -> Any:
     """What a task comes to, whatever stages it tells."""
-    while not isinstance(value := await outlet.get(), Result):
+    while not isinstance(value := await results.get(), Result):
         pass
     return value.value
 
 
-async def _told(outlet: Outlet, service: Service, request_id: str) -> AsyncIterator[bytes]:
+async def _told(results: JobResults, service: Service, request_id: str) -> AsyncIterator[bytes]:
     """The stages of a voice that is made, and how it ended, as events."""
     try:
-        while isinstance(value := await outlet.get(), Progress):
+        while isinstance(value := await results.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
         yield events.event("voice.done", value.value.model_dump())
     except Exception as error:

@@ -1,11 +1,12 @@
-"""The one thread that has the model, and the bounded queue in front of it.
+"""The worker thread, which owns the model, and its bounded queue.
 
-Texts are spoken in batches: who comes joins between two frames. Everything else that needs the
-model, and whatever writes voices, is a task that runs between two frames, one at a time; so changes
-of voices have an order. What nobody waits for any more is given up at the next frame.
+Texts are generated with continuous batching: a new text joins the batch between two frames. Every
+other use of the model, and every write to the stored voices, is a task. Tasks run one at a time
+between two frames, so changes of voices have an order. A job of a client that has gone is cancelled
+at the next frame.
 
-A text with a seed is spoken in a batch of its own, frame by frame in turn with the others: larger
-batches round differently, and its speech is to be the same whoever else is there.
+A text with a seed has a batch of its own, and the batches take turns. Larger batches round
+differently, and the speech of a seed must not depend on other requests.
 """
 
 import math
@@ -18,48 +19,48 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from voxclone.serve.errors import ApiError, busy, log
-from voxclone.serve.outlet import GoneError, Outlet
+from voxclone.serve.results import ClientGoneError, JobResults
 from voxclone.serve.settings import Limits
-from voxclone.tts.streams import Piece, Utterance
+from voxclone.tts.streams import SpeechChunk, Utterance
 
 ValueT = TypeVar("ValueT")
-SLEEP = 0.05  # seconds between looks at readers that have not kept up
+SLEEP = 0.05  # seconds between two looks at clients that do not read
 
 
 class Batch(Protocol):
-    """Where utterances are spoken together (`tts.streams.Streams`)."""
+    """A batch of utterances: `tts.streams.Streams`."""
 
     @property
     def busy(self) -> int: ...
 
     def add(self, utterance: Utterance) -> None: ...
     def drop(self, utterances: list[Utterance]) -> None: ...
-    def step(self, held: list[Utterance]) -> list[Piece]: ...
+    def step(self, held: list[Utterance]) -> list[SpeechChunk]: ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A stage of a task that begins."""
+    """A stage of a task begins."""
 
     stage: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a task has come to."""
+    """The return value of a task."""
 
     value: Any
 
 
 @dataclass(eq=False)
 class _Task:
-    outlet: Outlet
+    results: JobResults
     function: Callable[[Any, Callable[[str], None]], Any]
 
 
 @dataclass(eq=False)
 class _Speech:
-    outlet: Outlet
+    results: JobResults
     make: Callable[[Any], Utterance]
     alone: bool
     utterance: Utterance | None = None
@@ -67,66 +68,65 @@ class _Speech:
 
 @dataclass(eq=False)
 class _Group:
-    """Texts that are spoken in one batch."""
+    """The texts of one batch; `idle` if all of them wait for their clients to read."""
 
     batch: Batch
     alone: bool
     speeches: list[_Speech] = field(default_factory=list)
     idle: bool = False
-    """Whether all of them wait for their readers."""
 
 
-class Place:
-    """A request's place in the queue, which it keeps until it has its answer."""
+class Slot:
+    """A request's slot of the queue, held until its response is complete."""
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._outlets: list[Outlet] = []
+        self._results: list[JobResults] = []
         self._begun = time.monotonic()
         self._held = True
 
-    def speak(self, make: Callable[[Any], Utterance], *, alone: bool) -> Outlet:
-        """Have an utterance spoken; its pieces come out of the outlet. `make` is called with the
-        model, in its thread."""
-        outlet = self._outlet()
-        self._worker.submit(_Speech(outlet, make, alone))
-        return outlet
+    def speak(self, make: Callable[[Any], Utterance], *, alone: bool) -> JobResults:
+        """Generate an utterance; the results are its chunks. `make` is called with the model, in
+        the worker thread; `alone` gives it a batch of its own."""
+        results = self._new_results()
+        self._worker.submit(_Speech(results, make, alone))
+        return results
 
-    def begin(self, function: Callable[[Any, Callable[[str], None]], Any]) -> Outlet:
-        """Have a function called with the model, and with a function to tell its stages to. Out of
-        the outlet come `Progress` and at last a `Result`."""
-        outlet = self._outlet()
-        self._worker.submit(_Task(outlet, function))
-        return outlet
+    def begin(self, function: Callable[[Any, Callable[[str], None]], Any]) -> JobResults:
+        """Call a function with the model and a callback for its stages. The results are `Progress`
+        for each stage and a `Result` at the end."""
+        results = self._new_results()
+        self._worker.submit(_Task(results, function))
+        return results
 
     async def run(self, function: Callable[[Any], ValueT]) -> ValueT:
-        """What a function makes of the model. Raises what it raises."""
-        outlet = self.begin(lambda model, tell: function(model))
-        result: ValueT = (await outlet.get()).value
+        """The return value of a function of the model. Raises its exception."""
+        results = self.begin(lambda model, tell: function(model))
+        result: ValueT = (await results.get()).value
         return result
 
     def leave(self) -> None:
-        """The request has its answer, or its client has gone."""
-        for outlet in self._outlets:
-            outlet.close()
+        """Free the slot and cancel its jobs: the response is complete, or the client has gone."""
+        for results in self._results:
+            results.close()
         if self._held:
             self._held = False
             self._worker.left(time.monotonic() - self._begun)
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "Slot":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.leave()
 
-    def _outlet(self) -> Outlet:
-        self._outlets.append(Outlet())
-        return self._outlets[-1]
+    def _new_results(self) -> JobResults:
+        self._results.append(JobResults())
+        return self._results[-1]
 
 
 class Worker:
-    """Loads the model in a thread of its own and works there. All but `_run` and what it calls is
-    for the event loop."""
+    """Loads the model in a thread and runs jobs there. `_run` and what it calls belong to that
+    thread, everything else to the event loop."""
 
     def __init__(self, load: Callable[[], Any], limits: Limits) -> None:
         self._load, self._limits = load, limits
@@ -135,7 +135,7 @@ class Worker:
         self._speeches: deque[_Speech] = deque()
         self._groups: list[_Group] = []
         self._closing = False
-        self._places = 0
+        self._slots = 0
         self._seconds = 1.0  # that a request takes, smoothed
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.model: Any = None
@@ -146,7 +146,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give up all that runs and waits, and end the thread."""
+        """Cancel all jobs and end the thread."""
         with self._lock:
             self._closing = True
             self._lock.notify()
@@ -158,38 +158,38 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Requests that have a place."""
-        return self._places
+        """Requests that hold a slot."""
+        return self._slots
 
     @property
     def speaking(self) -> int:
-        """Texts that are being spoken."""
+        """Texts in all batches."""
         return sum(len(group.speeches) for group in self._groups)
 
     def require_ready(self) -> None:
-        """Raise ApiError where the model is not there."""
+        """Raise ApiError (503) unless the model is loaded."""
         if self.failure is not None:
             raise ApiError(503, "The model could not be loaded: see the log.", code="load_failed")
         if not self.ready:
             raise busy(503, "The model is being loaded: try again soon.", "loading", 2)
 
-    def reserve(self) -> Place:
-        """A place in the queue. Raises ApiError where the model is not there or the queue is full,
-        with the seconds after which to try again."""
+    def reserve(self) -> Slot:
+        """A slot of the queue. Raises ApiError, with the seconds after which to retry, if the model
+        is not loaded (503) or the queue is full (429)."""
         self.require_ready()
-        if self._places >= self._limits.queue + self._limits.together:
-            seconds = math.ceil(self._seconds * self._places / self._limits.together)
+        if self._slots >= self._limits.queue + self._limits.together:
+            seconds = math.ceil(self._seconds * self._slots / self._limits.together)
             raise busy(
                 429,
-                f"{self._places} requests are being worked on, and no more can wait: try again.",
+                f"The queue is full with {self._slots} requests: try again later.",
                 "queue_full",
                 min(max(seconds, 1), 60),
             )
-        self._places += 1
-        return Place(self)
+        self._slots += 1
+        return Slot(self)
 
     def left(self, seconds: float) -> None:
-        self._places -= 1
+        self._slots -= 1
         self._seconds += 0.2 * (seconds - self._seconds)
 
     def submit(self, job: _Task | _Speech) -> None:
@@ -217,8 +217,8 @@ class Worker:
         self._groups = []
 
     def _take(self) -> bool:
-        """Begin what waits, a task at a time; False when the worker is to end. Waits where there is
-        nothing to do."""
+        """Run the next task and start the texts that wait; False if the worker must end. Blocks
+        while there is nothing to do."""
         with self._lock:
             while not (self._tasks or self._speeches or self._groups or self._closing):
                 self._lock.wait()
@@ -242,20 +242,20 @@ class Worker:
 
     def _do(self, task: _Task) -> None:
         def tell(stage: str) -> None:
-            task.outlet.check()
-            task.outlet.put(Progress(stage))
+            task.results.check()
+            task.results.put(Progress(stage))
 
-        with suppress(GoneError):
-            task.outlet.check()
+        with suppress(ClientGoneError):
+            task.results.check()
             try:
-                task.outlet.put(Result(task.function(self.model, tell)))
-            except GoneError:
+                task.results.put(Result(task.function(self.model, tell)))
+            except ClientGoneError:
                 raise
             except Exception as error:
-                task.outlet.put(error)
+                task.results.put(error)
 
     def _begin(self, speech: _Speech) -> None:
-        if speech.outlet.closed:
+        if speech.results.closed:
             return
         try:
             speech.utterance = speech.make(self.model)
@@ -267,40 +267,40 @@ class Worker:
             group.speeches.append(speech)
             group.idle = False
         except Exception as error:
-            speech.outlet.put(error)
+            speech.results.put(error)
 
     def _step(self, group: _Group) -> None:
-        """A frame of each text of a group; those that nobody hears any more leave before."""
+        """Generate a frame of each text of a group, after dropping those whose client has gone."""
         limits = self._limits
         gone = [each for each in group.speeches if self._is_gone(each)]
         held = [
             each.utterance
             for each in group.speeches
-            if each.utterance is not None and each.outlet.unread > limits.ahead_seconds
+            if each.utterance is not None and each.results.unread > limits.ahead_seconds
         ]
         try:
             if gone:
                 group.batch.drop([each.utterance for each in gone if each.utterance is not None])
                 group.speeches = [each for each in group.speeches if each not in gone]
-            pieces = group.batch.step(held)
+            chunks = group.batch.step(held)
             group.idle = not group.batch.busy and len(held) == len(group.speeches)
-        except Exception as error:  # it concerns the whole batch
+        except Exception as error:  # the whole batch is lost
             log.error("a batch of %d texts failed", len(group.speeches), exc_info=error)
             self._fail(group.speeches, error)
             group.speeches = []
             return
-        for piece in pieces:
-            speech = next(each for each in group.speeches if each.utterance is piece.utterance)
-            speech.outlet.put(piece, len(piece.wave_S) / self.model.sampling_rate)
-            if piece.ended:
+        for chunk in chunks:
+            speech = next(each for each in group.speeches if each.utterance is chunk.utterance)
+            speech.results.put(chunk, len(chunk.wave_S) / self.model.sampling_rate)
+            if chunk.ended:
                 group.speeches.remove(speech)
 
     def _is_gone(self, speech: _Speech) -> bool:
-        if speech.outlet.stalled() > self._limits.stalled_seconds:
-            speech.outlet.put(ApiError(408, "Nobody took the speech.", code="stalled"))
+        if speech.results.stalled() > self._limits.stalled_seconds:
+            speech.results.put(ApiError(408, "The client did not read the speech.", code="stalled"))
             return True
-        return speech.outlet.closed
+        return speech.results.closed
 
     def _fail(self, jobs: list[Any], error: Exception) -> None:
         for job in jobs:
-            job.outlet.put(error)
+            job.results.put(error)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from voxclone.io import atomic_path
-from voxclone.models.whisper import SpokenTargets, WhisperTeacher
+from voxclone.models.whisper import AsrTargets, WhisperTeacher
 from voxclone.train import ranks
 
 FORMAT = 2
@@ -26,7 +26,7 @@ class TargetStore:
 
     def targets(
         self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> SpokenTargets:
+    ) -> AsrTargets:
         """As `WhisperTeacher.targets`, kept in half precision."""
         teacher = self.teacher
         defects = ("squeezed",) * teacher.squeezed + ("every token",) * teacher.every_token
@@ -41,13 +41,13 @@ class TargetStore:
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary)
         stored = load_file(path)
-        return SpokenTargets(stored["state"].float(), stored["share"].float())
+        return AsrTargets(stored["state"].float(), stored["share"].float())
 
 
 def spoken_loss(
     projection: nn.Linear,
     semantic_BDT: Tensor,
-    targets: Sequence[SpokenTargets],
+    targets: Sequence[AsrTargets],
     starts: Sequence[int],
     history: int,
 ) -> Tensor:

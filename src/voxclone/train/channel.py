@@ -30,7 +30,7 @@ from voxclone.io import atomic_path
 from voxclone.spec import SHIFT
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge
-from voxclone.tts.likelihood import semantic_opinion
+from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 
 VOICE_FRAMES = 100
@@ -116,7 +116,7 @@ def label_clip(
     shifted_TK[:, 0] = heard_TV.argmax(dim=-1) + SHIFT
     text = corpus.clips[index].text or ""
     for _ in range(settings.rounds):
-        said_TV = semantic_opinion(model, voice_KT, text, shifted_TK)
+        said_TV = semantic_log_probs(model, voice_KT, text, shifted_TK)
         both_TV = (heard_TV + settings.model * said_TV).log_softmax(dim=-1)
         chosen_T = both_TV.argmax(dim=-1) + SHIFT
         if torch.equal(chosen_T, shifted_TK[:, 0]):

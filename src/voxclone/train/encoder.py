@@ -26,7 +26,7 @@ from torch import Tensor
 from voxclone.codec.model import Codec, Encoder
 from voxclone.data.augment import degrade
 from voxclone.data.corpus import Corpus, Crops, Subset
-from voxclone.models.ctc_asr import Recogniser
+from voxclone.models.ctc_asr import Recognizer
 from voxclone.rng import step_generator
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.bridge import Bridge, advice, lesson
@@ -82,7 +82,7 @@ class EncoderTask:
         held_out: dict[str, Tensor],
         corpus: Corpus,
         train: Subset,
-        teacher: Recogniser | None = None,
+        teacher: Recognizer | None = None,
         model: TTS | None = None,
         folder: Path | None = None,
         whisper: TargetStore | None = None,

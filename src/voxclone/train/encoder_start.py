@@ -14,7 +14,7 @@ from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser
+from voxclone.models.ctc_asr import Recognizer
 from voxclone.train import ranks
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.bridge import Bridge
@@ -81,7 +81,7 @@ def begin(
     settings: EncoderTraining,
     codec: Codec,
     genuine: Sequence[Tensor],
-    teacher: Recogniser | None,
+    teacher: Recognizer | None,
     whisper: TargetStore | None,
     start: Encoder | None,
 ) -> Start:

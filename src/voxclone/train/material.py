@@ -14,9 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
-from voxclone.data.lazy import LazyCorpus, whole
+from voxclone.data.corpus import Corpus, Subset, check_left_out, pack
 from voxclone.data.manifest import Clip, Manifest
+from voxclone.data.prepared import PreparedCorpus
 from voxclone.data.rules import too_few
 from voxclone.errors import ConfigError
 from voxclone.train import ranks
@@ -36,7 +36,7 @@ def open_speech(settings: EncoderTraining, folder: Path, console: Console) -> Su
             "speaker, duration), for example with `--set speech=my/manifest.jsonl`."
         )
     manifest, allowed = Manifest(settings.speech), settings.licences
-    chosen_N = manifest.select(split="train", licences=allowed)
+    chosen_N = manifest.select(split="train", licenses=allowed)
     if not len(chosen_N):
         raise ConfigError(
             f"{settings.speech} has no clip of the split `train` under the licences {allowed}."
@@ -44,13 +44,13 @@ def open_speech(settings: EncoderTraining, folder: Path, console: Console) -> Su
     _require_voices(manifest.speaker_N[chosen_N], settings.speech)  # before hours are decoded
     corpus: Corpus
     if manifest.prepared:
-        corpus = lazy = LazyCorpus(manifest)
-        kept_N, reasons = whole(lazy, chosen_N)
+        corpus = prepared = PreparedCorpus(manifest)
+        kept_N, reasons = prepared.present(chosen_N)
     else:
         chosen = [manifest[number] for number in chosen_N.tolist()]
         corpus = packed = pack(chosen, folder, _bar(console))
         kept_N, reasons = np.arange(len(packed)), [*packed.left_out.values()]
-    said = about_left_out(reasons, len(chosen_N))
+    said = check_left_out(reasons, len(chosen_N))
     if said is not None:
         told = f"{settings.speech}: {said}"
         console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)

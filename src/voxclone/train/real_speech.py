@@ -16,10 +16,10 @@ from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.whisper import LONGEST_SECONDS
-from voxclone.rng import Source
+from voxclone.rng import Generators
 from voxclone.train import ranks
 from voxclone.train.adversary import Adversary, contest
 from voxclone.train.asr_distillation import TargetStore, spoken_loss
@@ -63,7 +63,7 @@ class RealSpeech:
     priors: CodePriors
     state: TrainState
     adversary: Adversary | None = None
-    teacher: Recogniser | None = None
+    teacher: Recognizer | None = None
     distillation: nn.Module | None = None
     whisper: TargetStore | None = None
     embedder: Ge2eEmbedder | None = None
@@ -77,7 +77,7 @@ class RealSpeech:
         codec: Codec,
         priors: CodePriors,
         state: TrainState,
-        teacher: Recogniser | None,
+        teacher: Recognizer | None,
         whisper: TargetStore | None = None,
     ) -> "RealSpeech":
         """Adds what learns besides the encoder to `state`. Raises ConfigError without a teacher
@@ -114,7 +114,7 @@ class RealSpeech:
         )  # fmt: skip
 
     def losses(
-        self, drawn: Crops, corpus: Corpus, source: Source, step: int, part: Part = WHOLE
+        self, drawn: Crops, corpus: Corpus, source: Generators, step: int, part: Part = WHOLE
     ) -> Heard:
         """All losses of this kind that have a weight, of crops on the grid of codec frames."""
         settings, weights = self.settings, self.settings.weights

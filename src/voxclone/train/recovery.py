@@ -25,12 +25,12 @@ from voxclone.errors import (
     QualityError,
     TrainingError,
 )
-from voxclone.models.ctc_asr import Recogniser, load_recogniser
+from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.models.voice_network import load_voices
+from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
 from voxclone.models.whisper import WhisperTeacher
 from voxclone.release.encoder_file import find_encoder, save_encoder
-from voxclone.release.release import MINI, Release, load_codec, mini_release
+from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import ranks
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.cloned import Cast, CloneListener, Hear
@@ -255,16 +255,17 @@ def _whisper(settings: EncoderTraining, out: Path) -> TargetStore | None:
     return TargetStore(teacher, out / "whisper")
 
 
-def _teacher(source: str | None) -> Recogniser | None:
+def _teacher(source: str | None) -> Recognizer | None:
     """The recogniser in a folder; `mini` is the packaged one."""
     if source is None:
         return None
-    return load_recogniser(mini_release().parent / "recogniser" if source == MINI else Path(source))
+    return load_packaged_recognizer() if source == MINI else load_recognizer(Path(source))
 
 
 def _hear(source: str, device: torch.device) -> Hear:
     """Who tells voices apart: the packaged network for `mini`, GE2E, or a network in a folder."""
     if source == GE2E:
         return Ge2eEmbedder.load(str(device)).embed_batch
-    folder = mini_release().parent / "voices" if source == MINI else Path(source)
-    return load_voices(folder).to(device)
+    if source == MINI:
+        return load_packaged_speaker_network().to(device)
+    return load_speaker_network(Path(source)).to(device)

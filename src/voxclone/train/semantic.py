@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.io import atomic_file
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 from voxclone.train import ranks
 
 
@@ -53,7 +53,7 @@ class TeacherFeatures:
 
 
 @torch.no_grad()
-def states_by_frame(recogniser: Recogniser, wave_BS: Tensor, frame_size: int) -> Tensor:
+def states_by_frame(recogniser: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
     """A recogniser's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
     per_frame = frame_size // (HOP * STRIDE)
     states_BUE = recogniser.hidden(recogniser.features(wave_BS)).float()
@@ -78,7 +78,7 @@ class Distillation(nn.Module):
 
 
 def teacher_features(
-    recogniser: Recogniser,
+    recogniser: Recognizer,
     corpus: Corpus,
     frame_size: int,
     folder: Path,

@@ -18,7 +18,7 @@ from voxclone.train.log import Log
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
 from voxclone.tts.likelihood import likelihood
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 VOICE_FRAMES = 100
 
@@ -99,7 +99,7 @@ def semantic_nll(codec: Codec, model: TTS, subset: Subset, count: int) -> dict[s
         other = next(i for i in speakers[corpus.clips[index].speaker] if i != index)
         longest = min(corpus.length(other), VOICE_FRAMES * codec.frame_size)
         voice_KT = codec.encode(corpus.wave(other, 0, longest)[None].to(device))[0].to(there)
-        rows_ND = voice_rows(voice_KT, backbone.audio_table.weight, backbone.offsets_K.tolist())
+        rows_ND = embed_codes(voice_KT, backbone.audio_table.weight, backbone.offsets_K.tolist())
         codes_KT = codec.encode(corpus.wave(index)[None].to(device))[0]
         text = corpus.clips[index].text or ""
         total += likelihood(model, rows_ND, text, codes_KT, draws=1).semantic

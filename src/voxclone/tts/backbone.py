@@ -4,7 +4,8 @@ The checkpoint is in Mistral's own layout, whose rotary embedding turns adjacent
 transformers turns (d, d + half). The rows of wq and wk are permuted accordingly when weights come
 in and back when they go out. Embedding tables stay as they are.
 
-Shapes: B batch, L prompt positions, N voice rows, K code books, D width, V rows of a table.
+Shapes: B batch, L prompt positions, N frames of a voice embedding, K codebooks, D width, V table
+rows.
 """
 
 from typing import Any
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
         self.register_buffer("offsets_K", offsets, persistent=False)
 
     def restore_buffers(self, device: str | torch.device) -> None:
-        """Compute what is in no file (offsets, rotary frequencies): needed after building on the
+        """Compute the buffers that no file has (offsets, rotary frequencies), after building on the
         meta device."""
         self.offsets_K = torch.tensor(codebook_offsets(self.params), device=device)
         rotary = type(self.model.rotary_emb)(config=self.model.config)
@@ -82,20 +83,20 @@ class Backbone(nn.Module):
     def embed_codes(self, shifted_BK: Tensor) -> Tensor:
         """Sum of table rows [B, D] for frames of codes in the +2-shifted space [B, K]. The sum is
         taken in fp32 and rounded once, as torch sums bf16."""
-        places_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
+        index_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
         if table_VD.dtype == torch.float32:  # in training: the rows themselves are never kept
-            bags = F.embedding_bag(places_BK.flatten(0, -2), table_VD, mode="sum")
-            return bags.view(*places_BK.shape[:-1], -1)
-        rows_BKD = F.embedding(places_BK, table_VD)  # a bag of bf16 would round every addition
+            bags = F.embedding_bag(index_BK.flatten(0, -2), table_VD, mode="sum")
+            return bags.view(*index_BK.shape[:-1], -1)
+        rows_BKD = F.embedding(index_BK, table_VD)  # a bag of bf16 would round every addition
         return rows_BKD.float().sum(dim=-2).to(rows_BKD.dtype)
 
     def embed_prompt(self, ids_L: Tensor, voice_ND: Tensor) -> Tensor:
-        """Prompt embeddings [1, L, D]: the positions of [AUDIO] are the rows of the voice."""
-        places_L = ids_L == self.params.audio.audio_token_id
-        if int(places_L.sum()) != len(voice_ND):
-            raise ValueError(f"{int(places_L.sum())} places for {len(voice_ND)} voice rows")
+        """Prompt embeddings [1, L, D], with the voice embedding at the positions of [AUDIO]."""
+        is_audio_L = ids_L == self.params.audio.audio_token_id
+        if int(is_audio_L.sum()) != len(voice_ND):
+            raise ValueError(f"{int(is_audio_L.sum())} positions for {len(voice_ND)} voice frames")
         embedded_LD = self.text_table(ids_L)
-        return embedded_LD.index_put((places_L,), voice_ND.to(embedded_LD.dtype))[None]
+        return embedded_LD.index_put((is_audio_L,), voice_ND.to(embedded_LD.dtype))[None]
 
     def forward(self, embedded_BLD: Tensor, cache: Any = None, **options: Any) -> Tensor:
         """Hidden states [B, L, D]; `cache` is a transformers Cache that is read and extended."""

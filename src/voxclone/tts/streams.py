@@ -1,11 +1,11 @@
-"""Texts that are spoken together and handed out in pieces as they are made.
+"""Streaming speech with continuous batching: chunks of many texts as they are generated.
 
-Each text is spoken part by part. A part that begins joins the batch of those that run, one that
-ends leaves it, so many listeners share the steps of one model and each hears the beginning soon.
-The noise of a part depends on its seed alone. Larger batches round differently, though, so speech
-is the same bit for bit only where it is spoken alone.
+Each text is generated part by part. A part joins the batch when it starts and leaves it when it
+ends, so that many texts share the steps of one model. The noise of a part depends only on its seed.
+Larger batches round differently, though: speech is bit-identical only for a text that is alone.
 
-Shapes: S samples, N voice rows, D width, L prompt positions, K code books, T frames.
+Shapes: S samples, N frames of a voice embedding, D width, L prompt positions, K codebooks,
+T frames.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -22,18 +22,18 @@ from voxclone.tts.backbone import Backbone
 from voxclone.tts.generate import Batch, Sampling
 from voxclone.tts.text import frame_cap
 
-FIRST_STRETCH, STRETCH = 5, 25
+FIRST_CHUNK, CHUNK = 5, 25
 """Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
 PAUSE_SECONDS = 0.15
 """Between two parts of a text."""
 
 Prompter = Callable[[str, Tensor], Tensor]
-"""From a text and voice rows [N, D] to what the language model is given [L, D]."""
+"""From a text and a voice embedding [N, D] to the prompt [L, D]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Utterance:
-    """A text in parts, to be spoken with a voice [N, D]; part number i has the seed `seed` + i."""
+    """A text in parts and a voice embedding [N, D]; part number i has the seed `seed` + i."""
 
     parts: Sequence[str]
     voice_ND: Tensor
@@ -42,12 +42,12 @@ class Utterance:
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Samples [S] of an utterance and the codes [K, T] that they are of, both on the CPU.
+class SpeechChunk:
+    """Samples [S] of an utterance and their codes [K, T], both on the CPU.
 
-    A pause before a part is in the samples alone. `part_ended` and `ended` say that this was the
-    last piece of the part and of the utterance, `truncated` that the part reached its cap of frames
-    before the model ended it.
+    A pause before a part is in the samples only. `part_ended` and `ended` mark the last chunk of
+    the part and of the utterance; `truncated` a part that reached its frame cap before the model
+    ended it.
     """
 
     utterance: Utterance
@@ -61,7 +61,7 @@ class Piece:
 
 @dataclass(eq=False)
 class _Stream:
-    """A part that is spoken or waits for it."""
+    """A part in the batch, or one that waits for it."""
 
     utterance: Utterance
     part: int
@@ -69,7 +69,7 @@ class _Stream:
     past: Past = field(default_factory=dict)
     waiting: list[Tensor] = field(default_factory=list)
     frames: int = 0
-    wanted: int = FIRST_STRETCH
+    wanted: int = FIRST_CHUNK
     begun: bool = False
 
     @property
@@ -78,7 +78,7 @@ class _Stream:
 
 
 class Streams:
-    """Utterances that are spoken together, a frame of each at a step."""
+    """A batch of utterances; each step generates a frame of each."""
 
     def __init__(
         self, backbone: Backbone, head: AcousticHead, codec: Codec, prompter: Prompter
@@ -94,36 +94,36 @@ class Streams:
 
     @property
     def busy(self) -> int:
-        """How many are spoken at the next step, if none is held."""
+        """Number of parts in the batch."""
         return len(self._running)
 
     def add(self, utterance: Utterance) -> None:
-        """Speak this, too, from the next step on."""
+        """Generate this utterance, too, from the next step on."""
         self._waiting.append(self._stream(utterance, 0))
 
     @torch.inference_mode()
     def drop(self, utterances: Collection[Utterance]) -> None:
-        """Speak these no further."""
+        """Stop generating these utterances."""
         self._waiting = [each for each in self._waiting if each.utterance not in utterances]
         self._keep([each for each in self._running if each.utterance not in utterances])
 
     @torch.inference_mode()
-    def step(self, held: Collection[Utterance] = ()) -> list[Piece]:
-        """Draw the next frame of each, and give the pieces that are complete. Those that are `held`
-        begin no new part."""
+    def step(self, held: Collection[Utterance] = ()) -> list[SpeechChunk]:
+        """Generate the next frame of each, and give the chunks that are complete. Utterances that
+        are `held` start no new part."""
         self._admit([each for each in self._waiting if each.utterance not in held])
         if not self._running:
             return []
         shifted_BK = self._batch.draw()
         ended = (shifted_BK[:, 0] == END_AUDIO).tolist()
-        pieces, kept = [], []
+        chunks, kept = [], []
         for row, stream in enumerate(self._running):
             if not ended[row]:
                 stream.waiting.append(shifted_BK[row] - SHIFT)
                 stream.frames += 1
             last = ended[row] or stream.frames >= stream.cap
             if last or len(stream.waiting) >= stream.wanted:
-                pieces.append(self._piece(stream, last=last, truncated=last and not ended[row]))
+                chunks.append(self._chunk(stream, last=last, truncated=last and not ended[row]))
             if not last:
                 kept.append(row)
             elif stream.part + 1 < len(stream.utterance.parts):
@@ -133,7 +133,7 @@ class Streams:
             shifted_BK = shifted_BK[kept]
         if self._running:
             self._batch.advance(shifted_BK)
-        return pieces
+        return chunks
 
     def _stream(self, utterance: Utterance, part: int) -> _Stream:
         return _Stream(utterance, part, frame_cap(utterance.parts[part], self._codec.frame_rate))
@@ -155,8 +155,8 @@ class Streams:
             self._batch.keep([row for row, s in enumerate(self._running) if s in streams])
             self._running = streams
 
-    def _piece(self, stream: _Stream, *, last: bool, truncated: bool) -> Piece:
-        """Decode what waits of a stream; the decoder goes on where it stopped (`past`)."""
+    def _chunk(self, stream: _Stream, *, last: bool, truncated: bool) -> SpeechChunk:
+        """Decode the frames of a stream that are not decoded yet; `past` is the decoder's state."""
         codec, parts = self._codec, []
         if stream.part and not stream.begun:
             parts.append(torch.zeros(round(PAUSE_SECONDS * codec.sampling_rate)))
@@ -166,7 +166,7 @@ class Streams:
             latent_BDT = codec.quantizer.decode(drawn_KT[None], codec.dtype)
             parts.append(codec.decoder(latent_BDT, stream.past)[0].float().cpu())
             codes_KT = drawn_KT.cpu()
-        stream.waiting, stream.wanted, stream.begun = [], STRETCH, True
+        stream.waiting, stream.wanted, stream.begun = [], CHUNK, True
         wave_S = torch.cat(parts) if parts else torch.zeros(0)
         ended = last and stream.part + 1 == len(stream.utterance.parts)
-        return Piece(stream.utterance, stream.part, wave_S, codes_KT, last, truncated, ended)
+        return SpeechChunk(stream.utterance, stream.part, wave_S, codes_KT, last, truncated, ended)
