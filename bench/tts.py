@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from recipes.mini_release.files import small_tekken
 from voxclone.codec.model import Codec
 from voxclone.device import pick_device
 from voxclone.release.params import Params, parse_params
 from voxclone.release.release import Release
-from voxclone.release.tekken import small_tekken
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker

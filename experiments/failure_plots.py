@@ -50,10 +50,9 @@ RECIPES = {
     "oracle": Recipe("oracle", "#0072b2"),
     "recovered": Recipe("recovered", "#009e73"),
     "ours": Recipe("ours", "#009e73"),
-    "community_v3_mended": Recipe("community V3, mended", "#cc79a7"),
+    "community": Recipe("community", "#cc79a7"),
     "naive": Recipe("naive", "#d55e00"),
     "paper": Recipe("paper", "#8c6d1f"),
-    "community_v3": Recipe("community V3", "#56b4e9"),
 }
 
 
@@ -189,7 +188,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             Axis(0, top, [(y, f"{y:g}") for y in (0, top / 2, top)]),
         ),
     )
-    gap, left, tall, apart = 26, 56, 110, 62
+    gap, left, tall, below_panel = 26, 56, 110, 62
     wide = (WIDTH - left - 20 - gap * (len(logs) - 1)) / len(logs)
     parts = []
     for column, (name, runs) in enumerate(logs.items()):
@@ -203,7 +202,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
             below = number == len(kinds) - 1
             across = Axis(0, last, steps, "step" if below else "")
             shown = Axis(up.low, up.high, [(y, "" if column else label) for y, label in up.ticks])
-            panel = Panel(x0, 106 + number * (tall + apart), wide, tall, across, shown, FONT)
+            panel = Panel(x0, 106 + number * (tall + below_panel), wide, tall, across, shown, FONT)
             parts.append(panel.frame())
             if not column:
                 parts.append(text(x0, panel.top - 12, what, kind="note"))
@@ -222,7 +221,7 @@ def plot_saturation(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -
                     text(x0 + wide, panel.py(max(ends)) - 8, label, anchor="end", kind="over")
                 )
     title = "Saturation: levels at the ends, beside the reconstruction loss"
-    return standalone(WIDTH, 106 + 3 * (tall + apart) - 4, title, "".join(parts))
+    return standalone(WIDTH, 106 + 3 * (tall + below_panel) - 4, title, "".join(parts))
 
 
 def validation_curves(rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[float, float]]]:
@@ -283,7 +282,7 @@ def plot_rejection(clips: Sequence[DecodedClip]) -> str:
         parts.append(panel.frame())
         for row, (each, value) in enumerate(zip(diagnosed, values, strict=True)):
             y = len(diagnosed) - row - 0.6
-            parts.append(panel.segment((value["low"], y), (value["high"], y), each.color))
+            parts.append(panel.curve([(value["low"], y), (value["high"], y)], each.color))
             parts.append(panel.dot(value["mean"], y, each.color, size=5))
             over = (panel.px(value["mean"]), panel.py(y) - 9)
             parts.append(text(*over, form.format(value["mean"]), anchor="middle", kind="over"))

@@ -109,7 +109,7 @@ def require_none(folder: Path, option: str) -> None:
     own; `option` is the one that names another folder."""
     if list(folder.glob("step-*")):
         raise ConfigError(
-            f"{folder} already holds checkpoints: go on with `--resume auto`, or name another "
+            f"{folder} already holds checkpoints: go on with `--resume`, or name another "
             f"folder with `{option}`."
         )
 

@@ -1,7 +1,7 @@
 """The contract of the release, once: what every reader and writer of it must agree on.
 
 Sizes that a release states itself (`params.json`) are read from there; here are the numbers and
-names that its files do not state, and those of the real release that audio is brought to before
+names that its files do not state, and those of the real release that audio has before
 any release is opened.
 """
 

@@ -34,7 +34,7 @@ def checks(
 def test_a_good_clip_is_called_good() -> None:
     found = checks(speech(12))
     assert worst(found.values()) == "good"
-    assert not any(check.advice for check in found.values())
+    assert not any(check.suggestion for check in found.values())
     assert list(found) == ["length", "level", "noise", "clipping", "bandwidth", "speakers"]
 
 
@@ -49,7 +49,7 @@ DEFECTS: dict[str, tuple[str, str, Callable[[], dict[str, Check]]]] = {
     "telephone": ("bandwidth", "bad", lambda: checks(speech(12, 8000), 8000)),
     "dull": ("bandwidth", "fair", lambda: checks(speech(12, 16000), 16000)),
     "two people": ("speakers", "bad", lambda: checks(speech(12), consistency=0.6)),
-    "nobody can tell": ("speakers", "fair", lambda: checks(speech(12), consistency=None)),
+    "undecided": ("speakers", "fair", lambda: checks(speech(12), consistency=None)),
 }
 
 
@@ -63,6 +63,6 @@ def test_each_defect_is_found_with_advice(name: str) -> None:
     where, verdict, make = DEFECTS[name]
     found = make()
     assert found[where].verdict == verdict
-    assert found[where].advice.endswith(".") and found[where].figure
+    assert found[where].suggestion.endswith(".") and found[where].finding
     others = [check for check in found.values() if check.name != where]
     assert all(check.verdict != "bad" for check in others), others

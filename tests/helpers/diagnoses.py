@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from voxclone.voice.rows import Inversion
 
 from tests.helpers.altered_encoder import ALTERED
 from voxclone.codec.model import Codec
@@ -20,7 +19,7 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.tts import TTS
-from voxclone.voice.presets import preset_inversions
+from voxclone.voice.presets import Inversion, preset_inversions
 
 STORED = Path(__file__).parents[1] / "evaluate" / "data" / "diagnoses.json"
 ORACLE = "oracle"

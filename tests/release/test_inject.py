@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import (
+    preset_embedding,
     random_entries,
     tiny_params,
-    voice_rows,
     write_encoder,
     write_tiny_release,
 )
@@ -33,7 +34,7 @@ from voxclone.release import proof
 from voxclone.release.encoder_file import open_external_encoder, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
-from voxclone.release.params import parse_params, to_json
+from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
@@ -409,7 +410,7 @@ def test_a_copy_that_differs_is_found_and_removed(
     assert state(folder) == before
 
 
-def test_who_judges_the_encoder_is_given_what_will_be_shipped(folder: Path, encoder: Path) -> None:
+def test_the_validator_is_given_the_file_that_will_be_shipped(folder: Path, encoder: Path) -> None:
     release = Release.open(folder)
 
     def refuse(path: Path) -> list[str]:
@@ -485,7 +486,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     [
         ("killed", {}),
         ("failing", {}),
-        ("killed", {"merge": True}),
+        pytest.param("killed", {"merge": True}, marks=pytest.mark.slow),
         pytest.param("failing", {"merge": True}, marks=pytest.mark.slow),
         pytest.param("killed", {"copy": True}, marks=pytest.mark.slow),
         pytest.param("failing", {"copy": True}, marks=pytest.mark.slow),
@@ -519,7 +520,7 @@ def test_interrupted_at_every_file_operation_there_is_no_out(
 
 
 @needs_fork
-@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("merge", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_several_moments_there_is_no_out(
     folder: Path, encoder: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -626,7 +627,7 @@ def test_merging_8_gb_takes_under_500_mb_of_memory(tmp_path: Path) -> None:
     (folder / "tekken.json").write_text("{}")
     write_hollow(folder / MERGED, expected_tensors(params))
     for name in params.voices:
-        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, 3, params))
+        write_preset(folder / "voice_embedding" / f"{name}.pt", preset_embedding(name, 3, params))
     if shutil.disk_usage(tmp_path).free < 20e9:
         pytest.skip("needs 20 GB of the disk")
     encoder = tmp_path / "encoder.safetensors"

@@ -16,9 +16,9 @@ import torch
 
 from tests.helpers.tiny_release import (
     VOICES,
+    preset_embedding,
     random_entries,
     tiny_params,
-    voice_rows,
     write_encoder,
     write_tiny_release,
 )
@@ -277,7 +277,7 @@ def test_presets_are_loaded(folder: Path) -> None:
     release = Release.open(folder)
     assert preset_names(release) == ["anna", "bert", "carla"]
     for name, rows in VOICES.items():
-        assert torch.equal(load_preset(release, name), voice_rows(name, rows, release.params))
+        assert torch.equal(load_preset(release, name), preset_embedding(name, rows, release.params))
 
 
 def test_unknown_voices_name_the_nearest(folder: Path) -> None:

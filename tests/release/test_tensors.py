@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Decoder, Encoder
 from voxclone.codec.quantizer import Quantizer
 from voxclone.errors import ReleaseError
-from voxclone.release.params import Params, parse_params, to_json
+from voxclone.release.params import Params, parse_params
 from voxclone.release.safetensors import TensorInfo, read_header
 from voxclone.release.tensors import (
     Misshapen,
@@ -170,7 +171,7 @@ def test_rules_name_what_the_golden_files_have() -> None:
 
 
 def _found(shapes: Shapes) -> dict[str, TensorInfo]:
-    return {name: TensorInfo("BF16", shape, 0, 0) for name, shape in shapes.items()}
+    return {name: TensorInfo(Path(), "BF16", shape, 0, 0) for name, shape in shapes.items()}
 
 
 def test_manifest_of_a_good_release() -> None:
@@ -188,9 +189,9 @@ def test_manifest_names_every_problem() -> None:
     params = tiny_params()
     found = _found(expected_tensors(params))
     del found["norm.weight"]
-    found["layers.0.attention.wq.weight"] = TensorInfo("BF16", (3, 4), 0, 0)
-    found["layers.0.ffn_norm.weight"] = TensorInfo("I64", (params.lm.dim,), 0, 0)
-    found["optimizer.step"] = TensorInfo("BF16", (1,), 0, 0)
+    found["layers.0.attention.wq.weight"] = TensorInfo(Path(), "BF16", (3, 4), 0, 0)
+    found["layers.0.ffn_norm.weight"] = TensorInfo(Path(), "I64", (params.lm.dim,), 0, 0)
+    found["optimizer.step"] = TensorInfo(Path(), "BF16", (1,), 0, 0)
     report = check_manifest(params, found)
     assert report.missing == ("norm.weight",)
     assert report.misshapen == (Misshapen("layers.0.attention.wq.weight", (24, 28), (3, 4)),)
@@ -214,7 +215,7 @@ def test_encoder_with_a_fault_is_partial(fault: str) -> None:
         del found[name]
     else:
         shape = (1,) if fault == "misshapen" else found[name].shape
-        found[name] = TensorInfo("F32" if fault == "misshapen" else "U8", shape, 0, 0)
+        found[name] = TensorInfo(Path(), "F32" if fault == "misshapen" else "U8", shape, 0, 0)
     report = check_manifest(params, found)
     assert report.encoder == "partial"
     assert len(report.problems()) == 1

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recipes.mini_release.files import small_tekken
 from tests.release.real_params import REAL
 from tests.runtimes.conftest import REAL_WIDTH, Example, make_voice
 from voxclone.release.encoder_file import packaged_encoder
 from voxclone.release.params import parse_params
 from voxclone.release.release import Release, load_preset
-from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import expected_tensors
 from voxclone.runtimes.containers import read_raw, read_stored
 from voxclone.runtimes.export import export_voice

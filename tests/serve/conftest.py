@@ -1,4 +1,4 @@
-"""A tiny release with an encoder behind the whole app; and a model that does as it is told."""
+"""A tiny release with an encoder behind the whole app; and a scripted model."""
 
 import io
 import resource
@@ -185,11 +185,11 @@ class ScriptedBatch:
         time.sleep(model.pace)
         model.steps += 1
         model.most = max(model.most, len(model.running))
-        for said in [each for each in self.own if each not in held]:
-            count = self.done[id(said)] = self.done.get(id(said), 0) + 1
+        for utterance in [each for each in self.own if each not in held]:
+            count = self.done[id(utterance)] = self.done.get(id(utterance), 0) + 1
             ended = count == model.frames
             wave_S, codes_KT = torch.zeros(1920), torch.zeros(7, 1, dtype=torch.long)
-            chunks.append(SpeechChunk(said, 0, wave_S, codes_KT, ended, False, ended))
+            chunks.append(SpeechChunk(utterance, 0, wave_S, codes_KT, ended, False, ended))
             if ended:
-                self.drop([said])
+                self.drop([utterance])
         return chunks

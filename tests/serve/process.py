@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass
 class Served:
-    """A server process that has said that it is ready."""
+    """A server process that is ready."""
 
     process: "subprocess.Popen[str]"
     url: str

@@ -125,8 +125,8 @@ def test_curl_whole_and_streaming(served: Served, tmp_path: Path) -> None:
     samples, _ = soundfile.read(io.BytesIO(streamed.stdout))
     assert len(samples) > RATE / 10
     body = json.dumps(SPEECH | {"stream_format": "sse"})
-    told = curl(served, "/v1/audio/speech", "--no-buffer", "-H", given[1], "-d", body)
-    assert told.stdout.startswith(b"event: speech.audio.delta\ndata: {")
+    streamed = curl(served, "/v1/audio/speech", "--no-buffer", "-H", given[1], "-d", body)
+    assert streamed.stdout.startswith(b"event: speech.audio.delta\ndata: {")
 
 
 def test_curl_voices(served: Served, tmp_path: Path) -> None:
@@ -158,12 +158,12 @@ def test_who_goes_away_frees_the_process(served: Served, ai: Any) -> None:
     assert list(served.voices.iterdir()) == []
 
 
-BUSY = 1.0  # for the figures to be asked for, on a machine that does other things
+BUSY = 1.0  # for a request of the metrics, on a machine that does other things
 
 
 def speaking(served: Served) -> int:
-    figures = curl(served, "/metrics").stdout.decode()
-    (line,) = [each for each in figures.splitlines() if each.startswith("voxclone_speaking")]
+    metrics = curl(served, "/metrics").stdout.decode()
+    (line,) = [each for each in metrics.splitlines() if each.startswith("voxclone_speaking")]
     return int(float(line.split()[1]))
 
 

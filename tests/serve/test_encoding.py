@@ -32,8 +32,8 @@ def test_the_pieces_are_the_recording(name: Format, seconds: float) -> None:
     wave_S = tone(seconds)
     recording = read_recording(b"".join(encoded(name, wave_S)))
     assert 0 <= len(recording.wave_S) - len(wave_S) < 0.1 * RATE  # MP3 adds a frame or two
-    heard = np.abs(recording.wave_S[len(wave_S) // 2 :][:2400]).max()
-    assert 0.3 < heard < 0.5
+    peak = np.abs(recording.wave_S[len(wave_S) // 2 :][:2400]).max()
+    assert 0.3 < peak < 0.5
     if name in ("flac", "wav"):
         assert np.abs(recording.wave_S - wave_S).max() < 2**-14
 

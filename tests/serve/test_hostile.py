@@ -232,7 +232,7 @@ def test_no_body_breaks_the_server(client: TestClient) -> None:
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(opened: Opener) -> None:
-    """S3: 11 MB announced, and 11 MB in chunks of which nobody told."""
+    """S3: 11 MB announced, and 11 MB in chunks without a length."""
     client = opened()
     answer = client.post("/v1/audio/voices", data=GIVEN, files=sample(bytes(11 * 2**20)))
     assert answer.status_code == 413 and check_envelope(answer)["code"] == "too_large"

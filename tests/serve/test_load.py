@@ -145,7 +145,7 @@ def test_50_kills(release: Release, forking: Any, opened: Opener, tmp_path: Path
         for thread in workers:
             thread.join()
     print(f"\nS6: 50 kills among {dict(seen)}, {len(store.list_voices(folder))} voices whole")
-    assert seen["brought"] > 50 and seen["deleted"] > 20
+    assert seen["imported"] > 50 and seen["deleted"] > 20
 
 
 def _answers(server: Live) -> bool:
@@ -167,7 +167,7 @@ def _disturb(
             if kind == 0:
                 connection = send_voice(server, content, "voice_file", name=f"n{number}-{count}")
                 with contextlib.closing(connection):
-                    seen["brought"] += connection.getresponse().status == 200
+                    seen["imported"] += connection.getresponse().status == 200
             elif kind == 3:
                 connection = send_voice(server, wav(1.2), name=f"m{number}-{count}")
                 with contextlib.closing(connection):

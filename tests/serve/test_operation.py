@@ -1,4 +1,4 @@
-"""Who may ask, what every error looks like, health, figures, the log."""
+"""Who may ask, what every error looks like, health, metrics, the log."""
 
 import json
 import logging
@@ -229,7 +229,7 @@ def test_models(client: TestClient) -> None:
     assert client.get("/v1/models/tiny").json() == model
 
 
-def test_figures(opened: Opener) -> None:
+def test_metrics(opened: Opener) -> None:
     client = opened()
     speak(client), speak(client, voice="nobody"), client.get("/no/such/route")
     answer = client.get("/metrics")

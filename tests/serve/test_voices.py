@@ -1,4 +1,4 @@
-"""Voices over HTTP: made, listed, brought, renamed, compared, exported, deleted."""
+"""Voices over HTTP: made, listed, imported, renamed, compared, exported, deleted."""
 
 import io
 import json
@@ -66,12 +66,12 @@ def test_a_voice_is_made_kept_and_spoken_with(opened: Opener) -> None:
 def test_stages_are_told_as_events(opened: Opener) -> None:
     client = opened()
     answer = make(client, stream_format="sse")
-    told = events(answer.text)
+    stages = events(answer.text)
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert [data["stage"] for kind, data in told if kind == "voice.progress"] == [
+    assert [data["stage"] for kind, data in stages if kind == "voice.progress"] == [
         "reference", "codes", "voice", "saving"
     ]  # fmt: skip
-    assert told[-1][0] == "voice.done" and told[-1][1]["voice"]["name"] == "dora"
+    assert stages[-1][0] == "voice.done" and stages[-1][1]["voice"]["name"] == "dora"
     kind, data = events(make(client, stream_format="sse").text)[-1]
     assert kind == "voice.error" and data["error"]["code"] == "voice_exists"
     kind, data = events(make(client, wav(0.5), name="eva", stream_format="sse").text)[-1]
@@ -83,10 +83,10 @@ def test_a_clip_is_judged_and_forgotten(client: TestClient) -> None:
     report = client.post("/v1/audio/voices/check", files=sample(wav(12))).json()
     found = {check["name"]: check for check in report["checks"]}
     assert list(found) == ["length", "level", "noise", "clipping", "bandwidth", "speakers"]
-    assert found["length"]["verdict"] == "good" and not found["length"]["advice"]
+    assert found["length"]["verdict"] == "good" and not found["length"]["suggestion"]
     assert 10 < report["used_seconds"] <= 12 and report["start"] < report["end"]
     quiet = client.post("/v1/audio/voices/check", files=sample(wav(2))).json()
-    assert quiet["verdict"] == "bad" and "Record more" in str(quiet["checks"][0]["advice"])
+    assert quiet["verdict"] == "bad" and "Record more" in str(quiet["checks"][0]["suggestion"])
     assert list(folder_of(client).iterdir()) == []
 
 
@@ -167,20 +167,20 @@ def test_a_file_goes_out_and_comes_back(dora: TestClient, opened: Opener) -> Non
     assert 'filename="dora.voice.safetensors"' in answer.headers["content-disposition"]
     assert content == (folder_of(dora) / "dora.voice.safetensors").read_bytes()
 
-    def bring(content: bytes, **fields: str) -> Any:
+    def send(content: bytes, **fields: str) -> Any:
         return dora.post("/v1/audio/voices", data=fields, files={"voice_file": ("x", content)})
 
-    assert bring(content).status_code == 409
-    assert bring(content, name="eva", consent="self").json()["error"]["param"] == "consent"
-    brought = bring(content, name="eva")
-    assert brought.status_code == 200 and brought.json()["voice"]["name"] == "eva"
-    assert brought.json()["voice"]["consent_record"]["statement"] == GIVEN["statement"]
+    assert send(content).status_code == 409
+    assert send(content, name="eva", consent="self").json()["error"]["param"] == "consent"
+    imported = send(content, name="eva")
+    assert imported.status_code == 200 and imported.json()["voice"]["name"] == "eva"
+    assert imported.json()["voice"]["consent_record"]["statement"] == GIVEN["statement"]
     first, second = (
         Voice.load(folder_of(dora) / f"{name}.voice.safetensors") for name in ("dora", "eva")
     )
     assert (first.codes_KT == second.codes_KT).all() and second.metadata.name == "eva"
     for bad in (b"", b"no voice", content[:-5], content.replace(b"voxclone.voice/3", b"x" * 16)):
-        answer = bring(bad, name="fay")
+        answer = send(bad, name="fay")
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "voice_file")
     assert sorted(path.name for path in folder_of(dora).iterdir()) == [
         "dora.voice.safetensors", "eva.voice.safetensors"
@@ -226,7 +226,7 @@ def test_reference_and_similarity(dora: TestClient) -> None:
     assert rate == RATE and 1.0 < len(samples) / rate <= 2.1
     same = dora.post("/v1/audio/voices/dora/similarity", files=sample(answer.content)).json()
     assert same["similarity"] > 0.9
-    assert (same["same_speaker"], same["strangers"], same["network"]) == (0.75, 0.5, "ge2e")
+    assert (same["same_speaker"], same["other_speakers"], same["network"]) == (0.75, 0.5, "ge2e")
     other = dora.post("/v1/audio/voices/dora/similarity", files=sample(wav(3, 9))).json()
     assert other["similarity"] < same["similarity"]
     assert dora.post("/v1/audio/voices/anna/similarity", files=sample()).status_code == 404

@@ -59,8 +59,8 @@ def test_who_goes_away_is_not_spoken_for(
             connection.close()
             until(lambda: not scripted.running and not server.worker.waiting, 1.0)
         assert server.worker.speaking == 0
-        status, _, figures = server.ask("GET", "/metrics")
-        assert status == 200 and b"voxclone_abandoned_total 5.0" in figures
+        status, _, metrics = server.ask("GET", "/metrics")
+        assert status == 200 and b"voxclone_abandoned_total 5.0" in metrics
 
 
 def test_who_goes_away_while_waiting_is_never_spoken_for(
@@ -194,14 +194,14 @@ def test_a_task_that_nobody_waits_for_leaves_nothing(
     entered, go_on = threading.Event(), threading.Event()
     original = Engine.enroll
 
-    def slow(self: Engine, recording: Any, new: Any, tell: Any) -> Any:
-        def told(stage: str) -> None:
+    def slow(self: Engine, recording: Any, new: Any, progress: Any) -> Any:
+        def slow_progress(stage: str) -> None:
             if stage == "codes":
                 entered.set()
                 go_on.wait(20)
-            tell(stage)
+            progress(stage)
 
-        return original(self, recording, new, told)
+        return original(self, recording, new, slow_progress)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "enroll", slow)

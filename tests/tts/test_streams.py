@@ -40,12 +40,12 @@ def utterances(release: Release) -> list[Utterance]:
 
 
 def run(
-    streams: Streams, said: Utterance, chunks: list[SpeechChunk] | None = None
+    streams: Streams, utterance: Utterance, chunks: list[SpeechChunk] | None = None
 ) -> list[SpeechChunk]:
     found = list(chunks or [])
     while len(streams):
         found += streams.step()
-    return [chunk for chunk in found if chunk.utterance is said]
+    return [chunk for chunk in found if chunk.utterance is utterance]
 
 
 def wave(chunks: list[SpeechChunk]) -> torch.Tensor:
@@ -56,29 +56,29 @@ def codes(chunks: list[SpeechChunk]) -> torch.Tensor:
     return torch.cat([chunk.codes_KT for chunk in chunks], dim=-1)
 
 
-def alone(tts: TTS, said: Utterance) -> list[SpeechChunk]:
+def alone(tts: TTS, utterance: Utterance) -> list[SpeechChunk]:
     streams = tts.streams()
-    streams.add(said)
-    return run(streams, said)
+    streams.add(utterance)
+    return run(streams, utterance)
 
 
 def test_together_each_is_spoken_as_alone(tts: TTS, utterances: list[Utterance]) -> None:
     streams = tts.streams()
     chunks: list[SpeechChunk] = []
-    for said in utterances:  # each joins while others are in the middle of a part
-        streams.add(said)
+    for utterance in utterances:  # each joins while others are in the middle of a part
+        streams.add(utterance)
         for _ in range(3):
             chunks += streams.step()
     while len(streams):
         chunks += streams.step()
-    for said in utterances:
-        own = [chunk for chunk in chunks if chunk.utterance is said]
-        expected = alone(tts, said)
+    for utterance in utterances:
+        own = [chunk for chunk in chunks if chunk.utterance is utterance]
+        expected = alone(tts, utterance)
         assert torch.equal(codes(own), codes(expected))
         loudest = float(wave(expected).abs().max())
         torch.testing.assert_close(wave(own), wave(expected), atol=1e-4 * loudest, rtol=0)
         assert [chunk.ended for chunk in own] == [False] * (len(own) - 1) + [True]
-        assert [p.part for p in own if p.part_ended] == list(range(len(said.parts)))
+        assert [p.part for p in own if p.part_ended] == list(range(len(utterance.parts)))
 
 
 def test_first_piece_comes_early(tts: TTS, utterances: list[Utterance]) -> None:
@@ -93,8 +93,8 @@ def test_first_piece_comes_early(tts: TTS, utterances: list[Utterance]) -> None:
 def test_who_is_dropped_takes_nothing_along(tts: TTS, utterances: list[Utterance]) -> None:
     first, second, third = utterances
     streams = tts.streams()
-    for said in utterances:
-        streams.add(said)
+    for utterance in utterances:
+        streams.add(utterance)
     chunks = streams.step() + streams.step()
     streams.drop([first])
     assert len(streams) == 2
@@ -103,23 +103,23 @@ def test_who_is_dropped_takes_nothing_along(tts: TTS, utterances: list[Utterance
     while len(streams):
         left += streams.step()
     assert not any(chunk.utterance is first and chunk.part_ended for chunk in left)
-    for said in (second, third):
-        own = [chunk for chunk in left if chunk.utterance is said]
-        assert torch.equal(codes(own), codes(alone(tts, said)))
+    for utterance in (second, third):
+        own = [chunk for chunk in left if chunk.utterance is utterance]
+        assert torch.equal(codes(own), codes(alone(tts, utterance)))
     streams.add(first)  # and what was dropped may come back
     assert torch.equal(codes(run(streams, first)), codes(alone(tts, first)))
 
 
 def test_who_is_held_begins_no_new_part(tts: TTS, utterances: list[Utterance]) -> None:
-    said = utterances[2]
+    utterance = utterances[2]
     streams = tts.streams()
-    streams.add(said)
+    streams.add(utterance)
     chunks: list[SpeechChunk] = []
     for _ in range(20):
-        chunks += streams.step([said])
+        chunks += streams.step([utterance])
     assert not chunks and len(streams) == 1
     while not chunks or not chunks[-1].part_ended:
         chunks += streams.step()
-    held = [streams.step([said]) for _ in range(20)]
+    held = [streams.step([utterance]) for _ in range(20)]
     assert not any(held) and len(streams) == 1
-    assert torch.equal(codes(run(streams, said, chunks)), codes(alone(tts, said)))
+    assert torch.equal(codes(run(streams, utterance, chunks)), codes(alone(tts, utterance)))

@@ -1,4 +1,4 @@
-"""A recording judged as a person would want it: six checks, each with a figure and what to do."""
+"""Six checks of a recording, each with a finding and a suggestion."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ RANKS: tuple[Verdict, ...] = ("good", "fair", "bad")
 
 @dataclass(frozen=True)
 class Check:
-    """`figure` is what was measured, in words; `advice` is empty where nothing need be done."""
+    """`finding` is the measurement in words; `suggestion` is empty for a good clip."""
 
     name: str
     verdict: Verdict
-    figure: str
-    advice: str
+    finding: str
+    suggestion: str
 
 
 def clip_checks(report: ReferenceReport) -> list[Check]:
@@ -55,64 +55,64 @@ def worst(checks: Iterable[Check]) -> Verdict:
 
 def _length(report: ReferenceReport) -> Check:
     used, best = report.duration_out, f"{BEST_SECONDS[0]:g} to {BEST_SECONDS[1]:g}"
-    figure = f"{used:.1f} s are used"
+    finding = f"{used:.1f} s are used"
     if report.duration_in - used > 1:
-        figure += f" of {report.duration_in:.1f} s"
+        finding += f" of {report.duration_in:.1f} s"
     if used < SHORT_SECONDS:
-        return Check("length", "bad", figure, f"Record more: {best} s of speech are best.")
+        return Check("length", "bad", finding, f"Record more: {best} s of speech are best.")
     if used < BEST_SECONDS[0]:
-        return Check("length", "fair", figure, f"This works; {best} s are better.")
-    return Check("length", "good", figure, "")
+        return Check("length", "fair", finding, f"This works; {best} s are better.")
+    return Check("length", "good", finding, "")
 
 
 def _level(report: ReferenceReport) -> Check:
     level = report.level_before_dbfs
-    figure = f"speech at {level:.0f} dBFS"
-    advice = "Speak closer to the microphone, or turn its level up."
+    finding = f"speech at {level:.0f} dBFS"
+    suggestion = "Speak closer to the microphone, or turn its level up."
     if level < QUIET_DBFS:
-        return Check("level", "bad", figure, advice)
+        return Check("level", "bad", finding, suggestion)
     if level < SOFT_DBFS:
-        return Check("level", "fair", figure, f"Rather quiet. {advice}")
-    return Check("level", "good", figure, "")
+        return Check("level", "fair", finding, f"Rather quiet. {suggestion}")
+    return Check("level", "good", finding, "")
 
 
 def _noise(report: ReferenceReport) -> Check:
     snr = report.snr_db
-    figure = f"background {snr:.0f} dB below the speech"
+    finding = f"background {snr:.0f} dB below the speech"
     if snr >= MAX_SNR_DB:
-        figure = "no background noise"
-    advice = "Choose a quiet room without fan, music or echo: the voice copies the background."
+        finding = "no background noise"
+    suggestion = "Choose a quiet room without fan, music or echo: the voice copies the background."
     if snr < NOISY_DB:
-        return Check("noise", "bad", figure, advice)
+        return Check("noise", "bad", finding, suggestion)
     if snr < CLEAN_DB:
-        return Check("noise", "fair", figure, advice)
-    return Check("noise", "good", figure, "")
+        return Check("noise", "fair", finding, suggestion)
+    return Check("noise", "good", finding, "")
 
 
 def _clipping(report: ReferenceReport) -> Check:
     share = report.clipped_share
     if share > CLIPPED_SHARE:
-        advice = "Record again at a lower level or farther from the microphone."
-        return Check("clipping", "bad", f"{share:.1%} of the samples are cut off", advice)
+        suggestion = "Record again at a lower level or farther from the microphone."
+        return Check("clipping", "bad", f"{share:.1%} of the samples are cut off", suggestion)
     return Check("clipping", "good", "nothing is cut off", "")
 
 
 def _bandwidth(report: ReferenceReport) -> Check:
     top, rate = report.bandwidth_hz, report.native_rate
-    figure = f"sound up to {top / 1000:.1f} kHz"
-    advice = "Use the original recording or another microphone, no telephone or headset call."
+    finding = f"sound up to {top / 1000:.1f} kHz"
+    suggestion = "Use the original recording or another microphone, no telephone or headset call."
     if rate <= TELEPHONE_RATE or top < TELEPHONE_HZ:
-        return Check("bandwidth", "bad", figure, f"Telephone quality. {advice}")
+        return Check("bandwidth", "bad", finding, f"Telephone quality. {suggestion}")
     if rate < SAMPLING_RATE or top < DULL_HZ:
-        return Check("bandwidth", "fair", figure, f"The highs are missing. {advice}")
-    return Check("bandwidth", "good", figure, "")
+        return Check("bandwidth", "fair", finding, f"The highs are missing. {suggestion}")
+    return Check("bandwidth", "good", finding, "")
 
 
 def _speakers(report: ReferenceReport) -> Check:
     if report.speaker_consistency is None:
-        figure = "too little speech to tell"
-        return Check("speakers", "fair", figure, "From about 5 s on, other voices are noticed.")
+        finding = "too little speech to decide"
+        return Check("speakers", "fair", finding, "From about 5 s on, other voices are noticed.")
     if report.speaker_consistency < ONE_SPEAKER:
-        advice = "A voice must be of one person: cut out the others."
-        return Check("speakers", "bad", "there may be several people", advice)
+        suggestion = "A voice must be of one person: cut out the others."
+        return Check("speakers", "bad", "there may be several people", suggestion)
     return Check("speakers", "good", "one person", "")

@@ -48,10 +48,15 @@ def check_output(path: Path) -> None:
 
 
 def open_console(quiet: bool) -> "Console":
-    """A console that prints sentences as they are, unless `quiet`."""
+    """A console without highlights and line breaks of its own."""
     from rich.console import Console
 
     return Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def print_line(console: "Console", label: str, text: object, *, warning: bool = False) -> None:
+    """Print a label and a sentence, whose brackets are no markup."""
+    console.print(f"{label:<10} {text}", style="yellow" if warning else None, markup=False)
 
 
 @contextmanager
@@ -77,7 +82,8 @@ def choose_voice(
     path = find_voice(voice, release, voices if voices is not None else default_folder())
     if path is None:
         return resolve_preset(voice, release)
-    resolved = resolve_file(path, release)
-    if resolved.reembedded:
-        console.print("Voice      Made for another embedding table: embedded again from its codes.")
-    return resolved
+    found = resolve_file(path, release)
+    if found.reembedded:
+        sentence = "Made for another embedding table: embedded again from its codes."
+        print_line(console, "Voice", sentence)
+    return found

@@ -1,12 +1,20 @@
-"""The command that makes a voice to keep. As in `cli`, what is heavy is imported inside, and torch
-not at all where the same enrollment was made before."""
+"""`voxclone enroll`: make a voice and store it. Torch is not imported if the same enrollment was
+made before."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Encoder, Model, Quiet, Voices, check_output, open_console
+from voxclone.cli.common import (
+    Encoder,
+    Model,
+    Quiet,
+    Voices,
+    check_output,
+    open_console,
+    print_line,
+)
 from voxclone.errors import UsageError, VoiceError
 
 if TYPE_CHECKING:
@@ -19,87 +27,89 @@ if TYPE_CHECKING:
 
 JSON_SCHEMA = "voxclone.enrollment/2"
 
-# Options of every command that makes a voice of recordings.
+# Options of `enroll` and `refine`.
 Recordings = Annotated[
     list[Path], typer.Argument(help="Recordings of one speaker; 10 to 16 s in all are best.")
 ]
-Consenting = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Who allows it: self, written, public-domain or synthetic. Required."),
+ConsentKind = Annotated[
+    str | None,
+    typer.Option(
+        "--consent", help="Who allows it: self, written, public-domain or synthetic. Required."
+    ),
 ]
 Statement = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="The speaker's consent, or the origin, in words. Required."),
+    str | None, typer.Option(help="The speaker's consent, or the origin, in words. Required.")
 ]
 VoiceFile = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("-o", "--out", help="Write this file; else the voice is stored by its name."),
+    Path | None,
+    typer.Option("-o", "--out", help="File to write, instead of a stored voice of that name."),
 ]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Put it in place of a stored voice of this name.")
+Replace = Annotated[bool, typer.Option("--replace", help="Replace a stored voice of this name.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave out a step of the reference: offset, high-pass, trim, crop, pause, level, "
+        "miscount, join, resample, mix. May be repeated."
+    ),
 ]
-MostSeconds = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Most seconds to use: 30, or 16 of several recordings, if not given."),
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(help="Longest reference; by default 30 s, or 16 s of several recordings."),
 ]
-ReferenceReport = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--json", help="Write the report of the reference to this file, too."),
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", help="JSON file to write: the report of the reference.")
 ]
 
 
 def enroll(
     recordings: Recordings,
     name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
-    consent: Consenting = None,
+    consent: ConsentKind = None,
     statement: Statement = None,
     out: VoiceFile = None,
     voices: Voices = None,
     replace: Replace = False,
     model: Model = "mini",
     encoder: Encoder = None,
-    without: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            help="Leave out a step: offset, high-pass, trim, crop, pause, level, miscount, join, "
-            "resample, mix. May be repeated."
-        ),
-    ] = None,
-    seconds: MostSeconds = None,
+    without: Without = None,
+    max_seconds: MaxSeconds = None,
     level: Annotated[float, typer.Option(help="Level of active speech in dBFS.")] = -20.0,
-    high_pass: Annotated[float, typer.Option(help="Rumble below is taken out; at most 50.")] = 40.0,
-    best_of: Annotated[int, typer.Option(help="Choose among so many crops of each.")] = 1,
-    choose_by: Annotated[
-        str, typer.Option(help="Choose by: similarity (quick), or gain by the model.")
+    high_pass: Annotated[
+        float, typer.Option(help="Cutoff in Hz of the filter against rumble, at most 50.")
+    ] = 40.0,
+    best_of: Annotated[
+        int, typer.Option(help="Number of crops of each recording to select from.")
+    ] = 1,
+    select_by: Annotated[
+        str, typer.Option(help="Metric of crops: similarity (quick), or gain by the model.")
     ] = "similarity",
-    report: ReferenceReport = None,
+    report: ReportFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Turn recordings of one speaker into a voice that is kept."""
+    """Make a voice from recordings of one speaker, and store it."""
     from voxclone.cloning import identity
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
     from voxclone.voice.file import copy_voice, read_metadata
 
-    given, options = check_options(recordings, name, consent, statement, {
+    values = {
         "without": without or [],
-        "seconds": seconds,
+        "seconds": max_seconds,
         "level_dbfs": level,
         "high_pass_hz": high_pass,
         "best_of": best_of,
-        "choose_by": choose_by,
-    })  # fmt: skip
+        "choose_by": select_by,
+    }
+    given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = out if out is not None else stored_place(folder, name, release)
-    for file in [path, *([report] if report else [])]:
-        check_output(file)
+    path = voice_path(out, folder, name, release, report)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
     key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
     known = store.find_enrollment([path], folder, key) if None not in hashes else None
-    same = known == path and _is_stated(read_metadata(path), name, given)
+    same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
@@ -118,7 +128,7 @@ def enroll(
     print_voice(metadata, known, console)
     if report is not None:
         write_report(report, metadata, path, known)
-    console.print(f"{'Kept' if same else 'Wrote':<11}{path}", soft_wrap=True)
+    print_line(console, "Kept" if same else "Wrote", path)
 
 
 def check_options(
@@ -128,13 +138,8 @@ def check_options(
     statement: str | None,
     values: dict[str, Any],
 ) -> "tuple[Consent, EnrollOptions]":
-    """What was given on the command line. Raises UsageError, before anything is opened."""
-    from voxclone.cloning.options import (
-        MAX_RECORDINGS,
-        EnrollOptions,
-        check_consent,
-        check_steps,
-    )
+    """The options, checked before anything is opened. Raises UsageError."""
+    from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
     from voxclone.config import parse_settings
     from voxclone.errors import ConfigError
     from voxclone.voice.metadata import check_name
@@ -145,21 +150,30 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrollOptions, values, "the given options")
+        return given, parse_settings(EnrollOptions, values, "the options")
     except (ConfigError, VoiceError) as error:
         raise UsageError(str(error)) from None
 
 
-def stored_place(folder: Path, name: str, release: "Release") -> Path:
-    """The file of a voice that is to be stored; the folder is made if it is not there."""
+def voice_path(
+    out: Path | None, folder: Path, name: str, release: "Release", report: Path | None
+) -> Path:
+    """The file of a new voice: `out`, or a stored one in `folder`, which is made. Raises UsageError
+    for the name of a preset, and for a voice or report file that cannot be written."""
     from voxclone.release.release import preset_names
-    from voxclone.voice.store import open_folder, voice_path
+    from voxclone.voice import store
 
-    if name in preset_names(release):
-        raise UsageError(
-            f"{name!r} is a preset of {release.path}: give the stored voice another name."
-        )
-    return voice_path(open_folder(folder), name)
+    path = out
+    if path is None:
+        if name in preset_names(release):
+            raise UsageError(
+                f"{name!r} is a preset of {release.path}: give the stored voice another name."
+            )
+        path = store.voice_path(store.open_folder(folder), name)
+    for file in (path, report):
+        if file is not None:
+            check_output(file)
+    return path
 
 
 def _make(
@@ -179,31 +193,33 @@ def _make(
     codec = load_codec(release, encoder)
     return make(
         read, release, codec, name=name, consent=consent, options=options,
-        enrollment_id=enrollment_id,         measured=True,
+        enrollment_id=enrollment_id, measured=True,
     ).voice  # fmt: skip
 
 
-def _is_stated(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:
-    own = metadata.consent
-    return (metadata.name, own.kind, own.statement) == (name, consent.kind, consent.statement)
+def _has(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:
+    """Whether a voice has this name and consent."""
+    found = metadata.consent
+    return (metadata.name, found.kind, found.statement) == (name, consent.kind, consent.statement)
 
 
 def print_voice(metadata: "VoiceMetadata", known: Path | None, console: "Console") -> None:
+    """Print the report of the reference, similarity and consent of a voice."""
     from voxclone.voice.store import reference_report
 
     if known is not None:
-        console.print(f"Known      The same enrollment was made before: {known}", soft_wrap=True)
+        print_line(console, "Known", f"The same enrollment was made before: {known}")
     found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else []:
-        console.print(f"Reference  {sentence}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, "Reference", sentence)
     for network, value in metadata.similarity.items():
-        console.print(f"Similarity {value:.2f} to the reference ({network}).")
+        print_line(console, "Similarity", f"{value:.2f} to the reference ({network}).")
     consent = f"{metadata.consent.kind} ({metadata.consent.statement})"
-    summary = f"Voice      {metadata.reference_seconds:.1f} s of codes; consent: {consent}"
-    console.print(summary, markup=False, highlight=False, soft_wrap=True)
+    print_line(console, "Voice", f"{metadata.reference_seconds:.1f} s of codes; consent: {consent}")
 
 
 def write_report(report: Path, metadata: "VoiceMetadata", path: Path, known: Path | None) -> None:
+    """Write the metadata of a voice and the report of its reference as JSON."""
     import json
 
     from voxclone.io import atomic_file

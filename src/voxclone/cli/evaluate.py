@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,11 +33,11 @@ evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a codec, an encod
 
 UseDnsmos = Annotated[bool, typer.Option("--dnsmos", help="Predict opinion scores by DNSMOS.")]
 Embedders = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm. May be repeated."),
 ]
 Transcribers = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--transcriber", help="mini (packaged), pocketsphinx or whisper. Likewise."),
 ]
 
@@ -48,7 +48,7 @@ def evaluate_codec(
     model: Model = "mini",
     encoder: Encoder = None,
     mimi: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--mimi", help="Measure Mimi with so many codebooks instead."),
     ] = None,
     split: Split = None,
@@ -85,7 +85,7 @@ def evaluate_encoder(
     model: Model = "mini",
     encoder: Encoder = None,
     oracle: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--oracle", help="File of the true encoder, where it was kept."),
     ] = None,
     split: Split = None,
@@ -116,7 +116,7 @@ def evaluate_voices(
     split: Split = None,
     speech_seconds: SpeechSeconds = 600,
     length: Annotated[
-        Optional[list[float]],  # noqa: UP045
+        list[float] | None,
         typer.Option("--length", help="Seconds of reference. May be repeated (3, 5, 10, 16, 25)."),
     ] = None,
     sentences: Annotated[int, typer.Option(help="Sentences of each speaker and length.")] = 2,
@@ -167,11 +167,11 @@ def evaluate_speech(
     encoder: Encoder = None,
     language: Annotated[str, typer.Option(help="Language of MiniMax's set.")] = "english",
     generated: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--generated", help="Score ID.wav of another program in this folder."),
     ] = None,
     limit: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--limit", help="Use only so many sentences, from the top."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 1,
@@ -216,7 +216,7 @@ def _enroll_prompt(release: "Release", codec: "Codec", prompt: Path) -> "Tensor"
     """The voice [N, D] of a prompt, which is not stored."""
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
-    from voxclone.voice.file import Consent
+    from voxclone.voice.metadata import Consent
 
     consent = Consent(kind="unstated", statement="used at once by `voxclone evaluate`")
     recording = read_recording(prompt)

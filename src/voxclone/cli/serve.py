@@ -72,7 +72,7 @@ def serve(
     )
     catalog = Catalog(release, settings, encoder)
     listening = open_socket(host, port)
-    chosen = pick_device(device)
+    found_device = pick_device(device)
     if not quiet:
         print(f"Loading    {release.path} for {address(settings, listening)}", flush=True)
         if catalog.why_not_clone is not None:
@@ -83,7 +83,7 @@ def serve(
     def load() -> object:
         from voxclone.serve.engine import Engine
 
-        return Engine.load(catalog, chosen)
+        return Engine.load(catalog, found_device)
 
     run(build_app(settings, catalog, load), settings, listening, quiet=quiet)
 

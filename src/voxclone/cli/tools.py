@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ Speech = Annotated[
     typer.Option("--speech", help="Manifest (JSON lines), or folder with a folder per speaker."),
 ]
 Split = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--split", help="Use only this split of the manifest."),
 ]
 SpeechSeconds = Annotated[
@@ -28,11 +28,11 @@ SpeechSeconds = Annotated[
     typer.Option("--speech-seconds", help="Use about so much speech, speakers in turn."),
 ]
 Out = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("-o", "--out", help="Folder for report.html and report.json."),
 ]
 Baseline = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--baseline", help="Compare with the report.json of an earlier run."),
 ]
 

@@ -1,16 +1,15 @@
-"""Commands on stored voices. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone voices`: list, show, remove and update stored voices."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Model, Voices, check_output
+from voxclone.cli.common import Json, Model, Voices, check_output
 
-voices_app = typer.Typer(no_args_is_help=True, help="Stored voices: list, show, remove, update.")
+voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @voices_app.command("list")
@@ -66,7 +65,7 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
     for network, value in metadata.similarity.items():
         print(f"Similarity {value:.2f} ({network})")
     found = reference_report(metadata)
-    for sentence in found.sentences() if found is not None else ["No report is kept."]:
+    for sentence in found.sentences() if found is not None else ["No report is stored."]:
         print(f"Reference  {sentence}")
 
 
@@ -75,7 +74,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="Names of stored voices.")],
     voices: Voices = None,
 ) -> None:
-    """Delete stored voices. Nothing of them is kept anywhere else."""
+    """Delete stored voices; nothing of them remains elsewhere."""
     from voxclone.voice.store import default_folder, remove_voice
 
     for name in names:
@@ -87,8 +86,8 @@ def remove(
 def update(
     name: Name,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Voice file to write; the voice's own if not given."),
+        Path | None,
+        typer.Option("-o", "--out", help="Voice file to write; by default the voice's own."),
     ] = None,
     voices: Voices = None,
     model: Model = "mini",

@@ -1,9 +1,9 @@
 """Choose the crop of a recording that makes the best voice, by the other crops.
 
-*Similarity*: cosine of the crop's decoded codes to the other crops, by the packaged speaker
-encoder; it needs the codec alone. *Gain*: conditioning gain on the other crops, that is how much
-likelier they are to the model after the crop's voice than after presets (semantic and flow losses
-added as in training); it needs the language model.
+Similarity is the cosine of the crop's decoded codes to the other crops, by the packaged speaker
+encoder. It needs the codec alone. Gain is the conditioning gain on the other crops: how much
+likelier they are to the model after the crop's voice than after presets. Semantic and flow losses
+are added as in training. It needs the language model.
 
 Shapes: S samples, K codebooks, T frames, N frames of a voice embedding, D width.
 """

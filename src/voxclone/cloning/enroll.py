@@ -27,8 +27,8 @@ from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import Consent, Voice, VoiceMetadata
-from voxclone.voice.metadata import printable
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent, VoiceMetadata, printable
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0
@@ -57,7 +57,6 @@ def enroll(
     *,
     name: str,
     consent: Consent,
-    settings: ReferenceSettings | None = None,
     options: EnrollOptions = DEFAULT_OPTIONS,
     enrollment_id: str | None = None,
     measured: bool = False,
@@ -65,11 +64,10 @@ def enroll(
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
-    Recordings are files, or were read already. `codec` is that of `open_codec` if not given.
-    `settings` of the reference override those of `options`. The metadata get `enrollment_id`, and
-    if `measured`, the similarity of the decoded codes to the reference. `progress` is called with
-    each of `STAGES` when it begins. Raises AudioError for a recording that cannot be used and
-    ReleaseError if there is no encoder.
+    Recordings are files, or were read already. `codec` is that of `open_codec` if not given. The
+    metadata get `enrollment_id`, and if `measured`, the similarity of the decoded codes to the
+    reference. `progress` is called with each of `STAGES` when it begins. Raises AudioError for a
+    recording that cannot be used and ReleaseError if there is no encoder.
     """
     codec = open_codec(release) if codec is None else codec
     encoder = codec.require_encoder()
@@ -78,7 +76,7 @@ def enroll(
         each if isinstance(each, Recording) else read_for(Path(each), options) for each in given
     ]
     progress("reference")
-    reference = make_reference(listed, release, codec, settings, options)
+    reference = make_reference(listed, release, codec, options)
     progress("codes")
     with torch.inference_mode():
         wave_S = torch.from_numpy(reference.wave_S).to(codec.device)
@@ -151,12 +149,11 @@ def make_reference(
     recordings: list[Recording],
     release: Release,
     codec: Codec,
-    given: ReferenceSettings | None = None,
     options: EnrollOptions = DEFAULT_OPTIONS,
 ) -> Reference:
-    """One reference of all recordings, with its speaker consistency in the report. `given` settings
-    override those of `options`. Raises AudioError."""
-    settings = given or reference_settings(release, options, len(recordings))
+    """One reference of all recordings, with its speaker consistency in the report. Raises
+    AudioError."""
+    settings = reference_settings(release, options, len(recordings))
     joining = len(recordings) > 1 and "join" not in options.without
     segments: list[Segment | None] = [None] * len(recordings)
     choices: list[str] = []

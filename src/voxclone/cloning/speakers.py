@@ -1,8 +1,8 @@
 """Speaker consistency: a hint of several speakers in a reference, by the packaged speaker encoder.
 
 Windows of 1.6 s are clustered into their two most different groups, and the result is the cosine
-of these. Measured on 100 clips of 12 s, drawn from 175 speakers in several languages, and 100 of
-two speakers, 6 s each: below 0.74 are 3 % of the clips of one speaker and 90 % of those of two
+of these. It was measured on clips of 12 s of 175 speakers in several languages: 100 of one speaker,
+and 100 of two, 6 s each. Below 0.74 are 3 % of the clips of one speaker and 90 % of those of two
 (88 % for two of one sex).
 
 Shapes: S samples at 24 kHz, R samples at 16 kHz, W windows, E embedding.

@@ -14,7 +14,7 @@ from voxclone.evaluate.diagnosis import Diagnosis
 COLLAPSED_PERPLEXITY = 0.1  # of the prior's
 NORM_RATIO = 2.0
 EXTREME_SHARE = 0.05
-LEAST_OUTER_LEVELS = 20  # expected ones: of fewer, none may be chance
+MIN_OUTER_LEVELS = 20  # expected ones: of fewer, none may be chance
 MEAN_SHIFT = 1.5
 MAHALANOBIS = 1.5
 LEVEL_DB = 4.0
@@ -126,7 +126,7 @@ def check_double_tanh(diagnosis: Diagnosis) -> FailedCheck | None:
     levels = diagnosis.levels
     encoder, presets = levels.encoder.outer, levels.presets.outer
     expected = presets * levels.encoder.frames * len(levels.encoder.mean)
-    if expected < LEAST_OUTER_LEVELS or encoder > presets / 20:
+    if expected < MIN_OUTER_LEVELS or encoder > presets / 20:
         return None
     return FailedCheck(
         "double tanh",

@@ -41,7 +41,7 @@ SCHEMA = "voxclone.diagnosis/2"
 VOICE_SECONDS = 8.0
 BATCH_SECONDS = 2.0
 BATCH_CLIPS = 8
-MOST_TRIALS = 32
+MAX_TRIALS = 32
 SILENT_DB = -60.0
 TEXTS = (
     "The morning train was late again, so we walked along the river.",
@@ -134,6 +134,9 @@ def diagnose(
         raise ConfigError(f"{release.path} has {len(inversions)} presets; two are needed.")
     preset_codes = [found.codes_KT for found in inversions.values()]
     levels, codes = codec.quantizer.levels, [each.codes_KT for each in encoded]
+    enrolled = {
+        name: embed_codes(each, table_VD, offsets) for name, each in voice_codes(encoded).items()
+    }
     missing: dict[str, str] = {}
     lm_stats = None
     if model is None:
@@ -161,10 +164,7 @@ def diagnose(
         levels=compare_levels(codes, preset_codes, levels),
         voice_embeddings=compare_embeddings(
             {name: presets[name][: found.codes_KT.shape[1]] for name, found in inversions.items()},
-            {
-                name: embed_codes(codes_KT, table_VD, offsets)[:-1]
-                for name, codes_KT in voice_codes(encoded).items()
-            },
+            {name: voice_ND[:-1] for name, voice_ND in enrolled.items()},
         ),
         preset_inversion=inversion_stats(inversions, presets, table_VD, offsets, levels),
         round_trip=round_trip(codec, encoded, inversions, track),
@@ -197,7 +197,7 @@ def make_trials(
     encoded: Sequence[EncodedUtterance], table_VD: Tensor, offsets: Sequence[int]
 ) -> list[Trial]:
     """A trial for each clip with a text, with a voice of the speaker's other clips; at most
-    `MOST_TRIALS`, speakers in turn."""
+    `MAX_TRIALS`, speakers in turn."""
     clips: dict[str, list[EncodedUtterance]] = {}
     for each in encoded:
         clips.setdefault(each.utterance.speaker, []).append(each)
@@ -213,7 +213,7 @@ def make_trials(
         by_speaker.append(trials)
     rounds = max((len(trials) for trials in by_speaker), default=0)
     ordered = [trials[i] for i in range(rounds) for trials in by_speaker if i < len(trials)]
-    return ordered[:MOST_TRIALS]
+    return ordered[:MAX_TRIALS]
 
 
 def language_model_stats(

@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor
 
 SHRINKAGE = 0.05
-LEAST_PAIRS = 4  # of frames for each channel: fewer fix no covariance
-LEAST_STD = 0.5  # levels
+MIN_PAIRS = 4  # of frames for each channel: fewer fix no covariance
+MIN_STD = 0.5  # levels
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def compare_levels(
 ) -> LevelComparison:
     """Compare the codes [K, T] of clips with those of the presets."""
     encoder, presets = level_stats(codes, levels), level_stats(preset_codes, levels)
-    std_C = np.maximum(np.array(presets.std), LEAST_STD)
+    std_C = np.maximum(np.array(presets.std), MIN_STD)
     cumulative_CQ = np.cumsum(np.subtract(encoder.histogram, presets.histogram), axis=1)
     mahalanobis, max_preset = _mahalanobis(codes, preset_codes)
     return LevelComparison(
@@ -92,7 +92,7 @@ def _mahalanobis(
     """The distances of `codes` and of the most distant preset, over the presets' mean distance.
     Each preset is measured against the others. None with too few preset frames."""
     pairs = [_frame_pairs(each) for each in preset_codes if each.shape[1] > 1]
-    if len(pairs) < 3 or sum(map(len, pairs)) < LEAST_PAIRS * pairs[0].shape[1]:
+    if len(pairs) < 3 or sum(map(len, pairs)) < MIN_PAIRS * pairs[0].shape[1]:
         return None, None
     left_out = [
         _mean_distance(pairs_NP, np.concatenate(pairs[:i] + pairs[i + 1 :]))

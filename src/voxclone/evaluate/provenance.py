@@ -27,7 +27,7 @@ RUNTIME = "one tanh"
 # Gains before a first tanh; the quantizer's own comes after it.
 EXTRA_TANH = {"tanh of tanh(0.3 z)": 0.3, "tanh of tanh(z)": 1.0}
 CLEARLY_BETTER = 0.7
-MOST_PRESETS = 6
+MAX_PRESETS = 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PresetReencoding:
 
 
 @torch.inference_mode()
-def reencode_presets(release: Release, codec: Codec, most: int = MOST_PRESETS) -> PresetReencoding:
+def reencode_presets(release: Release, codec: Codec, most: int = MAX_PRESETS) -> PresetReencoding:
     """Decode and encode some presets of the release, with every known activation.
 
     Raises ReleaseError if fewer than two presets can be inverted to codes.

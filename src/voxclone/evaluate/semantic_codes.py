@@ -17,8 +17,8 @@ from torch import Tensor
 from voxclone.codec.quantizer import SemanticCodebook
 
 DRAWS = 20
-LEAST_FRAMES = 5  # of a code, for the mean of its latents
-LEAST_SHARE = 1e-6  # of a code that the prior never saw: its KL would be infinite
+MIN_FRAMES = 5  # of a code, for the mean of its latents
+MIN_SHARE = 1e-6  # of a code that the prior never saw: its KL would be infinite
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _perplexity_and_kl(counts_V: np.ndarray, prior_V: np.ndarray) -> tuple[float
     used = counts_V > 0
     share = counts_V[used] / counts_V.sum()
     entropy = -float((share * np.log(share)).sum())
-    cross_entropy = -float((share * np.log(np.maximum(prior_V[used], LEAST_SHARE))).sum())
+    cross_entropy = -float((share * np.log(np.maximum(prior_V[used], MIN_SHARE))).sum())
     return float(np.exp(entropy)), cross_entropy - entropy
 
 
@@ -96,7 +96,7 @@ def _drift(latent_ND: Tensor, codes_N: Tensor, vectors_VD: Tensor, variance: flo
     """Mean over the frames of common codes; None without common codes."""
     counts_V = torch.bincount(codes_N, minlength=len(vectors_VD))
     sums_VD = torch.zeros_like(vectors_VD).index_add_(0, codes_N, latent_ND)
-    common_V = counts_V >= LEAST_FRAMES
+    common_V = counts_V >= MIN_FRAMES
     if not bool(common_V.any()):
         return None
     weight_V = counts_V[common_V].float()

@@ -16,7 +16,7 @@ from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.spec import SAMPLING_RATE
 
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def select_clips(clips: Sequence[Clip], seconds: float) -> list[Clip]:
             if not queues[speaker]:
                 del queues[speaker]
             selected.append(clip)
-            total += max(clip.duration, LEAST_SECONDS)
+            total += max(clip.duration, MIN_SECONDS)
             if total >= seconds:
                 break
     return selected
@@ -103,8 +103,8 @@ def load_speech(clips: Sequence[Clip], track: Track = untracked) -> SpeechSet:
         except AudioError as error:
             unreadable[clip.id] = str(error)
             continue
-        if len(wave_S) < LEAST_SECONDS * SAMPLING_RATE:
-            unreadable[clip.id] = f"shorter than {LEAST_SECONDS:g} s"
+        if len(wave_S) < MIN_SECONDS * SAMPLING_RATE:
+            unreadable[clip.id] = f"shorter than {MIN_SECONDS:g} s"
             continue
         kept.append(Utterance(clip, wave_S))
     if not kept:

@@ -15,7 +15,7 @@ from voxclone.voice.presets import Inversion
 
 DIRECTIONS = 32
 SAMPLE = 600
-LEAST_VARIANCE = 1e-12
+MIN_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _left_out(voices: Sequence[np.ndarray], index: int) -> float:
 def _outside(away_ND: np.ndarray, directions_ED: np.ndarray) -> float:
     total = float((away_ND**2).sum())
     inside = float(((away_ND @ directions_ED.T) ** 2).sum())
-    return max(0.0, 1 - inside / max(total, LEAST_VARIANCE))
+    return max(0.0, 1 - inside / max(total, MIN_VARIANCE))
 
 
 def _mean_norm(voices: Sequence[np.ndarray]) -> float:

@@ -34,8 +34,8 @@ MIN_COVERAGE = 0.75
 TARGET_RMS = 10 ** (-30 / 20)  # quieter clips are raised to -30 dBFS
 PAUSE_WINDOW, PAUSE_DEPTH_DB = 480, 30.0  # a window this far below the loudest one is a pause
 SMOOTHING, MARGIN = 8, 3  # windows averaged, and windows kept on both sides of speech
-SAME_SPEAKER, DIFFERENT_SPEAKERS = 0.75, 0.50  # mean cosines of recordings by the packaged network
-LEAST_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, ECAPA's less
+SAME_SPEAKER, OTHER_SPEAKERS = 0.75, 0.50  # mean cosines of recordings by the packaged network
+MIN_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, ECAPA's less
 
 
 class SpeakerEmbedder(Protocol):
@@ -61,7 +61,7 @@ def clip_embedding(wave_S: Tensor) -> Tensor:
 
 def clip_similarity(a_S: Tensor, b_S: Tensor) -> float:
     """Cosine of two clips by `clip_embedding`: near `SAME_SPEAKER` for two recordings of one
-    speaker, near `DIFFERENT_SPEAKERS` for those of two. Raises AudioError."""
+    speaker, near `OTHER_SPEAKERS` for those of two. Raises AudioError."""
     return float(clip_embedding(a_S) @ clip_embedding(b_S))
 
 
@@ -258,8 +258,6 @@ def _long_enough_16k(wave_S: Tensor, network: str) -> Tensor:
     """The clip [R] at 16 kHz on the CPU, checked."""
     wave_R = clip_at_16k(wave_S)
     seconds = len(wave_S) / SAMPLING_RATE
-    if seconds < LEAST_SECONDS:
-        raise AudioError(
-            f"{network} needs {LEAST_SECONDS} s of sound; the clip has {seconds:.2f} s."
-        )
+    if seconds < MIN_SECONDS:
+        raise AudioError(f"{network} needs {MIN_SECONDS} s of sound; the clip has {seconds:.2f} s.")
     return wave_R

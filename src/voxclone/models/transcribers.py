@@ -1,6 +1,6 @@
 """Speech recognizers behind one protocol, for error rates.
 
-Whisper is the yardstick of published figures. Pocketsphinx (English) and the project's own
+Whisper is the yardstick of published error rates. Pocketsphinx (English) and the project's own
 character recognizer are offline; their error rates compare sounds only with each other.
 
 Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz, T tokens.

@@ -1,100 +1,16 @@
-"""`tekken.json`, the tokenizer: its counts and ids, and a small one with bytes for tokens.
+"""`tekken.json`, the tokenizer: its counts of frames, and its ids.
 
 Its layout is mistral-common's (`tokens/tokenizers/tekken.py`, `audio.py`). The prompt of a speech
 request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each frame of the voice, [NEXT_AUDIO_TEXT], text,
 [REPEAT_AUDIO_TEXT], [BEGIN_AUDIO].
 """
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
 
 from voxclone.errors import ReleaseError
 from voxclone.release.params import Params
-from voxclone.spec import (
-    AUDIO,
-    BEGIN_AUDIO,
-    BOS,
-    FRAME_RATE,
-    NEXT_AUDIO_TEXT,
-    REPEAT_AUDIO_TEXT,
-    SAMPLING_RATE,
-)
-
-# Ranks of the release; mistral-common fills the ranks between them in the same way.
-SPECIAL = {
-    0: "<unk>",
-    BOS: "<s>",
-    2: "</s>",
-    3: "[INST]",
-    4: "[/INST]",
-    5: "[AVAILABLE_TOOLS]",
-    6: "[/AVAILABLE_TOOLS]",
-    7: "[TOOL_RESULTS]",
-    8: "[/TOOL_RESULTS]",
-    9: "[TOOL_CALLS]",
-    10: "[IMG]",
-    11: "<pad>",
-    12: "[IMG_BREAK]",
-    13: "[IMG_END]",
-    14: "[PREFIX]",
-    15: "[MIDDLE]",
-    16: "[SUFFIX]",
-    17: "[SYSTEM_PROMPT]",
-    18: "[/SYSTEM_PROMPT]",
-    19: "[TOOL_CONTENT]",
-    AUDIO: "[AUDIO]",
-    BEGIN_AUDIO: "[BEGIN_AUDIO]",
-    26: "[OUTPUT_AUDIO]",
-    34: "[TRANSCRIBE]",  # mistral-common asks for it when there is an audio block
-    REPEAT_AUDIO_TEXT: "[REPEAT_AUDIO_TEXT]",
-    NEXT_AUDIO_TEXT: "[NEXT_AUDIO_TEXT]",
-}
-
-
-def small_tekken(
-    counts: dict[str, int],
-    *,
-    special_tokens: int = 40,
-    sampling_rate: int = SAMPLING_RATE,
-    frame_rate: float = FRAME_RATE,
-) -> dict[str, Any]:
-    """The value of a `tekken.json` whose text tokens are the 256 bytes.
-
-    A byte b of the UTF-8 text has the id `special_tokens` + b, so the vocabulary has
-    `special_tokens` + 256 ids. `counts` are the frames of each preset.
-    """
-    if special_tokens <= max(SPECIAL):
-        raise ValueError(f"special_tokens must be above {max(SPECIAL)}, got {special_tokens}")
-    return {
-        "config": {
-            "pattern": r"\S+|\s+",  # with bytes for tokens, any pattern gives the same ids
-            "num_vocab_tokens": 256,
-            "default_vocab_size": special_tokens + 256,
-            "default_num_special_tokens": special_tokens,
-            "version": "v7",
-        },
-        "vocab": [
-            {
-                "rank": byte,
-                "token_bytes": base64.b64encode(bytes([byte])).decode(),
-                "token_str": chr(byte) if byte < 128 else None,
-            }
-            for byte in range(256)
-        ],
-        "special_tokens": [
-            {"rank": i, "token_str": SPECIAL.get(i, f"<SPECIAL_{i}>"), "is_control": True}
-            for i in range(special_tokens)
-        ],
-        "audio": {
-            "sampling_rate": sampling_rate,
-            "frame_rate": frame_rate,
-            # Speech requests do not use it, but mistral-common asks for it.
-            "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-            "voice_num_audio_tokens": dict(counts),
-        },
-    }
 
 
 def read_tekken(path: str | Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import VoiceExistsError, VoxcloneError
 from voxclone.io import scratch_folder
 from voxclone.models.speaker_encoder import (
-    DIFFERENT_SPEAKERS,
+    OTHER_SPEAKERS,
     SAME_SPEAKER,
     Ge2eEmbedder,
     clip_embedding,
@@ -44,7 +44,7 @@ WARM_TEXT = "Hello."
 
 @dataclass(frozen=True)
 class NewVoice:
-    """What a voice is to be called, by whose consent, and what is said of it."""
+    """What a voice is to be called, by whose consent, and its metadata."""
 
     name: str
     consent: Consent
@@ -122,36 +122,38 @@ class Engine:
         return self._resolved.get(name, _state(path), lambda: resolve_file(path, self.release))
 
     def check(self, recording: Recording) -> ClipReport:
-        """What is to be said of a recording. Raises AudioError."""
+        """The checks of a recording. Raises AudioError."""
         return clip_report(make_reference([recording], self.release, self.codec).report)
 
-    def enroll(self, recording: Recording, new: NewVoice, tell: Callable[[str], None]) -> VoiceMade:
+    def enroll(
+        self, recording: Recording, new: NewVoice, progress: Callable[[str], None]
+    ) -> VoiceMade:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
-        and what `tell` raises at the begin of a stage: then nothing is stored."""
+        and what `progress` raises at the begin of a stage: then nothing is stored."""
         path = self.catalog.free_path(new.name)
-        if path.exists():  # told before the work; `Voice.save` makes sure
+        if path.exists():  # refused before the work; `Voice.save` makes sure
             raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
         made = enroll(
             recording, self.release, self.codec, name=new.name, consent=new.consent,
-            measured=True, progress=tell,
+            measured=True, progress=progress,
         )  # fmt: skip
-        said = {"transcript": printable(new.transcript), "description": printable(new.description)}
-        voice = replace(made.voice, metadata=made.voice.metadata.model_copy(update=said))
-        tell("saving")
+        texts = {"transcript": printable(new.transcript), "description": printable(new.description)}
+        voice = replace(made.voice, metadata=made.voice.metadata.model_copy(update=texts))
+        progress("saving")
         voice.save(path, new=True)
         return self._made(new.name, clip_report(made.reference.report))
 
     def import_voice(self, content: bytes, name: str | None) -> VoiceMade:
-        """Store the voice file that somebody brings, under its own name or another. It must be one
+        """Store a voice file under its own name or another. It must be one
         that this release can speak with. Raises VoxcloneError."""
         with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
-            brought = folder / "the file"
-            brought.write_bytes(content)
-            metadata = Voice.load(brought).metadata
-            resolve_file(brought, self.release)
+            uploaded = folder / "the file"
+            uploaded.write_bytes(content)
+            metadata = Voice.load(uploaded).metadata
+            resolve_file(uploaded, self.release)
             path = self.catalog.free_path(name or metadata.name)
             renamed = metadata.model_copy(update={"name": name or metadata.name})
-            copy_voice(brought, path, renamed, new=True)
+            copy_voice(uploaded, path, renamed, new=True)
         return self._made(renamed.name)
 
     def rename(self, name: str, target: str) -> VoiceMade:
@@ -185,7 +187,7 @@ class Engine:
         return Similarity(
             similarity=round(float(clip_embedding(wave_S) @ reference_E), 4),
             same_speaker=SAME_SPEAKER,
-            strangers=DIFFERENT_SPEAKERS,
+            other_speakers=OTHER_SPEAKERS,
             network=Ge2eEmbedder.name,
         )
 
@@ -208,7 +210,7 @@ class Engine:
 
 
 def clip_report(report: ReferenceReport) -> ClipReport:
-    """The checks of a reference, and what is said of it."""
+    """The checks of a reference, and its report in sentences."""
     checks = clip_checks(report)
     return ClipReport(
         verdict=worst(checks),

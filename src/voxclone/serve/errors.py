@@ -88,10 +88,8 @@ def api_error(
 
 
 def internal_error(request_id: str) -> ApiError:
-    """All that is said of an error that nobody foresaw; the log has the rest."""
-    message = (
-        f"Something went wrong on the server. Its log tells what, for the request {request_id}."
-    )
+    """The whole answer for an unforeseen error; the log has the rest."""
+    message = f"Something went wrong on the server. The log has the error of request {request_id}."
     return ApiError(500, message, code="internal_error")
 
 

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, in a registry of the app's own."""
+"""Metrics for Prometheus, in a registry of the app's own."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -40,5 +40,5 @@ class Metrics:
             Gauge(name, text, registry=registry).set_function(function)
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -71,12 +71,12 @@ class CheckInfo(BaseModel):
 
     name: str
     verdict: Verdict
-    figure: str
-    advice: str
+    finding: str
+    suggestion: str
 
 
 class ClipReport(BaseModel):
-    """What is said of a recording before a voice is made of it."""
+    """The checks of a recording before a voice is made of it."""
 
     verdict: Verdict
     checks: list[CheckInfo]
@@ -155,7 +155,7 @@ class Similarity(BaseModel):
 
     similarity: float
     same_speaker: float
-    strangers: float
+    other_speakers: float
     network: str
 
 

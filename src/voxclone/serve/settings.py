@@ -1,4 +1,4 @@
-"""What a server is told when it starts, and its limits."""
+"""Settings and limits of a server."""
 
 import ipaddress
 from dataclasses import dataclass, field

@@ -72,9 +72,9 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
         encoder = _encoder(wanted, service)
 
         def make(engine: Engine) -> Utterance:
-            said = engine.utterance(wanted.input, wanted.voice_name, seed, wanted.cfg)
-            spoken.text_tokens = engine.text_tokens(list(said.parts))
-            return said
+            utterance = engine.utterance(wanted.input, wanted.voice_name, seed, wanted.cfg)
+            spoken.text_tokens = engine.text_tokens(list(utterance.parts))
+            return utterance
 
         results = slot.speak(make, alone=wanted.seed is not None)
         first = await service.wait(request, _until_sound(results))
@@ -142,7 +142,7 @@ async def _until_sound(results: JobResults) -> list[SpeechChunk]:
     while not pieces or not len(pieces[-1].codes_KT[0]):
         if pieces and pieces[-1].ended:
             raise ApiError(
-                500, "The model ended before it said anything: try another seed.", code="no_speech"
+                500, "The model ended before it spoke: try another seed.", code="no_speech"
             )
         pieces.append(await results.get())
     return pieces

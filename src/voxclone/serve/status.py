@@ -1,4 +1,4 @@
-"""Models, health, figures, and the page."""
+"""Models, health, metrics, and the page."""
 
 from importlib import resources
 from pathlib import Path
@@ -55,7 +55,7 @@ async def ready(service: Shared) -> Health:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(service: Shared) -> Response:
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

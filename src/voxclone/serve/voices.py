@@ -1,4 +1,4 @@
-"""`/v1/audio/voices`: voices are listed, made, brought, renamed, deleted, compared and exported."""
+"""`/v1/audio/voices`: list, make, import, rename, delete, compare and export voices."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -63,7 +63,7 @@ MAKING = form_schema(
         "statement": "The speaker's consent, or the origin, in words.",
         "ref_text": "What the recording says; it is kept, and nothing needs it.",
         "speaker_description": "Any words, which are kept.",
-        "stream_format": "`sse`: tell the stages as events.",
+        "stream_format": "`sse`: send the stages as events.",
         "type": "audio_sample",
     },
 )
@@ -93,7 +93,7 @@ async def list_runtimes(service: Shared) -> RuntimeList:
 
 @router.post("/voices/check", openapi_extra=form_schema({"audio_sample": CLIP}, {}, "audio_sample"))
 async def check_clip(request: Request, service: Shared) -> ClipReport:
-    """Judge a recording without keeping anything of it."""
+    """Check a recording without keeping anything of it."""
     with service.worker.reserve() as slot:
         form = await read_form(request, ["audio_sample"])
         recording = await _decoded(form, service)
@@ -107,26 +107,26 @@ async def check_clip(request: Request, service: Shared) -> ClipReport:
     responses={200: {"content": {events.MEDIA_TYPE: {}}}, **error_responses(409, 501)},
 )
 async def make_voice(request: Request, service: Shared) -> Any:
-    """Make a voice of a recording and store it, or store one that is brought as a file."""
+    """Make a voice of a recording and store it, or import a voice file."""
     slot = service.worker.reserve()
     try:
         form = await read_form(request, ["audio_sample", "voice_file"], FIELDS)
-        told = _one_of(form, "stream_format", "audio", "sse")
+        stream_format = _one_of(form, "stream_format", "audio", "sse")
         _one_of(form, "type", "audio_sample")
         if form.field == "voice_file":
             if further := sorted(set(form.fields) - {"name"}):
-                message = f"A voice file brings its own {further[0]!r}: leave the field out."
+                message = f"A voice file has its own {further[0]!r}: leave the field out."
                 raise ApiError(400, message, code="invalid_value", param=further[0])
             name = form.get("name") or None
             awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
-            brought = await service.wait(request, awaited, "voice_file")
+            imported = await service.wait(request, awaited, "voice_file")
             slot.leave()
-            return brought
+            return imported
         new = _new_voice(form, service)
         recording = await _decoded(form, service)
-        results = slot.begin(lambda engine, tell: engine.enroll(recording, new, tell))
-        if told == "sse":
-            chunks = _told(results, service, request.scope["state"]["request_id"])
+        results = slot.begin(lambda engine, progress: engine.enroll(recording, new, progress))
+        if stream_format == "sse":
+            chunks = _stage_events(results, service, request.scope["state"]["request_id"])
             gone = service.metrics.abandoned.inc
             return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
         made = await service.wait(request, _result(results))
@@ -258,13 +258,15 @@ async def _decoded(form: Form, service: Service) -> Recording:
 
 
 async def _result(results: JobResults) -> Any:
-    """What a task comes to, whatever stages it tells."""
+    """The return value of a task, whatever its stages."""
     while not isinstance(value := await results.get(), Result):
         pass
     return value.value
 
 
-async def _told(results: JobResults, service: Service, request_id: str) -> AsyncIterator[bytes]:
+async def _stage_events(
+    results: JobResults, service: Service, request_id: str
+) -> AsyncIterator[bytes]:
     """The stages of a voice that is made, and how it ended, as events."""
     try:
         while isinstance(value := await results.get(), Progress):

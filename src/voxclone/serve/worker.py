@@ -101,7 +101,7 @@ class Slot:
 
     async def run(self, function: Callable[[Any], ValueT]) -> ValueT:
         """The return value of a function of the model. Raises its exception."""
-        results = self.begin(lambda model, tell: function(model))
+        results = self.begin(lambda model, progress: function(model))
         result: ValueT = (await results.get()).value
         return result
 
@@ -241,14 +241,14 @@ class Worker:
         return True
 
     def _do(self, task: _Task) -> None:
-        def tell(stage: str) -> None:
+        def progress(stage: str) -> None:
             task.results.check()
             task.results.put(Progress(stage))
 
         with suppress(ClientGoneError):
             task.results.check()
             try:
-                task.results.put(Result(task.function(self.model, tell)))
+                task.results.put(Result(task.function(self.model, progress)))
             except ClientGoneError:
                 raise
             except Exception as error:

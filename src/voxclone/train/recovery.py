@@ -103,7 +103,7 @@ def _recover(
     best = out / BEST_FILE
 
     def facts(step: int, figures: dict[str, float]) -> dict[str, Any]:
-        return {"config": config, "step": step, "figures": figures}
+        return {"config": config, "step": step, "metrics": figures}
 
     def keep(step: int, figures: dict[str, float]) -> None:
         scores = scores_of(figures, told=bool(settings.weights.told))

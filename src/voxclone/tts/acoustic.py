@@ -1,9 +1,9 @@
 """The acoustic head: from a hidden state to the 37 codes of a frame.
 
 Semantic code: argmax of a linear layer on the hidden state. Acoustic codes: a flow from noise to
-data, integrated in Euler steps with classifier-free guidance; its velocity comes from a small
-bidirectional transformer over three tokens (the point, the time, the hidden state), without
-positions. Numbers and names follow vLLM-Omni's `FlowMatchingAudioTransformer`.
+data, integrated in Euler steps with classifier-free guidance. Its velocity comes from a small
+bidirectional transformer without positions over three tokens: point, time and hidden state.
+Numbers and names follow vLLM-Omni's `FlowMatchingAudioTransformer`.
 
 Shapes: B batch, C acoustic channels, D width, V semantic outputs, K codebooks, H heads.
 """

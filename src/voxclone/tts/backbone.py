@@ -19,7 +19,7 @@ from voxclone.release.params import Params
 from voxclone.release.tensors import codebook_offsets, table_rows
 from voxclone.spec import TABLE, TEXT_TABLE
 
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "attention.wq.weight": "self_attn.q_proj.weight",
     "attention.wk.weight": "self_attn.k_proj.weight",
     "attention.wv.weight": "self_attn.v_proj.weight",
@@ -121,28 +121,13 @@ def to_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Ten
     _, layer, inner = name.split(".", 2)
     if inner.endswith(("wq.weight", "wk.weight")):
         tensor = _split_pairs(tensor, params.lm.head_dim)
-    return f"model.layers.{layer}.{_LAYER_NAMES[inner]}", tensor
-
-
-def from_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Tensor]:
-    """The inverse of `to_transformers`."""
-    if name == "text_table.weight":
-        return TEXT_TABLE, tensor
-    if name == "audio_table.weight":
-        return TABLE, tensor
-    if name == "model.norm.weight":
-        return "norm.weight", tensor
-    inverse = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
-    layer, inner = name.removeprefix("model.layers.").split(".", 1)
-    if inner.endswith(("q_proj.weight", "k_proj.weight")):
-        tensor = _join_pairs(tensor, params.lm.head_dim)
-    return f"layers.{layer}.{inverse[inner]}", tensor
+    return f"model.layers.{layer}.{LAYER_NAMES[inner]}", tensor
 
 
 def backbone_names(params: Params) -> list[str]:
     """Names in the release of what `Backbone` holds."""
     layers = [
-        f"layers.{layer}.{name}" for layer in range(params.lm.n_layers) for name in _LAYER_NAMES
+        f"layers.{layer}.{name}" for layer in range(params.lm.n_layers) for name in LAYER_NAMES
     ]
     return [TEXT_TABLE, TABLE, *layers, "norm.weight"]
 
@@ -150,7 +135,3 @@ def backbone_names(params: Params) -> list[str]:
 def _split_pairs(weight: Tensor, head_dim: int) -> Tensor:
     """Rows (0, 1, 2, 3, ...) of each head -> (0, 2, ..., 1, 3, ...)."""
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
-
-
-def _join_pairs(weight: Tensor, head_dim: int) -> Tensor:
-    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)

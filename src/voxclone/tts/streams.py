@@ -141,11 +141,11 @@ class Streams:
     def _admit(self, new: list[_Stream]) -> None:
         if not new:
             return
-        said = [each.utterance for each in new]
+        utterances = [each.utterance for each in new]
         self._batch.admit(
             [self._prompter(each.text, each.utterance.voice_ND) for each in new],
             [torch.Generator().manual_seed(each.utterance.seed + each.part) for each in new],
-            [Sampling(each.cfg) for each in said],
+            [Sampling(each.cfg) for each in utterances],
         )
         self._running += new
         self._waiting = [each for each in self._waiting if each not in new]

@@ -85,6 +85,7 @@ RENAMED_IN_3 = {
     "near_semantic": "semantic_kl",
     "origin": "init",
     "semantic_rate": "semantic_lr",
+    "unity": "speaker_consistency",
 }
 
 

@@ -79,10 +79,10 @@ def invert_embedding(
     """Find the codes whose table rows sum to each frame, exactly in the table's dtype.
 
     Coordinate descent over the codebooks starts from random codes. Frames that it did not solve
-    are tried again from their best codes with three in ten drawn anew: `tries` times in all in each
-    of at most `rounds` rounds. In a wide table (3072) the first descent ends at the true codes; in
-    a narrow one with many codebooks it often stops beside them. `sizes` are those of the codebooks
-    without the two special codes.
+    are tried again from their best codes with three in ten drawn again. A round has `tries` starts
+    in all, and there are at most `rounds`. In a wide table (3072) the first descent ends at the
+    true codes; in a narrow one with many codebooks it often stops beside them. `sizes` are those of
+    the codebooks without the two special codes.
     """
     end_D = embed_codes(torch.zeros(len(sizes), 0, dtype=torch.long), table_VD, offsets)[0]
     has_end = bool(len(embedding_ND)) and torch.equal(embedding_ND[-1], end_D)
@@ -124,7 +124,7 @@ def _sum(codes_TK: Tensor, books: Sequence[Tensor]) -> Tensor:
 def _descend(
     codes_TK: Tensor, target_TD: Tensor, books: Sequence[Tensor], generator: torch.Generator
 ) -> Tensor:
-    """Choose each code anew given the others, in random order, until nothing changes."""
+    """Choose each code again given the others, in random order, until nothing changes."""
     codes_TK = codes_TK.clone()
     rest_TD = target_TD - _sum(codes_TK, books)
     for _ in range(PASSES):

@@ -80,8 +80,8 @@ def selection_metric(found: Evaluation, settings: RefineSettings) -> float:
 
 
 def candidates(job: Job, evaluations: list[Evaluation]) -> list[Evaluation]:
-    """The evaluations to select from: all of them, but for a start from nothing, which is noise and
-    may have a good metric by chance, only the later ones once there are some."""
+    """The evaluations to select from. A start from nothing is noise, which has a good metric only
+    by chance, so it is left out once there are others."""
     later = [each for each in evaluations if each.step]
     return later if later and job.start.kind == NOTHING else evaluations
 

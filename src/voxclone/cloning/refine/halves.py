@@ -21,10 +21,9 @@ MIDDLE = 0.25  # the cut lies within this part of the clip on both sides of its 
 
 @dataclass(frozen=True)
 class Halves:
-    """The frame at which a recording is cut, its frames, and the words on both sides."""
+    """The frame at which a recording is cut, and the words on both sides."""
 
     cut: int
-    frames: int
     texts: tuple[str, str]
 
     def parts(self, value_xT: Tensor, scale: int = 1) -> tuple[Tensor, Tensor]:
@@ -64,4 +63,4 @@ def transcribed_halves(wave_S: Tensor, frame_size: int) -> Halves:
                 "silent",
             )
     transcribe = load_transcriber()
-    return Halves(cut, len(wave_S) // frame_size, (transcribe(parts[0]), transcribe(parts[1])))
+    return Halves(cut, (transcribe(parts[0]), transcribe(parts[1])))

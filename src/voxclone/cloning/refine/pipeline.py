@@ -34,8 +34,8 @@ from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
-from voxclone.voice.file import Consent, Voice
-from voxclone.voice.metadata import printable
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent, printable
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.resolve import ResolvedVoice
 
@@ -84,7 +84,7 @@ def refine(
             "similarity (and leave the weight `speaker` at 0), or name an encoder."
         )
     codec.requires_grad_(False)
-    reference = make_reference(list(recordings), release, codec, None, options)
+    reference = make_reference(list(recordings), release, codec, options)
     source = recordings_hash(recordings)
     kept_S = torch.from_numpy(reference.wave_S)
     device = next(codec.decoder.parameters()).device

@@ -147,8 +147,8 @@ function showReport(report) {
         "span",
         {},
         make("b", { textContent: NAMES[check.name] }),
-        `: ${check.figure}`,
-        ...(check.advice ? [make("span", { className: "advice", textContent: check.advice })] : []),
+        `: ${check.finding}`,
+        ...(check.suggestion ? [make("span", { className: "suggestion", textContent: check.suggestion })] : []),
       ),
     ),
   );
