@@ -24,7 +24,9 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for block in text.strip().split("\n\n"):
         first, second = block.split("\n")
-        found.append((first.removeprefix("event: "), json.loads(second.removeprefix("data: "))))
+        kind, data = first.removeprefix("event: "), json.loads(second.removeprefix("data: "))
+        assert data["type"] == kind
+        found.append((kind, data))
     return found
 
 

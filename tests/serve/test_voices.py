@@ -63,7 +63,7 @@ def test_a_voice_is_made_kept_and_spoken_with(opened: Opener) -> None:
     assert spoken.status_code == 200 and len(spoken.content) > 1920
 
 
-def test_stages_are_told_as_events(opened: Opener) -> None:
+def test_stages_are_sent_as_events(opened: Opener) -> None:
     client = opened()
     answer = make(client, stream_format="sse")
     stages = events(answer.text)
@@ -71,7 +71,7 @@ def test_stages_are_told_as_events(opened: Opener) -> None:
     assert [data["stage"] for kind, data in stages if kind == "voice.progress"] == [
         "reference", "codes", "voice", "saving"
     ]  # fmt: skip
-    assert stages[-1][0] == "voice.done" and stages[-1][1]["voice"]["name"] == "dora"
+    assert stages[-1][0] == "voice.done" and stages[-1][1]["made"]["name"] == "dora"
     kind, data = events(make(client, stream_format="sse").text)[-1]
     assert kind == "voice.error" and data["error"]["code"] == "voice_exists"
     kind, data = events(make(client, wav(0.5), name="eva", stream_format="sse").text)[-1]

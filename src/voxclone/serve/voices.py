@@ -271,7 +271,7 @@ async def _stage_events(
     try:
         while isinstance(value := await results.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
-        yield events.event("voice.done", value.value.model_dump())
+        yield events.event("voice.done", {"made": value.value.model_dump()})
     except Exception as error:
         if isinstance(error, VoxcloneError):
             error = service.catalog.refusal(error)

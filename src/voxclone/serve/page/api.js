@@ -95,7 +95,7 @@ function samplesOf(base64) {
   return Float32Array.from({ length: bytes.length / 2 }, (_, i) => view.getInt16(2 * i, true) / 32768);
 }
 
-/** Makes a voice: onUpload with the share that was sent, onStage with each stage of the server. */
+/** Makes a voice: calls onUpload with the uploaded share and onStage with each stage of the server. */
 export function makeVoice(fields, onUpload, onStage) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest();
@@ -117,12 +117,12 @@ export function makeVoice(fields, onUpload, onStage) {
     call.onload = () => {
       if (call.status !== 200) {
         let error = {};
-        try { error = JSON.parse(call.responseText).error; } catch { /* no JSON: said by status */ }
+        try { error = JSON.parse(call.responseText).error; } catch { /* no JSON: the status has to do */ }
         reject(new ApiError(call.status, error, call.getResponseHeader("Retry-After")));
         return;
       }
       take();
-      if (result?.type === "voice.done") resolve(result);
+      if (result?.type === "voice.done") resolve(result.made);
       else reject(new ApiError(500, result?.error));
     };
     call.send(form({ ...fields, stream_format: "sse" }));

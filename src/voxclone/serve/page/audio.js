@@ -46,9 +46,12 @@ export async function decode(blob) {
   return { samples: mono, rate: buffer.sampleRate };
 }
 
+const players = new Set();
 let playing = null;
 
-/** A button, a waveform that can be sought in, and the time. `label` says what is heard. */
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => players.forEach((each) => each.show()));
+
+/** A button, a waveform to seek in, and the time. `label` names the sound for screen readers. */
 export class Player {
   constructor(samples, rate, label) {
     this.samples = samples;
@@ -76,6 +79,7 @@ export class Player {
     }
     this.watch = new ResizeObserver(() => this.show());
     this.watch.observe(this.canvas);
+    players.add(this);
     this.show();
   }
 
@@ -120,6 +124,7 @@ export class Player {
   discard() {
     this.audio.pause();
     this.watch.disconnect();
+    players.delete(this);
     URL.revokeObjectURL(this.audio.src);
     this.element.remove();
   }

@@ -1,4 +1,4 @@
-// A new voice: record or choose, see at once whether it is good, consent, name, make.
+// A new voice: record or choose a clip, check it at once, consent, name, make.
 
 import { form, makeVoice, request } from "./api.js";
 import { Player, decode, join, wavBlob } from "./audio.js";
@@ -30,6 +30,7 @@ const READABLE = /\.(wav|flac|ogg|oga|opus|mp3|aiff?)$/i;
 const HINTS = { quiet: "Speak up, or come closer.", loud: "Too loud: move back a little.", fine: "Good level." };
 
 let shared, recorder, clip, player;
+let checks = 0; // started so far; the report of an older clip is dropped
 
 export function setUpClone(given) {
   shared = given;
@@ -57,18 +58,21 @@ export function setUpClone(given) {
 async function startRecording() {
   showError($("clip-error"), null);
   const peaks = [];
-  recorder = new Recorder((peak, seconds) => showLevel(peaks, peak, seconds), endRecording);
+  const started = new Recorder((peak, seconds) => showLevel(peaks, peak, seconds), endRecording);
+  $("record").disabled = true;
   try {
-    await recorder.start();
+    await started.start();
   } catch (error) {
-    recorder = null;
     const refused = error.name === "NotAllowedError";
     const message = refused
       ? "The browser may not use the microphone. Allow it in the address bar, or choose a file."
       : `There is no microphone that can be used (${error.name}). Choose a file instead.`;
     showError($("clip-error"), new Error(message));
     return;
+  } finally {
+    $("record").disabled = false;
   }
+  recorder = started;
   $("record").classList.add("on");
   $("record-label").textContent = "Stop";
   $("meter").hidden = false;
@@ -104,9 +108,10 @@ function showLevel(peaks, peak, seconds) {
   if ($("meter-hint").textContent !== hint + long) $("meter-hint").textContent = hint + long;
 }
 
-/** A file as it is where the server reads it; else as the browser decodes it. */
+/** Takes a file: as it is if the server reads its format, or else as the browser decodes it. */
 async function useFile(file) {
   $("file").value = "";
+  if (recorder) await endRecording();
   const sound = await decode(file).catch(() => null);
   if (READABLE.test(file.name) && file.size <= shared.model.max_upload_bytes) return useClip(file, sound);
   if (!sound) {
@@ -120,6 +125,7 @@ async function useFile(file) {
 }
 
 async function useClip(file, sound) {
+  const check = ++checks;
   clip = null;
   player?.discard();
   player = sound && new Player(sound.samples, sound.rate, "your recording");
@@ -128,9 +134,12 @@ async function useClip(file, sound) {
   showError($("clip-error"), null);
   try {
     const options = { method: "POST", body: form({ audio_sample: file }) };
-    showReport(await (await request("v1/audio/voices/check", options)).json());
+    const report = await (await request("v1/audio/voices/check", options)).json();
+    if (check !== checks) return;
+    showReport(report);
     clip = file;
   } catch (error) {
+    if (check !== checks) return;
     $("clip-report").replaceChildren();
     showError($("clip-error"), error);
   }
@@ -155,17 +164,17 @@ function showReport(report) {
   const all = make(
     "details",
     {},
-    make("summary", { textContent: "What was done to it" }),
+    make("summary", { textContent: "Details of the clip" }),
     ...report.sentences.map((textContent) => make("p", { className: "hint", textContent })),
   );
   $("clip-report").replaceChildren(verdict, make("ul", { className: "checks" }, ...items), all);
 }
 
-/** The first thing that is missing: where it is, and what to say. */
+/** The first missing field and a sentence for it. */
 function missing(fields) {
   if (!clip) return ["record", "Record a clip, or choose a file."];
-  if (!fields.consent) return [document.querySelector("[name=consent]"), "Say whose voice it is."];
-  if (!fields.statement) return ["statement", "Write who allows what in your own words."];
+  if (!fields.consent) return [document.querySelector("[name=consent]"), "Choose whose voice it is."];
+  if (!fields.statement) return ["statement", "Write in your own words who allows what."];
   if (!/^[a-z0-9][a-z0-9_-]*$/.test(fields.name)) {
     return ["name", "Give it a name of small letters, digits, - and _."];
   }

@@ -1,4 +1,4 @@
-// The page: what the server has, and which view is shown.
+// The page: waits for the server, and switches views.
 
 import { ApiError, getJson, setKey } from "./api.js";
 import { $, ask } from "./dom.js";
@@ -8,15 +8,15 @@ import { setUpVoices } from "./voices.js";
 
 const VIEWS = ["speak", "clone", "voices"];
 
-/** What the views share: the model, the voices, and ways to change both. */
+/** State of all views: the model, the voices, and callbacks for changes. */
 const shared = { model: null, presets: [], stored: [], refresh, open: openView, changed: [] };
 
 function openView(name, focus = true) {
   for (const view of VIEWS) {
-    const chosen = view === name;
-    $(view).hidden = !chosen;
-    $(`tab-${view}`).setAttribute("aria-selected", String(chosen));
-    $(`tab-${view}`).tabIndex = chosen ? 0 : -1;
+    const selected = view === name;
+    $(view).hidden = !selected;
+    $(`tab-${view}`).setAttribute("aria-selected", String(selected));
+    $(`tab-${view}`).tabIndex = selected ? 0 : -1;
   }
   if (focus) $(`tab-${name}`).focus();
 }
@@ -42,7 +42,7 @@ async function refresh() {
   shared.changed.forEach((show) => show());
 }
 
-function say(text, kind = "") {
+function showStatus(text, kind = "") {
   $("status").textContent = text;
   $("status").className = `chip ${kind}`;
 }
@@ -54,8 +54,8 @@ async function begin() {
       const ready = await fetch("ready");
       if (!ready.ok) {
         const { error } = await ready.json();
-        if (error.code === "load_failed") return say("The model could not be loaded", "off");
-        say("Loading the model …");
+        if (error.code === "load_failed") return showStatus("The model could not be loaded", "off");
+        showStatus("Loading the model …");
         await new Promise((resolve) => setTimeout(resolve, 1000));
         continue;
       }
@@ -66,15 +66,15 @@ async function begin() {
         const given = await ask("API key", "This server asks for its key. It is kept for this tab only.", "Use it", [
           { label: "Key", name: "key", type: "password", required: true },
         ]);
-        if (!given) return say("The server asks for a key: reload to enter it", "off");
+        if (!given) return showStatus("The server asks for a key: reload to enter it", "off");
         setKey(given.key);
       } else {
-        say("The server cannot be reached", "off");
+        showStatus("The server cannot be reached", "off");
         await new Promise((resolve) => setTimeout(resolve, 2000));
       }
     }
   }
-  say(`Ready · ${shared.model.id}`, "ready");
+  showStatus(`Ready · ${shared.model.id}`, "ready");
   setUpSpeak(shared);
   setUpClone(shared);
   setUpVoices(shared);

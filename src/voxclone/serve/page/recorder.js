@@ -1,6 +1,7 @@
-// The microphone: raw samples through a worklet, so that nothing is coded or "improved" on the way.
+// The microphone: raw samples through a worklet, without compression or noise suppression.
 
 export const MOST_SECONDS = 30;
+const RESUME_MS = 5000;
 
 export function canRecord() {
   return Boolean(navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode);
@@ -20,11 +21,24 @@ export class Recorder {
       audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
     this.context = new AudioContext();
-    await this.context.audioWorklet.addModule("page/capture.js");
+    try {
+      await this.context.audioWorklet.addModule("page/capture.js");
+      await this.resume();
+    } catch (error) {
+      this.release();
+      throw error;
+    }
     this.node = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => this.take(data);
     this.context.createMediaStreamSource(this.stream).connect(this.node);
-    await this.context.resume();
+  }
+
+  /** Starts the audio clock. Firefox waits for ever where the computer has no sound output. */
+  async resume() {
+    const late = new Promise((resolve) => setTimeout(() => resolve("late"), RESUME_MS));
+    if ((await Promise.race([this.context.resume(), late])) === "late") {
+      throw new DOMException("The audio clock does not start.", "NotReadableError");
+    }
   }
 
   take(samples) {
@@ -38,9 +52,13 @@ export class Recorder {
   /** Ends the recording: its parts and their rate. The microphone is free afterwards. */
   async stop() {
     const rate = this.context.sampleRate;
-    this.stream.getTracks().forEach((track) => track.stop());
     this.node.port.onmessage = null;
-    await this.context.close();
+    await this.release();
     return { parts: this.parts, rate };
+  }
+
+  release() {
+    this.stream.getTracks().forEach((track) => track.stop());
+    return this.context.close();
   }
 }

@@ -1,62 +1,60 @@
-// Speak: sentence by sentence, each with its own seed, so that one can be said again alone.
+// Speak: sentence by sentence. Each sentence has its own seed, so that one can be redone alone.
 
-import { form, request, saveBlob, speak } from "./api.js";
-import { Player, decode, join, wavBlob } from "./audio.js";
-import { $, button, fileName, make, showError } from "./dom.js";
+import { speak } from "./api.js";
+import { Player, join } from "./audio.js";
+import { clearComparison, discardReference, showComparison } from "./compare.js";
+import { $, button, make, showError } from "./dom.js";
+import { remember, saveTake, setUpHistory } from "./history.js";
 
-const PAUSE = 0.15; // seconds between sentences, as the server makes them
-const COMPARED = 60; // seconds of speech that are compared with the reference
-const KEPT = 20; // takes in the history
+const PAUSE = 0.15; // seconds between sentences, as on the server
 
 let shared, take, stopper;
-const history = [];
 
 export function setUpSpeak(given) {
   shared = given;
   shared.changed.push(showVoices);
+  setUpHistory(shared, useAgain);
   $("speak-form").onsubmit = (event) => { event.preventDefault(); start(); };
   $("stop-button").onclick = () => stopper?.abort();
   $("text").oninput = countText;
   $("text").onkeydown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("speak-form").requestSubmit();
   };
-  $("download-take").onclick = () => save(take);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  $("download-take").onclick = () => saveTake(take);
   countText();
 }
 
-function redraw() {
-  const shown = [take?.player, take?.reference, ...(take?.sentences ?? []).map((each) => each.player)];
-  [...shown, ...history.map((each) => each.player)].forEach((player) => player?.show());
-}
-
 function countText() {
-  const sentences = split($("text").value).length;
+  const count = split($("text").value).length;
   $("text-count").textContent =
-    sentences > 1 ? `${sentences} sentences; each can be spoken again by itself.` : "Ctrl + Enter speaks.";
+    count > 1 ? `${count} sentences. You can redo each one alone.` : "Ctrl + Enter speaks.";
 }
 
 function showVoices() {
-  const chosen = $("voice").value;
+  const selected = $("voice").value;
   const group = (label, names) =>
     make("optgroup", { label }, ...names.map((name) => make("option", { value: name, textContent: name })));
   const usable = shared.stored.filter((voice) => !voice.problem).map((voice) => voice.name);
   const groups = [group("Your voices", usable), group("Presets", shared.presets)];
   $("voice").replaceChildren(...groups.filter((each) => each.children.length));
-  if ([...usable, ...shared.presets].includes(chosen)) $("voice").value = chosen;
+  if ([...usable, ...shared.presets].includes(selected)) $("voice").value = selected;
 }
 
-function isOwn(name) {
-  return shared.stored.some((voice) => voice.name === name);
+function useAgain({ text, seed, voice }) {
+  $("text").value = text;
+  $("seed").value = seed;
+  $("voice").value = voice;
+  countText();
+  $("text").focus();
 }
 
 /** Sentences, none longer than the server takes. */
-export function split(text) {
+function split(text) {
   const cut = (part) =>
     window.Intl?.Segmenter
       ? [...new Intl.Segmenter(undefined, { granularity: "sentence" }).segment(part)].map((each) => each.segment)
       : part.split(/(?<=[.!?…])\s+/);
-  const most = shared?.model?.max_characters ?? 4096;
+  const most = shared.model.max_characters;
   return text
     .split(/\n+/)
     .flatMap(cut)
@@ -65,40 +63,42 @@ export function split(text) {
     .flatMap((each) => each.match(new RegExp(`[^]{1,${most}}`, "g")));
 }
 
+const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
+
 async function start() {
+  if ($("speak-button").disabled) return;
   const texts = split($("text").value);
   showError($("speak-error"), texts.length ? null : new Error("Type at least one word."));
   if (!texts.length) return;
-  const given = $("seed").value;
-  const seed = given === "" ? Math.floor(Math.random() * 2 ** 31) : Number(given);
-  forget(take);
+  const seed = $("seed").value === "" ? randomSeed() : Number($("seed").value);
+  discard(take);
   take = {
     voice: $("voice").value,
     cfg: Number($("cfg").value),
     seed,
-    sentences: texts.map((text, i) => ({ text, seed: seed + i, parts: [], state: "waiting" })),
+    text: texts.join(" "),
+    sentences: texts.map((text, i) => ({ text, seed: seed + i, state: "waiting", row: make("li") })),
   };
+  take.sentences.forEach((sentence) => showSentence(sentence));
+  $("sentences").replaceChildren(...take.sentences.map((each) => each.row));
   $("take").hidden = false;
   $("take-title").textContent = `${take.voice}, seed ${seed}`;
-  $("pair").replaceChildren();
-  $("scale").replaceChildren();
+  $("take-player").replaceChildren();
   $("download-take").hidden = true;
-  take.sentences.forEach((sentence) => { sentence.row = make("li"); showSentence(sentence); });
-  $("sentences").replaceChildren(...take.sentences.map((each) => each.row));
+  clearComparison();
   await run(take.sentences);
 }
 
-/** Speaks sentences in their order; the first is heard as soon as it is there. */
+/** Generates sentences in their order, and plays each as soon as it is complete. */
 async function run(sentences) {
-  const own = take;
   stopper = new AbortController();
   $("speak-button").disabled = true;
   $("stop-button").hidden = false;
   showError($("speak-error"), null);
   try {
     for (const sentence of sentences) {
-      await speakSentence(own, sentence, stopper.signal);
-      if (own === take) autoplay(own, sentences);
+      await generate(sentence, stopper.signal);
+      if (take.sentences.length > 1) playNext(sentences);
     }
   } catch (error) {
     if (error.name !== "AbortError") showError($("speak-error"), error);
@@ -110,16 +110,16 @@ async function run(sentences) {
     $("speak-button").disabled = false;
     $("stop-button").hidden = true;
   }
-  if (own === take && own.sentences.every((each) => each.samples)) await finish(own);
+  if (take.sentences.every((each) => each.samples)) await finish();
 }
 
-async function speakSentence(own, sentence, signal) {
+async function generate(sentence, signal) {
   const rate = shared.model.sampling_rate;
   const parts = [];
   let count = 0;
   sentence.state = "speaking";
-  showSentence(sentence, 0);
-  const body = { model: shared.model.id, voice: own.voice, input: sentence.text, seed: sentence.seed, cfg: own.cfg };
+  showSentence(sentence);
+  const body = { model: shared.model.id, voice: take.voice, input: sentence.text, seed: sentence.seed, cfg: take.cfg };
   const done = await speak(
     body,
     (samples) => {
@@ -139,13 +139,13 @@ async function speakSentence(own, sentence, signal) {
 
 function showSentence(sentence, seconds = 0) {
   const state = {
-    waiting: "waits",
-    speaking: seconds ? `${seconds.toFixed(1)} s …` : "begins …",
+    waiting: "waiting",
+    speaking: seconds ? `${seconds.toFixed(1)} s …` : "starting …",
     stopped: "stopped",
     done: `seed ${sentence.seed}`,
   }[sentence.state];
-  const again = button("Again", () => redo(sentence), {
-    "aria-label": `Say again: ${sentence.text}`,
+  const again = button("Redo", () => redo(sentence), {
+    "aria-label": `Redo: ${sentence.text}`,
     disabled: sentence.state === "speaking" || sentence.state === "waiting",
   });
   const children = [
@@ -153,14 +153,10 @@ function showSentence(sentence, seconds = 0) {
     make("span", { className: "state", textContent: state }),
     again,
   ];
-  const single = take.sentences.length === 1;
-  if (sentence.player && !single) {
-    const full = make("div", {}, sentence.player.element);
-    full.className = "words";
-    children.push(full);
-  }
+  // The player of a single sentence would repeat that of the whole.
+  if (sentence.player && take.sentences.length > 1) children.push(sentence.player.element);
   if (sentence.truncated) {
-    const text = "The model did not end this by itself. Say it again for another try.";
+    const text = "The model did not end this sentence. Redo it with another seed.";
     children.push(make("span", { className: "warning", textContent: text }));
   }
   sentence.row.replaceChildren(...children);
@@ -168,116 +164,44 @@ function showSentence(sentence, seconds = 0) {
 
 function redo(sentence) {
   if ($("speak-button").disabled) return;
-  sentence.seed = Math.floor(Math.random() * 2 ** 31);
-  sentence.truncated = false;
+  sentence.seed = randomSeed();
+  sentence.truncated = sentence.played = false;
   run([sentence]);
 }
 
-/** Plays what is there, sentence after sentence, as far as it has been made. */
-function autoplay(own, sentences) {
-  const next = sentences.find((each) => each.player && !each.heard);
+/** Plays the complete sentences one after the other. */
+function playNext(sentences) {
+  const next = sentences.find((each) => each.player && !each.played);
   const busy = sentences.some((each) => each.player && !each.player.audio.paused);
-  if (!next || busy || own !== take) return;
-  next.heard = true;
-  next.player.audio.addEventListener("ended", () => autoplay(own, sentences), { once: true });
+  if (!next || busy) return;
+  next.played = true;
+  next.player.audio.addEventListener("ended", () => playNext(sentences), { once: true });
   next.player.play();
 }
 
-/** The whole of a take: its player, beside the reference of an own voice; similarity; history. */
-async function finish(own) {
+/** Shows the whole speech, and compares it with the reference of a stored voice. */
+async function finish() {
+  const own = take;
   const rate = shared.model.sampling_rate;
   own.player?.discard();
   own.samples = join(own.sentences.map((each) => each.samples), rate, PAUSE);
   own.player = new Player(own.samples, rate, "the speech");
-  const sides = [make("div", {}, make("h3", { textContent: "Speech" }), own.player.element)];
+  $("take-player").replaceChildren(own.player.element);
   $("download-take").hidden = false;
-  $("pair").classList.toggle("two", isOwn(own.voice));
-  $("pair").replaceChildren(...sides);
+  if (own.sentences.length === 1) own.player.play();
   remember(own);
-  if (!isOwn(own.voice)) {
-    $("scale").replaceChildren();
-    return;
-  }
+  clearComparison();
+  if (!shared.stored.some((voice) => voice.name === own.voice)) return;
   try {
-    const place = `v1/audio/voices/${encodeURIComponent(own.voice)}`;
-    if (!own.reference) {
-      const { samples, rate: found } = await decode(await (await request(`${place}/reference`)).blob());
-      own.reference = new Player(samples, found, "the reference");
-    }
-    if (own !== take) return;
-    $("pair").append(make("div", {}, make("h3", { textContent: "Reference, as the voice keeps it" }), own.reference.element));
-    own.reference.show();
-    const part = own.samples.subarray(0, COMPARED * rate);
-    const file = new File([wavBlob(part, rate)], "speech.wav", { type: "audio/wav" });
-    const options = { method: "POST", body: form({ audio_sample: file }) };
-    const found = await (await request(`${place}/similarity`, options)).json();
-    if (own === take) showScale(found);
+    await showComparison(own, rate, () => own === take);
   } catch (error) {
-    showError($("speak-error"), error);
+    if (own === take) showError($("speak-error"), error);
   }
 }
 
-function showScale({ similarity, same_speaker: same, strangers }) {
-  const [low, high] = [strangers - 0.25, Math.min(1, same + 0.25)];
-  const at = (value) => `${Math.max(0, Math.min(100, (100 * (value - low)) / (high - low)))}%`;
-  const tick = (value, text) => {
-    const element = make("span", { className: "tick", textContent: `${text} ${value.toFixed(2)}` });
-    element.style.left = at(value);
-    return element;
-  };
-  const pin = make("span", { className: "pin" });
-  pin.style.left = at(similarity);
-  const words =
-    similarity >= same ? "as alike as one person's own recordings"
-    : similarity <= strangers ? "no more alike than strangers"
-    : "between strangers and one person's own recordings";
-  const bar = make("div", { className: "bar", "aria-hidden": "true" }, pin, tick(strangers, "strangers"), tick(same, "one person's own"));
-  $("scale").replaceChildren(
-    make("div", { className: "scale" },
-      make("p", {}, make("b", { textContent: `Similarity ${similarity.toFixed(2)}` }), `: ${words}.`), bar),
-  );
-}
-
-function save(one) {
-  const blob = wavBlob(one.samples, shared.model.sampling_rate);
-  saveBlob(blob, `${one.voice}-${fileName(one.text ?? one.sentences[0].text)}.wav`);
-}
-
-function remember(own) {
-  const known = history.find((each) => each.take === own);
-  const entry = known ?? { take: own };
-  entry.voice = own.voice;
-  entry.seed = own.seed;
-  entry.text = own.sentences.map((each) => each.text).join(" ");
-  entry.samples = own.samples;
-  entry.player?.discard();
-  entry.player = new Player(own.samples, shared.model.sampling_rate, `${own.voice}: ${entry.text.slice(0, 60)}`);
-  if (!known) history.unshift(entry);
-  if (history.length > KEPT) history.pop().player.discard();
-  $("history").hidden = false;
-  $("history-list").replaceChildren(...history.map(historyItem));
-}
-
-function historyItem(entry) {
-  const use = () => {
-    $("text").value = entry.text;
-    $("seed").value = entry.seed;
-    $("voice").value = entry.voice;
-    countText();
-    $("text").focus();
-  };
-  return make(
-    "li",
-    {},
-    make("div", { className: "title", textContent: entry.text.length > 120 ? `${entry.text.slice(0, 120)} …` : entry.text }),
-    make("div", { className: "facts", textContent: `${entry.voice}, seed ${entry.seed}` }),
-    entry.player.element,
-    make("div", { className: "actions" }, button("Use again", use), button("Download", () => save(entry))),
-  );
-}
-
-function forget(one) {
-  one?.player?.discard();
-  one?.reference?.discard();
-  one?.sentences.forEach((each) => each.player?.discard());
+function discard(old) {
+  if (!old) return;
+  discardReference(old);
+  old.player?.discard();
+  old.sentences.forEach((each) => each.player?.discard());
 }

@@ -1,4 +1,4 @@
-// The stored voices: heard, renamed, deleted, saved, exported, imported.
+// The stored voices: play, rename, delete, download, export, import.
 
 import { download, form, getJson, request, sendJson } from "./api.js";
 import { Player, decode } from "./audio.js";
@@ -18,14 +18,14 @@ export async function setUpVoices(given) {
   shared = given;
   shared.changed.push(show);
   $("import-button").onclick = () => $("import").click();
-  $("import").onchange = () => bring($("import").files[0]);
+  $("import").onchange = () => importFile($("import").files[0]);
   runtimes = await getJson("v1/audio/runtimes");
   show();
 }
 
-const place = (name) => `v1/audio/voices/${encodeURIComponent(name)}`;
+const pathOf = (name) => `v1/audio/voices/${encodeURIComponent(name)}`;
 
-/** Does something with the server, and shows what went wrong in one place. */
+/** Runs an action; an error of it is shown above the list. */
 async function attempt(action) {
   showError($("voices-error"), null);
   try {
@@ -51,13 +51,13 @@ function item(voice) {
   }
   const date = new Date(voice.created_at * 1000).toLocaleDateString();
   const facts = [date, CONSENTS[voice.consent], voice.speaker_description].filter(Boolean).join(" · ");
-  const heard = make("div");
-  if (players.has(name)) heard.append(players.get(name).element);
+  const sound = make("div");
+  if (players.has(name)) sound.append(players.get(name).element);
   const buttons = [
     button("Speak with it", () => use(name), { "aria-label": `Speak with ${name}` }),
-    button("Listen", () => listen(name, heard), { "aria-label": `Listen to the reference of ${name}` }),
+    button("Listen", () => listen(name, sound), { "aria-label": `Listen to the reference of ${name}` }),
     button("Rename", () => rename(name), { "aria-label": `Rename ${name}` }),
-    button("Download", () => attempt(() => download(`${place(name)}/file`)), { "aria-label": `Download ${name}` }),
+    button("Download", () => attempt(() => download(`${pathOf(name)}/file`)), { "aria-label": `Download ${name}` }),
     remove,
   ];
   return make(
@@ -65,7 +65,7 @@ function item(voice) {
     {},
     title,
     make("div", { className: "facts", textContent: facts }),
-    heard,
+    sound,
     make("div", { className: "actions" }, ...buttons),
     exporter(name),
     details(name),
@@ -78,14 +78,14 @@ function use(name) {
   $("text").focus();
 }
 
-function listen(name, heard) {
+function listen(name, sound) {
   return attempt(async () => {
     if (!players.has(name)) {
-      const { samples, rate } = await decode(await (await request(`${place(name)}/reference`)).blob());
+      const { samples, rate } = await decode(await (await request(`${pathOf(name)}/reference`)).blob());
       players.set(name, new Player(samples, rate, `the reference of ${name}`));
     }
     const player = players.get(name);
-    heard.replaceChildren(player.element);
+    sound.replaceChildren(player.element);
     player.show();
     player.play();
   });
@@ -97,7 +97,7 @@ async function rename(name) {
   ]);
   if (!given || given.name === name) return;
   await attempt(async () => {
-    await sendJson(place(name), "PATCH", { name: given.name });
+    await sendJson(pathOf(name), "PATCH", { name: given.name });
     forget(name);
     await shared.refresh();
   });
@@ -106,7 +106,7 @@ async function rename(name) {
 async function erase(name) {
   if (!(await ask("Delete", `Delete the voice ${name}? Nothing of it is kept.`, "Delete"))) return;
   await attempt(async () => {
-    await request(place(name), { method: "DELETE" });
+    await request(pathOf(name), { method: "DELETE" });
     forget(name);
     await shared.refresh();
   });
@@ -121,19 +121,19 @@ function exporter(name) {
   const choices = (values) => values.map((value) => make("option", { value, textContent: value }));
   const runtime = make("select", { id: `runtime-${name}` }, ...choices(runtimes.runtimes.map((each) => each.name)));
   const preset = make("select", { id: `preset-${name}` }, ...choices(runtimes.presets));
-  const presetField = make("div", { className: "field" }, make("label", { htmlFor: preset.id, textContent: "In the place of" }), preset);
+  const presetField = make("div", { className: "field" }, make("label", { htmlFor: preset.id, textContent: "Replaces the preset" }), preset);
   const about = make("p", { className: "hint" });
-  const chosen = () => runtimes.runtimes.find((each) => each.name === runtime.value);
+  const selected = () => runtimes.runtimes.find((each) => each.name === runtime.value);
   runtime.onchange = () => {
-    presetField.hidden = !chosen().presets_only;
-    about.textContent = `${chosen().name} reads ${chosen().use}.`;
+    presetField.hidden = !selected().presets_only;
+    about.textContent = `${selected().name} reads ${selected().use}.`;
   };
   runtime.onchange();
   const go = () =>
     attempt(() => {
       const query = new URLSearchParams({ runtime: runtime.value });
-      if (chosen().presets_only) query.set("replace_preset", preset.value);
-      return download(`${place(name)}/export?${query}`);
+      if (selected().presets_only) query.set("replace_preset", preset.value);
+      return download(`${pathOf(name)}/export?${query}`);
     });
   return make(
     "details",
@@ -146,13 +146,13 @@ function exporter(name) {
   );
 }
 
-/** What the voice says of itself, read when somebody wants to know. */
+/** Consent, similarity and reference of a voice, read when the element is opened. */
 function details(name) {
   const element = make("details", {}, make("summary", { textContent: "About this voice" }));
   element.ontoggle = () => {
     if (!element.open || element.children.length > 1) return;
     attempt(async () => {
-      const voice = await getJson(place(name));
+      const voice = await getJson(pathOf(name));
       const lines = [
         `Consent of ${voice.consent_record.date}: ${voice.consent_record.statement}`,
         ...Object.entries(voice.similarity).map(([network, value]) => `Similarity to the recording ${value.toFixed(2)} (${network})`),
@@ -166,7 +166,7 @@ function details(name) {
   return element;
 }
 
-function bring(file) {
+function importFile(file) {
   $("import").value = "";
   if (!file) return;
   attempt(async () => {
