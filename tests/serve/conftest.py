@@ -23,6 +23,7 @@ from voxclone.serve.catalog import Catalog
 from voxclone.serve.engine import Engine
 from voxclone.serve.settings import ServeSettings
 from voxclone.tts.streams import SpeechChunk, Utterance
+from voxclone.tts.text import Part
 
 RATE = 24000
 BASE = "http://127.0.0.1:8000"
@@ -150,7 +151,7 @@ class Scripted:
         self.gate.set()
 
     def utterance(self, text: str, voice: str, seed: int, cfg: float) -> Utterance:
-        return Utterance([text], torch.zeros(1, 1), seed, cfg)
+        return Utterance([Part(text)], torch.zeros(1, 1), seed, cfg)
 
     def text_tokens(self, parts: list[str]) -> int:
         return sum(map(len, parts))
@@ -189,7 +190,9 @@ class ScriptedBatch:
             count = self.done[id(utterance)] = self.done.get(id(utterance), 0) + 1
             ended = count == model.frames
             wave_S, codes_KT = torch.zeros(1920), torch.zeros(7, 1, dtype=torch.long)
-            chunks.append(SpeechChunk(utterance, 0, wave_S, codes_KT, ended, False, ended))
+            chunks.append(
+                SpeechChunk(utterance, 0, wave_S, codes_KT, count == 1, ended, False, ended)
+            )
             if ended:
                 self.drop([utterance])
         return chunks

@@ -73,7 +73,7 @@ def test_aac_without_pyav_says_what_to_install(
     assert (answer.status_code, error["param"], error["code"]) == (
         501, "response_format", "not_installed"
     )  # fmt: skip
-    assert "voxclone[aac]" in error["message"]
+    assert "voxclone[media]" in error["message"]
 
 
 def test_aac_with_pyav(client: TestClient) -> None:

@@ -5,7 +5,9 @@ import torch
 
 from tests.helpers.tiny_release import write_tiny_release
 from voxclone.release.release import Release, load_preset
+from voxclone.tts.endings import fade
 from voxclone.tts.streams import SpeechChunk, Streams, Utterance
+from voxclone.tts.text import Part
 from voxclone.tts.tts import TTS
 
 
@@ -32,7 +34,7 @@ def utterances(release: Release) -> list[Utterance]:
     texts = (["One two.", "Three."], ["Four and five and six."], ["Hi.", "Ho.", "He."])
     voices = [load_preset(release, name) for name in ("anna", "bert", "carla")]
     return [
-        Utterance(parts, voice_ND, seed, cfg)
+        Utterance([Part(text, 0.1 * n) for n, text in enumerate(parts)], voice_ND, seed, cfg)
         for parts, voice_ND, seed, cfg in zip(
             texts, voices, (5, 6, 7), (1.2, 1.2, 3.0), strict=True
         )
@@ -79,6 +81,17 @@ def test_together_each_is_spoken_as_alone(tts: TTS, utterances: list[Utterance])
         torch.testing.assert_close(wave(own), wave(expected), atol=1e-4 * loudest, rtol=0)
         assert [chunk.ended for chunk in own] == [False] * (len(own) - 1) + [True]
         assert [p.part for p in own if p.part_ended] == list(range(len(utterance.parts)))
+
+
+def test_parts_are_joined_by_pauses_and_fades(tts: TTS, utterances: list[Utterance]) -> None:
+    """As `speech.join_parts` joins them."""
+    rate, pieces = tts.codec.sampling_rate, []
+    chunks = alone(tts, utterances[2])
+    for number in range(3):
+        part_S = wave([chunk for chunk in chunks if chunk.part == number])
+        pieces += [torch.zeros(round(0.1 * number * rate)), fade(part_S, rate)]
+    joined_S = torch.cat([chunk.joined_wave(rate) for chunk in chunks])
+    assert torch.equal(joined_S, torch.cat(pieces))
 
 
 def test_first_piece_comes_early(tts: TTS, utterances: list[Utterance]) -> None:

@@ -140,7 +140,7 @@ class AacEncoder:
         try:
             av: Any = importlib.import_module("av")
         except ImportError:
-            raise MissingExtraError("av", "aac", "The format aac") from None
+            raise MissingExtraError("av", "media", "The format aac") from None
         self._frame = av.AudioFrame
         self._sink, self._rate, self._samples = _Sink(), rate, 0
         self._container = av.open(self._sink, "w", format="adts")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from voxclone.errors import MissingExtraError, VoxcloneError
@@ -38,10 +39,13 @@ class Spoken:
     truncated: int = 0
     text_tokens: int = 0
 
-    def count(self, piece: SpeechChunk, rate: int) -> None:
-        self.frames += piece.codes_KT.shape[-1]
-        self.seconds += len(piece.wave_S) / rate
-        self.truncated += piece.truncated
+    def add(self, chunk: SpeechChunk, rate: int) -> np.ndarray:
+        """Count a chunk; gives its samples [S]."""
+        wave_S: np.ndarray = chunk.joined_wave(rate).numpy()
+        self.frames += chunk.codes_KT.shape[-1]
+        self.seconds += len(wave_S) / rate
+        self.truncated += chunk.truncated
+        return wave_S
 
     def summary(self) -> dict[str, Any]:
         """What `speech.audio.done` says: OpenAI's usage, and what a person may want to know."""
@@ -73,7 +77,7 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
 
         def make(engine: Engine) -> Utterance:
             utterance = engine.utterance(wanted.input, wanted.voice_name, seed, wanted.cfg)
-            spoken.text_tokens = engine.text_tokens(list(utterance.parts))
+            spoken.text_tokens = engine.text_tokens([part.text for part in utterance.parts])
             return utterance
 
         results = slot.speak(make, alone=wanted.seed is not None)
@@ -160,15 +164,14 @@ async def _encoded(
     waiting = list(first)
     ended = False
     while not ended:
-        piece = waiting.pop(0) if waiting else await results.get()
-        spoken.count(piece, rate)
-        ended = piece.ended
-        chunk = encoder.add(piece.wave_S.numpy())
+        chunk = waiting.pop(0) if waiting else await results.get()
+        ended = chunk.ended
+        content = encoder.add(spoken.add(chunk, rate))
         if ended:
-            chunk += encoder.finish()
+            content += encoder.finish()
             service.metrics.speech.inc(spoken.seconds)
-        if chunk:
-            yield chunk
+        if content:
+            yield content
 
 
 async def _events(

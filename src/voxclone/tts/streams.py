@@ -19,13 +19,12 @@ from voxclone.codec.model import Codec
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
+from voxclone.tts.endings import fade
 from voxclone.tts.generate import Batch, Sampling
-from voxclone.tts.text import frame_cap
+from voxclone.tts.text import Part, frame_cap
 
 FIRST_CHUNK, CHUNK = 5, 25
 """Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
-PAUSE_SECONDS = 0.15
-"""Between two parts of a text."""
 
 Prompter = Callable[[str, Tensor], Tensor]
 """From a text and a voice embedding [N, D] to the prompt [L, D]."""
@@ -35,7 +34,7 @@ Prompter = Callable[[str, Tensor], Tensor]
 class Utterance:
     """A text in parts and a voice embedding [N, D]; part number i has the seed `seed` + i."""
 
-    parts: Sequence[str]
+    parts: Sequence[Part]
     voice_ND: Tensor
     seed: int
     cfg: float
@@ -45,18 +44,26 @@ class Utterance:
 class SpeechChunk:
     """Samples [S] of an utterance and their codes [K, T], both on the CPU.
 
-    A pause before a part is in the samples only. `part_ended` and `ended` mark the last chunk of
-    the part and of the utterance; `truncated` a part that reached its frame cap before the model
-    ended it.
+    `part_begins` marks the first chunk of a part, `part_ended` and `ended` the last one of the part
+    and of the utterance. `truncated` marks a part that reached its frame cap before the model ended
+    it.
     """
 
     utterance: Utterance
     part: int
     wave_S: Tensor
     codes_KT: Tensor
+    part_begins: bool
     part_ended: bool
     truncated: bool
     ended: bool
+
+    def joined_wave(self, rate: int) -> Tensor:
+        """Samples [S] to append to those of earlier chunks: the part's pause, and its fades."""
+        wave_S = fade(self.wave_S, rate, start=self.part_begins, end=self.part_ended)
+        if not self.part_begins:
+            return wave_S
+        return torch.cat([torch.zeros(round(self.utterance.parts[self.part].pause * rate)), wave_S])
 
 
 @dataclass(eq=False)
@@ -74,7 +81,7 @@ class _Stream:
 
     @property
     def text(self) -> str:
-        return self.utterance.parts[self.part]
+        return self.utterance.parts[self.part].text
 
 
 class Streams:
@@ -136,7 +143,9 @@ class Streams:
         return chunks
 
     def _stream(self, utterance: Utterance, part: int) -> _Stream:
-        return _Stream(utterance, part, frame_cap(utterance.parts[part], self._codec.frame_rate))
+        return _Stream(
+            utterance, part, frame_cap(utterance.parts[part].text, self._codec.frame_rate)
+        )
 
     def _admit(self, new: list[_Stream]) -> None:
         if not new:
@@ -157,16 +166,16 @@ class Streams:
 
     def _chunk(self, stream: _Stream, *, last: bool, truncated: bool) -> SpeechChunk:
         """Decode the frames of a stream that are not decoded yet; `past` is the decoder's state."""
-        codec, parts = self._codec, []
-        if stream.part and not stream.begun:
-            parts.append(torch.zeros(round(PAUSE_SECONDS * codec.sampling_rate)))
+        codec, first = self._codec, not stream.begun
+        wave_S = torch.zeros(0)
         codes_KT = torch.zeros(codec.num_codebooks, 0, dtype=torch.long)
         if stream.waiting:
             drawn_KT = torch.stack(stream.waiting, dim=-1)
             latent_BDT = codec.quantizer.decode(drawn_KT[None], codec.dtype)
-            parts.append(codec.decoder(latent_BDT, stream.past)[0].float().cpu())
+            wave_S = codec.decoder(latent_BDT, stream.past)[0].float().cpu()
             codes_KT = drawn_KT.cpu()
         stream.waiting, stream.wanted, stream.begun = [], CHUNK, True
-        wave_S = torch.cat(parts) if parts else torch.zeros(0)
         ended = last and stream.part + 1 == len(stream.utterance.parts)
-        return SpeechChunk(stream.utterance, stream.part, wave_S, codes_KT, last, truncated, ended)
+        return SpeechChunk(
+            stream.utterance, stream.part, wave_S, codes_KT, first, last, truncated, ended
+        )

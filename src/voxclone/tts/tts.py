@@ -6,14 +6,14 @@ positions.
 
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import write_wave
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.release.params import Params
@@ -23,33 +23,10 @@ from voxclone.spec import AROUND_TEXT, CONTEXT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
 from voxclone.tts.streams import Streams, Utterance
-from voxclone.tts.text import check_text, expected_seconds, split_text
+from voxclone.tts.text import Part, check_text, expected_seconds, split_text
 from voxclone.voice.embedding import embed_codes
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The waveform and codes of a text. `truncated` lists the parts of the text that reached the
-    frame cap before the model ended them; `seconds` is the time it took."""
-
-    wave_S: Tensor
-    sampling_rate: int
-    codes: list[Tensor] = field(repr=False)
-    parts: list[str]
-    truncated: list[str]
-    seed: int
-    cfg: float
-    seconds: float
-
-    @property
-    def duration(self) -> float:
-        """Seconds of sound."""
-        return len(self.wave_S) / self.sampling_rate
-
-    def save(self, path: Path | str) -> int:
-        """Write a sound file; gives the number of samples that were clipped. Raises AudioError."""
-        return write_wave(path, self.wave_S.numpy(), self.sampling_rate)
 
 
 @dataclass(frozen=True)
@@ -91,50 +68,34 @@ class TTS:
         seed: int | None = None,
         cfg: float = 1.2,
         progress: Callable[[int, float], None] | None = None,
+        kept: Mapping[int, SpokenPart] = MappingProxyType({}),
     ) -> Speech:
         """Speak a text of up to 4,096 characters with a voice embedding [N, D].
 
-        Without `seed` one is drawn; the result has it. `progress` is called with the frames spoken
-        and the frames expected. Raises UsageError for a text that is empty or too long.
+        A part that stays silent or does not end is drawn again with other seeds. Without `seed` one
+        is drawn; the result has it. Parts whose numbers are in `kept` are not spoken again.
+        `progress` is called with the frames spoken and the frames expected. Raises UsageError for a
+        text that is empty or too long.
         """
         begun = time.monotonic()
+        rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
         seed = secrets.randbelow(2**31) if seed is None else seed
-        utterance = self.utterance(text, voice_ND, seed=seed, cfg=cfg)
-        parts = list(utterance.parts)
-        expected = sum(map(expected_seconds, parts)) * self.codec.frame_rate
-        codes: list[list[Tensor]] = [[] for _ in parts]
-        waves, truncated, done = [], [], 0
-        streams = self.streams()
-        streams.add(utterance)
-        while len(streams):
-            for chunk in streams.step():
-                waves.append(chunk.wave_S)
-                codes[chunk.part].append(chunk.codes_KT)
-                done += chunk.codes_KT.shape[-1]
-                if chunk.truncated:
-                    truncated.append(parts[chunk.part])
-                if progress is not None:
-                    progress(done, expected)
-        return Speech(
-            torch.cat(waves),
-            self.codec.sampling_rate,
-            [torch.cat(chunks, dim=-1) for chunks in codes],
-            parts,
-            truncated,
-            seed,
-            cfg,
-            time.monotonic() - begun,
-        )
-
-    def utterance(self, text: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2) -> Utterance:
-        """A text of up to 4,096 characters, in parts that leave room for a voice embedding [N, D].
-        Raises UsageError for a text that is empty or too long."""
-        parts = split_text(check_text(text), self.part_characters(len(voice_ND)))
-        return Utterance(parts, voice_ND, seed, cfg)
-
-    def streams(self) -> Streams:
-        """A batch of utterances, empty at first."""
-        return Streams(self.backbone, self.head, self.codec, self.prompt)
+        text = check_text(text)
+        parts = split_text(text, self.part_characters(len(voice_ND)))
+        expected = expected_seconds(text) * frame_rate
+        spoken, done = list[SpokenPart](), 0
+        for number, part in enumerate(parts):
+            if number in kept:
+                spoken.append(replace(kept[number], text=part.text, pause=part.pause))
+            else:
+                seeds = [(seed + number + d * len(parts)) % 2**64 for d in range(MAX_DRAWS)]
+                generate = partial(
+                    self._counted, voice_ND, cfg, progress=progress, done=done, expected=expected
+                )
+                spoken.append(speak_part(part, seeds, generate, rate, frame_rate))
+            done += spoken[-1].codes_KT.shape[-1]
+        seconds = time.monotonic() - begun
+        return Speech(join_parts(spoken, rate), rate, tuple(spoken), seed, cfg, seconds)
 
     @property
     def device(self) -> torch.device:
@@ -163,6 +124,46 @@ class TTS:
                 f"{context}: enroll a shorter recording."
             )
         return min(400, int(room / each))
+
+    def stream(
+        self, part: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive chunks.
+        Ends at the model's own end or at `frame_cap`."""
+        streams = self.streams()
+        streams.add(Utterance([Part(part)], voice_ND, seed, cfg))
+        while len(streams):
+            for chunk in streams.step():
+                if len(chunk.wave_S):
+                    yield chunk.wave_S, chunk.codes_KT
+
+    def utterance(self, text: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2) -> Utterance:
+        """A text of up to 4,096 characters, in parts that leave room for a voice embedding [N, D].
+        Raises UsageError for a text that is empty or too long."""
+        parts = split_text(check_text(text), self.part_characters(len(voice_ND)))
+        return Utterance(parts, voice_ND, seed, cfg)
+
+    def streams(self) -> Streams:
+        """A batch of utterances, empty at first."""
+        return Streams(self.backbone, self.head, self.codec, self.prompt)
+
+    def _counted(
+        self,
+        voice_ND: Tensor,
+        cfg: float,
+        text: str,
+        seed: int,
+        *,
+        progress: Callable[[int, float], None] | None,
+        done: int,
+        expected: float,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `stream`, with calls of `progress`; `done` frames were spoken before."""
+        for wave_S, codes_KT in self.stream(text, voice_ND, seed=seed, cfg=cfg):
+            done += codes_KT.shape[-1]
+            if progress is not None:
+                progress(done, expected)
+            yield wave_S, codes_KT
 
 
 def load_backbone(
