@@ -32,7 +32,7 @@ from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.agreement import agreement
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
-from voxclone.train.channel import semantic_opinion
+from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.likelihood import Likelihood, likelihood
 from voxclone.tts.tts import Speaker
@@ -179,7 +179,7 @@ def test_a_run_goes_on_where_it_was_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         refine_codes(job, folder=tmp_path, progress=stop)
-    with pytest.raises(ConfigError, match="--resume auto"):
+    with pytest.raises(ConfigError, match="--resume"):
         refine_codes(job, folder=tmp_path)
     seen: list[int] = []
     rest = refine_codes(
@@ -286,7 +286,7 @@ def test_each_half_is_read_after_the_other(codec: Codec, model: Speaker) -> None
     codes_KT = job.start.codes()
     opinion = read(model, job.halves, codes_KT)
     first_KT, second_KT = job.halves.parts(codes_KT)
-    wanted_TV = semantic_opinion(model, second_KT, "one", first_KT.T + SHIFT)
+    wanted_TV = semantic_log_probs(model, second_KT, "one", first_KT.T + SHIFT)
     assert torch.allclose(opinion.log_TV[: job.halves.cut], wanted_TV, atol=1e-5)
     assert opinion.log_TV.shape == job.start.log_TV.shape
     value_CT = (torch.zeros(codec.config.acoustic_dim, FRAMES)).requires_grad_()

@@ -64,6 +64,12 @@ class SemanticCodebook(nn.Module):
             + vectors_VD.square().sum(-1)
         )
 
+    def logits(self, latent_BDT: Tensor) -> Tensor:
+        """Logits [N, V] of the codes of latents, with gradients: -|z - e|^2 over an eighth of the
+        vectors' variance."""
+        latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
+        return -self.squared_distances(latent_ND) / (self.spread() / 8)
+
     def encode(self, latent_BDT: Tensor) -> Tensor:
         """Codes [B, T], searched in the dtype of the latent."""
         latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)

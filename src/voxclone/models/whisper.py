@@ -11,25 +11,18 @@ Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder fr
 T codec frames, B batch, D semantic width.
 """
 
-import hashlib
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxclone.errors import ConfigError
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
 from voxclone.models.speaker_encoder import load_pretrained
-from voxclone.train import ranks
 
-FORMAT = 2
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
 MEDIAN = 7
 LONGEST_SECONDS = 30
@@ -90,14 +83,9 @@ class WhisperTeacher:
             )
         own = getattr(self._given, "alignment_heads", None)
         last = config.decoder_layers - 1
-        self._last = [(last, head) for head in range(config.decoder_attention_heads)]
-        self.heads = [tuple(pair) for pair in (heads or own or self._last)]
+        every = [(last, head) for head in range(config.decoder_attention_heads)]
+        self.heads = [tuple(pair) for pair in (heads or own or every)]
         self.width = int(config.d_model)
-        self.squeezed = self.every_token = False  # defects of the ablation: see `defects.Defects`
-
-    def last_heads(self) -> list[tuple[int, ...]]:
-        """All heads of the last layer."""
-        return [tuple(pair) for pair in self._last]
 
     @torch.no_grad()
     def targets(
@@ -129,14 +117,10 @@ class WhisperTeacher:
             [output.cross_attentions[layer][0, head] for layer, head in self.heads]
         )
         audible = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
-        if self.squeezed:
-            audible = attention_HLF.shape[-1]
         state_LE = output.decoder_hidden_states[-1][0].float().cpu()
         share_LT = token_shares(attention_HLF.cpu(), audible, frames)
         # A word is said from the place before it.
         kept = slice(len(prefix) - 1, len(prefix) - 1 + len(words))
-        if self.every_token:
-            kept = slice(None)
         return SpokenTargets(state_LE[kept], share_LT[kept])
 
     def _prefix(self, given: Any, language: str | None) -> list[int]:
@@ -164,58 +148,3 @@ class WhisperTeacher:
         other = {*self._processor.tokenizer.all_special_ids, *prefix}
         times = self._given.no_timestamps_token_id  # and all after it
         return [each for each in made_L.tolist() if each < times and each not in other]
-
-
-class TargetStore:
-    """Targets in a folder, by the content of clip and text: made once, read at every epoch."""
-
-    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
-        self.teacher, self.folder = teacher, folder
-
-    def targets(
-        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> SpokenTargets:
-        """As `WhisperTeacher.targets`, kept in half precision."""
-        teacher = self.teacher
-        defects = ("squeezed",) * teacher.squeezed + ("every token",) * teacher.every_token
-        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language, *defects)
-        digest = hashlib.sha256(repr(asked).encode())
-        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
-        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
-        if not path.exists():
-            made = teacher.targets(wave_S, frames, text, language)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            save_file(tensors, temporary)
-            os.replace(temporary, path)
-        stored = load_file(path)
-        return SpokenTargets(stored["state"].float(), stored["share"].float())
-
-
-def spoken_loss(
-    projection: nn.Linear,
-    semantic_BDT: Tensor,
-    targets: Sequence[SpokenTargets],
-    starts: Sequence[int],
-    history: int,
-) -> Tensor:
-    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was said, after
-    the projection to Whisper's width; crops begin at the frames `starts` of their clips.
-
-    Tokens count by the share of them that lies in the crop: a clip's tokens before and after it
-    count for nothing, nor does what lies on the first `history` frames of a crop that begins within
-    its clip, whose past the encoder has not heard.
-    """
-    frames = semantic_BDT.shape[-1]
-    projected_BTE = projection(semantic_BDT.transpose(1, 2)).float()
-    total, mass = projected_BTE.new_zeros(()), projected_BTE.new_zeros(())
-    for projected_TE, target, start in zip(projected_BTE, targets, starts, strict=True):
-        past = history if start else 0
-        share_LT = target.share_LT[:, start + past : start + frames].to(projected_TE)
-        said_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
-        weight_L = share_LT.sum(dim=1)
-        distance_L = 1 - F.cosine_similarity(said_LE, target.state_LE.to(projected_TE), dim=-1)
-        total = total + (distance_L * weight_L).sum()
-        mass = mass + weight_L.sum()
-    return total / ranks.mean(mass).clamp(min=1e-6)

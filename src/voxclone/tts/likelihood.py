@@ -17,6 +17,7 @@ from torch import Tensor
 from voxclone.codec.quantizer import to_values
 from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
 from voxclone.tts.tts import Speaker
+from voxclone.voice.rows import voice_rows
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor)
     hidden_BLD = backbone(torch.cat([prompt_LD, spoken_TD])[None])
     states_TD: Tensor = hidden_BLD[0, len(prompt_LD) - 1 :]
     return states_TD
+
+
+def semantic_log_probs(
+    speaker: Speaker, voice_KT: Tensor, text: str, shifted_TK: Tensor
+) -> Tensor:
+    """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
+    the frames before it (codes [T, K] in the +2-shifted space)."""
+    backbone, head = speaker.backbone, speaker.head
+    offsets = backbone.offsets_K.tolist()
+    voice_ND = voice_rows(voice_KT.to(speaker.device), backbone.audio_table.weight, offsets)
+    logits_TV = head.semantic_logits(states_of(speaker, voice_ND, text, shifted_TK)[:-1])
+    usable = slice(SHIFT, SHIFT + head.semantic_size)
+    log_TV: Tensor = logits_TV[:, usable].log_softmax(dim=-1)
+    return log_TV.to(shifted_TK.device)
 
 
 def _flow_error(

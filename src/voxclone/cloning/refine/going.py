@@ -13,7 +13,6 @@ from voxclone import checkpoint
 from voxclone.cloning.refine.free import FreeCodes
 from voxclone.cloning.refine.judging import Job, Judged
 from voxclone.errors import ConfigError
-from voxclone.train.state import load_optimiser, optimiser_tensors
 from voxclone.voice.file import tensor_hash
 
 
@@ -68,7 +67,7 @@ def restore(going: Going, folder: Path, identity: str, *, resume: bool) -> list[
     free.base_TV = tensors["base"].to(device)
     if "state" in tensors:
         free.state_TD = tensors["state"].to(device)
-    load_optimiser(going.optimiser, "adam.", tensors)
+    checkpoint.load_optimizer(going.optimiser, "adam.", tensors)
     going.judged = [
         Judged(codes_KT=tensors[f"judged.{i}"].to(device), **row)
         for i, row in enumerate(found.values["judged"])
@@ -84,7 +83,7 @@ def save(going: Going, folder: Path, identity: str, seconds: float) -> None:
     tensors = {"pull": free.pull_TV, "level": free.level_CT, "base": free.base_TV}
     if free.state_TD is not None:
         tensors["state"] = free.state_TD
-    tensors |= optimiser_tensors(going.optimiser, "adam.")
+    tensors |= checkpoint.optimizer_tensors(going.optimiser, "adam.")
     tensors |= {f"judged.{i}": each.codes_KT for i, each in enumerate(going.judged)}
     values = {
         "job": identity,

@@ -21,9 +21,8 @@ from voxclone.errors import AudioError
 from voxclone.evaluate.acceptance import OTHERS
 from voxclone.evaluate.signal import SILENCE
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
-from voxclone.train.channel import semantic_opinion
 from voxclone.tts.acoustic import SHIFT
-from voxclone.tts.likelihood import Likelihood, likelihood, states_of
+from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs, states_of
 from voxclone.tts.tts import Speaker
 from voxclone.voice.rows import voice_rows
 
@@ -102,7 +101,7 @@ def read(model: Speaker, halves: Halves, codes_KT: Tensor) -> Opinion:
     for this, text in enumerate(halves.texts):
         voice_KT, spoken_KT = parts[1 - this], parts[this]
         shifted_TK = spoken_KT.T + SHIFT
-        logs.append(semantic_opinion(model, voice_KT, text, shifted_TK))
+        logs.append(semantic_log_probs(model, voice_KT, text, shifted_TK))
         rows_ND = _rows(model, voice_KT)
         state_TD = states_of(model, rows_ND, text, shifted_TK)[:-1]
         states.append(model.head.llm_projection(state_TD))

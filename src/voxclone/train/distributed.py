@@ -1,4 +1,4 @@
-"""Several processes that train one model together, each on its part of every batch.
+"""Several processes that train one model together, each on its part of every batch; and signals.
 
 Every process holds the whole model. The rule for losses: *the mean over processes of what each
 computes is the loss of the whole batch*. A mean over equally many items is so by itself; what
@@ -6,10 +6,9 @@ divides by something that differs between parts (a mask, the power of a batch) d
 it, and what looks at the statistics of a batch looks at `gather` of it. After the backward pass the
 gradients are averaged, in one flat tensor.
 
-`DistributedDataParallel` is not used: one step has several backward passes (bridge, critic,
-discriminators, encoder), the encoder runs up to five times before one of them, and the judges step
-in between, all of which its hooks forbid or get wrong. One all-reduce after each backward pass says
-what happens, for the price of not overlapping with it.
+`DistributedDataParallel` is not used: the encoder runs up to four times before a backward pass, and
+the speaker loss has backward passes of its own, which its hooks forbid or get wrong. One all-reduce
+at the end of a step says what happens, for the price of not overlapping with it.
 
 Without a process group every function here does nothing, or gives back what it was given.
 
@@ -17,10 +16,12 @@ Shapes: B items of a part, W processes.
 """
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from voxclone.errors import ConfigError
-from voxclone.train.stop import Interrupted, called
 
+_signals: list[int] = []
 LONGEST_WAIT = timedelta(hours=12)
 """The first process packs speech and makes pairs while the others wait."""
 
@@ -57,7 +58,7 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def size() -> int:
+def world_size() -> int:
     return dist.get_world_size() if _together() else 1
 
 
@@ -65,7 +66,7 @@ def rank() -> int:
     return dist.get_rank() if _together() else 0
 
 
-def is_first() -> bool:
+def is_rank0() -> bool:
     """Whether this is the process that writes files and prints."""
     return rank() == 0
 
@@ -75,41 +76,43 @@ def _together() -> bool:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the `count` parts that this process does of a step, one after another (gradients
-    accumulate). Part m of all processes together are consecutive items of the step's batch."""
+class MicroBatch:
+    """One of the `count` micro-batches of a step, one after another (gradients accumulate), and of
+    it the part of this process. Micro-batch m of all processes together are consecutive items of
+    the step's batch."""
 
     index: int = 0
     count: int = 1
 
     @property
-    def is_last(self) -> bool:
-        return self.index == self.count - 1
-
-    @property
-    def all_parts(self) -> int:
-        """Parts of a step's batch, over all processes."""
-        return self.count * size()
+    def parts(self) -> int:
+        """Parts of a step's batch: its micro-batches, over all processes."""
+        return self.count * world_size()
 
     def of(self, items: int) -> slice:
         """Which of the `items` of a step's batch are this part."""
-        each = items // self.all_parts
-        begin = (self.index * size() + rank()) * each
+        each = items // self.parts
+        begin = (self.index * world_size() + rank()) * each
         return slice(begin, begin + each)
 
 
-WHOLE = Part()
+WHOLE = MicroBatch()
 
 
-def check_shares(batches: dict[str, int], accumulate: int) -> None:
+def micro_batches(count: int) -> list[MicroBatch]:
+    """All micro-batches of a step."""
+    return [MicroBatch(index, count) for index in range(count)]
+
+
+def check_batches(batches: dict[str, int], micro_batches: int) -> None:
     """Raise ConfigError if a batch cannot be divided into equal parts."""
-    parts = accumulate * size()
+    parts = micro_batches * world_size()
     for name, items in batches.items():
         if items % parts:
             raise ConfigError(
-                f"`{name}` is {items}, which {size()} processes with `run.accumulate` {accumulate} "
-                f"cannot share evenly: it is the batch of all together, so make it a multiple of "
-                f"{parts}."
+                f"`{name}` is {items}, which {world_size()} processes with `run.micro_batches` "
+                f"{micro_batches} cannot share evenly: it is the batch of all together, so make it "
+                f"a multiple of {parts}."
             )
 
 
@@ -118,7 +121,7 @@ class _Mean(torch.autograd.Function):
     def forward(ctx: Any, own: Tensor) -> Tensor:
         total = own.detach().clone()
         dist.all_reduce(total)
-        return total / size()
+        return total / world_size()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -130,7 +133,7 @@ class _Mean(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own_B: Tensor) -> Tensor:
-        parts = [torch.empty_like(own_B) for _ in range(size())]
+        parts = [torch.empty_like(own_B) for _ in range(world_size())]
         dist.all_gather(parts, own_B.detach().contiguous())
         ctx.items = len(own_B)
         return torch.cat(parts)
@@ -138,100 +141,130 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         own = slice(rank() * ctx.items, (rank() + 1) * ctx.items)
-        return gradients[0][own] * size()
+        return gradients[0][own] * world_size()
 
 
 def mean(own: Tensor) -> Tensor:
     """The mean over processes of a tensor, with gradients."""
-    result: Tensor = _Mean.apply(own) if size() > 1 else own
+    result: Tensor = _Mean.apply(own) if world_size() > 1 else own
     return result
 
 
 def gather(own_B: Tensor) -> Tensor:
     """The parts [B, ...] of all processes one after another [W B, ...], with gradients."""
-    result: Tensor = _Gather.apply(own_B) if size() > 1 else own_B
+    result: Tensor = _Gather.apply(own_B) if world_size() > 1 else own_B
     return result
 
 
 def norm(own: Tensor) -> Tensor:
     """The Euclidean norm of the parts of all processes together, with gradients."""
-    if size() == 1:
+    if world_size() == 1:
         return own.norm()
-    return (mean(own.square().sum()).clamp(min=1e-20) * size()).sqrt()
+    return (mean(own.square().sum()).clamp(min=1e-20) * world_size()).sqrt()
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor | None) -> Tensor | None:
+def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
     """Average the gradients of all processes in place, and `loss` with them, which is returned. A
     gradient that some processes lack counts as zero there; one that all lack stays away."""
-    if size() == 1:
+    if world_size() == 1:
         return loss
     device = parameters[0].device
     there_N = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
-    last = torch.zeros(1, device=device) if loss is None else loss.detach().float().reshape(1)
+    last = loss.detach().float().reshape(1)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([*(g.flatten().float() for g in grads), there_N, last.to(device)])
     dist.all_reduce(flat)
-    flat /= size()
+    flat /= world_size()
     values = flat.split([p.numel() for p in parameters] + [len(parameters), 1])
     for parameter, value, there in zip(parameters, values, values[-2].cpu().tolist(), strict=False):
         if there:
             parameter.grad = value.view_as(parameter).to(parameter.dtype)
-    return None if loss is None else values[-1][0]
+    return values[-1][0]
 
 
-def any_of(*flags: bool) -> list[bool]:
+def any_rank(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process; all wait for all."""
-    if size() == 1:
+    if world_size() == 1:
         return list(flags)
     shared = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     return [bool(flag) for flag in shared.tolist()]
 
 
-def tell(values: Any) -> Any:
+def broadcast(values: Any) -> Any:
     """JSON values of the first process, to all."""
-    if size() == 1:
+    if world_size() == 1:
         return values
     text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
     length = torch.tensor([len(text)])
     dist.broadcast(length, 0)
-    if not is_first():
+    if not is_rank0():
         text = torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(text, 0)
     return json.loads(bytes(text.tolist()))
 
 
 @contextmanager
-def first_then_others() -> Iterator[None]:
+def rank0_first() -> Iterator[None]:
     """The first process does the work, which leaves files; then the others do it, which read them.
-    An error of the first leaves the others waiting until torchrun ends them, so it is told once.
-    What takes long may `heed` signals, also those that came to the others."""
-    done = is_first()
+    An error of the first leaves the others waiting until torchrun ends them, so it is printed once.
+    What takes long may `check_stop` for signals, also those that came to the others."""
+    done = is_rank0()
     while not done:
         done = _agree(done=False)
     yield
-    if is_first():
+    if is_rank0():
         _agree(done=True)
 
 
-def heed() -> None:
+def mean_over_ranks(values: Sequence[float]) -> list[float]:
+    """The mean over processes of each number."""
+    if world_size() == 1:
+        return list(values)
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(shared)
+    return [float(value) / world_size() for value in shared.tolist()]
+
+
+class Interrupted(Exception):
+    """A signal came within a step that has changed nothing yet; `loop.fit` catches it."""
+
+
+@contextmanager
+def catch_signals() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM are noted. A second one stops at once, but only where one process
+    is alone: beside others, a launcher repeats what a terminal sent."""
+    alone = world_size() == 1
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if _signals and alone:
+            raise KeyboardInterrupt
+        _signals.append(number)
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, receive) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        _signals.clear()
+
+
+def stop_requested() -> bool:
+    """Whether a signal has come to this process since `catch_signals` began."""
+    return bool(_signals)
+
+
+def check_stop() -> None:
     """Raise Interrupted, in all processes, if a signal has come to any. Called by the first one in
-    `first_then_others`, where the others wait for it."""
+    `rank0_first`, where the others wait for it."""
     _agree(done=False)
 
 
 def _agree(*, done: bool) -> bool:
     """Whether the first process is done. What is done is not interrupted any more."""
-    stopped, done = any_of(called(), done)
+    stopped, done = any_rank(stop_requested(), done)
     if stopped and not done:
         raise Interrupted
     return done
-
-
-def means_of(values: Sequence[float]) -> list[float]:
-    """The mean over processes of each number."""
-    if size() == 1:
-        return list(values)
-    shared = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(shared)
-    return [float(value) / size() for value in shared.tolist()]

@@ -1,9 +1,9 @@
-"""STFT discriminators: hinge loss for them, feature matching for the codec.
+"""Multi-resolution STFT discriminators: hinge loss for them, feature matching for the codec.
 
 As in arXiv 2603.25551, section 2.2, the codec receives only the L1 distance of the discriminators'
 features (no adversarial term of its own). The paper gives eight STFT sizes and 256 channels but not
 the layers; ours stride over frequency, four bins at a time, so that most work is done where the
-maps are small.
+maps are small. Both losses look at the later half of a crop, whose decoder has a past.
 
 Shapes: B batch, S samples, C channels, F frequency bins, T frames.
 """
@@ -14,24 +14,23 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
-from voxclone.config import Settings
-from voxclone.train import ranks
-from voxclone.train.ranks import WHOLE, Part
-from voxclone.train.run import OptimiserSettings, apply_gradients
+from voxclone.audio.losses import PAPER_STFT_SIZES
+from voxclone.train import distributed
+
+LEARNING_RATE = 3e-4
+"""Of the discriminators, as in most public codec trainings; it warms up and decays like the
+encoder's."""
+
+Features = list[list[Tensor]]
+"""By discriminator, the features of every layer."""
 
 
-class AdversarySettings(Settings):
-    """Sizes of the discriminators; the paper's are `losses.PAPER_FFTS` and 256 channels."""
-
-    n_ffts: tuple[int, ...] = (1418, 542, 206, 76)
-    channels: int = 16
-
-
-class StftDiscriminator(nn.Module):
+class STFTDiscriminator(nn.Module):
     """Convolutions over the complex STFT at one size; returns the features of every layer, the last
-    being the verdict."""
+    being the score (`verdict`)."""
 
     window_S: Tensor
 
@@ -72,21 +71,39 @@ class StftDiscriminator(nn.Module):
         return features
 
 
-class Adversary(nn.Module):
+class MultiResolutionSTFTDiscriminator(nn.Module):
     """Discriminators at several STFT sizes."""
 
-    def __init__(self, settings: AdversarySettings) -> None:
+    def __init__(self, channels: int, stft_sizes: Sequence[int] = PAPER_STFT_SIZES) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(
-            [StftDiscriminator(n_fft, settings.channels) for n_fft in settings.n_ffts]
+            [STFTDiscriminator(n_fft, channels) for n_fft in stft_sizes]
         )
 
-    def forward(self, wave_BS: Tensor) -> list[list[Tensor]]:
+    def forward(self, wave_BS: Tensor) -> Features:
         return [discriminator(wave_BS) for discriminator in self.discriminators]
 
 
-def hinge_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
-    """What the discriminators minimise: verdicts above 1 on real speech, below -1 on decoded."""
+def discriminator_loss(
+    discriminator: MultiResolutionSTFTDiscriminator, real_BS: Tensor, decoded_BS: Tensor
+) -> Tensor:
+    """What the discriminators minimize: `hinge_loss`, with gradients into them alone."""
+    real_BS, decoded_BS = later_half(real_BS), later_half(decoded_BS)
+    return hinge_loss(discriminator(real_BS), discriminator(decoded_BS.detach()))
+
+
+def feature_matching_loss(
+    discriminator: MultiResolutionSTFTDiscriminator, real_BS: Tensor, decoded_BS: Tensor
+) -> Tensor:
+    """What the codec minimizes: `feature_distance`, with gradients into `decoded` alone."""
+    frozen = {name: p.detach() for name, p in discriminator.named_parameters()}
+    with torch.no_grad():
+        real = functional_call(discriminator, frozen, (later_half(real_BS),))
+    return feature_distance(real, functional_call(discriminator, frozen, (later_half(decoded_BS),)))
+
+
+def hinge_loss(real: Features, fake: Features) -> Tensor:
+    """Scores shall be above 1 on real speech and below -1 on decoded."""
     terms = [
         F.relu(1 - r[-1].float()).mean() + F.relu(1 + f[-1].float()).mean()
         for r, f in zip(real, fake, strict=True)
@@ -94,57 +111,16 @@ def hinge_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]
     return torch.stack(terms).mean()
 
 
-def feature_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
+def feature_distance(real: Features, fake: Features) -> Tensor:
     """L1 distance of features over the real ones' mean size, over layers and discriminators."""
     terms = []
     for r_layers, f_layers in zip(real, fake, strict=True):
         for r, f in zip(r_layers[:-1], f_layers[:-1], strict=True):
-            size = ranks.mean(r.detach().float().abs().mean()).clamp(min=1e-4)
+            size = distributed.mean(r.detach().float().abs().mean()).clamp(min=1e-4)
             terms.append((r.detach().float() - f.float()).abs().mean() / size)
     return torch.stack(terms).mean()
 
 
-def judge(
-    adversary: Adversary,
-    optimiser: torch.optim.Optimizer,
-    rates: OptimiserSettings,
-    step: int,
-    steps: int,
-    real_BS: Tensor,
-    made_BS: Tensor,
-    part: Part = WHOLE,
-) -> Tensor:
-    """One step of the discriminators, which are frozen outside of it. Returns their loss. Of a step
-    in parts, they step with the last."""
-    adversary.requires_grad_(True)
-    hinge = hinge_loss(adversary(real_BS), adversary(made_BS.detach()))
-    (hinge / part.count).backward()
-    if part.is_last:
-        apply_gradients([optimiser], rates, step, steps)
-    adversary.requires_grad_(False)
-    return hinge.detach()
-
-
-def contest(
-    adversary: Adversary,
-    optimiser: torch.optim.Optimizer,
-    rates: OptimiserSettings,
-    step: int,
-    steps: int,
-    real_BS: Tensor,
-    made_BS: Tensor,
-    part: Part = WHOLE,
-) -> tuple[Tensor, Tensor]:
-    """A step of the discriminators and then `match`, on the later half of both, whose decoder has
-    a past: their loss, and that of what was decoded."""
-    half = real_BS.shape[-1] // 2
-    real_BS, made_BS = real_BS[:, half:], made_BS[:, half:]
-    hinge = judge(adversary, optimiser, rates, step, steps, real_BS, made_BS, part)
-    return hinge, match(adversary, real_BS, made_BS)
-
-
-def match(adversary: Adversary, real_BS: Tensor, made_BS: Tensor) -> Tensor:
-    """`feature_loss` of decoded speech against real speech, with gradients into the former."""
-    with torch.no_grad():
-        real = adversary(real_BS)
-    return feature_loss(real, adversary(made_BS))
+def later_half(wave_BS: Tensor) -> Tensor:
+    """The samples [B, S / 2] from the middle on."""
+    return wave_BS[:, wave_BS.shape[-1] // 2 :]

@@ -52,47 +52,6 @@ class VoiceJudge:
         return F.kl_div(heard_II, wanted_II, reduction="batchmean")
 
 
-def decode_drawn(codec: Codec, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
-    """Speech [I, S] of semantic codes and acoustic values (-1 to 1), with gradients."""
-    vectors_IDT = codec.quantizer.semantic_codebook.decode(semantic_IT)
-    wave_IS: Tensor = codec.decoder(torch.cat([vectors_IDT, value_ICT], dim=1)).float()
-    return wave_IS
-
-
-def draw_values(
-    head: AcousticHead,
-    hidden_ND: Tensor,
-    guidance_N: Tensor,
-    noise_NC: Tensor,
-) -> Tensor:
-    """Whole acoustic values [N, C] to which the flow brings noise, each with a guidance of its own;
-    gradients pass the rounding straight through."""
-    device = hidden_ND.device
-    value_NC = head.flow(hidden_ND.float(), noise_NC.to(device), guidance_N[:, None].to(device))
-    whole_NC = to_values(to_levels(value_NC.detach(), head.levels).round(), head.levels)
-    return value_NC + (whole_NC - value_NC).detach()
-
-
-@torch.no_grad()
-def rehearse(
-    batch: Batch,
-    codes_BLK: Tensor,
-    hidden_ND: Tensor,
-    guidance_B: Tensor,
-    head: AcousticHead,
-    noise_NC: Tensor,
-) -> Tensor:
-    """Codes [B, L, K] in which the said frames of every item with a guidance (others have 0) have
-    levels drawn from their hidden states and noise. Semantic codes, voices and targets stay."""
-    guidance_N = guidance_B[batch.item_N]
-    frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
-    value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
-    level_NC = to_levels(value_NC, head.levels).round().long() + SHIFT
-    said_BLK = codes_BLK.clone()
-    said_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
-    return said_BLK
-
-
 def stretches(batch: Batch, items: int, frames: int, generator: torch.Generator) -> Tensor:
     """Rows of N [I, T]: a random stretch of `frames` of up to `items` random items that are as long
     (without their end)."""
@@ -126,3 +85,40 @@ def voice_distance(
     drawn_ICT = value_NC.view(items, frames, -1).transpose(1, 2)
     true_ICT = judge.codec.quantizer.values_of(target_ITK[..., 1:]).transpose(1, 2)
     return judge.distance(target_ITK[..., 0], drawn_ICT, true_ICT)
+
+
+def misread(
+    codes_BLK: Tensor,
+    generator: torch.Generator,
+    *,
+    params: Params,
+    levels: float,
+    semantic: float,
+) -> Tensor:
+    """A share `levels` of the levels moved by one, a share `semantic` of the semantic codes
+    replaced; special codes stay."""
+    audio, device = params.audio, codes_BLK.device
+    draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
+    sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
+    moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + audio.acoustic_codebook_size - 1)
+    shape, size = codes_BLK[..., 0].shape, audio.semantic_codebook_size
+    other_BL = torch.randint(size, shape, generator=generator).to(device) + SHIFT
+    moved_BLK[..., 0] = other_BL
+    share_K = torch.full((codes_BLK.shape[-1],), levels, device=device)
+    share_K[0] = semantic
+    ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
+    return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
+
+
+def forget(batch: Batch, codes_BLK: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+    """In a `share` of the items, take the levels of some frames that are already said (a share of
+    them drawn anew), as if they were empty."""
+    count, length = batch.ids_BL.shape
+    chosen_B1 = torch.rand(count, 1, generator=generator) < share
+    share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
+    gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
+    said_BL = torch.zeros_like(gone_BL)
+    said_BL[batch.item_N, batch.place_N] = True
+    gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(1, 1, codes_BLK.shape[-1])
+    gone_BLK[..., 0] = False
+    return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)

@@ -1,0 +1,76 @@
+"""Distances between spectra of waveforms, with gradients: multi-resolution STFT, multi-scale mel.
+
+Shapes: B batch, S samples, F frequency bins, M mel bands, T frames.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.audio.spectrum import magnitudes, mel_spectrogram
+
+PAPER_STFT_SIZES = (2296, 1418, 876, 542, 334, 206, 126, 76)
+"""Of arXiv 2603.25551, section 2.2."""
+STFT_SIZES = (2048, 512, 128)
+MEL_SCALES = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20))
+LEAST_MAGNITUDE = 1e-5
+FLOOR_FFT = 2048  # the size that a floor is given for; magnitudes of noise grow with the size
+
+
+def stft_loss(
+    estimate_BS: Tensor,
+    target_BS: Tensor,
+    n_ffts: Sequence[int] = PAPER_STFT_SIZES,
+    *,
+    floor: float = 0.0,
+    norm: Callable[[Tensor], Tensor] = Tensor.norm,
+) -> Tensor:
+    """Mean over resolutions of spectral convergence plus L1 of log magnitudes (hop n/4; Yamamoto
+    et al. 2020, as in Parallel WaveGAN). `floor` as in `mel_loss`; `norm` is the Euclidean norm of
+    the whole batch, where this is a part of one."""
+    total = torch.zeros((), device=estimate_BS.device)
+    for n_fft in n_ffts:
+        estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
+        target = magnitudes(target_BS, n_fft, n_fft // 4)
+        convergence = norm(target - estimate) / norm(target).clamp(min=1e-5)
+        total = total + convergence + _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
+    return total / len(n_ffts)
+
+
+def magnitude_loss(estimate_BS: Tensor, target_BS: Tensor, n_ffts: Sequence[int]) -> Tensor:
+    """Mean over resolutions of the L1 distance of magnitudes, not in logarithms (hop n/4; the
+    community's STFT loss)."""
+    terms = [
+        F.l1_loss(magnitudes(estimate_BS, n, n // 4), magnitudes(target_BS, n, n // 4))
+        for n in n_ffts
+    ]
+    return torch.stack(terms).mean()
+
+
+def mel_loss(
+    estimate_BS: Tensor,
+    target_BS: Tensor,
+    scales: Sequence[tuple[int, int]] = MEL_SCALES,
+    rate: int = 24000,
+    *,
+    floor: float = 0.0,
+) -> Tensor:
+    """Mean over (n_fft, bands) of the L1 distance of log10 mel magnitudes (DAC's multi-scale mel
+    loss with clamp 1e-5; hop n/4). A `floor` is added to the magnitudes (at n_fft 2048, less in
+    proportion at smaller ones), so that what lies far below it, the noise of pauses that nobody
+    can predict, hardly counts: for training, not for evaluation."""
+    total = torch.zeros((), device=estimate_BS.device)
+    for n_fft, bands in scales:
+        estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
+        target = mel_spectrogram(target_BS, n_fft, n_fft // 4, bands, rate)
+        distance = _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
+        total = total + distance / math.log(10)
+    return total / len(scales)
+
+
+def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:
+    logs = [(x.clamp(min=LEAST_MAGNITUDE) + floor).log() for x in (estimate, target)]
+    return (logs[0] - logs[1]).abs().mean()
