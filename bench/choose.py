@@ -30,7 +30,7 @@ from voxclone.evaluate.synthesis import as_said, likenesses
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import rows_of
 
 HELD_OUT_SECONDS = 10.0
@@ -62,7 +62,7 @@ def chosen_by(score: Score, candidates: Sequence[Candidate]) -> int:
 
 
 def gains(
-    model: Speaker,
+    model: TTS,
     held_out: Mapping[str, Tensor],
     voices: Sequence[tuple[str, Tensor]],
     texts: Mapping[str, Sequence[str]],
@@ -105,7 +105,7 @@ def main() -> None:
     torch.set_num_threads(1)
     release = Release.open(given.model)
     codec = open_codec(release, given.encoder)
-    model = Speaker.load(release, codec=codec)
+    model = TTS.load(release, codec=codec)
     clips = [clip for clip in list_clips(given.speech) if clip.split == given.split]
     seconds = 2 * given.recording * len({clip.speaker for clip in clips})
     speech: SpeechSet = load_speech(choose(clips, seconds))

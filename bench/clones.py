@@ -29,7 +29,7 @@ from voxclone.train.run import pick_device
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 TOKENS_A_FRAME = 0.3
 """Of the real tokenizer; the small one here has a token for every byte."""
@@ -46,7 +46,7 @@ def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     return module
 
 
-def random_speaker(params: Params, codec: Codec, device: torch.device, folder: Path) -> Speaker:
+def random_speaker(params: Params, codec: Codec, device: torch.device, folder: Path) -> TTS:
     """A language model and head of these sizes in bf16."""
     with torch.device("meta"):
         backbone, head = Backbone(params), AcousticHead(params)
@@ -55,7 +55,7 @@ def random_speaker(params: Params, codec: Codec, device: torch.device, folder: P
     backbone.restore_buffers(device)
     path = folder / "tekken.json"
     path.write_text(json.dumps(small_tekken({"voice": 100}, special_tokens=1000)))
-    return Speaker(params, backbone, head, codec, PromptMaker(path))
+    return TTS(params, backbone, head, codec, PromptMaker(path))
 
 
 def random_scene(settings: CloneSettings, frame_size: int) -> Scene:

@@ -26,7 +26,7 @@ from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release
 from voxclone.train.channel import VOICE_FRAMES, ChannelSettings, label_clip
 from voxclone.tts.likelihood import likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import rows_of
 
 SECONDS = (2.0, 8.0)
@@ -61,7 +61,7 @@ def pairs_of(
 
 
 def figures_of(
-    release: Release, codec: Codec, oracle: Codec, model: Speaker, corpus: Corpus
+    release: Release, codec: Codec, oracle: Codec, model: TTS, corpus: Corpus
 ) -> list[tuple[float, float, float]]:
     """Of each pair of clips, which follow each other in the corpus: the encoder's share, that of
     both together, and the NLL."""
@@ -98,7 +98,7 @@ def main() -> None:
     torch.set_num_threads(1)
     release = Release.open(given.model)
     codec, oracle = open_codec(release, given.encoder), open_codec(release, given.oracle)
-    model = Speaker.load(release, codec=codec)
+    model = TTS.load(release, codec=codec)
     manifest = Manifest(given.speech)
     for label, splits in (("learned", ["train"]), ("not learned", ["valid", "test"])):
         pairs = pairs_of(manifest, splits, given.licences, given.clips)

@@ -29,7 +29,7 @@ from voxclone.evaluate.statistics import rank_correlation
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_inversions
 
 # Name, place in the report, and whether more is better.
@@ -177,7 +177,7 @@ def measure(
     release: Release, codec: Codec, oracle: Codec, speech: SpeechSet, shared: Any, sentences: int
 ) -> dict[str, Any]:
     """Everything of one encoder."""
-    model = Speaker.load(release, codec=codec)
+    model = TTS.load(release, codec=codec)
     found = diagnose(release, codec, speech, encoder="", model=model, inversions=shared)
     plan = VoicePlan(lengths=(8.0,), sentences=sentences, seeds=(0,))
     embedder = Ge2eEmbedder.load()

@@ -48,7 +48,7 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release
 from voxclone.tts.likelihood import likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import rows_of
 from voxclone.voice.presets import preset_codes
 
@@ -74,7 +74,7 @@ class Bench:
     release: Release
     codec: Codec
     oracle: Codec
-    model: Speaker
+    model: TTS
     people: list[Person]
 
 
@@ -264,7 +264,7 @@ def main() -> None:
     release = Release.open(given.model)
     codec, oracle = (open_codec(release, path) for path in (given.encoder, given.oracle))
     people = people_of(given.speech, given.split, given.seconds, given.speaker, codec.frame_size)
-    bench = Bench(release, codec, oracle, Speaker.load(release, codec=codec), people)
+    bench = Bench(release, codec, oracle, TTS.load(release, codec=codec), people)
     ways: dict[str, dict[str, Found]] = {}
 
     def keep(name: str, person: Person, make: Any) -> None:

@@ -36,7 +36,7 @@ from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release, mini_release
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import ENCODER_FILE, prepare, recover
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_inversions
 
 PROBE_STEPS = 12
@@ -197,7 +197,7 @@ def figures_of(
 ) -> dict[str, Any]:
     """Everything of one encoder."""
     codec = open_codec(release, path)
-    model = Speaker.load(release, codec=codec)
+    model = TTS.load(release, codec=codec)
     found = diagnose(release, codec, speech, encoder="", model=model, inversions=inversions)
     voices = evaluate_voices(
         release, codec, model, speech, [embedder], [transcriber], plan, name=""

@@ -9,7 +9,6 @@ Shapes: S samples, K code books, T frames, U frames of all clips of a variant.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.data.augment import colour
 from voxclone.data.corpus import Corpus
+from voxclone.io import atomic_file
 
 COLOUR_DB = 4.0
 """Spread of a colour's gains: as rooms and microphones differ."""
@@ -85,9 +85,8 @@ def encode_corpus(
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             made = _encode_variant(codec, corpus, indices, variant)
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez(temporary, codes=made[0], starts=made[1])
-            os.replace(temporary, path)
+            with atomic_file(path) as file:
+                np.savez(file, codes=made[0], starts=made[1])
         with np.load(path, allow_pickle=False) as stored:
             codes.append(stored["codes"])
             starts.append(stored["starts"])

@@ -42,7 +42,7 @@ from voxclone.train.rehearsal import VoiceJudge
 from voxclone.train.run import Outcome, RunSettings, Task, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.tts.prompt import PromptMaker
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 STAGES = ("recogniser", "voices", "codec", "decoder", "speech")
 
@@ -133,7 +133,7 @@ def train_speech(shop: Workshop) -> None:
     )
     task = SpeechTask.create(settings, params, data["train"], data["valid"], prompts, judge)
     if shop.settings.start is not None:
-        spoken = Speaker.load(Release.open(shop.settings.start / "release"))
+        spoken = TTS.load(Release.open(shop.settings.start / "release"))
         task.backbone.load_state_dict(spoken.backbone.state_dict())
         task.head.load_state_dict(spoken.head.state_dict())
     dumped = settings.model_dump(mode="json")

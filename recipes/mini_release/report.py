@@ -23,7 +23,7 @@ from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release, load_preset, preset_names
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -56,7 +56,7 @@ def report(
     of each encoder."""
     plan = VoicePlan(sizes.lengths, sizes.sentences, sizes.seeds, sizes.cfg)
     oracle = oracle_codec(release, assets)
-    model = Speaker.load(release, codec=oracle)
+    model = TTS.load(release, codec=oracle)
     codec = evaluate_codec(
         VoxtralReconstructor(oracle, "with the oracle"),
         speech,
@@ -97,7 +97,7 @@ def report(
 
 
 def preset_figures(
-    model: Speaker,
+    model: TTS,
     release: Release,
     speech: SpeechSet,
     embedder: SpeakerEmbedder,

@@ -6,7 +6,6 @@ directory that verifies is the latest; a damaged one is named and passed over. O
 again at the same step is moved aside first, where it still counts until the new one is there.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from voxclone.errors import ConfigError, TrainingError
+from voxclone.io import hash_file, sync
 
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -72,7 +72,7 @@ def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
     manifest = json.dumps({"step": checkpoint.step, "files": files}, indent=1)
     (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
-        _flush(path)
+        sync(path)
     if target.exists():
         aside = folder / f".{target.name}{ASIDE}"
         shutil.rmtree(aside, ignore_errors=True)
@@ -83,7 +83,7 @@ def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
         if not target.exists():
             raise
         shutil.rmtree(temporary, ignore_errors=True)  # another writer was quicker
-    _flush(folder)
+    sync(folder)
     for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -172,14 +172,4 @@ def _step_of(directory: Path) -> int:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}

@@ -105,7 +105,7 @@ def test_a_device_that_is_too_small_is_told(releases, tmp_path, command, monkeyp
     def full(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6 GiB.\nMore.")
 
-    monkeypatch.setattr("voxclone.tts.tts.Speaker.load", full)
+    monkeypatch.setattr("voxclone.tts.tts.TTS.load", full)
     code, _, err = command("speak", "Hi.", "--voice", "anna", "-o", tmp_path / "a.wav",
         "--model", releases / "complete",
     )  # fmt: skip

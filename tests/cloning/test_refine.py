@@ -35,7 +35,7 @@ from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.likelihood import Likelihood, likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.file import Consent
 from voxclone.voice.resolve import Chosen
 from voxclone.voice.rows import voice_rows
@@ -66,8 +66,8 @@ def small() -> Codec:
 
 
 @pytest.fixture(scope="module")
-def model(release: Release, codec: Codec) -> Speaker:
-    return Speaker.load(release, codec=codec)
+def model(release: Release, codec: Codec) -> TTS:
+    return TTS.load(release, codec=codec)
 
 
 def recording(codec: Codec) -> torch.Tensor:
@@ -166,7 +166,7 @@ def test_levels_go_back_to_those_that_the_sound_was_made_of(small: Codec) -> Non
 
 
 def test_a_run_goes_on_where_it_was_stopped(
-    release: Release, codec: Codec, model: Speaker, tmp_path: Path
+    release: Release, codec: Codec, model: TTS, tmp_path: Path
 ) -> None:
     asked = {"likely_levels": 0.1, "likely_semantic": 0.7}
     job = job_of(codec, save_every=3, ask_every=4, weights=asked)
@@ -196,7 +196,7 @@ def test_a_run_goes_on_where_it_was_stopped(
 
 def test_a_model_in_half_precision_is_asked(release: Release, codec: Codec) -> None:
     """As on a GPU."""
-    model = Speaker.load(release, codec=codec, dtype=torch.bfloat16)
+    model = TTS.load(release, codec=codec, dtype=torch.bfloat16)
     job = job_of(codec, weights={"likely_levels": 0.1, "likely_semantic": 0.7})
     judge = GainJudge.load(model, release, job.halves, job.start.codes())
     found = refine_codes(replace(job, model=model, gain=judge)).judged
@@ -206,7 +206,7 @@ def test_a_model_in_half_precision_is_asked(release: Release, codec: Codec) -> N
 def test_another_device_finds_the_same_codes(release: Release) -> None:
     def found(device: str) -> list[Judged]:
         codec = load_codec(release).to(device)
-        model = Speaker.load(release, codec=codec, device=device)
+        model = TTS.load(release, codec=codec, device=device)
         wave_S = recording(codec).to(device)
         weights = {"likely_levels": 0.1, "likely_semantic": 0.7}
         job = job_of(codec, from_encoder(codec, wave_S), weights=weights)
@@ -281,7 +281,7 @@ def test_what_is_optimised_is_no_judge() -> None:
     parse_settings(RefineSettings, values | {"judge": "gain"}, "the given settings")
 
 
-def test_each_half_is_read_after_the_other(codec: Codec, model: Speaker) -> None:
+def test_each_half_is_read_after_the_other(codec: Codec, model: TTS) -> None:
     job = job_of(codec)
     codes_KT = job.start.codes()
     opinion = read(model, job.halves, codes_KT)
@@ -296,7 +296,7 @@ def test_each_half_is_read_after_the_other(codec: Codec, model: Speaker) -> None
 
 
 def test_the_gain_is_of_the_other_half_and_against_presets(
-    release: Release, codec: Codec, model: Speaker
+    release: Release, codec: Codec, model: TTS
 ) -> None:
     job = job_of(codec)
     codes_KT = job.start.codes()

@@ -12,7 +12,7 @@ from voxclone.data.pairs import PairSettings, PairShare, draw_pairs, read_pairs,
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release, load_preset
 from voxclone.tts.generate import Request, Sampling, generate_many
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 TEXTS = ["One.", "Two and three.", "Four, five and six."]
 FEW = PairSettings(minutes=0.02, batch=2, least_frames=1)
@@ -24,13 +24,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 @pytest.fixture(scope="module")
-def speaker(release: Release) -> Speaker:
-    return Speaker.load(release)
+def speaker(release: Release) -> TTS:
+    return TTS.load(release)
 
 
-def test_requests_get_the_same_codes_alone_and_among_others(
-    release: Release, speaker: Speaker
-) -> None:
+def test_requests_get_the_same_codes_alone_and_among_others(release: Release, speaker: TTS) -> None:
     voice_ND = load_preset(release, "anna")
     requests = []
     for n in range(9):
@@ -50,7 +48,7 @@ def test_requests_get_the_same_codes_alone_and_among_others(
 
 
 def test_pairs_go_on_where_they_stopped(
-    release: Release, speaker: Speaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Release, speaker: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ending = _ending(speaker)
     whole = speak_pairs(release, ending, TEXTS, FEW, tmp_path / "whole")
@@ -71,7 +69,7 @@ def test_pairs_go_on_where_they_stopped(
 
 
 def test_processes_make_each_their_own_files(
-    release: Release, speaker: Speaker, tmp_path: Path
+    release: Release, speaker: TTS, tmp_path: Path
 ) -> None:
     ending = _ending(speaker)
     shared, alone = tmp_path / "shared", tmp_path / "alone"
@@ -86,7 +84,7 @@ def test_processes_make_each_their_own_files(
 
 
 def test_stored_pairs_are_read_and_drawn_from(
-    release: Release, speaker: Speaker, tmp_path: Path
+    release: Release, speaker: TTS, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pairs"
     made = speak_pairs(release, _ending(speaker), TEXTS, FEW, folder)
@@ -114,7 +112,7 @@ def test_stored_pairs_are_read_and_drawn_from(
 
 
 def test_a_model_that_never_ends_is_given_up(
-    release: Release, speaker: Speaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Release, speaker: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voxclone.data.pairs.MOST_EMPTY", 1)
     with pytest.raises(ConfigError, match="ended by itself"):
@@ -130,7 +128,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     assert code == 1 and "cannot be read" in said and not (tmp_path / "p").exists()
 
 
-def _ending(speaker: Speaker, *, never: bool = False) -> Speaker:
+def _ending(speaker: TTS, *, never: bool = False) -> TTS:
     """The speaker with a head that ends about every tenth frame, or never."""
     head = speaker.head.__class__(speaker.params)
     head.load_state_dict(speaker.head.state_dict())
@@ -142,4 +140,4 @@ def _ending(speaker: Speaker, *, never: bool = False) -> Speaker:
         return logits_BV
 
     head.semantic_logits = logits  # type: ignore[method-assign]
-    return Speaker(speaker.params, speaker.backbone, head.eval(), speaker.codec, speaker.prompts)
+    return TTS(speaker.params, speaker.backbone, head.eval(), speaker.codec, speaker.prompts)

@@ -29,7 +29,7 @@ from voxclone.evaluate.report.tables import Cell
 from voxclone.evaluate.speechset import SpeechSet, Utterance, choose, list_clips, load_speech
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.rows import Inversion
 
@@ -177,12 +177,12 @@ def test_with_the_model_acceptance_is_measured(
     release: Release, oracle: Codec, inversions: dict[str, Inversion],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    model = Speaker.load(release, codec=oracle)
+    model = TTS.load(release, codec=oracle)
     names = preset_names(release)[:4]
     utterances = []
     own: list[list[Trial]] = []
 
-    def speak_once(model: Speaker, presets: dict[str, Tensor], seed: int) -> list[Trial]:
+    def speak_once(model: TTS, presets: dict[str, Tensor], seed: int) -> list[Trial]:
         """With the first few presets, and in the first of the diagnoses below."""
         if not own:
             few = {name: rows_ND for name, rows_ND in presets.items() if name in names}

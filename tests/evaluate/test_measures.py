@@ -33,7 +33,7 @@ from voxclone.models.dnsmos import DnsmosListener, rate_all
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import invert_rows
 
 NAMES = 3
@@ -122,7 +122,7 @@ def test_the_oracle_has_every_score_of_an_oracle(
 def test_voices_are_measured_by_length_of_reference(
     release: Release, oracle: Codec, speech: SpeechSet
 ) -> None:
-    model = Speaker.load(release, codec=oracle)
+    model = TTS.load(release, codec=oracle)
     plan = VoicePlan(lengths=(2.0, 60.0), sentences=1, seeds=(0,))
     found = evaluate_voices(
         release, oracle, model, speech, [Ge2eEmbedder.load()], [], plan, name="oracle"
@@ -173,7 +173,7 @@ def test_the_commands_write_their_figures(speech: SpeechSet, tmp_path: Path) -> 
 def test_reports_of_every_kind_become_tables_and_pages(
     release: Release, oracle: Codec, speech: SpeechSet
 ) -> None:
-    model = Speaker.load(release, codec=oracle)
+    model = TTS.load(release, codec=oracle)
     few = SpeechSet(speech.utterances[:4])
     plan = VoicePlan(lengths=(1.0, 2.0), sentences=1, seeds=(0,))
     embedders = [Ge2eEmbedder.load()]

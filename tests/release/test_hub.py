@@ -9,8 +9,7 @@ import yaml
 from tests.release.test_inject import save
 from tests.release.tiny import write_encoder, write_tiny_release
 from voxclone.errors import QualityError, UsageError
-from voxclone.release.brought import open_brought
-from voxclone.release.encoder_file import book_hash, save_encoder
+from voxclone.release.encoder_file import book_hash, open_brought, save_encoder
 from voxclone.release.hub import Card, write_hub_folder
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import read_header

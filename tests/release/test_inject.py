@@ -25,12 +25,12 @@ from tests.release.tiny import (
     write_encoder,
     write_tiny_release,
 )
+from voxclone import io
 from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneError
+from voxclone.io import leftovers
 from voxclone.release import inject as injection
-from voxclone.release import streams
-from voxclone.release.appear import leftovers
-from voxclone.release.brought import open_brought
-from voxclone.release.encoder_file import save_encoder
+from voxclone.release import proof
+from voxclone.release.encoder_file import open_brought, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params, to_json
@@ -384,7 +384,7 @@ def test_a_copy_that_differs_is_found_and_removed(
     folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proof reads what lies on the disk: flip a byte of whatever is written."""
-    honest = streams._pieces
+    honest = io.pieces
 
     def flipping(*arguments: Any) -> Any:
         for piece in honest(*arguments):
@@ -393,12 +393,13 @@ def test_a_copy_that_differs_is_found_and_removed(
     def spoiled(write: Callable[..., None]) -> Callable[..., None]:
         def spoil(*arguments: Any) -> None:
             with monkeypatch.context() as patch:
-                patch.setattr(streams, "_pieces", flipping)
+                patch.setattr(io, "pieces", flipping)
+                patch.setattr(proof, "pieces", flipping)
                 write(*arguments)
 
         return spoil
 
-    for write in (streams.copy_file, streams.write_placed):
+    for write in (io.copy_file, proof.write_placed):
         monkeypatch.setattr(injection, write.__name__, spoiled(write))
     before = state(folder)
     for options in ({"copy": True}, {"merge": True}):
@@ -522,7 +523,7 @@ def test_interrupted_at_every_file_operation_there_is_no_out(
 def test_killed_at_several_moments_there_is_no_out(
     folder: Path, encoder: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "CHUNK", 2048)  # many moments between two pieces
+    monkeypatch.setattr(io, "CHUNK", 2048)  # many moments between two pieces
     there = folder.parent
     out, before = there / "out", state(there)
     began = time.perf_counter()
@@ -562,7 +563,7 @@ PEAK = """
     import sys
     from pathlib import Path
     from voxclone.release.release import Release
-    from voxclone.release.brought import open_brought
+    from voxclone.release.encoder_file import open_brought
     from voxclone.release.inject import inject, plan_injection
     release = Release.open(sys.argv[1])
     encoder = open_brought(Path(sys.argv[2]), release)

@@ -15,7 +15,7 @@ import torch
 from tests.release.test_presets import GADGETS, _gadgets, _zipped
 from tests.release.tiny import random_entries, tiny_params, write_encoder, write_tiny_release
 from voxclone.errors import ReleaseError
-from voxclone.release.brought import open_brought
+from voxclone.release.encoder_file import open_brought
 from voxclone.release.release import Release
 from voxclone.release.tensors import encoder_tensors
 from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint

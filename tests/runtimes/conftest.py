@@ -9,9 +9,10 @@ import torch
 from tests.cli.test_cli import command as command
 from tests.release.tiny import tiny_params, write_tiny_release
 from voxclone.cloning.enroll import rows_of
+from voxclone.io import tensor_hash
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_table
-from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice, tensor_hash
+from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice
 from voxclone.voice.resolve import Chosen, chosen_file
 
 REAL_WIDTH = 3072

@@ -39,7 +39,7 @@ from voxclone.train.run import RunSettings, fit
 from voxclone.train.semantic import teacher_features
 from voxclone.train.told import Told
 from voxclone.tts.acoustic import SHIFT
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
@@ -310,9 +310,9 @@ def test_recovery_starts_from_nothing_of_a_given_encoder(corpus: Corpus) -> None
     assert not any(torch.equal(given[name], made[name]) for name in given if "original1" in name)
 
 
-def labelled(speech_task: SpeechTask) -> tuple[Codec, Speaker]:
+def labelled(speech_task: SpeechTask) -> tuple[Codec, TTS]:
     codec = drawn_codec(speech_task.params.codec).eval()
-    model = Speaker(
+    model = TTS(
         speech_task.params, speech_task.backbone.eval(), speech_task.head, codec,
         speech_task.prompts,
     )  # fmt: skip

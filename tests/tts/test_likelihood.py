@@ -9,7 +9,7 @@ from voxclone.evaluate.acceptance import Trial, acceptance
 from voxclone.release.release import Release, load_preset
 from voxclone.tts.acoustic import END_AUDIO, SHIFT
 from voxclone.tts.likelihood import likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +18,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 @pytest.fixture(scope="module")
-def speaker(release: Release) -> Speaker:
-    return Speaker.load(release)
+def speaker(release: Release) -> TTS:
+    return TTS.load(release)
 
 
-def some_codes(speaker: Speaker, frames: int, seed: int = 0) -> Tensor:
+def some_codes(speaker: TTS, frames: int, seed: int = 0) -> Tensor:
     audio = speaker.params.audio
     generator = torch.Generator().manual_seed(seed)
     semantic = torch.randint(audio.semantic_codebook_size, (1, frames), generator=generator)
@@ -33,7 +33,7 @@ def some_codes(speaker: Speaker, frames: int, seed: int = 0) -> Tensor:
 
 
 @torch.inference_mode()
-def by_hand(speaker: Speaker, voice_ND: Tensor, text: str, codes_KT: Tensor) -> float:
+def by_hand(speaker: TTS, voice_ND: Tensor, text: str, codes_KT: Tensor) -> float:
     ids_L = speaker.prompts.ids(text, len(voice_ND))
     embedded = [speaker.backbone.embed_prompt(ids_L, voice_ND)]
     nats = 0.0
@@ -48,9 +48,7 @@ def by_hand(speaker: Speaker, voice_ND: Tensor, text: str, codes_KT: Tensor) -> 
     return nats / len(targets)
 
 
-def test_semantic_loss_is_that_of_generating_step_by_step(
-    release: Release, speaker: Speaker
-) -> None:
+def test_semantic_loss_is_that_of_generating_step_by_step(release: Release, speaker: TTS) -> None:
     voice_ND = load_preset(release, "anna").float()
     codes_KT = some_codes(speaker, 7)
     found = likelihood(speaker, voice_ND, "we went", codes_KT)
@@ -60,9 +58,7 @@ def test_semantic_loss_is_that_of_generating_step_by_step(
     )
 
 
-def test_flow_loss_is_exact_for_a_seed_and_near_for_another(
-    release: Release, speaker: Speaker
-) -> None:
+def test_flow_loss_is_exact_for_a_seed_and_near_for_another(release: Release, speaker: TTS) -> None:
     voice_ND, codes_KT = load_preset(release, "bert").float(), some_codes(speaker, 40)
     flows = [
         likelihood(speaker, voice_ND, "we went", codes_KT, draws=8, seed=seed).flow
@@ -72,7 +68,7 @@ def test_flow_loss_is_exact_for_a_seed_and_near_for_another(
     assert flows[0] == pytest.approx(flows[2], rel=0.1)
 
 
-def test_what_tells_nothing_of_the_speaker_has_no_gain(release: Release, speaker: Speaker) -> None:
+def test_what_tells_nothing_of_the_speaker_has_no_gain(release: Release, speaker: TTS) -> None:
     """Every speaker has the same voice: shuffling changes nothing at all."""
     voice_ND = load_preset(release, "carla").float()
     trials = [

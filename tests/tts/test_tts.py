@@ -14,12 +14,12 @@ from voxclone.release.tensors import expected_tensors
 from voxclone.tts.backbone import Backbone, backbone_names, from_transformers, to_transformers
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 @pytest.fixture(scope="module")
-def speaker(tmp_path_factory: pytest.TempPathFactory) -> Speaker:
-    return Speaker.load(release_in(tmp_path_factory))
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> TTS:
+    return TTS.load(release_in(tmp_path_factory))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_weights_go_into_transformers_and_back() -> None:
 
 
 def test_a_seed_gives_the_same_speech_alone_and_in_any_batch(
-    speaker: Speaker, voice: torch.Tensor
+    speaker: TTS, voice: torch.Tensor
 ) -> None:
     texts = ["One two.", "Three and four and five.", "Six."]
     prompts = [
@@ -64,7 +64,7 @@ def test_a_seed_gives_the_same_speech_alone_and_in_any_batch(
 
 
 def test_speech_is_the_decoded_codes_and_depends_on_the_seed(
-    speaker: Speaker, voice: torch.Tensor
+    speaker: TTS, voice: torch.Tensor
 ) -> None:
     first = speaker.speak("Hello there.", voice, seed=5)
     again = speaker.speak("Hello there.", voice, seed=5)
@@ -78,7 +78,7 @@ def test_speech_is_the_decoded_codes_and_depends_on_the_seed(
     assert torch.equal(drawn.wave_S, speaker.speak("Hi.", voice, seed=drawn.seed).wave_S)
 
 
-def test_a_missed_stop_is_cut_and_said(speaker: Speaker, voice: torch.Tensor) -> None:
+def test_a_missed_stop_is_cut_and_said(speaker: TTS, voice: torch.Tensor) -> None:
     def never(hidden: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(len(hidden), 128)
         logits[:, 7] = 1
@@ -87,18 +87,16 @@ def test_a_missed_stop_is_cut_and_said(speaker: Speaker, voice: torch.Tensor) ->
     never_ending = speaker.head.__class__(speaker.params)
     never_ending.load_state_dict(speaker.head.state_dict())
     never_ending.semantic_logits = never  # type: ignore[method-assign]
-    stubborn = Speaker(
-        speaker.params, speaker.backbone, never_ending, speaker.codec, speaker.prompts
-    )
+    stubborn = TTS(speaker.params, speaker.backbone, never_ending, speaker.codec, speaker.prompts)
     speech = stubborn.speak("Hi.", voice, seed=0)
     assert speech.truncated == ["Hi."]
     assert speech.codes[0].shape[1] == frame_cap("Hi.", speaker.codec.frame_rate)
 
 
 def test_long_text_is_spoken_in_parts_with_pauses(
-    speaker: Speaker, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    speaker: TTS, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Speaker, "part_characters", lambda self, rows: 12)
+    monkeypatch.setattr(TTS, "part_characters", lambda self, rows: 12)
     speech = speaker.speak("One two. Three. Four five six.", voice, seed=1)
     assert speech.parts == ["One two.", "Three.", "Four five", "six."]
     frames = sum(codes.shape[-1] for codes in speech.codes)
@@ -106,13 +104,13 @@ def test_long_text_is_spoken_in_parts_with_pauses(
     assert len(speech.wave_S) == frames * speaker.codec.frame_size + pauses
 
 
-def test_a_voice_too_long_for_the_context_is_refused(speaker: Speaker) -> None:
+def test_a_voice_too_long_for_the_context_is_refused(speaker: TTS) -> None:
     with pytest.raises(UsageError, match="enroll a shorter"):
         speaker.part_characters(4000)
     assert 20 <= speaker.part_characters(100) <= 400
 
 
-def test_voice_rows_must_fit_the_prompt(speaker: Speaker, voice: torch.Tensor) -> None:
+def test_voice_rows_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
     ids = speaker.prompts.ids("Hi.", len(voice) + 1)
     with pytest.raises(ValueError, match="places for"):
         speaker.backbone.embed_prompt(ids, voice)
@@ -120,17 +118,17 @@ def test_voice_rows_must_fit_the_prompt(speaker: Speaker, voice: torch.Tensor) -
 
 def test_bf16_speaks(tmp_path: Path) -> None:
     release = Release.open(write_tiny_release(tmp_path / "release"))
-    speaker = Speaker.load(release, dtype=torch.bfloat16)
+    speaker = TTS.load(release, dtype=torch.bfloat16)
     speech = speaker.speak("Hi.", load_preset(release, "anna"), seed=0)
     assert speech.wave_S.dtype == torch.float32 and bool(torch.isfinite(speech.wave_S).all())
 
 
 def test_another_device_says_the_same(
-    speaker: Speaker, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+    speaker: TTS, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     near = speaker.speak("Hi.", voice, seed=3)
     with elsewhere():
-        far = Speaker.load(release_in(tmp_path_factory), device=ELSEWHERE)
+        far = TTS.load(release_in(tmp_path_factory), device=ELSEWHERE)
         assert far.backbone.text_table.weight.device.type == ELSEWHERE
         speech = far.speak("Hi.", voice, seed=3)
     assert torch.equal(speech.wave_S, near.wave_S)

@@ -7,11 +7,12 @@ import torch
 
 from tests.release.tiny import tiny_params, write_relative, write_tiny_release
 from voxclone.errors import VoiceError
+from voxclone.io import tensor_hash
 from voxclone.release.encoder_file import BOOK, book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import TABLE
 from voxclone.voice.embedding import reembedded, rows_for, rows_of
-from voxclone.voice.file import FORMAT, Consent, Voice, VoiceFacts, tensor_hash
+from voxclone.voice.file import FORMAT, Consent, Voice, VoiceFacts
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ Shapes: S samples, C channels.
 import hashlib
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from voxclone.audio.decode import (
 )
 from voxclone.config import Settings
 from voxclone.errors import AudioError
+from voxclone.io import atomic_path
 
 __all__ = [
     "SAMPLING_RATE",
@@ -161,16 +161,12 @@ def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) 
     elif not os.access(path.parent, os.W_OK):
         problem = f"the folder {path.parent} may not be written to"
     else:
-        # A short name of our own: tempfile would make a file that only its owner can read.
-        temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}{suffix}")
         try:
-            _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
-            os.replace(temporary, path)
+            with atomic_path(path) as temporary:
+                _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
             return int((np.abs(wave_S) > 1).sum())
         except (soundfile.SoundFileError, OSError) as error:
             problem = _reason(error).replace("System error", "perhaps the disk is full")
-        finally:
-            temporary.unlink(missing_ok=True)
     raise AudioError(f"{path} cannot be written: {problem}.")
 
 

@@ -158,13 +158,13 @@ def pairs(
     from voxclone.release.release import Release
     from voxclone.train.recovery import TEXTS, read_texts
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
 
     console = open_console(quiet)
     share = PairShare(*_part(part))
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
     said, release, chosen = read_texts(texts or TEXTS), Release.open(model), pick_device(device)
-    speaker = Speaker.load(release, device=chosen)
+    speaker = TTS.load(release, device=chosen)
     wanted = minutes / share.of
     with _bar(console, "speaking", wanted, "{task.completed:.1f} of {task.total:.1f} min") as add:
         before = 0.0

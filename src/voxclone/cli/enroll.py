@@ -205,7 +205,7 @@ def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> N
 def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
     import json
 
-    from voxclone.release.safetensors import replacing
+    from voxclone.io import atomic_file
 
     values: dict[str, Any] = {
         "schema": JSON_SCHEMA,
@@ -214,5 +214,5 @@ def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | No
         "facts": facts.model_dump(exclude={"preprocessing"}),
         "reference": facts.preprocessing,
     }
-    with replacing(report) as file:
+    with atomic_file(report) as file:
         file.write(json.dumps(values, indent=1).encode())

@@ -71,7 +71,7 @@ def diagnose(
     from voxclone.evaluate.diagnosis import SCHEMA
     from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
 
     if speech is None:
         raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
@@ -81,7 +81,7 @@ def diagnose(
     track = progress(console)
     found = load_listed(speech, split, seconds, track)
     # The codec is measured on the CPU; what is long is the language model's.
-    speaker = None if no_model else Speaker.load(release, device=chosen)
+    speaker = None if no_model else TTS.load(release, device=chosen)
     result = measure(release, codec, found, encoder=name, model=speaker, track=track)
     judged = verdict(result)
     report = result.to_json() | {"release": model, "verdict": judged.to_json()}
@@ -192,7 +192,7 @@ def evaluate_voices(
     from voxclone.evaluate import cloning
     from voxclone.evaluate.report.page import Heard
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
 
     console, chosen = open_console(False), pick_device(device)
     before = read_report(baseline, cloning.SCHEMA)
@@ -204,7 +204,7 @@ def evaluate_voices(
     report = cloning.evaluate_voices(
         release,
         codec,
-        Speaker.load(release, device=chosen),
+        TTS.load(release, device=chosen),
         load_listed(speech, split, seconds, track),
         make_embedders(embedder),
         make_transcribers(transcriber),
@@ -293,7 +293,7 @@ def _say_list(
     from voxclone.cloning.enroll import enroll
     from voxclone.evaluate import protocols
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
     from voxclone.voice.file import Consent
 
     chosen = pick_device(device)
@@ -304,7 +304,7 @@ def _say_list(
         recording = read_recording(prompt)
         return enroll(recording, release, codec, name="prompt", consent=consent).voice.rows_ND
 
-    speaker = Speaker.load(release, device=chosen)
+    speaker = TTS.load(release, device=chosen)
     return protocols.say_all(
         speaker,
         sentences,

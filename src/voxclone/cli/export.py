@@ -38,7 +38,7 @@ def export(
     """Write a voice as another program reads it; MODEL itself is never written."""
     from rich.console import Console
 
-    from voxclone.release.appear import leftovers
+    from voxclone.io import leftovers
     from voxclone.release.release import Release
     from voxclone.runtimes.export import export_voice
     from voxclone.runtimes.table import find_runtime

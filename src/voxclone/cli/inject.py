@@ -13,7 +13,7 @@ from voxclone.errors import QualityError, ReleaseError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.release.brought import Brought, Judge
+    from voxclone.release.encoder_file import Brought, Judge
     from voxclone.release.hub import Card
     from voxclone.release.inject import Injected, Plan
     from voxclone.release.release import Release
@@ -67,9 +67,9 @@ def inject(
     """
     from rich.console import Console
 
+    from voxclone.io import leftovers
     from voxclone.release import inject as injection
-    from voxclone.release.appear import leftovers
-    from voxclone.release.brought import open_brought
+    from voxclone.release.encoder_file import open_brought
     from voxclone.release.release import Release
 
     console = Console(quiet=quiet or as_json, soft_wrap=True, highlight=False)
@@ -257,7 +257,7 @@ def _publish(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from voxclone.release.appear import require_new
+    from voxclone.io import require_new
     from voxclone.release.hub import WEIGHTS, write_hub_folder
 
     names = [WEIGHTS, "config.json", "README.md"]

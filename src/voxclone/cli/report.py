@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import UsageError
-from voxclone.release.safetensors import replacing
+from voxclone.io import atomic_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ def present(
         "report.html": page(report, clips(), before),
     }
     for name, text in texts.items():
-        with replacing(out / name) as file:
+        with atomic_file(out / name) as file:
             file.write(text.encode())
     console.print(f"Wrote      {out / 'report.html'} and {out / 'report.json'}")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from voxclone.audio.reference import Reference
     from voxclone.cloning.enroll import Enrolled
     from voxclone.release.release import Release
-    from voxclone.tts.tts import Speaker, Speech
+    from voxclone.tts.tts import TTS, Speech
 
 Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
@@ -50,7 +50,7 @@ def clone(
     from voxclone.release.encoder_file import open_codec
     from voxclone.release.release import Release
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
     from voxclone.voice.file import Consent
 
     check_output(out)
@@ -59,7 +59,7 @@ def clone(
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     enrolled = _enroll(reference, release, codec, "clone", consent, console)
-    speaker = Speaker.load(release, codec=codec, device=chosen)
+    speaker = TTS.load(release, codec=codec, device=chosen)
     _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
 
 
@@ -77,13 +77,13 @@ def speak(
     """Say a text with a stored voice, a preset or a voice file."""
     from voxclone.release.release import Release
     from voxclone.train.run import pick_device
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
 
     check_output(out)
     said, console, chosen = _text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
     rows_ND = choose_voice(voice, release, voices, console).rows_ND
-    speaker = Speaker.load(release, device=chosen)
+    speaker = TTS.load(release, device=chosen)
     _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
 
 
@@ -104,7 +104,7 @@ def _enroll(
 
 
 def _speak(
-    speaker: "Speaker",
+    speaker: "TTS",
     text: str,
     rows_ND: "Tensor",
     out: Path,

@@ -100,14 +100,14 @@ def by_gain(release: Release, codec: Codec) -> Score:
     presets'. Raises UsageError for a release without presets."""
     from voxclone.evaluate.wer import CharacterTranscriber, words_of
     from voxclone.models.ctc_asr import load_recogniser
-    from voxclone.tts.tts import Speaker
+    from voxclone.tts.tts import TTS
 
     names = preset_names(release)
     if not names:
         raise UsageError(f"{release.path} has no preset to compare with: choose by likeness.")
     step = max(1, len(names) // OTHERS)
     strangers = [load_preset(release, name) for name in names[::step][:OTHERS]]
-    model = Speaker.load(release, codec=codec)
+    model = TTS.load(release, codec=codec)
     recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
     known: dict[int, tuple[str, float]] = {}
 

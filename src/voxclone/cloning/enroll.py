@@ -21,13 +21,14 @@ from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.evaluate.cloned import to_level
+from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.tts.tts import CONTEXT
 from voxclone.voice.embedding import rows_of
 from voxclone.voice.facts import plain
-from voxclone.voice.file import Consent, Voice, VoiceFacts, tensor_hash
+from voxclone.voice.file import Consent, Voice, VoiceFacts
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0

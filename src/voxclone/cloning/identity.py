@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxclone.audio.files import DEFAULT_LIMITS
 from voxclone.cloning.options import EnrolOptions
+from voxclone.io import hash_file
 from voxclone.release.encoder_file import BOOK, stored_hash
 from voxclone.release.release import Release
 from voxclone.release.safetensors import TensorFiles, read_header
@@ -45,7 +46,6 @@ def file_hash(path: Path) -> str | None:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) or not 0 < info.st_size <= DEFAULT_LIMITS.max_bytes:
             return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return None

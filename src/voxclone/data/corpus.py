@@ -11,7 +11,6 @@ Shapes: B batch, S samples, N clips.
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from voxclone.audio.files import SAMPLING_RATE, read_wave
 from voxclone.data.manifest import Clip, number_of
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
+from voxclone.io import atomic_file
 
 FULL_SCALE = 32767.0
 NAMED = 3  # of the clips that are left out
@@ -226,8 +226,7 @@ def pack(
                 return packed
     folder.mkdir(parents=True, exist_ok=True)
     kept, starts, left_out = [], [0], {}
-    samples_tmp = folder / "samples.i16.tmp"
-    with samples_tmp.open("wb") as file:
+    with atomic_file(folder / "samples.i16") as file:
         for clip in track(clips):
             try:
                 wave = read_wave(clip.path)
@@ -237,18 +236,12 @@ def pack(
             file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
             kept.append(clip)
             starts.append(starts[-1] + len(wave))
-    try:
         about_left_out([*left_out.values()], len(clips))
-    except ConfigError:
-        samples_tmp.unlink()
-        raise
-    index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
-    os.replace(samples_tmp, folder / "samples.i16")
+        index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
     (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
     index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
-    index_tmp = folder / "index.json.tmp"
-    index_tmp.write_text(json.dumps(index), encoding="utf-8")
-    os.replace(index_tmp, index_path)
+    with atomic_file(index_path) as file:
+        file.write(json.dumps(index).encode())
     return _open(folder, index)
 
 

@@ -9,7 +9,6 @@ Shapes: B batch, K code books, T frames, N rows, S samples.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,12 @@ from torch import Tensor
 from voxclone.config import Settings
 from voxclone.data.corpus import step_generator
 from voxclone.errors import ConfigError
+from voxclone.io import atomic_file, atomic_path
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_preset, preset_names
-from voxclone.release.safetensors import replacing
 from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.text import frame_cap
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 SCHEMA, FACTS = "voxclone.pairs/1", "pairs.json"
 EACH_PLACE = 4
@@ -60,7 +59,7 @@ class PairShare:
 
 def speak_pairs(
     release: Release,
-    speaker: Speaker,
+    speaker: TTS,
     texts: Sequence[str],
     settings: PairSettings,
     folder: Path,
@@ -80,7 +79,7 @@ def speak_pairs(
     if (folder / FACTS).exists():
         _require_same(folder, identity)
     else:
-        with replacing(folder / FACTS) as file:
+        with atomic_file(folder / FACTS) as file:
             file.write(json.dumps({"schema": SCHEMA} | identity, indent=1).encode())
     voices = {name: load_preset(release, name) for name in preset_names(release)}
     rate = release.params.audio.frame_rate
@@ -182,10 +181,9 @@ def perturb(
 
 def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
     """Write codes [K, T] of several utterances to one file, complete or not at all."""
-    temporary = path.with_suffix(".tmp")
     tensors = {f"{i:05d}": c.to(torch.int16).contiguous() for i, c in enumerate(codes)}
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
 
 
 def load_pairs(path: Path) -> list[Tensor]:
@@ -200,7 +198,7 @@ def load_pairs(path: Path) -> list[Tensor]:
 
 
 def _speak_batch(
-    speaker: Speaker,
+    speaker: TTS,
     voices: dict[str, Tensor],
     texts: Sequence[str],
     settings: PairSettings,

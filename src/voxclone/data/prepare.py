@@ -24,7 +24,7 @@ from voxclone.audio.files import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.item import Item
 from voxclone.errors import ConfigError, VoxcloneError
-from voxclone.release.safetensors import replacing
+from voxclone.io import atomic_file
 
 SCHEMA = "voxclone.prepared/1"
 PART = 64  # items
@@ -52,7 +52,7 @@ def begin(out: Path, asked: dict[str, Any]) -> None:
         raise ConfigError(f"{out} holds something else already: name a new folder.")
     try:
         (out / "parts").mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with atomic_file(path) as file:
             file.write(json.dumps(asked, indent=1).encode())
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}.") from None
@@ -145,7 +145,7 @@ def _clean_part(
             "source": str(item.path),
         }
         rows.append({k: v for k, v in said.items() if v is not None} | found.facts)
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return len(items)
 
@@ -192,7 +192,7 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
     ConfigError if files of clips have gone; their parts are then made anew."""
     tally, gone = _Tally(), dict[Path, str]()
     contents, ids, paths = set[int](), set[int](), set[int]()
-    with replacing(out / MANIFEST) as file:
+    with atomic_file(out / MANIFEST) as file:
         for number in range(parts):
             part = out / "parts" / f"{number:06d}.jsonl"
             for row in _lines(part):
@@ -227,7 +227,7 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
             counts = ", ".join(f"{rule}: {count}" for rule, count in tally.dropped.items())
             first = next((why[0] for why in tally.first.values()), "there is no sound file.")
             raise ConfigError(f"No clip is left ({counts or 'none was there'}); first: {first}")
-    with replacing(out / REPORT) as file:
+    with atomic_file(out / REPORT) as file:
         file.write(json.dumps(tally.report(), indent=1, ensure_ascii=False).encode())
     return tally.report()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from voxclone.data import lhotse
 from voxclone.data.sources import Source
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.release.appear import appearing
+from voxclone.io import atomic_folder
 
 CORPORA = ("commonvoice", "librispeech", "libritts-r", "vctk")
 JOBS = 2
@@ -30,7 +30,7 @@ def recipe_source(corpus: str, path: Path, kept: Path) -> Source:
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
         run = _recipe(corpus)
-        with appearing(kept) as folder:
+        with atomic_folder(kept) as folder:
             try:
                 run(path, folder)
             except Exception as error:  # a recipe asserts, and fails by any key or file it misses

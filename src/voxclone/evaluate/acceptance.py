@@ -15,7 +15,7 @@ from torch import Tensor
 
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.tts.likelihood import Likelihood, likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 OTHERS = 3
 
@@ -43,7 +43,7 @@ class Acceptance:
 
 
 def acceptance(
-    model: Speaker,
+    model: TTS,
     trials: Sequence[Trial],
     *,
     seed: int = 0,

@@ -9,8 +9,6 @@ Shapes: S samples, E embedding.
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.wer import Transcriber
+from voxclone.io import atomic_file
 from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 
@@ -90,7 +89,6 @@ def _remembered(
         pass  # not there, or damaged: made anew
     made = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_text(json.dumps({"name": name, "value": made}), encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_file(path) as file:
+        file.write(json.dumps({"name": name, "value": made}).encode())
     return made

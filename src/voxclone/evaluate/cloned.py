@@ -12,7 +12,7 @@ from torch import Tensor
 from voxclone.evaluate.signal import active_level
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 LEVEL_DBFS = -23.0
 LEAST = 12000  # samples: less is silence
@@ -30,7 +30,7 @@ class Saying:
 
 
 def say(
-    speaker: Speaker, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
+    speaker: TTS, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
 ) -> list[tuple[Tensor, bool]]:
     """Waveform [S] of each saying, on the CPU, and whether it ended by itself."""
     results = []

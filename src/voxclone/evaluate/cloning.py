@@ -23,7 +23,7 @@ from voxclone.models.dnsmos import Listener, rate_all
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
 SCHEMA = "voxclone.voices/2"
@@ -94,7 +94,7 @@ class VoicesReport:
 def evaluate_voices(
     release: Release,
     codec: Codec,
-    model: Speaker,
+    model: TTS,
     speech: SpeechSet,
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
@@ -138,7 +138,7 @@ def evaluate_voices(
 def plan_sayings(
     release: Release,
     codec: Codec,
-    model: Speaker,
+    model: TTS,
     owners: Mapping[str, Sequence[Utterance]],
     seconds: float,
     plan: VoicePlan,

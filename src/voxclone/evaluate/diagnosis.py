@@ -28,7 +28,7 @@ from voxclone.release.release import Release, load_preset, load_table, preset_na
 from voxclone.release.tensors import codebook_offsets
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import invert_presets
 from voxclone.voice.rows import Inversion, voice_rows
 
@@ -103,7 +103,7 @@ def diagnose(
     speech: SpeechSet,
     *,
     encoder: str,
-    model: Speaker | None,
+    model: TTS | None,
     inversions: Mapping[str, Inversion] | None = None,
     seed: int = 0,
     track: Track = lambda items, what: items,
@@ -214,7 +214,7 @@ def make_trials(
     return ordered[:MOST_TRIALS]
 
 
-def speak_with_presets(model: Speaker, presets: Mapping[str, Tensor], seed: int) -> list[Trial]:
+def speak_with_presets(model: TTS, presets: Mapping[str, Tensor], seed: int) -> list[Trial]:
     """Speech of the model itself with each preset: what it finds likely for certain."""
     prompts, caps, texts = [], [], []
     for place, rows_ND in enumerate(presets.values()):

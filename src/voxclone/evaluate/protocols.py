@@ -28,7 +28,7 @@ from voxclone.evaluate.synthesis import Manner, Said, likeness_of, manner_of
 from voxclone.evaluate.wer import Transcriber, word_error
 from voxclone.models.dnsmos import Listener, rate_all
 from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 SCHEMA = "voxclone.protocol/2"
 BATCH = 16
@@ -100,7 +100,7 @@ def read_minimax(folder: Path, language: str) -> list[Sentence]:
 
 
 def say_all(
-    model: Speaker,
+    model: TTS,
     sentences: Sequence[Sentence],
     voice_of: Callable[[Path], Tensor],
     *,

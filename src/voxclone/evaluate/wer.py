@@ -15,9 +15,9 @@ from torch import Tensor
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.intelligibility import error_rate
 from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.io import tensor_hash
 from voxclone.models.ctc_asr import Recogniser, normalise_text
 from voxclone.models.speaker_encoder import load_pretrained
-from voxclone.voice.file import tensor_hash
 
 WHISPER_SECONDS = 30  # longer clips go through its own windowed decoding
 

@@ -2,24 +2,39 @@
 
 An encoder file is safetensors with the withheld tensors under their names in the release. Its
 header says for which code book it was trained, so that it is never used with another one.
+
+What somebody else made is opened and checked too: safetensors with or without `audio_tokenizer.`
+before the names, and the community's `best_encoder.pt`.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
-from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import DTYPE_BYTES, TensorFiles, read_header
-from voxclone.release.tensors import CODEC, encoder_tensors
+from voxclone.io import atomic_path
+from voxclone.release.release import Release, encoder_prefix, load_codec
+from voxclone.release.safetensors import (
+    DTYPE_BYTES,
+    Entry,
+    TensorFiles,
+    read_header,
+    write_safetensors,
+)
+from voxclone.release.tensors import CODEC, Shapes, encoder_tensors
+from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from voxclone.codec.model import Codec
+
+Judge = Callable[[Path], Sequence[str]]
 
 FORMAT = "voxclone.encoder/1"
 BLOCK = 2**20
@@ -68,11 +83,10 @@ def save_encoder(
         wrong = sorted({*found.items()} ^ {*shapes.items()})[:3]
         raise ReleaseError(f"These are not the tensors of the encoder of {release.path}: {wrong}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     header = {"format": FORMAT, "book": book_hash(release), "facts": json.dumps(dict(facts))}
     tensors = {name: state[name].to(torch.bfloat16).contiguous() for name in shapes}
-    save_file(tensors, temporary, header)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, header)
 
 
 def require_same_book(path: Path, metadata: Mapping[str, str], release: Release) -> None:
@@ -127,3 +141,97 @@ def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
 def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
     """The codec of a release with the encoder that `find_encoder` finds. Raises ReleaseError."""
     return load_codec(release, find_encoder(release, encoder))
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A complete, well-shaped encoder for one release. `load` gives a tensor by its name in the
+    release. `vouched` is whether the file says that it was trained for this release's code book;
+    what anybody else made must be examined before it is used."""
+
+    path: Path
+    shapes: Shapes
+    metadata: dict[str, str]
+    load: "Callable[[str], Tensor]"
+    vouched: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors in bf16."""
+        return 2 * sum(prod(shape) for shape in self.shapes.values())
+
+
+def open_brought(path: Path, release: Release) -> Brought:
+    """Open an encoder of any layout for `release`; only its header is read, nothing is unpickled.
+
+    Raises ReleaseError if it is not all of the encoder's tensors and nothing else, or was trained
+    for another code book.
+    """
+    shapes = encoder_tensors(release.params)
+    if is_torch_file(path):
+        checkpoint = read_checkpoint(path)
+        missing = encoder_prefix(release.params, checkpoint.tensors, path)
+        load = partial(_load, checkpoint.load, missing)
+        return Brought(path, shapes, {"origin": path.name}, load, vouched=False)
+    header = read_header(path)
+    missing = encoder_prefix(release.params, header.tensors, path)
+    require_same_book(path, header.metadata, release)
+    load = partial(_load, TensorFiles([header]).load, missing)
+    vouched = header.metadata.get("format") == FORMAT and "book" in header.metadata
+    metadata = header.metadata if vouched else {"origin": path.name}
+    return Brought(path, shapes, metadata, load, vouched)
+
+
+def write_brought(path: Path, brought: Brought, metadata: dict[str, str]) -> dict[str, str]:
+    """Write an encoder in bf16 under the names of the release, one tensor in memory at a time.
+
+    Gives the SHA-256 of each tensor's bytes. Raises ReleaseError for values that are not finite.
+    """
+    import torch
+
+    digests: dict[str, str] = {}
+
+    def make(name: str) -> "Tensor":
+        tensor = brought.load(name).to(torch.bfloat16).contiguous()
+        if not tensor.isfinite().all():
+            raise ReleaseError(
+                f"In {brought.path}, {name} has values that are not finite: the training that "
+                "made it had failed; take an earlier checkpoint."
+            )
+        data = tensor.flatten().view(torch.uint8).numpy().data
+        digests[name] = hashlib.sha256(data).hexdigest()
+        return tensor
+
+    write_safetensors(
+        path,
+        [
+            Entry(name, torch.bfloat16, shape, partial(make, name))
+            for name, shape in brought.shapes.items()
+        ],
+        metadata,
+    )
+    return digests
+
+
+def write_judged(
+    path: Path, encoder: Brought, metadata: dict[str, str], judge: Judge
+) -> tuple[dict[str, str], Sequence[str]]:
+    """Write an encoder and have it judged; gives the SHA-256 of its tensors and the remarks."""
+    digests = write_brought(path, encoder, metadata)
+    remarks = judge(path)
+    if remarks:
+        write_brought(path, encoder, metadata | {"findings": json.dumps(list(remarks))})
+    return digests, remarks
+
+
+def training_figures(brought: Brought) -> dict[str, float]:
+    """Figures that the trainer of a `vouched` encoder wrote into its header, if it did."""
+    try:
+        figures = json.loads(brought.metadata.get("facts", "{}")).get("figures", {})
+        return {str(name): float(value) for name, value in figures.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _load(load: "Callable[[str], Tensor]", missing: str, name: str) -> "Tensor":
+    return load(name.removeprefix(missing))

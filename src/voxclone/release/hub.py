@@ -15,11 +15,16 @@ from typing import Any
 import yaml
 
 from voxclone.errors import UsageError
-from voxclone.release.appear import appearing, require_new
-from voxclone.release.brought import Brought, Judge, training_figures, write_judged
-from voxclone.release.encoder_file import FORMAT, book_hash
+from voxclone.io import atomic_file, atomic_folder, require_new
+from voxclone.release.encoder_file import (
+    FORMAT,
+    Brought,
+    Judge,
+    book_hash,
+    training_figures,
+    write_judged,
+)
 from voxclone.release.release import HUB_ID, Release
-from voxclone.release.safetensors import replacing
 
 WEIGHTS = "model.safetensors"
 LICENCES = {
@@ -55,14 +60,14 @@ def write_hub_folder(
             f"name {' or '.join(LICENCES)}."
         )
     book = book_hash(release)
-    with appearing(out) as folder:
+    with atomic_folder(out) as folder:
         _, remarks = write_judged(folder / WEIGHTS, encoder, _header(encoder), judge)
         texts = {
             "config.json": json.dumps(_config(release, encoder, card, book), indent=2) + "\n",
             "README.md": card_text(release, encoder, card, book, remarks),
         }
         for name, text in texts.items():
-            with replacing(folder / name) as file:
+            with atomic_file(folder / name) as file:
                 file.write(text.encode())
 
 

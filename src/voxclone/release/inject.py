@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from voxclone.errors import ReleaseError
-from voxclone.release.appear import appearing, require_new
-from voxclone.release.brought import Brought, Judge, write_judged
-from voxclone.release.folders import hard_link, refuse_inside
-from voxclone.release.proof import placed_tensors, prove_files, prove_tensors
+from voxclone.io import (
+    Advance,
+    atomic_file,
+    atomic_folder,
+    copy_file,
+    hard_link,
+    refuse_inside,
+    require_new,
+)
+from voxclone.release.encoder_file import Brought, Judge, write_judged
+from voxclone.release.proof import Placed, placed_tensors, prove_files, prove_tensors, write_placed
 from voxclone.release.release import Release
-from voxclone.release.safetensors import INDEX, read_header, replacing
-from voxclone.release.streams import Advance, Placed, copy_file, write_placed
+from voxclone.release.safetensors import INDEX, read_header
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
 
 SHARD = "consolidated-encoder.safetensors"
@@ -143,7 +149,7 @@ def inject(
     disk fails or anything differs.
     """
     source, merge = plan.release.path, plan.merge
-    with appearing(plan.out) as folder:
+    with atomic_folder(plan.out) as folder:
         shard = folder / SHARD
         made, _ = write_judged(shard, plan.encoder, plan.encoder.metadata, judge)
         linked: list[str] = []
@@ -235,5 +241,5 @@ def _write_index(plan: Plan, folder: Path) -> None:
             each.info.stop - each.info.start for each in placed_tensors(plan.release).values()
         )
         index["metadata"]["total_size"] = held + plan.encoder.bytes
-    with replacing(folder / INDEX) as file:
+    with atomic_file(folder / INDEX) as file:
         file.write(json.dumps(index, indent=2).encode())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import VoiceError
-from voxclone.release.safetensors import replacing
+from voxclone.io import atomic_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +99,7 @@ def write_preset(path: str | Path, rows_ND: "Tensor") -> None:
     plain_ND = rows_ND.detach().cpu().clone(memory_format=torch.contiguous_format)
     buffer = io.BytesIO()
     torch.save(plain_ND, buffer)
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         file.write(buffer.getvalue())
 
 

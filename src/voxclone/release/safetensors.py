@@ -6,17 +6,16 @@ to dtype, shape and range of bytes; the bytes of all tensors, without gaps
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from voxclone.errors import ReleaseError
+from voxclone.io import atomic_file
 
 if TYPE_CHECKING:
     import torch
@@ -214,7 +213,7 @@ def write_safetensors(
         header[entry.name] = described
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(Path(path)) as file:
+    with atomic_file(Path(path)) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in ordered:
             tensor = entry.make()
@@ -225,20 +224,6 @@ def write_safetensors(
                 )
             flat = tensor.detach().cpu().contiguous().flatten()
             file.write(flat.view(torch.uint8).numpy().data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in place of `path`, which changes only if the block ends well."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _TORCH_NAMES = {

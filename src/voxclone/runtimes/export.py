@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
-from voxclone.release.appear import adding, appearing, require_new
-from voxclone.release.folders import refuse_inside
+from voxclone.io import atomic_add, atomic_folder, refuse_inside, require_new
 from voxclone.release.params import is_voice_name
 from voxclone.release.release import Release
 from voxclone.runtimes.readers import ALIASES, PRESETS
@@ -95,10 +94,10 @@ def _appearing(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
             raise UsageError(f"{out} is a directory: name the file to write.")
         if not out.parent.is_dir():
             raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
-        return adding(out)
+        return atomic_add(out)
     if runtime.place == "voices" and out.is_dir():
-        return adding(out)
+        return atomic_add(out)
     if runtime.place == "voices" and out.exists():
         raise UsageError(f"{out} is a file: {runtime.name} reads a folder of voices.")
     require_new(out)
-    return appearing(out)
+    return atomic_folder(out)

@@ -4,16 +4,17 @@ Shapes: N rows, D width, K code books, T frames.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from voxclone.errors import ReleaseError, UsageError
-from voxclone.release.folders import link_release
+from voxclone.io import atomic_file, hard_link
 from voxclone.release.presets import read_preset, write_preset
 from voxclone.release.release import Release
-from voxclone.release.safetensors import Entry, replacing, write_safetensors
+from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tekken import read_tekken, row_counts
 from voxclone.runtimes.readers import voice_file
 from voxclone.voice.resolve import Chosen
@@ -80,7 +81,7 @@ def write_raw_folder(chosen: Chosen, name: str, release: Release, folder: Path) 
     """`NAME.bin`, raw little-endian bf16, and beside it the `.pt` by which ExecuTorch's runner
     makes sure how many rows there are."""
     write_torch_folder(chosen, name, release, folder)
-    with replacing(folder / f"{name}.bin") as file:
+    with atomic_file(folder / f"{name}.bin") as file:
         file.write(chosen.rows_ND.contiguous().view(torch.uint8).numpy().tobytes())
 
 
@@ -101,3 +102,20 @@ def _facts(chosen: Chosen) -> dict[str, str] | None:
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False)
     path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def link_release(source: Path, target: Path) -> None:
+    """Put the files of the release folder `source` and of its `voice_embedding` into `target`.
+
+    Tensor files are hard links where the file system allows it and copies elsewhere, so an 8 GB
+    release costs no space; everything small is copied, because it may be written again."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            own = target / path.name
+            if path.suffix != ".safetensors" or not hard_link(path, own):
+                shutil.copyfile(path, own)
+    voices = target / "voice_embedding"
+    voices.mkdir()
+    for path in sorted((source / voices.name).glob("[!.]*")):
+        if path.is_file():
+            shutil.copyfile(path, voices / path.name)

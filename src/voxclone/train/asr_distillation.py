@@ -11,8 +11,6 @@ E teacher width, L tokens.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from voxclone.audio.files import SAMPLING_RATE
 from voxclone.data.corpus import Corpus, Crops
+from voxclone.io import atomic_path
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.models.whisper import LONGEST_SECONDS, SpokenTargets, WhisperTeacher
 from voxclone.train import distributed
@@ -158,9 +157,8 @@ class TargetStore:
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
                 made = teacher.targets(wave_S, frames, text, language)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            save_file(tensors, temporary)
-            os.replace(temporary, path)
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary)
         stored = load_file(path)
         return SpokenTargets(stored["state"].float(), stored["share"].float())

@@ -12,7 +12,6 @@ before, until nothing changes (Jacobi's way to the arg-max, frame after frame).
 Shapes: B batch, S samples, K code books, T frames, J kept codes, V semantic codes, N voice rows.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,12 @@ from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
+from voxclone.io import atomic_path
 from voxclone.train import ranks
 from voxclone.train.bridge import Bridge, code_logits
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.likelihood import states_of
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
 VOICE_FRAMES = 100
@@ -62,7 +62,7 @@ class Label:
 def label_clips(
     codec: Codec,
     bridge: Bridge | None,
-    model: Speaker,
+    model: TTS,
     subset: Subset,
     settings: ChannelSettings,
     generator: torch.Generator,
@@ -94,7 +94,7 @@ def label_clips(
 def label_clip(
     codec: Codec,
     bridge: Bridge | None,
-    model: Speaker,
+    model: TTS,
     corpus: Corpus,
     index: int,
     other: int,
@@ -128,7 +128,7 @@ def label_clip(
     return Label(top.indices.cpu(), weight_TJ.cpu())
 
 
-def semantic_opinion(model: Speaker, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+def semantic_opinion(model: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
     the frames before it (shifted codes [T, K])."""
     backbone, head = model.backbone, model.head
@@ -192,13 +192,12 @@ def stored_labels(
 def save_labels(path: Path, labels: Mapping[int, Label], clips: str) -> None:
     """Write labels by clip, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     tensors = {}
     for index, label in labels.items():
         tensors[f"{index}.code"] = label.code_TJ.to(torch.int16)
         tensors[f"{index}.weight"] = label.weight_TJ.to(torch.float16)
-    save_file(tensors, temporary, {"clips": clips})
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"clips": clips})
 
 
 def load_labels(path: Path) -> tuple[dict[int, Label], str]:

@@ -31,7 +31,7 @@ from voxclone.train.rehearsal import decode_drawn, draw_values, rehearse
 from voxclone.train.sequences import Batch, embed, sequences
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.backbone import Backbone
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 Hear = Callable[[Tensor], Tensor]
 """Waveforms [B, S] -> unit vectors [B, E] of who is speaking, with gradients."""
@@ -108,7 +108,7 @@ class Scene:
 class CloneListener:
     """The frozen model that speaks, and the frozen network that hears."""
 
-    model: Speaker
+    model: TTS
     hear: Hear
     cast: Cast
     settings: CloneSettings
@@ -116,9 +116,7 @@ class CloneListener:
     """By how much a row changes with each level of each channel (X = C * Q)."""
 
     @classmethod
-    def frozen(
-        cls, model: Speaker, hear: Hear, cast: Cast, settings: CloneSettings
-    ) -> "CloneListener":
+    def frozen(cls, model: TTS, hear: Hear, cast: Cast, settings: CloneSettings) -> "CloneListener":
         freeze(model.backbone, model.head)
         slope_XD = level_slopes(model.backbone, model.head.levels).flatten(0, 1)
         return cls(model, hear, cast, settings, slope_XD)

@@ -51,7 +51,7 @@ from voxclone.train.state import TrainState
 from voxclone.train.told import Told
 from voxclone.train.validation import health_of, preset_agreement, semantic_nll, show_health
 from voxclone.train.watch import SECONDS
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 @dataclass
@@ -68,7 +68,7 @@ class EncoderTask:
     real: RealSpeech
     state: TrainState
     bridge: Bridge | None = None
-    model: Speaker | None = None
+    model: TTS | None = None
     told: Told | None = None
     listener: CloneListener | None = None
 
@@ -82,7 +82,7 @@ class EncoderTask:
         corpus: Corpus,
         train: Subset,
         teacher: Recogniser | None = None,
-        model: Speaker | None = None,
+        model: TTS | None = None,
         folder: Path | None = None,
         whisper: TargetStore | None = None,
         start: Encoder | None = None,

@@ -40,7 +40,7 @@ from voxclone.train.material import is_same, open_speech
 from voxclone.train.resume import SPEECH
 from voxclone.train.run import CHECKPOINTS, EXIT_INTERRUPTED, fit, pick_device
 from voxclone.train.selection import choose, scores_of
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
 ENCODER_FILE = "encoder.safetensors"
@@ -198,7 +198,7 @@ def prepare(settings: EncoderTraining, out: Path, console: Console) -> EncoderTa
     asked = bool(weights.told or weights.cloned or settings.judged_clips)
     if asked or (settings.pairs.minutes and stored is None):
         dtype = None if settings.run.autocast else torch.float32
-        speaker = Speaker.load(release, codec=codec, dtype=dtype, device=device)
+        speaker = TTS.load(release, codec=codec, dtype=dtype, device=device)
     if settings.pairs.minutes and stored is None and speaker is not None:
         texts = read_texts(settings.texts or TEXTS)
         genuine = speak_pairs(release, speaker, texts, settings.pairs, out / "pairs")

@@ -9,7 +9,6 @@ width, U teacher frames of all clips.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.data.corpus import Corpus, Crops
+from voxclone.io import atomic_file
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.train import ranks
 
@@ -95,14 +95,12 @@ def teacher_features(
     path = folder / f"teacher-{digest.hexdigest()[:16]}.f16"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file, torch.inference_mode():
+        with atomic_file(path) as file, torch.inference_mode():
             recogniser.eval()
             for index in track(range(len(corpus))):
                 states = recogniser.hidden(recogniser.features(corpus.wave(index)[None]))[0]
                 states = F.pad(states, (0, 0, 0, max(0, counts[index] - len(states))))
                 file.write(states[: counts[index]].numpy().astype(np.float16).tobytes())
-        os.replace(temporary, path)
     values = np.memmap(path, dtype=np.float16, mode="r", shape=(int(starts[-1]), dim))
     sample = torch.from_numpy(values[:: max(1, len(values) // 100_000)].astype(np.float32))
     mean_E, scale_E = sample.mean(dim=0), sample.std(dim=0).clamp(min=1e-3)

@@ -20,7 +20,7 @@ from voxclone.train.channel import Label, label_clips, stored_labels, told_loss
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.parts import LABELS, TOLD
 from voxclone.train.ranks import Part
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Told:
     """The labels of a recovery's clips, which lie in `folder`."""
 
     settings: EncoderTraining
-    model: Speaker
+    model: TTS
     folder: Path
     train: Subset
     labels: dict[int, Label] = field(default_factory=dict)

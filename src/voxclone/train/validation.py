@@ -16,7 +16,7 @@ from voxclone.train.log import Log
 from voxclone.train.losses import mel_loss
 from voxclone.train.selection import LEVELS, NLL, SEMANTIC
 from voxclone.tts.likelihood import likelihood
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
 VOICE_FRAMES = 100
@@ -77,7 +77,7 @@ def show_codes(codes_BKT: Tensor, codec: Codec, group: str, step: int, log: Log)
     log.codes(step, f"{group}/levels", codes_BKT[:, 1:].flatten(), sizes[1])
 
 
-def semantic_nll(codec: Codec, model: Speaker, subset: Subset, count: int) -> dict[str, float]:
+def semantic_nll(codec: Codec, model: TTS, subset: Subset, count: int) -> dict[str, float]:
     """Nats per frame that the language model finds in the semantic codes of `count` clips with a
     text, after another clip of the same speaker as their voice; always the same clips. Empty where
     no clip has both."""

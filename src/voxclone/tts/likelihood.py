@@ -16,7 +16,7 @@ from torch import Tensor
 
 from voxclone.codec.quantizer import to_values
 from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
 
@@ -32,7 +32,7 @@ class Likelihood:
 
 @torch.inference_mode()
 def likelihood(
-    speaker: Speaker,
+    speaker: TTS,
     voice_ND: Tensor,
     text: str,
     codes_KT: Tensor,
@@ -57,7 +57,7 @@ def likelihood(
     return Likelihood(float(semantic), flow, len(shifted_TK))
 
 
-def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+def states_of(speaker: TTS, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Hidden states [T + 1, D] that predict each frame of given speech (codes [T, K] in the
     +2-shifted space) after a voice [N, D] and a text, and then the end."""
     backbone, prompt_LD = speaker.backbone, speaker.prompt(text, voice_ND)
@@ -68,7 +68,7 @@ def states_of(speaker: Speaker, voice_ND: Tensor, text: str, shifted_TK: Tensor)
 
 
 def semantic_log_probs(
-    speaker: Speaker, voice_KT: Tensor, text: str, shifted_TK: Tensor
+    speaker: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor
 ) -> Tensor:
     """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
     the frames before it (codes [T, K] in the +2-shifted space)."""

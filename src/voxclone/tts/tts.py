@@ -50,8 +50,8 @@ class Speech:
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """The parts of a release that speak; `Speaker.load` reads them."""
+class TTS:
+    """The parts of a release that speak; `TTS.load` reads them."""
 
     params: Params
     backbone: Backbone
@@ -67,7 +67,7 @@ class Speaker:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         codec: Codec | None = None,
-    ) -> "Speaker":
+    ) -> "TTS":
         """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
         Tensors that need no change of dtype or order stay mapped to the file, so nothing is held
         twice. `codec` may be one that is loaded already; it is moved to the device."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import VoiceError
+from voxclone.io import tensor_hash
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.voice.facts import FORMAT
-from voxclone.voice.file import Voice, tensor_hash
+from voxclone.voice.file import Voice
 from voxclone.voice.rows import voice_rows
 
 # Two sums of one row may round apart by a step of bf16, no more.

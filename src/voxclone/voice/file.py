@@ -9,15 +9,13 @@ Facts are read and changed without torch, so that listing voices is quick.
 Shapes: K code books, T frames, N = T + 1 rows, D width.
 """
 
-import hashlib
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxclone.errors import ReleaseError, VoiceError
+from voxclone.io import atomic_file
 from voxclone.release.safetensors import Header, read_header
 from voxclone.voice.facts import FORMAT, Consent, ConsentKind, VoiceFacts, parse_facts, short
 
@@ -35,7 +33,6 @@ __all__ = [
     "load_voice",
     "read_facts",
     "save_voice",
-    "tensor_hash",
 ]
 
 SUFFIX = ".voice.safetensors"
@@ -56,17 +53,6 @@ class Voice:
     codes_KT: "Tensor"
     rows_ND: "Tensor"
     facts: VoiceFacts
-
-
-def tensor_hash(*tensors: "Tensor") -> str:
-    """SHA-256 over shapes and bytes: the identity of a table or an encoder."""
-    import torch
-
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save_voice(voice: Voice, path: Path) -> None:
@@ -187,14 +173,8 @@ def _write(path: Path, facts: VoiceFacts, codes: Shape, rows: Shape, data: bytes
             f"The voice is not written to {path}: its facts have {len(text)} bytes (at most "
             f"{MAX_HEADER}), its numbers {len(data)} (at most {MAX_BYTES})."
         )
-    temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with atomic_file(path) as file:
             file.write(len(text).to_bytes(8, "little") + text + data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise VoiceError(f"The voice cannot be written to {path}: {error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)

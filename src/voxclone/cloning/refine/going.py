@@ -13,7 +13,7 @@ from voxclone import checkpoint
 from voxclone.cloning.refine.free import FreeCodes
 from voxclone.cloning.refine.judging import Job, Judged
 from voxclone.errors import ConfigError
-from voxclone.voice.file import tensor_hash
+from voxclone.io import tensor_hash
 
 
 @dataclass

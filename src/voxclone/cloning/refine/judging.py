@@ -17,7 +17,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import TrainingError
 from voxclone.evaluate.cloned import to_level
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 
 LEAST_FALL = 1e-3  # a figure that is so little lower has not fallen
 INAUDIBLE = 1e-4
@@ -33,7 +33,7 @@ class Job:
     start: Start
     halves: Halves
     settings: RefineSettings
-    model: Speaker | None = None
+    model: TTS | None = None
     gain: GainJudge | None = None
     embedder: Ge2eEmbedder = field(default_factory=Ge2eEmbedder.load)
 

@@ -29,11 +29,12 @@ from voxclone.cloning.refine.run import Progress, Refined, refine_codes
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
+from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.facts import plain
-from voxclone.voice.file import Consent, Voice, tensor_hash
+from voxclone.voice.file import Consent, Voice
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.resolve import Chosen
 
@@ -93,7 +94,7 @@ def refine(
     model = None
     weights = settings.weights
     if settings.judge == "gain" or weights.likely_levels or weights.likely_semantic:
-        model = Speaker.load(release, codec=codec, device=device)
+        model = TTS.load(release, codec=codec, device=device)
     gain = None
     if model is not None and codec.encoder is not None:
         heard = start if start.kind == "encoder" else from_encoder(codec, wave_S)

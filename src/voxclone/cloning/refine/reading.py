@@ -23,7 +23,7 @@ from voxclone.evaluate.signal import SILENCE
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs, states_of
-from voxclone.tts.tts import Speaker
+from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
 LEAST_SECONDS = 2.0
@@ -94,7 +94,7 @@ class Opinion:
 
 
 @torch.no_grad()
-def read(model: Speaker, halves: Halves, codes_KT: Tensor) -> Opinion:
+def read(model: TTS, halves: Halves, codes_KT: Tensor) -> Opinion:
     """What the model thinks of codes, each half read after the other one as its voice."""
     parts = halves.parts(codes_KT)
     logs, states = [], []
@@ -108,9 +108,7 @@ def read(model: Speaker, halves: Halves, codes_KT: Tensor) -> Opinion:
     return Opinion(torch.cat(logs), torch.cat(states))
 
 
-def flow_loss(
-    model: Speaker, state_TD: Tensor, value_CT: Tensor, generator: torch.Generator
-) -> Tensor:
+def flow_loss(model: TTS, state_TD: Tensor, value_CT: Tensor, generator: torch.Generator) -> Tensor:
     """Squared error of the flow's velocity at one random time for each frame, with gradients to the
     values [C, T] of the levels."""
     data_TC = value_CT.T
@@ -125,16 +123,14 @@ class GainJudge:
     presets. The halves to be predicted have the codes `truth`, the encoder's: codes that are judged
     by how well they foretell themselves are best where they are noise."""
 
-    model: Speaker
+    model: TTS
     halves: Halves
     strangers: Sequence[Tensor]
     truth_KT: Tensor
     known: list[float] = field(default_factory=list)
 
     @classmethod
-    def load(
-        cls, model: Speaker, release: Release, halves: Halves, truth_KT: Tensor
-    ) -> "GainJudge":
+    def load(cls, model: TTS, release: Release, halves: Halves, truth_KT: Tensor) -> "GainJudge":
         """Strangers are up to three presets of the release."""
         names = preset_names(release)
         step = max(1, len(names) // OTHERS)
@@ -164,6 +160,6 @@ def nats(found: Likelihood, channels: int) -> float:
     return found.semantic + channels / 2 * math.log(max(found.flow, 1e-9))
 
 
-def _rows(model: Speaker, codes_KT: Tensor) -> Tensor:
+def _rows(model: TTS, codes_KT: Tensor) -> Tensor:
     table_VD, offsets_K = model.backbone.audio_table.weight, model.backbone.offsets_K
     return voice_rows(codes_KT.to(table_VD.device), table_VD, offsets_K.tolist())
