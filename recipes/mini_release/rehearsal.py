@@ -1,13 +1,10 @@
-"""Rehearsal: what the model itself would say, as history to go on from and as a voice to be heard.
+"""What the model itself would say, as a voice to be heard.
 
-A model that is taught on true frames alone learns to take the voice from the frame before, which
-in training has the right voice and in speech has its own. So some examples are read with levels
-that the model itself draws (scheduled sampling in two passes, arXiv 1906.07651), and stretches that
-it draws are decoded and compared by a frozen network that tells speakers apart (`listeners`): each
-shall be as near to its own speaker among those of the batch as the true codes are.
+Stretches that the model draws are decoded and compared by a frozen network that tells speakers
+apart: each shall be as near to its own speaker among those of the batch as the true codes are.
 
-Shapes: B batch, L positions, D width, K code books, C acoustic channels, N frames of a batch,
-I items that are listened to, T frames of a stretch, E embedding.
+Shapes: D width, K code books, C acoustic channels, N frames of a batch, I items that are listened
+to, T frames of a stretch, E embedding.
 """
 
 from dataclasses import dataclass
@@ -17,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import to_levels, to_values
-from voxclone.train.listeners import SCALE, VoiceNetwork, freeze
+from voxclone.models.voice_network import VoiceNetwork
+from voxclone.train.listeners import SCALE, freeze
+from voxclone.train.rehearsal import decode_drawn, draw_values
 from voxclone.train.sequences import Batch
 from voxclone.tts.acoustic import SHIFT, AcousticHead
 
@@ -85,40 +83,3 @@ def voice_distance(
     drawn_ICT = value_NC.view(items, frames, -1).transpose(1, 2)
     true_ICT = judge.codec.quantizer.values_of(target_ITK[..., 1:]).transpose(1, 2)
     return judge.distance(target_ITK[..., 0], drawn_ICT, true_ICT)
-
-
-def misread(
-    codes_BLK: Tensor,
-    generator: torch.Generator,
-    *,
-    params: Params,
-    levels: float,
-    semantic: float,
-) -> Tensor:
-    """A share `levels` of the levels moved by one, a share `semantic` of the semantic codes
-    replaced; special codes stay."""
-    audio, device = params.audio, codes_BLK.device
-    draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
-    sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
-    moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + audio.acoustic_codebook_size - 1)
-    shape, size = codes_BLK[..., 0].shape, audio.semantic_codebook_size
-    other_BL = torch.randint(size, shape, generator=generator).to(device) + SHIFT
-    moved_BLK[..., 0] = other_BL
-    share_K = torch.full((codes_BLK.shape[-1],), levels, device=device)
-    share_K[0] = semantic
-    ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
-    return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
-
-
-def forget(batch: Batch, codes_BLK: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """In a `share` of the items, take the levels of some frames that are already said (a share of
-    them drawn anew), as if they were empty."""
-    count, length = batch.ids_BL.shape
-    chosen_B1 = torch.rand(count, 1, generator=generator) < share
-    share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
-    gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
-    said_BL = torch.zeros_like(gone_BL)
-    said_BL[batch.item_N, batch.place_N] = True
-    gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(1, 1, codes_BLK.shape[-1])
-    gone_BLK[..., 0] = False
-    return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)

@@ -4,6 +4,7 @@ With generators of their own, what an item is given does not depend on which ite
 a batch may be divided over processes and still be drawn alike.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -24,3 +25,9 @@ def normal(shape: Sequence[int], source: Source) -> Tensor:
     if isinstance(source, torch.Generator):
         return torch.randn(*shape, generator=source)
     return torch.stack([torch.randn(*shape[1:], generator=each) for each in source])
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The random numbers of one step: a function of (seed, step, stream) and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{step}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -64,12 +64,6 @@ class SemanticCodebook(nn.Module):
             + vectors_VD.square().sum(-1)
         )
 
-    def logits(self, latent_BDT: Tensor) -> Tensor:
-        """Logits [N, V] of the codes of latents, with gradients: -|z - e|^2 over an eighth of the
-        vectors' variance."""
-        latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
-        return -self.squared_distances(latent_ND) / (self.spread() / 8)
-
     def encode(self, latent_BDT: Tensor) -> Tensor:
         """Codes [B, T], searched in the dtype of the latent."""
         latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
@@ -174,3 +168,10 @@ class Quantizer(nn.Module):
         )
         codes_BKT = torch.cat([semantic_codes_BT[:, None], levels_BDT.detach().long()], dim=1)
         return Quantized(torch.cat([semantic_BDT, acoustic_BDT], dim=1), codes_BKT, commitment)
+
+
+def code_logits(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:
+    """Logits [N, V] of the codes of latents: -|z - e|^2 over an eighth of the book's variance, as
+    in `losses.code_losses`."""
+    latent_ND = latent_BDT.transpose(1, 2).flatten(0, 1)
+    return -book.squared_distances(latent_ND) / (book.spread() / 8)

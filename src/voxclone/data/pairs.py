@@ -21,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voxclone.config import Settings
-from voxclone.data.corpus import step_generator
-from voxclone.errors import ConfigError
+from voxclone.errors import (
+    ConfigError,
+)
 from voxclone.io import atomic_file, atomic_path
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_preset, preset_names
+from voxclone.rng import step_generator
 from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
@@ -237,3 +239,18 @@ def _speak_batch(
         if not spoken[number].truncated
         and spoken[number].codes_KT.shape[1] >= settings.least_frames
     ]
+
+
+TEXTS = Path(__file__).parent / "texts.txt"
+
+
+def read_texts(path: Path) -> list[str]:
+    """Lines of a text file that are neither empty nor comments."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"The texts {path} cannot be read: {error.strerror}.") from None
+    texts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not texts:
+        raise ConfigError(f"There is no text in {path}.")
+    return texts

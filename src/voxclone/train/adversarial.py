@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
-from voxclone.audio.losses import PAPER_STFT_SIZES
+from voxclone.audio.distance import PAPER_FFTS
 from voxclone.train import distributed
 
 LEARNING_RATE = 3e-4
@@ -74,7 +74,7 @@ class STFTDiscriminator(nn.Module):
 class MultiResolutionSTFTDiscriminator(nn.Module):
     """Discriminators at several STFT sizes."""
 
-    def __init__(self, channels: int, stft_sizes: Sequence[int] = PAPER_STFT_SIZES) -> None:
+    def __init__(self, channels: int, stft_sizes: Sequence[int] = PAPER_FFTS) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(
             [STFTDiscriminator(n_fft, channels) for n_fft in stft_sizes]

@@ -1,4 +1,4 @@
-"""A bridge from an ASR model's states to semantic codes: what pairs teach that holds for real speech.
+"""A bridge from an ASR model's states to semantic codes, which pairs teach and real speech needs.
 
 The true semantic stream was taught by an ASR model (arXiv 2603.25551, 2.1), and an ASR model's
 states of decoded and of real speech are much alike, which those of an encoder that was trained on
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.train.asr_distillation import states_by_frame
 
@@ -49,7 +49,7 @@ def bridge_loss(
 ) -> Tensor:
     """What the bridge minimises: cross-entropy of its distribution on decoded speech with the codes
     it was decoded from, over the frames of the mask."""
-    logits_NV = book.logits(bridge(wave_BS))
+    logits_NV = code_logits(book, bridge(wave_BS))
     return F.cross_entropy(logits_NV[mask_BT.flatten()], codes_BT.flatten()[mask_BT.flatten()])
 
 
@@ -59,5 +59,5 @@ def distill_loss(
     """What the encoder minimises: cross-entropy of its semantic latents [B, D, T] of real speech
     with the bridge's distribution, which gets no gradients."""
     with torch.no_grad():
-        target_NV = (CONFIDENCE * book.logits(bridge(wave_BS))).softmax(dim=-1)
-    return F.cross_entropy(book.logits(semantic_BDT), target_NV)
+        target_NV = (CONFIDENCE * code_logits(book, bridge(wave_BS))).softmax(dim=-1)
+    return F.cross_entropy(code_logits(book, semantic_BDT), target_NV)

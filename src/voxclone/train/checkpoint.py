@@ -1,4 +1,4 @@
-"""What a training is at a moment, how it goes into checkpoints, and whether one may be gone on from.
+"""The state of a training, how it goes into checkpoints, and which of them may be gone on from.
 
 The first of several processes writes and chooses, the others load what it has chosen; but where an
 error ends the run, whoever it came to writes.
@@ -39,8 +39,8 @@ SPEECH = "trained_on"
 
 @dataclass
 class TrainState:
-    """Everything that a checkpoint holds: modules and optimizers by name, the step, and JSON values.
-    It is `whole` but for the moment in which optimizers step (`updating`)."""
+    """What a checkpoint holds: modules and optimizers by name, the step, and JSON values. It is
+    `whole` but for the moment in which optimizers step (`updating`)."""
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, Optimizer] = field(default_factory=dict)

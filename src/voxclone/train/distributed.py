@@ -16,19 +16,21 @@ Shapes: B items of a part, W processes.
 """
 
 import json
+import secrets
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, VoxcloneError
 
 _signals: list[int] = []
 LONGEST_WAIT = timedelta(hours=12)
@@ -215,6 +217,41 @@ def rank0_first() -> Iterator[None]:
     yield
     if is_rank0():
         _agree(done=True)
+
+
+def require_shared(folder: Path) -> None:
+    """Make `folder`. Raises ConfigError (see `fail_together`) if not all processes see what the
+    first one writes into it."""
+    if world_size() == 1:
+        return
+    mark = folder / f".{secrets.token_hex(8)}"
+    if is_rank0():
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    name = broadcast(mark.name)
+    (missed,) = any_rank(not (folder / name).exists())
+    if is_rank0():
+        mark.unlink()
+    if missed:
+        fail_together(
+            ConfigError(
+                f"The folder {folder} is not the same one on all machines: name one on a file "
+                "system that they share (`--out`)."
+            )
+        )
+
+
+class RaisedByRank0(Exception):
+    """The first process raised an error that all have come to; it is printed once."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def fail_together(error: VoxcloneError) -> NoReturn:
+    """Raise an error that all processes have come to: in the first one, RaisedByRank0 in others."""
+    raise error if is_rank0() else RaisedByRank0(error.exit_code)
 
 
 def mean_over_ranks(values: Sequence[float]) -> list[float]:

@@ -47,7 +47,6 @@ FIRST = ("loss/total", SKIPPED, "real/extreme", "real/largest_share", "real/code
 of an encoder."""
 
 
-
 class Log:
     """Scalars, audio and histograms of one run, in `folder`; without a folder, nothing is
     written."""

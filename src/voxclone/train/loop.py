@@ -41,8 +41,8 @@ Metrics = dict[str, float]
 
 
 class RunSettings(Settings):
-    """How long a run is, when it saves and validates, and in which precision it computes (`autocast`:
-    bf16 where that is safe)."""
+    """How long a run is, when it saves and validates, and in which precision it computes:
+    `autocast` takes bf16 where that is safe."""
 
     steps: int
     seed: int = 0

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.losses import magnitude_loss, mel_loss, stft_loss
+from voxclone.audio.distance import magnitude_loss, mel_loss, stft_loss
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantizer, SemanticCodebook
 from voxclone.models.speaker_encoder import Ge2eEmbedder
@@ -24,6 +24,7 @@ from voxclone.train import distributed
 
 QUIETEST = 1e-3
 """RMS of a crop below which it has no voice to compare."""
+STFT_SIZES = (2048, 512, 128)
 MOST_FRAMES = 200_000
 QUANTILES = 64
 BALANCER_DECAY = 0.999
@@ -42,14 +43,12 @@ def waveform_losses(
     embedder: Ge2eEmbedder | None = None,
 ) -> dict[str, Tensor]:
     """The losses among `mel`, `stft`, `magnitude`, `l1` (relative to the recording's mean size),
-    `low` and `speaker_similarity` that have a weight; `floor` as in `audio.losses.mel_loss`."""
+    `low` and `speaker_similarity` that have a weight; `floor` as in `audio.distance.mel_loss`."""
     losses = {}
     if weights.get("mel"):
         losses["mel"] = mel_loss(made_BS, wave_BS, mel_scales, floor=floor)
     if weights.get("stft"):
-        losses["stft"] = stft_loss(
-            made_BS, wave_BS, stft_sizes, floor=floor, norm=distributed.norm
-        )
+        losses["stft"] = stft_loss(made_BS, wave_BS, stft_sizes, floor=floor, norm=distributed.norm)
     if weights.get("magnitude"):
         losses["magnitude"] = magnitude_loss(made_BS, wave_BS, stft_sizes)
     if weights.get("l1"):

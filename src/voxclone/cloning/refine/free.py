@@ -16,7 +16,7 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import USAGE_FLOOR, Quantizer
+from voxclone.codec.quantizer import USAGE_FLOOR, Quantizer, code_logits
 
 NEAREST_BANDS, NEAREST_FFT = 80, 2048
 LEAST_MAGNITUDE = 1e-3
@@ -42,7 +42,7 @@ def from_encoder(codec: Codec, wave_S: Tensor) -> Start:
     """What the encoder says of a recording. Raises ReleaseError if there is none."""
     latent_BDT = codec.latents(wave_S[None])
     semantic_BDT, acoustic_BDT = codec.quantizer.split(latent_BDT)
-    logits_TV = codec.quantizer.semantic_codebook.logits(semantic_BDT)
+    logits_TV = code_logits(codec.quantizer.semantic_codebook, semantic_BDT)
     half = (codec.quantizer.levels - 1) / 2
     level_CT = half * torch.tanh(acoustic_BDT[0]) + half
     return Start(logits_TV.log_softmax(dim=-1), level_CT, "encoder")
@@ -52,7 +52,7 @@ def from_encoder(codec: Codec, wave_S: Tensor) -> Start:
 def from_codes(codec: Codec, codes_KT: Tensor) -> Start:
     """Given codes; codes whose vectors lie near are as likely as an encoder would find them."""
     book = codec.quantizer.semantic_codebook
-    logits_TV = book.logits(book.decode(codes_KT[None, 0]))
+    logits_TV = code_logits(book, book.decode(codes_KT[None, 0]))
     return Start(logits_TV.log_softmax(dim=-1), codes_KT[1:].float(), "codes")
 
 

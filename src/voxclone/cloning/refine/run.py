@@ -18,16 +18,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from voxclone.audio.losses import STFT_SIZES, mel_loss, stft_loss
+from voxclone.audio.distance import mel_loss, stft_loss
 from voxclone.cloning.refine.free import NOTHING, FreeCodes
 from voxclone.cloning.refine.going import Going, job_identity, restore, save
 from voxclone.cloning.refine.judging import Job, Judged, candidates, figure, has_fallen, judge
 from voxclone.cloning.refine.pieces import decode_in_pieces
 from voxclone.cloning.refine.reading import flow_loss, read
-from voxclone.data.corpus import step_generator
 from voxclone.errors import ConfigError
+from voxclone.rng import step_generator
 
 FINAL_SHARE = 0.05
+FFTS = (2048, 512, 128)
 MEL_SCALES = ((2048, 160), (512, 80), (128, 20))
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -113,12 +114,11 @@ def _step(job: Job, going: Going, targets: tuple[Tensor, ...]) -> dict[str, floa
         group["lr"] = rate * share
     latent_DT = free.latent(hot * (cold / hot) ** done)
     wave_S = decode_in_pieces(job.codec.decoder, latent_DT, settings.piece_frames)
-    waves = wave_S[None], job.wave_S[None]
-    losses = {}
+    made_BS, wave_BS, losses = wave_S[None], job.wave_S[None], {}
     if weights.mel:
-        losses["mel"] = mel_loss(*waves, MEL_SCALES, floor=settings.floor)
+        losses["mel"] = mel_loss(made_BS, wave_BS, MEL_SCALES, floor=settings.floor)
     if weights.stft:
-        losses["stft"] = stft_loss(*waves, STFT_SIZES, floor=settings.floor)
+        losses["stft"] = stft_loss(made_BS, wave_BS, FFTS, floor=settings.floor)
     if weights.speaker:
         parts = job.halves.parts(wave_S, job.codec.frame_size)
         alike = [

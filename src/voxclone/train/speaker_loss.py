@@ -1,12 +1,11 @@
-"""Clones heard while an encoder learns.
+"""The speaker loss through the language model: clones must be told from other speakers.
 
-A voice is there to be cloned, and codes may be near the true ones and still lack what the language
-model takes a voice from. So the frozen release says other texts of the same speakers in the voices
-that the encoder gives it, and a frozen network must find out among speakers whose voice each is
-(InfoNCE, arXiv 1807.03748). The gradient goes back through decoder, flow and language model into
-the rows of the voice, and from there straight through the levels into the encoder. Semantic codes
-get none. What was said before are levels of the model's own drawing, as when it speaks (as in
-`rehearsal`).
+Codes may be near the true ones and still lack what the language model takes a voice from. So the
+frozen release says other texts of the same speakers in the voices that the encoder gives it, and a
+frozen speaker encoder must find out among speakers whose voice each is (InfoNCE, arXiv 1807.03748).
+The gradient goes back through decoder, flow and language model into the rows of the voice, and from
+there straight through the levels into the encoder. Semantic codes get none. What was said before
+are levels of the model's own drawing, as when it speaks (scheduled sampling).
 
 Shapes: B items of a part, I items of all parts, R speakers to choose from, S samples, L positions,
 D width, K code books, N frames of a batch, T frames, C acoustic channels, Q levels, E embedding.
@@ -17,50 +16,50 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
-from recipes.mini_release.triples import Example
 from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels
-from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
-from voxclone.train.listeners import SCALE, freeze
-from voxclone.train.rehearsal import decode_drawn, draw_values, rehearse
-from voxclone.train.sequences import Batch, embed, sequences
+from voxclone.train.sequences import (
+    Batch,
+    Example,
+    decode_values,
+    draw_values,
+    embed,
+    scheduled_sampling,
+    sequences,
+)
 from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.tts import TTS
 
-Hear = Callable[[Tensor], Tensor]
+SCALE = 20.0
+"""What cosines are multiplied by before the softmax."""
+
+Embed = Callable[[Tensor], Tensor]
 """Waveforms [B, S] -> unit vectors [B, E] of who is speaking, with gradients."""
 
 
-class CloneSettings(Settings):
-    """`items` speakers are cloned in a step, `at_once` of them in memory at a time, and told from
-    each other and from `strangers` more.
-    Lengths are in frames: of the voice (drawn for each step), of clips that may be said, and of
-    what is heard of each. `guidance` is drawn between the two for each item."""
+@dataclass(frozen=True)
+class Sizes:
+    """`items` speakers are cloned in a step, and told from each other and from `negatives` more.
+    Lengths are in frames: of the voice (drawn for each step), of clips that may be said, of the
+    stretch of each clone that is embedded, and of negatives. `guidance` is drawn between the two
+    for each item."""
 
     items: int = 8
-    at_once: int = Field(default=8, ge=1)
-    strangers: int = 24
+    negatives: int = 24
     voice_frames: tuple[int, int] = (60, 150)
     target_frames: tuple[int, int] = (32, 90)
-    heard_frames: int = 32
-    stranger_frames: int = 50
+    crop_frames: int = 32
+    negative_frames: int = 50
     guidance: tuple[float, float] = (1.0, 3.0)
-
-    @model_validator(mode="after")
-    def _are_long_enough(self) -> "CloneSettings":
-        if self.heard_frames > self.target_frames[0]:
-            raise ValueError("`heard_frames` may not be more than the shortest of `target_frames`")
-        return self
 
 
 @dataclass(frozen=True)
-class Cast:
+class SpeakerPool:
     """Speakers who can be cloned: all clips of each, and those whose text may be said."""
 
     corpus: Corpus
@@ -68,13 +67,13 @@ class Cast:
     spoken: dict[str, list[int]]
 
     @classmethod
-    def of(cls, subset: Subset, settings: CloneSettings, frame_size: int) -> "Cast":
+    def of(cls, speech: Subset, sizes: Sizes, frame_size: int) -> "SpeakerPool":
         """Speakers with a clip that has a text and a fitting length, and enough besides it for the
         longest voice. Raises ConfigError if there are too few of them."""
-        corpus, clips, spoken = subset.corpus, {}, {}
-        low, high = (frames * frame_size for frames in settings.target_frames)
-        most = settings.voice_frames[1] * frame_size
-        for name, own in subset.by_speaker().items():
+        corpus, clips, spoken = speech.corpus, {}, {}
+        low, high = (frames * frame_size for frames in sizes.target_frames)
+        most = sizes.voice_frames[1] * frame_size
+        for name, own in speech.by_speaker().items():
             lengths = {i: corpus.length(i) for i in own}
             spare = sum(lengths.values()) - most
             fitting = [
@@ -83,43 +82,44 @@ class Cast:
             ]  # fmt: skip
             if fitting:
                 clips[name], spoken[name] = own, fitting
-        wanted = settings.items + settings.strangers
+        wanted = sizes.items + sizes.negatives
         if len(clips) < wanted:
             raise ConfigError(
-                f"The weight `cloned` needs {wanted} speakers (`clones.items` and "
-                f"`clones.strangers`) with a text to say and {most / frame_size:g} frames of other "
-                f"speech; this one has {len(clips)}: give more, or set `weights.cloned` to 0."
+                f"The weight `speaker_contrastive` needs {wanted} speakers with a text to say and "
+                f"{most / frame_size:g} frames of other speech; this speech has {len(clips)}: give "
+                "more, or set `weights.speaker_contrastive` to 0."
             )
         return cls(corpus, clips, spoken)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A step's material. `voice_IS` and the strangers' [R - I, S] are recordings; `said` are clips
+class SpeakerBatch:
+    """A step's material. `voice_IS` and the negatives' [R - I, S] are recordings; `said` are clips
     [S] of whole frames, and `texts` their words."""
 
     voice_IS: Tensor
-    stranger_RS: Tensor
+    negative_RS: Tensor
     said: list[Tensor]
     texts: list[str]
 
 
 @dataclass(frozen=True)
-class CloneListener:
-    """The frozen model that speaks, and the frozen network that hears."""
+class SpeakerLoss:
+    """The frozen model that speaks, and the frozen speaker encoder that embeds."""
 
     model: TTS
-    hear: Hear
-    cast: Cast
-    settings: CloneSettings
+    embed: Embed
+    pool: SpeakerPool
+    sizes: Sizes
     slope_XD: Tensor
     """By how much a row changes with each level of each channel (X = C * Q)."""
 
     @classmethod
-    def frozen(cls, model: TTS, hear: Hear, cast: Cast, settings: CloneSettings) -> "CloneListener":
-        freeze(model.backbone, model.head)
+    def frozen(cls, model: TTS, embed: Embed, pool: SpeakerPool, sizes: Sizes) -> "SpeakerLoss":
+        for network in (model.backbone, model.head):
+            network.eval().requires_grad_(False)
         slope_XD = level_slopes(model.backbone, model.head.levels).flatten(0, 1)
-        return cls(model, hear, cast, settings, slope_XD)
+        return cls(model, embed, pool, sizes, slope_XD)
 
 
 def level_slopes(backbone: Backbone, levels: int) -> Tensor:
@@ -134,33 +134,32 @@ def level_slopes(backbone: Backbone, levels: int) -> Tensor:
     return (above_CQD - below_CQD) / apart_Q.to(table_CQD.device)[:, None]
 
 
-def draw_scene(
-    cast: Cast, settings: CloneSettings, frame_size: int, generator: torch.Generator
-) -> Scene:
-    """Speakers, their voices, what they say, and strangers. All is drawn, whichever part of it a
+def draw_speakers(
+    pool: SpeakerPool, sizes: Sizes, frame_size: int, generator: torch.Generator
+) -> SpeakerBatch:
+    """Speakers, their voices, what they say, and negatives. All is drawn, whichever part of it a
     process then uses."""
-    names = list(cast.clips)
-    wanted = settings.items + settings.strangers
+    names = list(pool.clips)
+    wanted = sizes.items + sizes.negatives
     chosen = [names[i] for i in torch.randperm(len(names), generator=generator)[:wanted].tolist()]
-    low, high = settings.voice_frames
+    low, high = sizes.voice_frames
     samples = int(torch.randint(low, high + 1, (1,), generator=generator)) * frame_size
     voices, said, texts = [], [], []
-    for name in chosen[: settings.items]:
-        spoken = cast.spoken[name]
+    for name in chosen[: sizes.items]:
+        spoken = pool.spoken[name]
         clip = spoken[int(torch.randint(len(spoken), (1,), generator=generator))]
-        whole = cast.corpus.length(clip) // frame_size * frame_size
-        said.append(cast.corpus.wave(clip, 0, whole))
-        texts.append(cast.corpus.clips[clip].text or "")
-        others = [i for i in cast.clips[name] if i != clip]
-        voices.append(_joined(cast.corpus, others, samples, generator))
-    short = settings.stranger_frames * frame_size
-    strangers = [
-        _joined(cast.corpus, cast.clips[name], short, generator)
-        for name in chosen[settings.items :]
+        whole = pool.corpus.length(clip) // frame_size * frame_size
+        said.append(pool.corpus.wave(clip, 0, whole))
+        texts.append(pool.corpus.clips[clip].text or "")
+        others = [i for i in pool.clips[name] if i != clip]
+        voices.append(_joined(pool.corpus, others, samples, generator))
+    short = sizes.negative_frames * frame_size
+    negatives = [
+        _joined(pool.corpus, pool.clips[name], short, generator) for name in chosen[sizes.items :]
     ]
     empty_RS = torch.zeros(0, short)
-    return Scene(
-        torch.stack(voices), torch.stack(strangers) if strangers else empty_RS, said, texts
+    return SpeakerBatch(
+        torch.stack(voices), torch.stack(negatives) if negatives else empty_RS, said, texts
     )
 
 
@@ -177,101 +176,102 @@ def _joined(corpus: Corpus, own: Sequence[int], samples: int, generator: torch.G
     return wave_S[start : start + samples]
 
 
-def cloned_loss(
-    listener: CloneListener,
+def speaker_loss(
+    frozen: SpeakerLoss,
     codec: Codec,
-    scene: Scene,
+    batch: SpeakerBatch,
     part: slice,
     sources: Sequence[torch.Generator],
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy of whose voice the clones of this part's items have, and the share that is
-    told right. `sources` has a generator for each item."""
+    right. `sources` has a generator for each item."""
     device = next(codec.decoder.parameters()).device
-    voice_IS = scene.voice_IS.to(device)
+    voice_IS = batch.voice_IS.to(device)
     latent_BDT = codec.require_encoder()(voice_IS[part]).float()
     with torch.no_grad():
         voice_BKT = codec.quantizer.encode(latent_BDT)
-        said = [codec.encode(wave_S[None].to(device))[0] for wave_S in scene.said[part]]
-        known_RE = listener.hear(voice_IS).float()
-        if len(scene.stranger_RS):
-            known_RE = torch.cat([known_RE, listener.hear(scene.stranger_RS.to(device)).float()])
+        said = [codec.encode(wave_S[None].to(device))[0] for wave_S in batch.said[part]]
+        known_RE = frozen.embed(voice_IS).float()
+        if len(batch.negative_RS):
+            negative_RE = frozen.embed(batch.negative_RS.to(device)).float()
+            known_RE = torch.cat([known_RE, negative_RE])
     examples = [
         Example(
             voice_KT.T.cpu(),
-            listener.model.prompts.text_ids(text),
+            frozen.model.prompts.text_ids(text),
             said_KT.T.cpu(),
             torch.full((said_KT.shape[1],), -1),
         )
-        for voice_KT, said_KT, text in zip(voice_BKT, said, scene.texts[part], strict=True)
+        for voice_KT, said_KT, text in zip(voice_BKT, said, batch.texts[part], strict=True)
     ]
-    batch = sequences(examples, listener.model.prompts, listener.model.params, device)
-    lift_BTD = _lift(listener, codec, latent_BDT, voice_BKT)
-    wave_BS = _spoken(listener, codec, batch, lift_BTD, sources)
-    cosine_BR = listener.hear(wave_BS).float() @ known_RE.T
-    own_B = torch.arange(len(scene.voice_IS), device=device)[part]
+    prompts = sequences(examples, frozen.model.prompts, frozen.model.params, device)
+    lift_BTD = _lift(frozen, codec, latent_BDT, voice_BKT)
+    wave_BS = _clones(frozen, codec, prompts, lift_BTD, sources)
+    cosine_BR = frozen.embed(wave_BS).float() @ known_RE.T
+    own_B = torch.arange(len(batch.voice_IS), device=device)[part]
     loss = F.cross_entropy(SCALE * cosine_BR, own_B)
     return loss, (cosine_BR.argmax(dim=-1) == own_B).float().mean()
 
 
-def _lift(listener: CloneListener, codec: Codec, latent_BDT: Tensor, voice_BKT: Tensor) -> Tensor:
+def _lift(frozen: SpeakerLoss, codec: Codec, latent_BDT: Tensor, voice_BKT: Tensor) -> Tensor:
     """Zeros [B, T, D] whose gradient is that of the voice's rows with respect to the latent."""
     quantizer = codec.quantizer
     _, acoustic_BCT = quantizer.split(latent_BDT)
     place_BTC = to_levels(torch.tanh(acoustic_BCT), quantizer.levels).transpose(1, 2)
     moved_BTC = place_BTC - place_BTC.detach()
     at_BTCQ = F.one_hot(voice_BKT[:, 1:].transpose(1, 2), quantizer.levels) * moved_BTC[..., None]
-    return at_BTCQ.flatten(2) @ listener.slope_XD.to(at_BTCQ.dtype)
+    return at_BTCQ.flatten(2) @ frozen.slope_XD.to(at_BTCQ.dtype)
 
 
 @dataclass(frozen=True)
 class _Drawn:
     """What is drawn for the items of a part: a guidance of each, noise for all its frames and for
-    those that are heard, and which of the batch's frames these are."""
+    those that are embedded, and which of the batch's frames these are."""
 
     guidance_B: Tensor
     noise_NC: Tensor
-    heard_BT: Tensor
-    heard_noise_NC: Tensor
+    place_BT: Tensor
+    place_noise_NC: Tensor
 
 
-def _draw(
-    settings: CloneSettings, channels: int, batch: Batch, sources: Sequence[torch.Generator]
-) -> _Drawn:
+def _draw(sizes: Sizes, channels: int, batch: Batch, sources: Sequence[torch.Generator]) -> _Drawn:
     """On the batch's device; the items' generators, in the order of their fields."""
-    low, high = settings.guidance
-    guidances, noises, places, heard = [], [], [], []
+    low, high = sizes.guidance
+    guidances, noises, places, place_noises = [], [], [], []
     begin = 0
     for row, source in enumerate(sources):
         count = int((batch.item_N == row).sum())
         guidances.append(low + (high - low) * torch.rand(1, generator=source))
-        first = int(torch.randint(count - settings.heard_frames, (1,), generator=source))
+        first = int(torch.randint(count - sizes.crop_frames, (1,), generator=source))
         noises.append(torch.randn(count, channels, generator=source))
-        heard.append(torch.randn(settings.heard_frames, channels, generator=source))
-        places.append(torch.arange(settings.heard_frames) + begin + first)
+        place_noises.append(torch.randn(sizes.crop_frames, channels, generator=source))
+        places.append(torch.arange(sizes.crop_frames) + begin + first)
         begin += count
-    drawn = (torch.cat(guidances), torch.cat(noises), torch.stack(places), torch.cat(heard))
+    drawn = (torch.cat(guidances), torch.cat(noises), torch.stack(places), torch.cat(place_noises))
     return _Drawn(*(tensor.to(batch.ids_BL.device) for tensor in drawn))
 
 
-def _spoken(
-    listener: CloneListener,
+def _clones(
+    frozen: SpeakerLoss,
     codec: Codec,
     batch: Batch,
     lift_BTD: Tensor,
     sources: Sequence[torch.Generator],
 ) -> Tensor:
     """A stretch of what is said in each voice, decoded [B, S]."""
-    backbone, head = listener.model.backbone, listener.model.head
-    drawn = _draw(listener.settings, head.channels, batch, sources)
-    guidance_B, heard_BT = drawn.guidance_B, drawn.heard_BT
+    backbone, head = frozen.model.backbone, frozen.model.head
+    drawn = _draw(frozen.sizes, head.channels, batch, sources)
+    guidance_B, place_BT = drawn.guidance_B, drawn.place_BT
     with torch.no_grad():
         hidden_ND = _states(backbone, batch, batch.codes_BLK, lift_BTD.detach())
-        codes_BLK = rehearse(batch, batch.codes_BLK, hidden_ND, guidance_B, head, drawn.noise_NC)
+        codes_BLK = scheduled_sampling(
+            batch, batch.codes_BLK, hidden_ND, guidance_B, head, drawn.noise_NC
+        )
     hidden_ND = _states(backbone, batch, codes_BLK, lift_BTD)
-    guidance_N = guidance_B.repeat_interleave(heard_BT.shape[1])
-    value_NC = draw_values(head, hidden_ND[heard_BT.flatten()], guidance_N, drawn.heard_noise_NC)
-    semantic_BT = batch.target_NK[heard_BT][..., 0] - SHIFT
-    return decode_drawn(codec, semantic_BT, value_NC.unflatten(0, heard_BT.shape).transpose(1, 2))
+    guidance_N = guidance_B.repeat_interleave(place_BT.shape[1])
+    value_NC = draw_values(head, hidden_ND[place_BT.flatten()], guidance_N, drawn.place_noise_NC)
+    semantic_BT = batch.target_NK[place_BT][..., 0] - SHIFT
+    return decode_values(codec, semantic_BT, value_NC.unflatten(0, place_BT.shape).transpose(1, 2))
 
 
 def _states(backbone: Backbone, batch: Batch, codes_BLK: Tensor, lift_BTD: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Distances between spectra of waveforms, with gradients: multi-resolution STFT, multi-scale mel.
+"""Distances between the spectra of waveforms, with gradients.
 
-Shapes: B batch, S samples, F frequency bins, M mel bands, T frames.
+Shapes: B batch, S samples.
 """
 
 import math
@@ -12,25 +12,26 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
 
-PAPER_STFT_SIZES = (2296, 1418, 876, 542, 334, 206, 126, 76)
-"""Of arXiv 2603.25551, section 2.2."""
-STFT_SIZES = (2048, 512, 128)
-MEL_SCALES = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20))
+PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
+
+
 LEAST_MAGNITUDE = 1e-5
+
+
 FLOOR_FFT = 2048  # the size that a floor is given for; magnitudes of noise grow with the size
 
 
 def stft_loss(
     estimate_BS: Tensor,
     target_BS: Tensor,
-    n_ffts: Sequence[int] = PAPER_STFT_SIZES,
+    n_ffts: Sequence[int] = PAPER_FFTS,
     *,
     floor: float = 0.0,
     norm: Callable[[Tensor], Tensor] = Tensor.norm,
 ) -> Tensor:
     """Mean over resolutions of spectral convergence plus L1 of log magnitudes (hop n/4; Yamamoto
-    et al. 2020, as in Parallel WaveGAN). `floor` as in `mel_loss`; `norm` is the Euclidean norm of
-    the whole batch, where this is a part of one."""
+    et al. 2020, as in Parallel WaveGAN). `floor` as in `mel_loss`; `norm` is that of a batch, which
+    may be divided over processes."""
     total = torch.zeros((), device=estimate_BS.device)
     for n_fft in n_ffts:
         estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
@@ -53,7 +54,7 @@ def magnitude_loss(estimate_BS: Tensor, target_BS: Tensor, n_ffts: Sequence[int]
 def mel_loss(
     estimate_BS: Tensor,
     target_BS: Tensor,
-    scales: Sequence[tuple[int, int]] = MEL_SCALES,
+    scales: Sequence[tuple[int, int]] = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20)),
     rate: int = 24000,
     *,
     floor: float = 0.0,
@@ -61,7 +62,7 @@ def mel_loss(
     """Mean over (n_fft, bands) of the L1 distance of log10 mel magnitudes (DAC's multi-scale mel
     loss with clamp 1e-5; hop n/4). A `floor` is added to the magnitudes (at n_fft 2048, less in
     proportion at smaller ones), so that what lies far below it, the noise of pauses that nobody
-    can predict, hardly counts: for training, not for evaluation."""
+    can predict, hardly counts: for training, not for figures."""
     total = torch.zeros((), device=estimate_BS.device)
     for n_fft, bands in scales:
         estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
