@@ -14,48 +14,21 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from train_step import Meter
+from tts import random_tts
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import PackedCorpus
-from voxclone.release.params import Params, parse_params
-from voxclone.release.tekken import small_tekken
+from voxclone.device import pick_device
+from voxclone.models.voice_network import VoiceNetwork
+from voxclone.release.params import parse_params
 from voxclone.train.cloned import Cast, CloneListener, CloneSettings, Scene, cloned_loss
-from voxclone.train.listeners import VoiceNetwork
 from voxclone.train.parts import OF_CLONES, sources_of
-from voxclone.train.run import pick_device
-from voxclone.tts.acoustic import AcousticHead
-from voxclone.tts.backbone import Backbone
-from voxclone.tts.prompt import PromptMaker
-from voxclone.tts.tts import TTS
 
 TOKENS_A_FRAME = 0.3
 """Of the real tokenizer; the small one here has a token for every byte."""
 VOICES = (96, 5)  # width and blocks of the packaged network
-
-
-def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A module built on the meta device, with small random weights."""
-    module.to(dtype).to_empty(device=device)
-    with torch.no_grad():
-        for name, weight in module.named_parameters():
-            reach = weight.shape[-1] ** -0.5
-            weight.fill_(1.0) if name.endswith("norm.weight") else weight.uniform_(-reach, reach)
-    return module
-
-
-def random_speaker(params: Params, codec: Codec, device: torch.device, folder: Path) -> TTS:
-    """A language model and head of these sizes in bf16."""
-    with torch.device("meta"):
-        backbone, head = Backbone(params), AcousticHead(params)
-    filled(backbone, device, torch.bfloat16)
-    filled(head, device, torch.bfloat16)
-    backbone.restore_buffers(device)
-    path = folder / "tekken.json"
-    path.write_text(json.dumps(small_tekken({"voice": 100}, special_tokens=1000)))
-    return TTS(params, backbone, head, codec, PromptMaker(path))
 
 
 def random_scene(settings: CloneSettings, frame_size: int) -> Scene:
@@ -91,7 +64,7 @@ def main() -> None:
     voices = VoiceNetwork(1, *VOICES).to(device).eval().requires_grad_(False)
     meter = Meter(device, torch.bfloat16, given.processor_time)
     with tempfile.TemporaryDirectory() as folder:
-        model = random_speaker(params, codec, device, Path(folder))
+        model = random_tts(params, device, torch.bfloat16, Path(folder), codec)
     print(f"held {meter.peak_memory():.1f} GB, {torch.__version__}, {device}")
     cast = Cast(PackedCorpus([], [0], torch.zeros(0, dtype=torch.int16).numpy()), {}, {})
     for items in sorted(given.items):  # a peak only grows

@@ -1,11 +1,11 @@
 """Speed and memory of a step of encoder training at the real size, with random weights.
 
-Beside a recipe of ours stands the community's step as published (`community_step.py`). Each case
-runs in a process of its own, so that its peak memory is its own. Every timed step stands between
-two runs of a large matrix product in the dtype of the codec's work, whose rate is the arithmetic
-peak of that moment; the step's multiplications are counted, and the ratio is its share of the peak.
+Each case runs in a process of its own, so that its peak memory is its own. Every timed step stands
+between two runs of a large matrix product in the dtype of the codec's work, whose rate is the
+arithmetic peak of that moment; the step's multiplications are counted, and the ratio is its share
+of the peak.
 
-    python bench/train_step.py                             # ours, V3 mended, V3 as published
+    python bench/train_step.py                             # ours, and V3 mended
     python bench/train_step.py --case ours --losses        # ... and what each loss costs
     python bench/train_step.py --case ours --profile       # the costliest operations
     python bench/train_step.py --seconds 4 --batch 8 --device cuda
@@ -28,24 +28,24 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from community_step import HEARD_EVERY, JUDGED_EVERY, PERIOD, CommunityStep
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.config import load_settings
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
-from voxclone.models.whisper import SpokenTargets, TargetStore
+from voxclone.device import pick_device
+from voxclone.models.whisper import SpokenTargets
+from voxclone.spec import FRAME_RATE, SAMPLING_RATE
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.channel import Label
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import _teacher
-from voxclone.train.run import pick_device
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "encoder"
 CASES = {
-    "ours": "ours",
+    "ours": "voxtral_4b",
     "mended": "community_v3_mended",
-    "published": None,
 }
 MATRIX = 2048
 GROUPS = {
@@ -133,22 +133,7 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
     """Figures of one case; called in its own process."""
     device = pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        if case == "published":
-            return _published(device, options)
         return _recipe(CASES[case], device, options, Path(folder))
-
-
-def _published(device: torch.device, options: argparse.Namespace) -> dict[str, object]:
-    torch.manual_seed(0)
-    work = CommunityStep(CodecConfig(), device, options.seconds)
-    samples = round(options.seconds * 24000)
-    wave_BS = (0.05 * torch.randn(options.batch, samples)).to(device)
-    kinds = Counter((step % JUDGED_EVERY == 0, step % HEARD_EVERY == 0) for step in range(PERIOD))
-    firsts = {kind: _first(kind, JUDGED_EVERY, HEARD_EVERY) for kind in kinds}
-    meter = Meter(device, torch.float32, options.processor_time)  # the encoder's, unlike ours
-    steps = {firsts[kind]: count / PERIOD for kind, count in kinds.items()}
-    figures = measure(lambda step: work(wave_BS, step), steps, meter, options)
-    return {"case": "published", **figures}
 
 
 def _recipe(
@@ -284,7 +269,9 @@ def build_task(
     book = codec.quantizer.semantic_codebook
     book.embedding_sum.normal_().mul_(13.6)
     size, length = codec.frame_size, 2 * frames
-    clips = [Clip(f"c{i}", Path("none"), f"s{i % 4}", length * size / 24000) for i in range(8)]
+    clips = [
+        Clip(f"c{i}", Path("none"), f"s{i % 4}", length * size / SAMPLING_RATE) for i in range(8)
+    ]
     noise = (1500 * torch.randn(len(clips) * length * size)).to(torch.int16).numpy()
     corpus = PackedCorpus(clips, [i * length * size for i in range(len(clips) + 1)], noise)
     sizes = [len(book.cluster_usage)] + [codec.quantizer.levels] * (codec.num_codebooks - 1)
@@ -309,7 +296,7 @@ class _RandomTeacher:
     name, heads, squeezed, every_token, width = "random", (), False, False, 512
 
     def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
-        tokens = 4 + round(3.3 * frames / 12.5)
+        tokens = 4 + round(3.3 * frames / FRAME_RATE)
         share_LT = torch.rand(tokens, frames)
         return SpokenTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))
 

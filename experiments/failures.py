@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
 from voxclone.evaluate.report.drawing import INK, Axis, Panel, grey_uri, spectrogram, standing, text
 from voxclone.evaluate.report.tables import look_up
+from voxclone.spec import SAMPLING_RATE
 
 FONT = 13.0
 WIDTH = 860

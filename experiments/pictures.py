@@ -3,9 +3,10 @@
     python experiments/pictures.py --study OUT --reports REPORTS --speech MANIFEST --clip ID \\
         --oracle ORACLE --encoder recovered=ENCODER --encoder naive=ENCODER -o docs/pictures
 
-OUT is what experiments/study.py trained and measured: all seeds that are there are drawn. REPORTS/NAME is
-what `voxclone diagnose --encoder ENCODER -o REPORTS/NAME` wrote of the oracle and of each encoder
-that is given by name. The clip is one of the manifest; it is seen, as each of them decodes it.
+OUT is what experiments/study.py trained and measured: all seeds that are there are drawn.
+REPORTS/NAME is what `voxclone diagnose --encoder ENCODER -o REPORTS/NAME` wrote of the oracle and
+of each encoder that is given by name. The clip is one of the manifest; it is seen, as each of them
+decodes it.
 
 Shapes: S samples, K code books, T frames.
 """
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from failures import RECIPES, Seen, collapse, rejected, saturation
 from torch import Tensor
 
+from failures import RECIPES, Seen, collapse, rejected, saturation
 from voxclone.audio.files import read_wave
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement

@@ -1,6 +1,6 @@
 """Recipes of recovery at equal footing: the same minutes of CPU for each, one table.
 
-    python experiments/study.py train   --speech MANIFEST -o OUT --minutes 6 [--seed 0 1 2] CONFIG...
+    python experiments/study.py train --speech MANIFEST -o OUT --minutes 6 [--seed 0 1 2] CONFIG...
     python experiments/study.py measure --speech MANIFEST -o OUT --oracle ORACLE
     python experiments/study.py table   -o OUT
 
@@ -29,9 +29,9 @@ from voxclone.evaluate.diagnosis import diagnose
 from voxclone.evaluate.encoder import evaluate_encoder
 from voxclone.evaluate.report.tables import look_up
 from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
-from voxclone.evaluate.wer import CharacterTranscriber
 from voxclone.models.ctc_asr import load_recogniser
 from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release, mini_release
 from voxclone.train.encoder_settings import EncoderTraining

@@ -22,6 +22,7 @@ from voxclone.codec.model import Codec
 from voxclone.data.augment import colour
 from voxclone.data.corpus import Corpus
 from voxclone.io import atomic_file
+from voxclone.spec import SAMPLING_RATE
 
 COLOUR_DB = 4.0
 """Spread of a colour's gains: as rooms and microphones differ."""
@@ -133,7 +134,7 @@ def _encode_variant(
 def _batches(corpus: Corpus, indices: Sequence[int], seconds: float) -> Iterable[list[int]]:
     batch: list[int] = []
     for index in sorted(indices, key=corpus.length):
-        if batch and corpus.length(index) * (len(batch) + 1) > seconds * 24000:
+        if batch and corpus.length(index) * (len(batch) + 1) > seconds * SAMPLING_RATE:
             yield batch
             batch = []
         batch.append(index)

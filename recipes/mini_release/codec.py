@@ -18,31 +18,37 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from recipes.mini_release.listeners import Listeners
+from recipes.mini_release.teacher import TeacherFeatures
+from recipes.mini_release.training import (
+    Adversary,
+    AdversarySettings,
+    OptimiserSettings,
+    RunSettings,
+    apply_gradients,
+    contest,
+    learners,
+    waveform_losses,
+)
+from voxclone.audio.distance import mel_loss
 from voxclone.codec.config import CodecConfig
+from voxclone.codec.initialization import initialise
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.config import Settings
 from voxclone.data.augment import Degradation, degrade
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement
-from voxclone.train.adversary import Adversary, AdversarySettings, contest
-from voxclone.train.initial import initialise
-from voxclone.train.listeners import Listeners
-from voxclone.train.log import Log
-from voxclone.train.losses import after_quantising, code_losses, mel_loss
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    adamw,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
-from voxclone.train.semantic import Distillation, TeacherFeatures
-from voxclone.train.state import TrainState
-from voxclone.train.validation import show_codes
-from voxclone.train.waveform import STFFTS, waveform_losses
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train.asr_distillation import Distillation
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.losses import STFT_SIZES, code_losses, straight_through
+from voxclone.train.monitor import log_codes
+from voxclone.train.optim import adamw, build_optimizers
 
 
 class CodecWeights(Settings):
@@ -83,7 +89,7 @@ class CodecTraining(Settings):
     degradation: Degradation = Degradation()
     usage_decay: float = 0.99
     revive_below: float = 0.03
-    stffts: tuple[int, ...] = STFFTS
+    stffts: tuple[int, ...] = STFT_SIZES
     spectral_floor: float = 0.0
 
 
@@ -154,7 +160,7 @@ class CodecTask:
         judge_optimiser = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
         state = TrainState(
             {"codec": codec, "distillation": distillation, "adversary": adversary.to(device)},
-            learners_of(taught, settings.optimiser)
+            build_optimizers(taught, settings.optimiser)
             | {"adversary": adamw(adversary.parameters(), judge_optimiser)},
         )
         return cls(
@@ -197,7 +203,7 @@ class CodecTask:
             )
             semantic_BDT = self.codec.quantizer.split(latent_BDT)[0]
             if quantise:
-                semantic_BDT = after_quantising(
+                semantic_BDT = straight_through(
                     self.codec.quantizer.semantic_codebook, semantic_BDT, quantized.codes_BKT
                 )
             losses["semantic"] = self.distillation(semantic_BDT, target)
@@ -207,7 +213,7 @@ class CodecTask:
                 losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
             if judged:
                 rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges, steps = self.state.optimisers["adversary"], settings.run.steps
+                judges, steps = self.state.optimizers["adversary"], settings.run.steps
                 hinge, losses["feature"] = contest(
                     self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
                 )
@@ -218,7 +224,7 @@ class CodecTask:
         )
         assert isinstance(total, Tensor)
         total.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         if judged:
@@ -261,9 +267,9 @@ class CodecTask:
         used = []
         with torch.no_grad():
             for position, index in enumerate(indices):
-                wave_BS = self.corpus.wave(index, 0, min(self.corpus.length(index), 24000 * 6))[
-                    None
-                ]
+                wave_BS = self.corpus.wave(
+                    index, 0, min(self.corpus.length(index), SAMPLING_RATE * 6)
+                )[None]
                 codes_BKT = self.codec.encode(wave_BS)
                 decoded_BS = self.codec.decode(codes_BKT)
                 mel += float(mel_loss(decoded_BS[:, : wave_BS.shape[-1]], wave_BS)) / len(indices)
@@ -274,7 +280,7 @@ class CodecTask:
                     if step <= self.settings.run.validate_every:
                         log.audio(step, f"original/{position}", wave_BS[0])
         used_KN = torch.cat(used, dim=1)
-        show_codes(used_KN[None], self.codec, "valid", step, log)
+        log_codes(used_KN[None], self.codec, "valid", step, log)
         self.codec.train()
         return {
             "valid/mel": mel,

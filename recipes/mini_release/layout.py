@@ -6,6 +6,7 @@ from pathlib import Path
 from recipes.mini_release.workshop import MiniSettings
 from voxclone.release.params import Params, parse_params
 from voxclone.release.tekken import small_tekken
+from voxclone.spec import AUDIO, BEGIN_AUDIO
 
 SPECIAL_TOKENS = 64
 BYTES = 256
@@ -38,8 +39,8 @@ def mini_params(settings: MiniSettings, voices: dict[str, int]) -> Params:
                     "sampling_rate": codec.sampling_rate,
                     "frame_rate": codec.frame_rate,
                 },
-                "audio_token_id": 24,
-                "begin_audio_token_id": 25,
+                "audio_token_id": AUDIO,
+                "begin_audio_token_id": BEGIN_AUDIO,
                 "acoustic_transformer_args": {
                     "input_dim": size.dim,
                     "dim": size.dim,

@@ -26,15 +26,16 @@ from recipes.mini_release.workshop import (
 )
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
+from voxclone.models.voice_network import save_voices
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params, to_json
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tekken import small_tekken
-from voxclone.release.tensors import CODEC, codebook_offsets, expected_tensors
-from voxclone.train.listeners import save_voices
-from voxclone.tts.backbone import AUDIO_TABLE, from_transformers
+from voxclone.release.tensors import codebook_offsets, expected_tensors
+from voxclone.spec import CODEC, TABLE
+from voxclone.tts.backbone import from_transformers
 from voxclone.voice.rows import voice_rows
 
 PAUSE_SECONDS = 0.2
@@ -50,7 +51,7 @@ def publish(shop: Workshop, target: Path) -> None:
     tensors = release_tensors(params, codec, speech)
     rows = {
         name: voice_rows(
-            preset_codes(shop, codec, speaker), tensors[AUDIO_TABLE], codebook_offsets(params)
+            preset_codes(shop, codec, speaker), tensors[TABLE], codebook_offsets(params)
         )
         for name, speaker in shop.settings.presets.items()
     }

@@ -10,20 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
 from voxclone.config import Settings
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
-from voxclone.evaluate.intelligibility import error_rate
+from voxclone.evaluate.wer import error_rate
 from voxclone.models.ctc_asr import STRIDE, Recogniser, RecogniserConfig, normalise_text
-from voxclone.train.log import Log
-from voxclone.train.run import (
-    OptimiserSettings,
-    RunSettings,
-    apply_gradients,
-    learners_of,
-    pick_device,
-)
-from voxclone.train.state import TrainState
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.optim import build_optimizers
 
 SAMPLES_PER_FRAME = 480
 
@@ -75,7 +73,7 @@ class RecogniserTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             model = Recogniser(config).to(pick_device(settings.run.device))
-        state = TrainState({"recogniser": model}, learners_of(model, settings.optimiser))
+        state = TrainState({"recogniser": model}, build_optimizers(model, settings.optimiser))
         state.values["recogniser"] = config.model_dump()
         return cls(settings, corpus, train, valid, model, state)
 
@@ -95,7 +93,7 @@ class RecogniserTask:
             log_probs_BTV.transpose(0, 1), torch.cat(targets), frames, lengths, zero_infinity=True
         )
         loss.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         return {"loss/ctc": loss, "other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
@@ -112,7 +110,7 @@ class RecogniserTask:
         weights = self.train.weights(self.settings.evenness)
         drawn = torch.multinomial(weights, 256, replacement=True, generator=generator).tolist()
         indices = sorted((self.train.indices[i] for i in drawn), key=self.corpus.length)
-        limit = int(self.settings.batch_seconds * 24000)
+        limit = int(self.settings.batch_seconds * SAMPLING_RATE)
         start = int(torch.randint(len(indices), (1,), generator=generator))
         chosen: list[int] = []
         for index in indices[start:] + indices[:start][::-1]:

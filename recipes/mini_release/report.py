@@ -12,15 +12,15 @@ import torch
 
 from recipes.mini_release.gap import gap_accuracy
 from voxclone.codec.model import Codec
-from voxclone.evaluate.cloned import Saying, say
 from voxclone.evaluate.cloning import VoicePlan, VoicesReport, evaluate_voices, score_sayings
 from voxclone.evaluate.encoder import evaluate_encoder
 from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_codec
 from voxclone.evaluate.speechset import SpeechSet
-from voxclone.evaluate.wer import Transcriber
+from voxclone.evaluate.synthesis import Saying, say
 from voxclone.mini.oracle import ASSETS, oracle_codec
 from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.models.transcribers import Transcriber
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.tts import TTS

@@ -14,8 +14,7 @@ from torch import Tensor
 from recipes.mini_release.codebank import CodeBank
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
-
-PROMPT_EXTRA = 6  # the END row of the voice, and five special tokens
+from voxclone.train.sequences import PROMPT_EXTRA, Example
 
 
 class TripleSettings(Settings):
@@ -24,17 +23,6 @@ class TripleSettings(Settings):
     voice_frames: tuple[int, int] = (20, 110)
     target_frames: tuple[int, int] = (8, 130)
     wordless_share: float = 0.0
-
-
-@dataclass(frozen=True)
-class Example:
-    """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
-    the place in the text ids of what is being said (-1 where unknown)."""
-
-    voice_TK: Tensor
-    text_ids: list[int]
-    target_TK: Tensor
-    places_T: Tensor
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.mini_release.listeners import SCALE
+from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.device import pick_device
 from voxclone.models.voice_network import VoiceNetwork
 from voxclone.rng import step_generator
-from voxclone.train.listeners import SCALE
-from voxclone.train.log import Log
-from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
-from voxclone.train.state import TrainState
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.optim import build_optimizers
 
 MARGIN = 0.1
 
@@ -57,7 +59,7 @@ class VoicesTask:
             torch.manual_seed(settings.run.seed)
             model = VoiceNetwork(len(speakers), settings.dim, settings.blocks)
         model.to(pick_device(settings.run.device))
-        state = TrainState({"voices": model}, learners_of(model, settings.optimiser))
+        state = TrainState({"voices": model}, build_optimizers(model, settings.optimiser))
         state.values["speakers"] = len(speakers)
         return cls(settings, corpus, train, valid, speakers, model, state)
 
@@ -67,7 +69,7 @@ class VoicesTask:
         generator = step_generator(settings.run.seed, step)
         if not hasattr(self, "_weights_N"):
             self._weights_N = self.train.weights(settings.evenness)
-        samples = int(settings.seconds * 24000)
+        samples = int(settings.seconds * SAMPLING_RATE)
         drawn = self.train.crops(settings.batch, samples, generator, self._weights_N)
         low, high = settings.noise_db
         level_B1 = low + (high - low) * torch.rand(settings.batch, 1, generator=generator)
@@ -84,7 +86,7 @@ class VoicesTask:
         margin_BP = F.one_hot(target_B, len(self.speakers)) * MARGIN
         loss = F.cross_entropy(SCALE * (cosine_BP - margin_BP), target_B)
         loss.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         hit = (cosine_BP.argmax(dim=-1) == target_B).float().mean()
         return {"loss/voices": loss, "voices/hit": hit, "other/grad_norm": norm}
 

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from recipes.mini_release.codec import CodecTraining
 from recipes.mini_release.decoder import DecoderTraining
+from recipes.mini_release.listeners import Listeners
 from recipes.mini_release.recogniser import RecogniserTraining
 from recipes.mini_release.speech import SpeechTraining
+from recipes.mini_release.training import RunSettings
+from recipes.mini_release.voices import VoicesTraining
 from voxclone import checkpoint
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
@@ -24,8 +27,8 @@ from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTraining
-from voxclone.train.run import CHECKPOINTS, RunSettings
+from voxclone.models.voice_network import VoiceNetwork
+from voxclone.train.loop import CHECKPOINTS
 
 ItemT = TypeVar("ItemT")
 

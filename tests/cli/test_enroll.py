@@ -12,7 +12,7 @@ from tests.audio.signals import speech
 from tests.cli.test_cli import Command, command, sentence  # noqa: F401
 from tests.release.tiny import write_relative, write_tiny_release
 from voxclone.release.encoder_file import BOOK
-from voxclone.release.tensors import TABLE
+from voxclone.spec import TABLE
 from voxclone.voice.file import load_voice, read_facts
 
 SAID = ("--consent", "self", "--statement", "I am Anna and I agree.")

@@ -10,13 +10,13 @@ import torch
 from tests.audio.signals import RATE, speech
 from tests.release.tiny import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
+from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import ReferenceSettings
 from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
 from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
-from voxclone.evaluate.cloned import to_level
 from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names

@@ -13,7 +13,7 @@ from voxclone.cloning.identity import enrolment_identity, file_hash
 from voxclone.cloning.options import EnrolOptions
 from voxclone.release.encoder_file import stored_hash
 from voxclone.release.release import Release
-from voxclone.release.tensors import TABLE
+from voxclone.spec import TABLE
 
 
 @pytest.fixture(scope="module")

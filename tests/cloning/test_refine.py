@@ -32,9 +32,8 @@ from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.agreement import agreement
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
-from voxclone.tts.likelihood import semantic_log_probs
-from voxclone.tts.acoustic import SHIFT
-from voxclone.tts.likelihood import Likelihood, likelihood
+from voxclone.spec import SHIFT
+from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs
 from voxclone.tts.tts import TTS
 from voxclone.voice.file import Consent
 from voxclone.voice.resolve import Chosen
@@ -179,7 +178,7 @@ def test_a_run_goes_on_where_it_was_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         refine_codes(job, folder=tmp_path, progress=stop)
-    with pytest.raises(ConfigError, match="--resume"):
+    with pytest.raises(ConfigError, match="--resume auto"):
         refine_codes(job, folder=tmp_path)
     seen: list[int] = []
     rest = refine_codes(
@@ -379,10 +378,10 @@ def test_steps_that_change_nothing_are_told(small: Codec, monkeypatch: pytest.Mo
     whole = refine_codes(job)
     assert whole.skipped == 0 and "finite" not in told(whole, job.settings, "encoder")[0]
 
-    def broken(made_BS: torch.Tensor, *others: object, **more: object) -> dict[str, torch.Tensor]:
-        return {"mel": made_BS.sum() * math.nan}
+    def broken(made_BS: torch.Tensor, *others: object, **more: object) -> torch.Tensor:
+        return made_BS.sum() * math.nan
 
-    monkeypatch.setattr("voxclone.cloning.refine.run.waveform_losses", broken)
+    monkeypatch.setattr("voxclone.cloning.refine.run.mel_loss", broken)
     done = refine_codes(job)
     assert done.skipped == 3 and torch.equal(done.judged[0].codes_KT, done.judged[-1].codes_KT)
     assert (

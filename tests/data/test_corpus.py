@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from voxclone.audio.files import read_wave
-from voxclone.data.corpus import Corpus, pack, step_generator
+from voxclone.data.corpus import Corpus, pack
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
+from voxclone.rng import step_generator
 
 
 def test_packed_clips_are_the_decoded_files(corpus: Corpus, manifest: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from voxclone.audio.files import read_wave
-from voxclone.data.corpus import Corpus, Subset, step_generator
+from voxclone.data.corpus import Corpus, Subset
 from voxclone.data.lazy import LazyCorpus
 from voxclone.data.manifest import Manifest, read_manifest
 from voxclone.errors import AudioError, ConfigError
+from voxclone.rng import step_generator
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from voxclone.audio.measure import active_level
 from voxclone.cli.app import app
 from voxclone.data import prepare as work
 from voxclone.data.clean import CleanSettings, Dropped, clean
-from voxclone.data.item import Item
 from voxclone.data.lhotse import split_of
+from voxclone.data.manifest import Item
 from voxclone.data.recipes import recipe_source
 from voxclone.data.sources import joined, open_source
 from voxclone.errors import ConfigError, MissingExtraError, UsageError, VoxcloneError

@@ -19,6 +19,7 @@ from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError, UsageError, VoxcloneError
 from voxclone.evaluate.cloning import VoicePlan, evaluate_voices, reference_of
 from voxclone.evaluate.encoder import evaluate_encoder
+from voxclone.evaluate.mos import rate_all
 from voxclone.evaluate.reconstruction import (
     MimiReconstructor,
     VoxtralReconstructor,
@@ -29,7 +30,7 @@ from voxclone.evaluate.report.page import page
 from voxclone.evaluate.report.tables import Cell, Row, Table, compared
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
-from voxclone.models.dnsmos import DnsmosListener, rate_all
+from voxclone.models.dnsmos import DnsmosListener
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.evaluate import draw
+from voxclone.audio.loudness import active_level
+from voxclone.audio.resample import to_16k
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.signal import (
-    active_level,
     estoi,
     evaluate_pair,
     level_difference,
@@ -17,7 +18,6 @@ from voxclone.evaluate.signal import (
     pesq,
     si_sdr,
     stft_distance,
-    to_16k,
 )
 
 

@@ -9,14 +9,14 @@ import torch
 
 from tests.evaluate import draw
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.wer import (
+from voxclone.evaluate.wer import word_error
+from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.transcribers import (
     CharacterTranscriber,
     PocketsphinxTranscriber,
     Transcriber,
     WhisperTranscriber,
-    word_error,
 )
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
 
 
 def test_word_error_compares_normalised_words() -> None:

@@ -6,8 +6,9 @@ from safetensors.torch import load_file
 
 from tests.golden.draw import draw
 from tests.golden.small_params import DATA, golden_params
+from voxclone.spec import TABLE
 from voxclone.tts.acoustic import AcousticHead
-from voxclone.tts.backbone import AUDIO_TABLE, Backbone, to_transformers
+from voxclone.tts.backbone import Backbone, to_transformers
 from voxclone.tts.generate import Sampling, frames
 
 PARAMS = golden_params()
@@ -28,7 +29,7 @@ def backbone() -> Backbone:
     backbone = Backbone(PARAMS)
     tensors = load_file(DATA / "lm_small.weights.safetensors")
     table_shape = tuple(backbone.audio_table.weight.shape)
-    tensors[AUDIO_TABLE] = draw("audio_token_embedding.embeddings.weight", table_shape)
+    tensors[TABLE] = draw("audio_token_embedding.embeddings.weight", table_shape)
     state = dict(to_transformers(name, tensor, PARAMS) for name, tensor in tensors.items())
     backbone.load_state_dict(state)
     return backbone.eval().requires_grad_(False)

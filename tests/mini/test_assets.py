@@ -6,11 +6,11 @@ import torch
 
 import voxclone
 from voxclone.mini.oracle import ASSETS, oracle_codec, recogniser
+from voxclone.models.voice_network import VOICES_FILE, load_voices
 from voxclone.release.encoder_file import open_codec, packaged_encoders
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
-from voxclone.train.listeners import VOICES_FILE, load_voices
 from voxclone.voice.presets import preset_codes
 
 PACKAGE = Path(voxclone.__file__).parent

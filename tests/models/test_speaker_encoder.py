@@ -11,12 +11,12 @@ import torch
 
 from tests.evaluate import draw
 from voxclone.errors import AudioError, MissingExtraError, VoxcloneError
+from voxclone.models.pretrained import load_pretrained
 from voxclone.models.speaker_encoder import (
     EcapaEmbedder,
     Ge2eEmbedder,
     WavLmEmbedder,
     likeness,
-    load_pretrained,
     partial_starts,
     trim_pauses,
 )

@@ -5,21 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tests.evaluate.test_wer import _save_whisper
-from tests.train.test_tasks import encoder_task, mean, steps
-from voxclone.data.corpus import Corpus
 from voxclone.errors import AudioError, ConfigError
-from voxclone.models.whisper import (
-    SpokenTargets,
-    TargetStore,
-    WhisperTeacher,
-    spoken_loss,
-    token_shares,
-)
+from voxclone.models.whisper import WhisperTeacher, token_shares
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.defects import Defects, misalign
-from voxclone.train.encoder import EncoderTask
 
 
 def diagonal(tokens: int, audible: int, padded: int) -> torch.Tensor:
@@ -44,31 +35,6 @@ def test_a_head_that_looks_everywhere_does_not_move_a_token() -> None:
     both = torch.cat([sharp, torch.full((1, 4, 80), 0.01)])
     shares = [token_shares(each, 80, 20) for each in (sharp, both)]
     assert torch.equal(shares[0].argmax(dim=1), shares[1].argmax(dim=1))
-
-
-def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
-    generator = torch.Generator().manual_seed(0)
-    state_LE = torch.randn(4, 8, generator=generator)
-    share_LT = token_shares(diagonal(4, 80, 80), 80, 20)
-    share_LT = (share_LT == share_LT.amax(dim=0)).float()
-    target = SpokenTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
-    projection = nn.Linear(8, 8, bias=False)
-    nn.init.eye_(projection.weight)
-
-    def loss(given_BDT: torch.Tensor, start: int, history: int = 0) -> float:
-        return spoken_loss(projection, given_BDT, [target], [start], history).item()
-
-    said_BDT = (share_LT.T @ state_LE).T[None]
-    assert loss(said_BDT, 0) < 1e-5
-    assert loss(said_BDT.roll(5, dims=-1), 0) > 0.3
-    crop_BDT = said_BDT[..., 5:15]
-    assert loss(crop_BDT, 5) < 1e-5
-    assert loss(crop_BDT, 0) > 0.3
-    crop_BDT[..., :4] = -crop_BDT[..., :4]  # without a past
-    assert loss(crop_BDT, 5) > 0.3 and loss(crop_BDT, 5, 3) > 0.05
-    assert loss(crop_BDT, 5, 4) < 1e-5
-    said_BDT[..., :4] = -said_BDT[..., :4]
-    assert loss(said_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
 
 
 def test_whisper_gives_targets_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,27 +130,3 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
         teacher.targets(torch.zeros(24000), 12)
     with pytest.raises(ValueError, match="longer than 30 s"):
         teacher.targets(torch.ones(24000 * 31), 400)
-
-
-def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
-    (tmp_path / "model").mkdir()
-    _save_whisper(tmp_path / "model")
-    store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
-    base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
-                        mel=0, distil=1.0)  # fmt: skip
-    settings = base.settings.model_copy(
-        update={
-            "whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99, "history": 2,
-        }
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="of 6 nothing is left"):
-        EncoderTask.create(
-            settings.model_copy(update={"history": None}), base.codec, base.genuine, {}, corpus,
-            base.train, whisper=store,
-        )  # fmt: skip
-    task = EncoderTask.create(
-        settings, base.codec, base.genuine, {}, corpus, base.train, whisper=store
-    )
-    rows = steps(task, 30)
-    assert mean(rows[-8:], "loss/distil") < mean(rows[:8], "loss/distil")
-    assert isinstance(task.real.distillation, nn.Linear)

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
 from recipes.mini_release import recipe
 from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
-from rich.console import Console
-from safetensors.torch import load_file
-
 from tests.audio.signals import speech
 from voxclone.errors import ConfigError
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
-from voxclone.evaluate.wer import CharacterTranscriber
 from voxclone.mini.oracle import oracle_codec, recogniser
 from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import book_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release, load_preset, preset_names

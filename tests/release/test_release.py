@@ -38,7 +38,8 @@ from voxclone.release.release import (
     preset_names,
 )
 from voxclone.release.safetensors import write_safetensors
-from voxclone.release.tensors import TABLE, Shapes, encoder_tensors, expected_tensors
+from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
+from voxclone.spec import TABLE
 
 WEIGHTS = "consolidated.safetensors"
 

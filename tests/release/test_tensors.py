@@ -16,7 +16,6 @@ from voxclone.errors import ReleaseError
 from voxclone.release.params import Params, parse_params, to_json
 from voxclone.release.safetensors import TensorInfo, read_header
 from voxclone.release.tensors import (
-    TABLE,
     Misshapen,
     Shapes,
     check_manifest,
@@ -26,6 +25,7 @@ from voxclone.release.tensors import (
     require_complete,
     table_rows,
 )
+from voxclone.spec import TABLE
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 

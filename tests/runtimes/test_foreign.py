@@ -23,12 +23,13 @@ from voxclone.release.encoder_file import packaged_encoder
 from voxclone.release.params import parse_params
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tekken import small_tekken
-from voxclone.release.tensors import TABLE, expected_tensors
+from voxclone.release.tensors import expected_tensors
 from voxclone.runtimes.containers import read_raw, read_stored
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
+from voxclone.spec import TABLE
 from voxclone.voice.resolve import Chosen, chosen_preset
 
 pytestmark = pytest.mark.slow

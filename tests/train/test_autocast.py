@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.speech import SpeechTask
 from tests.train.test_cloned import SETTINGS, drawn_voices
 from tests.train.test_tasks import labelled
 from tests.train.tiny import steps

@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.speech import SpeechTask
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
 from voxclone.codec.model import Codec
 from voxclone.config import parse_settings
-from voxclone.data.corpus import FULL_SCALE, PackedCorpus, step_generator
+from voxclone.data.corpus import FULL_SCALE, PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
+from voxclone.models.voice_network import VOICES_FILE, VoiceNetwork, load_voices, save_voices
 from voxclone.release.safetensors import read_header
+from voxclone.rng import step_generator
+from voxclone.spec import SHIFT
 from voxclone.train.cloned import (
     Cast,
     CloneListener,
@@ -25,11 +28,9 @@ from voxclone.train.cloned import (
 )
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
-from voxclone.train.listeners import VOICES_FILE, VoiceNetwork, load_voices, save_voices
 from voxclone.train.parts import sources_of
 from voxclone.train.ranks import WHOLE
 from voxclone.train.run import RunSettings
-from voxclone.tts.acoustic import SHIFT
 
 SETTINGS = CloneSettings(
     items=2, strangers=1, voice_frames=(20, 40), target_frames=(16, 400), heard_frames=16,

@@ -11,7 +11,8 @@ from tests.train.test_recipes import tiny_task
 from tests.train.test_tasks import CODEC
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus
-from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.models.whisper import WhisperTeacher
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.defects import (
     LAYER_SCALE,
     Defects,

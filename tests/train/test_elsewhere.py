@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.speech import SpeechTask
 from tests.elsewhere import ELSEWHERE, elsewhere
 from tests.train.test_cloned import SETTINGS, drawn_voices
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST
 from tests.train.victim import settings_of, victim
 from voxclone.evaluate.acceptance import Trial
-from voxclone.evaluate.cloned import Saying, say
 from voxclone.evaluate.diagnosis import speak_with_presets
+from voxclone.evaluate.synthesis import Saying, say
 from voxclone.train.channel import ChannelSettings
 from voxclone.train.cloned import Cast, CloneListener
 from voxclone.train.encoder import EncoderTask

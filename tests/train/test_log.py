@@ -13,7 +13,7 @@ import torch
 
 from tests.train import victim
 from tests.train.victim import settings_of, train
-from voxclone.data.corpus import step_generator
+from voxclone.rng import step_generator
 from voxclone.train.log import Log
 
 

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from voxclone.data.corpus import Subset, step_generator
+from voxclone.data.corpus import Subset
 from voxclone.errors import ConfigError
+from voxclone.rng import step_generator
 from voxclone.train import ranks, recovery
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.material import is_same, open_speech

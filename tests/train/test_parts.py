@@ -5,19 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from recipes.mini_release.alignment import align, character_places
 from recipes.mini_release.guide import attention_of
-
 from tests.golden.draw import drawn_codec
 from tests.release.tiny import tiny_params
 from tests.train.test_tasks import CODEC
+from voxclone.audio.distance import magnitude_loss, mel_loss
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.train.adversary import Adversary, AdversarySettings, feature_loss, hinge_loss
 from voxclone.train.critic import CodeCritic, critic_loss, fooling_loss
 from voxclone.train.initial import filter_bank, initialise
-from voxclone.train.losses import code_losses, low_loss, magnitude_loss, mel_loss, stft_loss
+from voxclone.train.losses import code_losses, low_loss, stft_loss
 from voxclone.train.priors import (
     CodeMeans,
     CodePriors,

@@ -11,7 +11,8 @@ from tests.train.test_tasks import CODEC
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
 from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.models.whisper import WhisperTeacher
+from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.channel import Label
 from voxclone.train.defects import Defects, misalign
 from voxclone.train.encoder import EncoderTask

@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from voxclone.data.corpus import step_generator
+from voxclone.device import pick_device
 from voxclone.errors import ConfigError
+from voxclone.rng import step_generator
 from voxclone.train.log import Log
 from voxclone.train.run import (
     OptimiserSettings,
@@ -22,7 +23,6 @@ from voxclone.train.run import (
     fit,
     learners_of,
     learning_rate,
-    pick_device,
 )
 from voxclone.train.state import TrainState
 

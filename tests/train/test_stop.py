@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.speech import SpeechTask
 from tests.train.test_tasks import labelled
 from tests.train.tiny import FAST, QUIET
 from voxclone.train import channel

@@ -5,19 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.mini_release.codebank import Variant, varied_wave
-from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
-from recipes.mini_release.recogniser import RecogniserTask, RecogniserTraining
-from recipes.mini_release.speech import SpeechTask
 
+from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights
+from recipes.mini_release.speech import SpeechTask
 from tests.golden.draw import drawn_codec
-from tests.train.tiny import CODEC, FAST, QUIET, mean, steps
+from tests.train.tiny import CODEC, FAST, mean, steps
 from voxclone.codec.model import Codec
-from voxclone.data.augment import add_noise, colour, disperse, roughen
-from voxclone.data.corpus import Corpus, PackedCorpus, step_generator
-from voxclone.data.manifest import Clip
+from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.voice_network import VoiceNetwork
+from voxclone.rng import step_generator
+from voxclone.spec import SHIFT
 from voxclone.train.adversary import AdversarySettings
 from voxclone.train.bridge import advice, lesson
 from voxclone.train.channel import (
@@ -26,96 +25,18 @@ from voxclone.train.channel import (
     label_clip,
     load_labels,
     save_labels,
-    semantic_opinion,
     told_loss,
 )
 from voxclone.train.encoder import EncoderTask
 from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
-from voxclone.train.listeners import Listeners, VoiceNetwork, VoicesTask, VoicesTraining
+from voxclone.train.listeners import Listeners
 from voxclone.train.log import Log
 from voxclone.train.parts import TOLD
 from voxclone.train.ranks import WHOLE
-from voxclone.train.run import RunSettings, fit
-from voxclone.train.semantic import teacher_features
+from voxclone.train.run import RunSettings
 from voxclone.train.told import Told
-from voxclone.tts.acoustic import SHIFT
+from voxclone.tts.likelihood import semantic_opinion
 from voxclone.tts.tts import TTS
-
-
-def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        recogniser = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1)).eval()
-    teacher = teacher_features(recogniser, corpus, CODEC.frame_size, folder)
-    settings = CodecTraining.model_validate(
-        {
-            "run": {"steps": 12, "save_every": 3, "validate_every": 12, "autocast": False},
-            "optimiser": FAST.model_dump(),
-            "batch": 2,
-            "frames": 4,
-            "quantise_from": 2,
-            "consistency_from": 4,
-            "adversary_from": 6,
-            "adversary": {"n_ffts": (256, 64), "channels": 4},
-        }
-    )
-    subset = corpus.subset(lambda c: c.split == "train")
-    valid = corpus.subset(lambda c: c.split == "valid")
-    return CodecTask.create(settings, CODEC, corpus, subset, valid, teacher)
-
-
-def test_codec_training_learns_through_all_its_phases(corpus: Corpus, tmp_path: Path) -> None:
-    task = codec_task(corpus, tmp_path)
-    rows = steps(task, 12)
-    assert {"loss/again_semantic", "loss/feature", "loss/hinge", "codes/revived"} <= set(rows[-1])
-    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
-    assert rows[-1]["loss/mel"] < rows[0]["loss/mel"]
-    figures = task.validate(12, Log(tmp_path))
-    assert 0 <= figures["valid/again_within_one"] <= 1
-
-
-def test_codec_training_resumes_bit_identically(corpus: Corpus, tmp_path: Path) -> None:
-    whole = codec_task(corpus, tmp_path)
-    settings = whole.settings.run
-    fit(whole, settings, tmp_path / "a", resume=True, config={}, console=QUIET)
-    first = codec_task(corpus, tmp_path)
-    limited = settings.model_copy(update={"max_minutes": 0.0})  # stops after every step
-    for _ in range(7):
-        reason = fit(first, limited, tmp_path / "b", resume=True, config={}, console=QUIET).reason
-        assert reason == "time"
-        first = codec_task(corpus, tmp_path)
-    fit(first, settings, tmp_path / "b", resume=True, config={}, console=QUIET)
-    for name, value in whole.state.tensors().items():
-        assert torch.equal(value, first.state.tensors()[name]), name
-
-
-def humming_corpus() -> Corpus:
-    """Three speakers who hum, each at pitches and in a timbre of their own."""
-    time = torch.arange(24000) / 24000
-    clips, waves = [], []
-    for s, speaker in enumerate(("ada", "ben", "cid")):
-        for c in range(4):
-            pitch = 100 * 1.5**s + 5 * c
-            parts = [torch.sin(2 * torch.pi * pitch * h * time) / h ** (s + 1) for h in range(1, 9)]
-            clips.append(Clip(f"{speaker}-{c}", Path("none"), speaker, 1.0))
-            waves.append((0.1 * sum(parts) * 32767).to(torch.int16))
-    starts = [24000 * i for i in range(len(waves) + 1)]
-    return PackedCorpus(clips, starts, torch.cat(waves).numpy())
-
-
-def test_a_network_learns_to_tell_speakers_apart(tmp_path: Path) -> None:
-    corpus = humming_corpus()
-    settings = VoicesTraining(
-        run=RunSettings(steps=40, autocast=False), optimiser=FAST, dim=8, blocks=1, batch=6,
-        seconds=0.5,
-    )  # fmt: skip
-    train = corpus.subset(lambda c: not c.id.endswith("3"))
-    held_out = corpus.subset(lambda c: c.id.endswith(("2", "3")))
-    task = VoicesTask.create(settings, corpus, train, held_out)
-    rows = steps(task, 40)
-    assert mean(rows[-8:], "loss/voices") < 0.8 * mean(rows[:4], "loss/voices")
-    figures = task.validate(40, Log(tmp_path))
-    assert figures["valid/same"] > figures["valid/others"]
 
 
 def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) -> None:
@@ -138,101 +59,6 @@ def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) ->
     with pytest.raises(ConfigError, match="needs listeners"):
         settings = CodecTraining(run=RunSettings(steps=1), weights=CodecWeights(heard=1.0))
         CodecTask.create(settings, CODEC, corpus, None, None, None)
-
-
-def test_silence_after_a_clip_has_no_direction_to_learn(corpus: Corpus, tmp_path: Path) -> None:
-    task = codec_task(corpus, tmp_path)
-    crops = task.train.crops(3, 24000 * 8, step_generator(0, 0), task.train.weights(0.0), grid=480)
-    states = task.teacher.crops(crops)
-    assert states.shape[:3] == (3, 100, 4)
-    for row, index in enumerate(crops.indices):
-        frames = -(-corpus.length(index) // 480)
-        assert bool((states[row].flatten(0, 1)[frames:] == 0).all())
-        assert bool((states[row].flatten(0, 1)[: frames - 1].abs().sum(-1) > 0).all())
-
-
-def test_codebook_follows_latents_and_revives_the_dead() -> None:
-    codec = Codec(CODEC)
-    book = codec.quantizer.semantic_codebook
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(400, 6, generator=generator)
-    book.embedding_sum.copy_(latents[:16])
-    book.embedding_sum[3] = 100.0
-    for _ in range(200):
-        codes = torch.cdist(latents, book.vectors()).argmin(-1)
-        update_codebook(book, latents, codes, decay=0.9, revive_below=0.03, generator=generator)
-    codes = torch.cdist(latents, book.vectors()).argmin(-1)
-    assert len(codes.unique()) == 16
-    means = torch.stack([latents[codes == v].mean(0) for v in range(16)])
-    torch.testing.assert_close(book.vectors(), means, atol=0.1, rtol=0)
-    share = book.cluster_usage / book.cluster_usage.sum()
-    counts = torch.bincount(codes, minlength=16) / 400
-    torch.testing.assert_close(share, counts, atol=0.05, rtol=0)
-
-
-def test_noise_has_the_ratio_that_was_asked_for() -> None:
-    wave = torch.randn(200, 4800, generator=torch.Generator().manual_seed(0)) * 0.1
-    noisy = add_noise(wave, (20.0, 20.0), torch.Generator().manual_seed(1))
-    ratio = wave.square().mean() / (noisy - wave).square().mean()
-    assert 10 * float(ratio.log10()) == pytest.approx(20.0, abs=1.0)
-
-
-def test_dispersion_keeps_magnitudes_and_changes_phases() -> None:
-    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
-    wave[:, :1200] = wave[:, -1200:] = 0
-    moved = disperse(wave, 2.0, 12, torch.Generator().manual_seed(1))
-    assert (moved - wave).abs().mean() > 0.5
-    before, after = torch.fft.rfft(wave).abs(), torch.fft.rfft(moved).abs()
-    # a constant phase cannot turn what is real: 0 Hz and half the rate
-    torch.testing.assert_close(after[:, 20:-20], before[:, 20:-20], atol=1.0, rtol=0.02)
-    centre = (wave.square() * torch.arange(9600)).sum(1) / wave.square().sum(1)
-    shifted = (moved.square() * torch.arange(9600)).sum(1) / moved.square().sum(1)
-    assert (shifted - centre).abs().max() < 24  # a millisecond: no delay as a whole
-
-
-def test_a_colour_is_a_smooth_filter_of_the_speakers_own() -> None:
-    wave_BS = torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
-    made_BS = colour(wave_BS, 4.0, torch.Generator().manual_seed(1), 24000)
-    ratio_BF = torch.fft.rfft(made_BS).abs() / torch.fft.rfft(wave_BS).abs()
-    level_BF = 20 * ratio_BF.log10()
-    assert torch.allclose(made_BS.square().mean(1), wave_BS.square().mean(1), rtol=1e-3)
-    assert (
-        level_BF.diff(dim=1).abs().max() < 0.02 and float(level_BF[0].max() - level_BF[0].min()) > 4
-    )
-    assert torch.allclose(level_BF[0], level_BF[1], atol=0.2)  # one filter for the batch
-    codec = drawn_codec(CODEC)
-    first, again, other = (
-        varied_wave(wave_BS[0], who, Variant(1.0, 0.0, 1), codec) for who in ("a", "a", "b")
-    )
-    assert torch.equal(first, again) and not torch.allclose(first, other, atol=1e-2)
-
-
-def test_roughening_changes_texture_and_keeps_level() -> None:
-    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
-    wave[2] = 0
-    rough = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
-    assert rough.shape == wave.shape and torch.equal(rough[2], wave[2])
-    torch.testing.assert_close(rough.square().mean(1), wave.square().mean(1), rtol=1e-3, atol=1e-6)
-    assert 0.01 < (rough - wave)[:2].square().mean() < 2
-    again = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
-    assert torch.equal(rough, again)
-
-
-def test_recogniser_learns(corpus: Corpus, tmp_path: Path) -> None:
-    settings = RecogniserTraining(
-        run=RunSettings(steps=30, autocast=False),
-        optimiser=FAST,
-        dim=16,
-        blocks=1,
-        batch_seconds=6,
-        min_character_count=1,
-    )
-    everything = corpus.subset(lambda c: True)
-    task = RecogniserTask.create(settings, corpus, everything, everything)
-    rows = steps(task, 30)
-    assert rows[-1]["loss/ctc"] < 0.6 * rows[0]["loss/ctc"]
-    figures = task.validate(30, Log(tmp_path))
-    assert 0 <= figures["valid/cer"] <= 1.5
 
 
 def encoder_task(corpus: Corpus, **weights: float) -> EncoderTask:
@@ -335,7 +161,7 @@ def test_labels_are_the_product_of_what_is_heard_and_what_is_said(
     label = label_clip(codec, None, model, corpus, 0, 1, alone)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
-    monkeypatch.setattr("voxclone.train.channel.semantic_opinion", sure)
+    monkeypatch.setattr("voxclone.tts.likelihood.semantic_opinion", sure)
     told = label_clip(codec, None, model, corpus, 0, 1, ChannelSettings(encoder=0.0, model=1.0))
     assert (told.code_TJ[:, 0] == 3).all()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.release.tiny import write_tiny_release
 from voxclone.evaluate.acceptance import Trial, acceptance
 from voxclone.release.release import Release, load_preset
-from voxclone.tts.acoustic import END_AUDIO, SHIFT
+from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.likelihood import likelihood
 from voxclone.tts.tts import TTS
 

@@ -10,7 +10,7 @@ from voxclone.errors import VoiceError
 from voxclone.io import tensor_hash
 from voxclone.release.encoder_file import BOOK, book_hash
 from voxclone.release.release import Release, load_table
-from voxclone.release.tensors import TABLE
+from voxclone.spec import TABLE
 from voxclone.voice.embedding import reembedded, rows_for, rows_of
 from voxclone.voice.file import FORMAT, Consent, Voice, VoiceFacts
 

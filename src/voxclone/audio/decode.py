@@ -14,8 +14,8 @@ import numpy as np
 import soxr
 
 from voxclone.errors import AudioError
+from voxclone.spec import SAMPLING_RATE
 
-SAMPLING_RATE = 24000
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8000, 192000
 FLAT_RUN = 3  # this many samples in a row within 0.1 % of the peak are a flat top

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
+from voxclone.spec import SAMPLING_RATE
 
 PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
 
@@ -55,7 +56,7 @@ def mel_loss(
     estimate_BS: Tensor,
     target_BS: Tensor,
     scales: Sequence[tuple[int, int]] = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20)),
-    rate: int = 24000,
+    rate: int = SAMPLING_RATE,
     *,
     floor: float = 0.0,
 ) -> Tensor:

@@ -16,17 +16,11 @@ import numpy as np
 import soundfile
 from pydantic import Field
 
-from voxclone.audio.decode import (
-    SAMPLING_RATE,
-    Blocks,
-    check_header,
-    container_of,
-    convert,
-    foreign_name,
-)
+from voxclone.audio.decode import Blocks, check_header, container_of, convert, foreign_name
 from voxclone.config import Settings
 from voxclone.errors import AudioError
 from voxclone.io import atomic_path
+from voxclone.spec import SAMPLING_RATE
 
 __all__ = [
     "SAMPLING_RATE",

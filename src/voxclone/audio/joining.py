@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from voxclone.audio import measure
-from voxclone.audio.files import SAMPLING_RATE, Recording
+from voxclone.audio.files import Recording
 from voxclone.audio.reference import (
     Reference,
     ReferenceReport,
@@ -24,6 +24,7 @@ from voxclone.audio.reference import (
 )
 from voxclone.audio.report import quality_hints, quality_warnings
 from voxclone.audio.stretch import Run
+from voxclone.spec import SAMPLING_RATE
 
 LEAST_FILLED = 0.5  # of its share: a part of one short phrase leaves too much of it empty
 LEAST_LEFT = 0.5  # with more left over, a part is cut anew to fill it

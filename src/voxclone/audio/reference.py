@@ -18,6 +18,7 @@ from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport, quality_hints, quality_warnings
 from voxclone.config import Settings
 from voxclone.errors import AudioError
+from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
 __all__ = [
     "Reference",
@@ -59,7 +60,7 @@ class ReferenceSettings(Settings):
     max_peak: float = Field(default=0.95, gt=0, le=1)
     avoid_miscount: bool = True
     """Drop the sample that makes mistral-common count one placeholder too many."""
-    frame_size: int = Field(default=1920, gt=0)
+    frame_size: int = Field(default=FRAME_SIZE, gt=0)
     """Samples in a frame of the codec."""
     min_seconds: float = Field(default=1.0, ge=0.1)
     """Less than this is refused; less than `short_seconds` is warned of."""
@@ -166,7 +167,7 @@ def crops(recording: Recording, settings: ReferenceSettings, count: int) -> list
     return [run for run in found if run[1] - run[0] >= least]
 
 
-def countable_length(samples: int, rate: int = 24000, frame_size: int = 1920) -> int:
+def countable_length(samples: int, rate: int = SAMPLING_RATE, frame_size: int = FRAME_SIZE) -> int:
     """The greatest length up to `samples` of which mistral-common counts the frames rightly.
 
     It counts ceil(seconds x frames per second) in floating point, which at some whole numbers of

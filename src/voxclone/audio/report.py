@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from voxclone.audio.measure import MAX_SNR_DB
+from voxclone.spec import SAMPLING_RATE
 
 BEST_SECONDS = (10.0, 16.0)
-BEST_RATE = 24000
 TELEPHONE_RATE, TELEPHONE_HZ = 8000, 5000.0
 CLIPPED_SHARE = 0.001
 NOISY_DB = 15.0
@@ -148,9 +148,9 @@ def quality_hints(report: ReferenceReport) -> list[str]:
             "10 to 16 s of one speaker work best: dry, no music, natural pauses, a pause at the "
             "end."
         )
-    if TELEPHONE_RATE < report.native_rate < BEST_RATE:
+    if TELEPHONE_RATE < report.native_rate < SAMPLING_RATE:
         hints.append(
-            f"It was recorded at {report.native_rate} Hz; {BEST_RATE} Hz or more keeps all of the "
-            "timbre."
+            f"It was recorded at {report.native_rate} Hz; {SAMPLING_RATE} Hz or more keeps all of "
+            "the timbre."
         )
     return hints

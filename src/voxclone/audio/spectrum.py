@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from voxclone.spec import SAMPLING_RATE
+
 
 def magnitudes(wave_BS: Tensor, n_fft: int, hop: int) -> Tensor:
     """STFT magnitudes [B, F, T] under a Hann window, edges padded with zeros."""
@@ -20,7 +22,9 @@ def magnitudes(wave_BS: Tensor, n_fft: int, hop: int) -> Tensor:
     return power.clamp(min=1e-10).sqrt()
 
 
-def mel_spectrogram(wave_BS: Tensor, n_fft: int, hop: int, bands: int, rate: int = 24000) -> Tensor:
+def mel_spectrogram(
+    wave_BS: Tensor, n_fft: int, hop: int, bands: int, rate: int = SAMPLING_RATE
+) -> Tensor:
     """Mel magnitudes [B, M, T] (Slaney filters from 0 Hz to half the rate, not normalised)."""
     matrix_MF = mel_matrix(n_fft, bands, rate, wave_BS.device)
     return matrix_MF @ magnitudes(wave_BS, n_fft, hop)

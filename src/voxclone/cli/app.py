@@ -1,18 +1,21 @@
 """The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
 
 import sys
-from typing import Annotated
 
 import typer
 
+from voxclone.cli.clone import clone
 from voxclone.cli.data import data_app
+from voxclone.cli.diagnose import diagnose
 from voxclone.cli.enroll import enroll
-from voxclone.cli.evaluate import diagnose, evaluate_app
-from voxclone.cli.export import export, verify
+from voxclone.cli.evaluate import evaluate_app
+from voxclone.cli.export import export
 from voxclone.cli.inject import inject
+from voxclone.cli.inspect import inspect
 from voxclone.cli.refine import refine
-from voxclone.cli.speak import clone, speak
-from voxclone.cli.train import mini_app, train_app
+from voxclone.cli.speak import speak
+from voxclone.cli.train import train_app
+from voxclone.cli.verify import verify
 from voxclone.cli.voices import voices_app
 from voxclone.errors import EXIT_USER, VoxcloneError
 
@@ -22,11 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Voice cloning for Voxtral TTS: recover the encoder, make voices, speak.",
 )
-app.add_typer(train_app, name="train")
-app.add_typer(mini_app, name="mini")
+# As a user meets them, then who owns weights, then who makes encoders.
+app.command()(clone)
+app.command()(enroll)
+app.command()(speak)
 app.add_typer(voices_app, name="voices")
-app.add_typer(evaluate_app, name="evaluate")
+app.command()(export)
+app.command()(verify)
+app.command()(inspect)
+app.command()(refine)
 app.add_typer(data_app, name="data")
+app.add_typer(train_app, name="train")
+app.command()(diagnose)
+app.add_typer(evaluate_app, name="evaluate")
+app.command()(inject)
 
 
 def main() -> None:
@@ -48,36 +60,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("voxclone: interrupted.", file=sys.stderr)
         sys.exit(EXIT_USER)
-
-
-app.command()(clone)
-app.command()(enroll)
-app.command()(refine)
-app.command()(speak)
-
-
-@app.command()
-def inspect(
-    model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")] = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what is in a release: sizes, parts, voices, and whether the encoder is there."""
-    import dataclasses
-    import json
-
-    from voxclone.release.inspection import describe, inspect_release
-    from voxclone.release.release import Release
-
-    found = inspect_release(Release.open(model))
-    if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=1))
-    else:
-        print(describe(found))
-    if found.problems:
-        raise typer.Exit(EXIT_USER)
-
-
-app.command()(diagnose)
-app.command()(export)
-app.command()(verify)
-app.command()(inject)

@@ -9,6 +9,7 @@ import typer
 
 from voxclone.cli.common import Device, Quiet, open_console
 from voxclone.errors import EXIT_QUALITY, UsageError
+from voxclone.spec import FRAME_SIZE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,7 +119,7 @@ def validate(
     from voxclone.release.release import Release
 
     console = open_console(quiet)
-    frame_size = work.FRAME_SIZE
+    frame_size = FRAME_SIZE
     if model is not None:
         audio = Release.open(model).params.audio
         frame_size = round(audio.sampling_rate / audio.frame_rate)
@@ -154,10 +155,9 @@ def pairs(
     """Let a release speak with its presets, and store the codes; goes on where it stopped."""
 
     from voxclone.config import load_settings
-    from voxclone.data.pairs import PairSettings, PairShare, speak_pairs
+    from voxclone.data.pairs import TEXTS, PairSettings, PairShare, read_texts, speak_pairs
+    from voxclone.device import pick_device
     from voxclone.release.release import Release
-    from voxclone.train.recovery import TEXTS, read_texts
-    from voxclone.train.run import pick_device
     from voxclone.tts.tts import TTS
 
     console = open_console(quiet)

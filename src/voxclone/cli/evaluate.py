@@ -6,36 +6,26 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, Quiet, open_console
+from voxclone.cli.common import Device, Encoder, open_console
 from voxclone.cli.report import SHOWN_CLIPS, present, progress, read_report, side_by_side
 from voxclone.cli.tools import (
+    Baseline,
+    Model,
+    Out,
+    Seconds,
+    Split,
     load_listed,
     make_embedders,
     make_listener,
     make_transcribers,
     opened,
 )
-from voxclone.errors import EXIT_QUALITY, UsageError
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
 
-Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
 Speech = Annotated[
     Path,
     typer.Option(help="Manifest (JSON lines), or a folder with a sub-folder for each speaker."),
-]
-Split = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Only clips of this split of the manifest."),
-]
-Seconds = Annotated[float, typer.Option(help="About how much speech, speakers in turn.")]
-Out = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("-o", "--out", help="Folder for report.html and report.json."),
-]
-Baseline = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="report.json of an earlier run, to compare with."),
 ]
 Opinion = Annotated[bool, typer.Option("--dnsmos", help="Rate the sound by DNSMOS, too.")]
 Embedders = Annotated[
@@ -46,50 +36,6 @@ Transcribers = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--transcriber", help="mini (packaged), pocketsphinx or whisper."),
 ]
-
-
-def diagnose(
-    model: Model = "mini",
-    speech: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Manifest (JSON lines), or a folder with a folder for each speaker."),
-    ] = None,
-    encoder: Encoder = None,
-    split: Split = None,
-    seconds: Seconds = 300,
-    out: Out = None,
-    baseline: Baseline = None,
-    no_model: Annotated[
-        bool, typer.Option("--no-model", help="Leave the language model out (quicker).")
-    ] = False,
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Is an encoder healthy, and if not, of which known illness? Ends with 3 if it is ill."""
-    from voxclone.evaluate import reconstruction
-    from voxclone.evaluate.checks import verdict
-    from voxclone.evaluate.diagnosis import SCHEMA
-    from voxclone.evaluate.diagnosis import diagnose as measure
-    from voxclone.train.run import pick_device
-    from voxclone.tts.tts import TTS
-
-    if speech is None:
-        raise UsageError("Name speech to diagnose on: --speech MANIFEST or --speech FOLDER.")
-    before, chosen = read_report(baseline, SCHEMA), pick_device(device)
-    console = open_console(quiet)
-    release, codec, name = opened(model, encoder)
-    track = progress(console)
-    found = load_listed(speech, split, seconds, track)
-    # The codec is measured on the CPU; what is long is the language model's.
-    speaker = None if no_model else TTS.load(release, device=chosen)
-    result = measure(release, codec, found, encoder=name, model=speaker, track=track)
-    judged = verdict(result)
-    report = result.to_json() | {"release": model, "verdict": judged.to_json()}
-    heard = reconstruction.VoxtralReconstructor(codec, model).reconstruct
-    clips = partial(side_by_side, heard, found, codec.sampling_rate)
-    present(report, before, clips, out, console)
-    if not judged.healthy:
-        raise typer.Exit(EXIT_QUALITY)
 
 
 @evaluate_app.command("codec")
@@ -110,8 +56,8 @@ def evaluate_codec(
     baseline: Baseline = None,
 ) -> None:
     """How well a codec gives speech back (Table 2 of the paper)."""
-    from voxclone.audio.files import SAMPLING_RATE
     from voxclone.evaluate import reconstruction
+    from voxclone.spec import SAMPLING_RATE
 
     console = open_console(False)
     before = read_report(baseline, reconstruction.SCHEMA)
@@ -189,9 +135,9 @@ def evaluate_voices(
     baseline: Baseline = None,
 ) -> None:
     """Clone every speaker and measure likeness, errors, pace and level."""
+    from voxclone.device import pick_device
     from voxclone.evaluate import cloning
     from voxclone.evaluate.report.page import Heard
-    from voxclone.train.run import pick_device
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(False), pick_device(device)
@@ -291,8 +237,8 @@ def _say_list(
 ) -> list[Any]:
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
+    from voxclone.device import pick_device
     from voxclone.evaluate import protocols
-    from voxclone.train.run import pick_device
     from voxclone.tts.tts import TTS
     from voxclone.voice.file import Consent
 

@@ -187,7 +187,7 @@ def _refine(
 ) -> None:
     from voxclone.cloning.options import read_for
     from voxclone.cloning.refine.make import refine as make
-    from voxclone.train.run import pick_device
+    from voxclone.device import pick_device
     from voxclone.voice.file import save_voice
 
     read = [read_for(recording, options) for recording in recordings]

@@ -1,16 +1,15 @@
-"""The commands that speak. As in `cli`, what is heavy is imported inside."""
+"""The command that says a text with a voice. What is heavy is imported inside."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from voxclone.cli.common import (
     Device,
-    Encoder,
     Model,
     Quiet,
     Voices,
@@ -19,48 +18,19 @@ from voxclone.cli.common import (
     open_console,
 )
 from voxclone.errors import AudioError, VoxcloneError
+from voxclone.spec import FRAME_RATE
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
     from voxclone.audio.reference import Reference
-    from voxclone.cloning.enroll import Enrolled
-    from voxclone.release.release import Release
     from voxclone.tts.tts import TTS, Speech
 
 Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
 Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
 Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
-
-
-def clone(
-    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
-    text: Text,
-    out: Out,
-    model: Model = "mini",
-    encoder: Encoder = None,
-    seed: Seed = None,
-    cfg: Cfg = 1.2,
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Say a text in the voice of a recording."""
-    from voxclone.release.encoder_file import open_codec
-    from voxclone.release.release import Release
-    from voxclone.train.run import pick_device
-    from voxclone.tts.tts import TTS
-    from voxclone.voice.file import Consent
-
-    check_output(out)
-    said, console, chosen = _text(text), open_console(quiet), pick_device(device)
-    release = Release.open(model)
-    codec = open_codec(release, encoder)
-    consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
-    enrolled = _enroll(reference, release, codec, "clone", consent, console)
-    speaker = TTS.load(release, codec=codec, device=chosen)
-    _speak(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
 
 
 def speak(
@@ -75,35 +45,19 @@ def speak(
     quiet: Quiet = False,
 ) -> None:
     """Say a text with a stored voice, a preset or a voice file."""
+    from voxclone.device import pick_device
     from voxclone.release.release import Release
-    from voxclone.train.run import pick_device
     from voxclone.tts.tts import TTS
 
     check_output(out)
-    said, console, chosen = _text(text), open_console(quiet), pick_device(device)
+    said, console, chosen = text_of(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
     rows_ND = choose_voice(voice, release, voices, console).rows_ND
     speaker = TTS.load(release, device=chosen)
-    _speak(speaker, said, rows_ND, out, seed, cfg, console, None)
+    say(speaker, said, rows_ND, out, seed, cfg, console, None)
 
 
-def _enroll(
-    path: Path, release: "Release", codec: Any, name: str, consent: Any, console: "Console"
-) -> "Enrolled":
-    import voxclone.cloning.enroll as cloning
-    from voxclone.audio.files import read_recording
-
-    recording = read_recording(path)
-    enrolled = cloning.enroll(recording, release, codec, name=name, consent=consent)
-    for sentence in enrolled.reference.report.sentences():
-        console.print(f"Reference  {sentence}", highlight=False, soft_wrap=True)
-    frames = enrolled.voice.codes_KT.shape[1]
-    seconds = enrolled.voice.facts.reference_seconds
-    console.print(f"Voice      {frames} frames of codes from {seconds:.1f} s.")
-    return enrolled
-
-
-def _speak(
+def say(
     speaker: "TTS",
     text: str,
     rows_ND: "Tensor",
@@ -139,7 +93,7 @@ def _speak(
 def _print_likeness(speech: "Speech", reference: "Reference", console: "Console") -> None:
     import torch
 
-    from voxclone.evaluate.cloned import to_level
+    from voxclone.audio.loudness import to_level
     from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
 
     embedder = Ge2eEmbedder.load()
@@ -164,10 +118,12 @@ def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
     shown = console.is_terminal and not console.quiet
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not shown) as bar:
         task = bar.add_task("", total=None, s=0.0)
-        yield lambda done, of: bar.update(task, completed=done, total=max(of, done), s=done / 12.5)
+        yield lambda done, of: bar.update(
+            task, completed=done, total=max(of, done), s=done / FRAME_RATE
+        )
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
     from voxclone.tts.text import check_text
 
     return check_text(sys.stdin.read() if text == "-" else text)

@@ -1,8 +1,10 @@
-"""What measuring commands open: releases with an encoder, speech, and judges that remember."""
+"""What measuring commands take and open: releases, speech, and networks that remember."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
 
 from voxclone.errors import UsageError
 
@@ -11,6 +13,30 @@ if TYPE_CHECKING:
     from voxclone.evaluate.speechset import SpeechSet
     from voxclone.models.dnsmos import Listener
     from voxclone.release.release import Release
+
+
+Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
+
+
+Split = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Only clips of this split of the manifest."),
+]
+
+
+Seconds = Annotated[float, typer.Option(help="About how much speech, speakers in turn.")]
+
+
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("-o", "--out", help="Folder for report.html and report.json."),
+]
+
+
+Baseline = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="report.json of an earlier run, to compare with."),
+]
 
 
 def opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
@@ -53,17 +79,17 @@ def make_listener(wanted: bool) -> "Listener | None":
 
 
 def make_transcribers(names: list[str] | None) -> list[Any]:
-    from voxclone.evaluate import wer
     from voxclone.evaluate.cache import CachedTranscriber, default_folder
+    from voxclone.models import transcribers
     from voxclone.models.ctc_asr import load_recogniser
     from voxclone.release.release import mini_release
 
     kinds: dict[str, Callable[[], Any]] = {
-        "mini": lambda: wer.CharacterTranscriber(
+        "mini": lambda: transcribers.CharacterTranscriber(
             load_recogniser(mini_release().parent / "recogniser")
         ),
-        "pocketsphinx": wer.PocketsphinxTranscriber,
-        "whisper": wer.WhisperTranscriber,
+        "pocketsphinx": transcribers.PocketsphinxTranscriber,
+        "whisper": transcribers.WhisperTranscriber,
     }
     made = [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
     return [CachedTranscriber(each, default_folder()) for each in made]

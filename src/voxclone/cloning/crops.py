@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import Recording
+from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import ReferenceSettings, crops, prepare_reference
 from voxclone.audio.stretch import Run
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
-from voxclone.evaluate.acceptance import OTHERS
-from voxclone.evaluate.cloned import to_level
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
-from voxclone.tts.likelihood import likelihood
+from voxclone.tts.likelihood import OTHERS, likelihood
 from voxclone.voice.embedding import rows_of
 
 UNHEARD = "a"  # stands for words where none are heard
@@ -98,8 +97,8 @@ def by_likeness(codec: Codec) -> Score:
 def by_gain(release: Release, codec: Codec) -> Score:
     """Nats and squared errors by which each other crop is likelier after a crop's voice than after
     presets'. Raises UsageError for a release without presets."""
-    from voxclone.evaluate.wer import CharacterTranscriber, words_of
     from voxclone.models.ctc_asr import load_recogniser
+    from voxclone.models.transcribers import CharacterTranscriber, words_of
     from voxclone.tts.tts import TTS
 
     names = preset_names(release)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from voxclone.audio.files import Recording
 from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
+from voxclone.audio.loudness import to_level
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
 from voxclone.audio.stretch import Run
 from voxclone.cloning.crops import by_gain, by_likeness, choose_crops
@@ -20,12 +21,11 @@ from voxclone.cloning.options import STEPS, EnrolOptions
 from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
-from voxclone.evaluate.cloned import to_level
 from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
-from voxclone.tts.tts import CONTEXT
+from voxclone.spec import CONTEXT
 from voxclone.voice.embedding import rows_of
 from voxclone.voice.facts import plain
 from voxclone.voice.file import Consent, Voice, VoiceFacts

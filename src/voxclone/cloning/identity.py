@@ -13,7 +13,8 @@ from voxclone.io import hash_file
 from voxclone.release.encoder_file import BOOK, stored_hash
 from voxclone.release.release import Release
 from voxclone.release.safetensors import TensorFiles, read_header
-from voxclone.release.tensors import TABLE, is_encoder
+from voxclone.release.tensors import is_encoder
+from voxclone.spec import TABLE
 from voxclone.voice.facts import FORMAT
 
 

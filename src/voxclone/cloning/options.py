@@ -82,7 +82,8 @@ def check_consent(kind: str | None, statement: str | None) -> Consent:
 def read_for(path: Path, options: EnrolOptions) -> "Recording":
     """Read a recording. Raises AudioError if it cannot be used, or would have to be resampled or
     mixed against the options."""
-    from voxclone.audio.files import SAMPLING_RATE, read_recording
+    from voxclone.audio.files import read_recording
+    from voxclone.spec import SAMPLING_RATE
 
     recording = read_recording(path)
     if "resample" in options.without and recording.native_rate != SAMPLING_RATE:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.audio.loudness import to_level
 from voxclone.errors import AudioError
-from voxclone.evaluate.cloned import to_level
 from voxclone.models.speaker_encoder import HOP, PARTIAL_FRAMES, Ge2eEmbedder, heard_speech
 
 WINDOW = PARTIAL_FRAMES * HOP

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxclone.config import Settings, parse_settings
+from voxclone.spec import SAMPLING_RATE
 
 Size = Annotated[int, Field(ge=1, strict=True)]
 
@@ -15,7 +16,7 @@ class CodecConfig(Settings):
     their defaults are those of vLLM-Omni's `AudioTokenizerArgs`, which agree with the paper."""
 
     channels: Literal[1] = 1
-    sampling_rate: Size = 24000
+    sampling_rate: Size = SAMPLING_RATE
     pretransform_patch_size: Size = 240
     patch_proj_kernel_size: Size = 7
     semantic_codebook_size: Size = 8192

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from voxclone.config import Settings
 from voxclone.rng import Source, normal, uniform
+from voxclone.spec import SAMPLING_RATE
 
 
 class Degradation(Settings):
@@ -54,7 +55,7 @@ def _roughen_each(wave_BS: Tensor, settings: Degradation, source: Source) -> Ten
 
 
 def disperse(
-    wave_BS: Tensor, delay_ms: float, knots: int, source: Source, rate: int = 24000
+    wave_BS: Tensor, delay_ms: float, knots: int, source: Source, rate: int = SAMPLING_RATE
 ) -> Tensor:
     """An exact all-pass filter, another for each item: a smooth random group delay of up to
     `delay_ms` either way (its mean over frequency removed) and a random constant phase. Magnitudes

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from voxclone.audio.files import SAMPLING_RATE, ReadingLimits, Recording, read_part, read_recording
+from voxclone.audio.files import ReadingLimits, Recording, read_part, read_recording
 from voxclone.audio.measure import MAX_SNR_DB
 from voxclone.audio.reference import ReferenceReport, ReferenceSettings, prepare_reference
 from voxclone.config import Settings
-from voxclone.data.item import Item
+from voxclone.data.manifest import Item
 from voxclone.errors import AudioError
+from voxclone.spec import SAMPLING_RATE
 
 LIMITS = ReadingLimits()
 

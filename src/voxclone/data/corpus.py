@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE, read_wave
+from voxclone.audio.files import read_wave
 from voxclone.data.manifest import Clip, number_of
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
+from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0
 NAMED = 3  # of the clips that are left out
@@ -174,12 +175,6 @@ class Crops:
     indices: list[int]
     starts: list[int]
     wave_BS: Tensor
-
-
-def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The random numbers of one step: a function of (seed, step, stream) and nothing else."""
-    digest = hashlib.sha256(f"{seed}/{step}/{stream}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def about_left_out(reasons: Sequence[str], clips: int) -> str | None:

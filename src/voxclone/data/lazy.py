@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from voxclone.audio.files import SAMPLING_RATE
 from voxclone.data.corpus import Corpus
 from voxclone.data.manifest import Manifest
 from voxclone.errors import AudioError, ConfigError
+from voxclone.spec import SAMPLING_RATE
 
 AGAIN = "delete it and prepare the corpus again, which makes it anew."
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxclone.data.item import Item
+from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".jsonl.gz")

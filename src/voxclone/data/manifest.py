@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,8 +23,7 @@ from typing import Any, overload
 import numpy as np
 
 from voxclone.errors import ConfigError
-
-RATE = 24000
+from voxclone.spec import SAMPLING_RATE
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Manifest(Sequence[Clip]):
             places.append(place)
             exact = row.get("samples")
             self.prepared &= exact is not None
-            samples.append(round(row["duration"] * RATE) if exact is None else exact)
+            samples.append(round(row["duration"] * SAMPLING_RATE) if exact is None else exact)
             ids.append(number_of(str(row["id"])))
             files.append(hash(str(row["path"])))
             row["folder"] = _folder_of(str(row["path"]))
@@ -214,3 +214,47 @@ def _clip(row: dict[str, Any], folder: Path) -> Clip:
     known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
     names = {"id": str(row["id"]), "speaker": str(row["speaker"])}
     return Clip(**(known | names | {"path": folder / row["path"]}))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A whole file, or `seconds` of it from `start` on (and of its `channel` alone). With `beside`
+    its text is in the file of the same name that ends in .txt, where there is one."""
+
+    id: str
+    path: Path
+    speaker: str
+    start: float = 0.0
+    seconds: float | None = None
+    channel: int | None = None
+    language: str | None = None
+    text: str | None = None
+    split: str = "train"
+    licence: str | None = None
+    beside: bool = False
+
+    @property
+    def place(self) -> str:
+        """What tells it from every other item, for names and hashes."""
+        return f"{self.id}\n{self.path}\n{self.start}\n{self.seconds}\n{self.channel}"
+
+    def said(self) -> str | None:
+        """Its text, from beside the file if it is there."""
+        text = self.path.with_suffix(".txt")
+        if self.text is None and self.beside and text.is_file():
+            return text.read_text(encoding="utf-8", errors="replace").strip() or None
+        return self.text
+
+    def file_name(self) -> str:
+        """Where its clip goes: a folder for the speaker and a name that no other item has."""
+        digest = hashlib.sha256(self.place.encode()).hexdigest()[:8]
+        inner = self.id.rpartition("/")[2]
+        return f"{_plain(self.speaker)}/{_plain(Path(inner).stem)}-{digest}.flac"
+
+
+def _plain(name: str) -> str:
+    """A name without anything that a file system could take amiss."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")[:80]
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

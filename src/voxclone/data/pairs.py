@@ -39,10 +39,8 @@ MOST_EMPTY = 20  # files without any pair, before the model is given up
 
 
 class PairSettings(Settings):
-    """How many pairs the language model makes, and how varied. With `folder` they are those that
-    `voxclone data pairs` stored there, and none are made."""
+    """How many pairs the language model makes, and how varied."""
 
-    folder: Path | None = None
     minutes: float = 20.0
     batch: int = 32
     cfg: tuple[float, float] = (1.0, 1.6)
@@ -125,7 +123,7 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
 def pair_identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
     """What pairs in one folder have in common; how many there are to be is no part of it."""
     said = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    given = settings.model_dump(mode="json", exclude={"minutes", "folder"})
+    given = settings.model_dump(mode="json", exclude={"minutes"})
     return {"book": book_hash(release), "texts": said, "settings": given}
 
 

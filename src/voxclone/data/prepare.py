@@ -22,7 +22,7 @@ from typing import Any
 
 from voxclone.audio.files import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
-from voxclone.data.item import Item
+from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError, VoxcloneError
 from voxclone.io import atomic_file
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from voxclone.audio.files import SOUND_SUFFIXES
 from voxclone.data import lhotse
-from voxclone.data.item import Item
-from voxclone.data.manifest import Manifest
+from voxclone.data.manifest import Item, Manifest
 from voxclone.errors import ConfigError, UsageError
 
 

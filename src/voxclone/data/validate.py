@@ -11,17 +11,16 @@ from typing import Any
 
 import soundfile
 
-from voxclone.audio.files import SAMPLING_RATE
 from voxclone.data import rules
 from voxclone.data.manifest import read_rows
 from voxclone.errors import ConfigError
+from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
 SCHEMA = "voxclone.speech/1"
 NAMED = 10  # of each kind of fault
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
 LITTLE_HOURS, FEW_SPEAKERS = 1.0, 20
 OFF_SECONDS = 0.1
-FRAME_SIZE = 1920
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.tts.likelihood import Likelihood, likelihood
+from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood
 from voxclone.tts.tts import TTS
-
-OTHERS = 3
 
 
 @dataclass(frozen=True)

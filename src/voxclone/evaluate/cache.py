@@ -16,10 +16,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from voxclone.evaluate.wer import Transcriber
 from voxclone.io import atomic_file
 from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.models.transcribers import Transcriber
 
 FORMAT = "voxclone.cache/1"
 ValueT = TypeVar("ValueT")

@@ -11,18 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
+from voxclone.audio.loudness import LEAST, to_level
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.cloned import LEAST, Saying, say, to_level
+from voxclone.evaluate.mos import rate_all
+from voxclone.evaluate.similarity import likeness_of
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
-from voxclone.evaluate.synthesis import as_said, likeness_of, manner_of
-from voxclone.evaluate.wer import Transcriber, word_error, words_of
-from voxclone.models.dnsmos import Listener, rate_all
+from voxclone.evaluate.synthesis import Saying, as_said, manner_of, say
+from voxclone.evaluate.wer import word_error
+from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.models.transcribers import Transcriber, words_of
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
+from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 

@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
+from voxclone.audio.loudness import to_level
 from voxclone.errors import AudioError, ConfigError
-from voxclone.evaluate.cloned import Saying, say, to_level
+from voxclone.evaluate.mos import rate_all
+from voxclone.evaluate.similarity import likeness_of
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.synthesis import Manner, Said, likeness_of, manner_of
-from voxclone.evaluate.wer import Transcriber, word_error
-from voxclone.models.dnsmos import Listener, rate_all
+from voxclone.evaluate.synthesis import Manner, Said, Saying, manner_of, say
+from voxclone.evaluate.wer import word_error
+from voxclone.models.dnsmos import Listener
 from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.models.transcribers import Transcriber
 from voxclone.tts.tts import TTS
 
 SCHEMA = "voxclone.protocol/2"

@@ -14,15 +14,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from voxclone.audio.loudness import to_level
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.cloned import to_level
+from voxclone.evaluate.mos import rate_all
 from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.wer import Transcriber, word_error, words_of
-from voxclone.models.dnsmos import Listener, rate_all
-from voxclone.models.speaker_encoder import SpeakerEmbedder, likeness, load_pretrained
+from voxclone.evaluate.wer import word_error
+from voxclone.models.dnsmos import Listener
+from voxclone.models.pretrained import load_pretrained
+from voxclone.models.speaker_encoder import SpeakerEmbedder, likeness
+from voxclone.models.transcribers import Transcriber, words_of
 
 SCHEMA = "voxclone.reconstruction/1"
 

@@ -7,30 +7,23 @@ and STFT distances without defining them, so only figures from this module may b
 Shapes: B batch, S samples, F samples in a frame.
 """
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
+from voxclone.audio.loudness import active_level, check_wave
+from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
 from voxclone.errors import AudioError, MissingExtraError
+from voxclone.spec import SAMPLING_RATE
 
-MODEL_RATE = 16000  # what PESQ, speaker networks and recognisers hear
 FLOOR = 1e-5  # magnitudes below count as equal: about -100 dB under a full-scale sine
-SILENCE = 1e-5  # a peak below (-100 dBFS) is digital silence, of which no figure is defined
 # The C code of PESQ has room for 50 utterances and crashes beyond; each takes 0.4 s at least.
 PESQ_SECONDS = 20
 STFT_SIZES = (2048, 1024, 512)
-
-_HALF_TAPS = 102  # resampling: pass band to 7.3 kHz, stop band from 8.0 kHz at -80 dB
-_CUTOFF_HZ = 7650.0
-_KAISER_BETA = 8.0
 
 
 @dataclass(frozen=True)
@@ -121,21 +114,6 @@ def si_sdr(reference_S: Tensor, estimate_S: Tensor) -> float:
     return 10 * math.log10(max(signal, 1e-10 * noise) / max(noise, 1e-10 * signal))
 
 
-def active_level(wave_S: Tensor, rate: int = SAMPLING_RATE) -> float:
-    """Loudness in dBFS: RMS over the 20 ms frames within 40 dB of the loudest one.
-
-    Pauses do not count, so the figure does not depend on how much of them a clip has (the idea
-    of ITU-T P.56, without its envelope). 0 dBFS is a square wave of amplitude 1. Raises
-    AudioError for a silent or empty clip.
-    """
-    check_wave(wave_S)
-    size = rate // 50
-    frames_TF = F.pad(wave_S.double(), (0, -len(wave_S) % size)).reshape(-1, size)
-    power_T = frames_TF.square().mean(dim=1)
-    active_T = power_T[power_T >= power_T.max() * 1e-4]
-    return 10 * math.log10(float(active_T.mean()))
-
-
 def level_difference(reference_S: Tensor, estimate_S: Tensor) -> float:
     """`active_level` of the estimate minus that of the reference, in dB."""
     return active_level(estimate_S) - active_level(reference_S)
@@ -189,45 +167,6 @@ def estoi(reference_S: Tensor, estimate_S: Tensor) -> float:
             )
         except (RuntimeWarning, ValueError) as error:
             raise AudioError(f"ESTOI cannot be measured on this clip: {error}") from None
-
-
-def to_16k(wave_BS: Tensor) -> Tensor:
-    """Resample [B, S] from 24 kHz to [B, ceil(2 S / 3)] at 16 kHz; gradients pass.
-
-    A Kaiser-windowed sinc as two polyphase filters (output 2k lies at input 3k, output 2k + 1 at
-    3k + 1.5), zeros beyond the edges, no delay.
-    """
-    samples = wave_BS.shape[-1]
-    out = -(-samples * 2 // 3)
-    steps = -(-out // 2)
-    right = max(0, 3 * (steps - 1) + _HALF_TAPS + 2 - samples)
-    padded_BS = F.pad(wave_BS, (_HALF_TAPS, right))
-    kernels = _resampling_kernels().to(wave_BS)
-    two_B2T: Tensor = F.conv1d(padded_BS[:, None], kernels[:, None], stride=3)[..., :steps]
-    return two_B2T.transpose(1, 2).flatten(1)[:, :out]
-
-
-@functools.cache
-def _resampling_kernels() -> Tensor:
-    """The two filters [2, taps]; tap i weighs the input at 3k + i - _HALF_TAPS."""
-    taps = torch.arange(-_HALF_TAPS, _HALF_TAPS + 2, dtype=torch.float64)
-    offsets = taps[None] - torch.tensor([[0.0], [1.5]], dtype=torch.float64)
-    inside = (1 - (offsets / (_HALF_TAPS + 0.5)).square()).clamp(min=0)
-    window = torch.special.i0(_KAISER_BETA * inside.sqrt()) * (inside > 0)
-    kernels: Tensor = torch.sinc(2 * _CUTOFF_HZ / SAMPLING_RATE * offsets) * window
-    return (kernels / kernels.sum(dim=1, keepdim=True)).float()
-
-
-def check_wave(wave_S: Tensor) -> None:
-    """Raise AudioError unless the wave is one channel [S], finite, and not empty or silent."""
-    if wave_S.dim() != 1:
-        raise AudioError(f"One channel of samples is needed, not a tensor {list(wave_S.shape)}.")
-    if not len(wave_S):
-        raise AudioError("The clip is empty: it has no samples.")
-    if not bool(wave_S.isfinite().all()):
-        raise AudioError("The clip has samples that are not finite numbers.")
-    if float(wave_S.abs().max()) < SILENCE:
-        raise AudioError("The clip is silent: nothing in it rises above -100 dBFS.")
 
 
 def _aligned(reference_S: Tensor, estimate_S: Tensor) -> tuple[Tensor, Tensor]:

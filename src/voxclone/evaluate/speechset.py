@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE, SOUND_SUFFIXES, read_wave
+from voxclone.audio.files import SOUND_SUFFIXES, read_wave
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import AudioError, ConfigError
+from voxclone.spec import SAMPLING_RATE
 
 LEAST_SECONDS = 1.0
 

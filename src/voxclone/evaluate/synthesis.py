@@ -1,4 +1,4 @@
-"""How something was said: by whose voice, for how long, how loud, and whether it came to an end.
+"""Speech of cloned voices, in batches: how long, how loud, and whether it came to an end.
 
 What `evaluate voices` and `evaluate speech` have in common. Every figure is a mean over speakers
 with an interval; *gain* is likeness to the own reference minus likeness to those of the others
@@ -7,21 +7,32 @@ with an interval; *gain* is likeness to the own reference minus likeness to thos
 Shapes: S samples, D width of an embedding, N speakers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
-from voxclone.evaluate.cloned import LEAST, Saying, to_level
-from voxclone.evaluate.signal import active_level
+from voxclone.audio.loudness import LEAST, active_level
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.tts.text import expected_seconds
+from voxclone.spec import SAMPLING_RATE
+from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.text import expected_seconds, frame_cap
+from voxclone.tts.tts import TTS
 
 EARLY_PACE = 0.5
 """Speech of less than half of the seconds that its text takes has stopped before its end."""
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A voice [N, D] that says a text; `reference` is the recording of `speaker` it was made of."""
+
+    speaker: str
+    voice_ND: Tensor
+    reference_S: Tensor
+    text: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,26 @@ class Said:
     ended: bool | None
 
 
+def say(
+    speaker: TTS, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
+) -> list[tuple[Tensor, bool]]:
+    """Waveform [S] of each saying, on the CPU, and whether it ended by itself."""
+    results = []
+    for start in range(0, len(sayings), batch):
+        group = sayings[start : start + batch]
+        prompts = [speaker.prompt(item.text, item.voice_ND) for item in group]
+        caps = [frame_cap(item.text, speaker.codec.frame_rate) for item in group]
+        seeds = [item.seed for item in group]
+        spoken = generate(speaker.backbone, speaker.head, prompts, seeds, caps, Sampling(cfg))
+        with torch.inference_mode():
+            for made in spoken:
+                wave_S = speaker.codec.decode(made.codes_KT[None].to(speaker.device))[0]
+                results.append((wave_S.cpu(), not made.truncated))
+    return results
+
+
 def as_said(sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]]) -> list[Said]:
-    """Sayings as they were said (`cloned.say`); what is too short to be speech has no samples."""
+    """Sayings as they were said (`say`); what is too short to be speech has no samples."""
     return [
         Said(each.speaker, each.text, wave_S if len(wave_S) >= LEAST else wave_S[:0], ended)
         for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
@@ -67,38 +96,3 @@ def manner_of(said: Sequence[Said]) -> Manner:
         pace=bootstrap(pace, names),
         level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,
     )
-
-
-def likenesses(
-    said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
-) -> tuple[list[float], list[float]]:
-    """Of each thing said the cosine to its speaker's reference, and the mean of those to the
-    others' (0 where there are none). `references` are embeddings [D] by speaker. What does not
-    sound counts as 0."""
-    order = {name: place for place, name in enumerate(references)}
-    references_ND = torch.stack(list(references.values()))
-    matched, shuffled = [], []
-    for each in said:
-        own_likeness = other_likeness = 0.0
-        if len(each.wave_S):
-            alike_N = references_ND @ embedder.embed(to_level(each.wave_S))
-            own_likeness = float(alike_N[order[each.speaker]])
-            others = max(1, len(alike_N) - 1)
-            other_likeness = (float(alike_N.sum()) - own_likeness) / others
-        matched.append(own_likeness)
-        shuffled.append(other_likeness)
-    return matched, shuffled
-
-
-def likeness_of(
-    said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
-) -> dict[str, Interval]:
-    """Means over speakers of `likenesses` (`matched`, `shuffled`) and of their difference
-    (`gain`); the last two are left out where there is only one speaker."""
-    matched, shuffled = likenesses(said, references, embedder)
-    names = [each.speaker for each in said]
-    found = {"matched": bootstrap(matched, names)}
-    if len(references) > 1:
-        gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
-        found |= {"shuffled": bootstrap(shuffled, names), "gain": bootstrap(gain, names)}
-    return found

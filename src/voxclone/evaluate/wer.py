@@ -7,40 +7,8 @@ Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.intelligibility import error_rate
-from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
-from voxclone.io import tensor_hash
-from voxclone.models.ctc_asr import Recogniser, normalise_text
-from voxclone.models.speaker_encoder import load_pretrained
-
-WHISPER_SECONDS = 30  # longer clips go through its own windowed decoding
-
-
-class Transcriber(Protocol):
-    """A recogniser: `name` for reports, and the words of a clip."""
-
-    name: str
-
-    def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip at 24 kHz as the recogniser writes them; "" if it hears none.
-
-        Raises AudioError for a clip that is empty, silent or not finite.
-        """
-        ...
-
-
-def words_of(transcriber: Transcriber, wave_S: Tensor) -> str:
-    """What is heard in a clip; nothing where there is no sound to hear."""
-    try:
-        return transcriber.transcribe(wave_S)
-    except AudioError:
-        return ""
+from voxclone.models.ctc_asr import normalise_text
 
 
 def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:
@@ -52,97 +20,22 @@ def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) ->
     return error_rate(normalised, characters=characters)
 
 
-class WhisperTranscriber:
-    """Whisper through transformers, greedy, in one fixed language."""
-
-    def __init__(
-        self,
-        model_id_or_path: str = "openai/whisper-large-v3",
-        language: str | None = "en",
-        device: str = "cpu",
-    ) -> None:
-        """`language` is a code such as "en", or None for English-only models, which take none.
-
-        Raises MissingExtraError without transformers, VoxcloneError if the model does not load.
-        """
-        self.name = f"whisper:{model_id_or_path}"
-        self.language = language
-        self._processor = load_pretrained("WhisperProcessor", model_id_or_path, "Whisper")
-        self._model = load_pretrained(
-            "WhisperForConditionalGeneration", model_id_or_path, "Whisper"
-        )
-        self._model.to(device).eval().requires_grad_(False)
-
-    def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip of any length at 24 kHz. Raises AudioError."""
-        wave_R = _heard(wave_S)
-        long = len(wave_R) > WHISPER_SECONDS * MODEL_RATE
-        # A short clip is padded to one window of 30 s; a long one keeps its length, and
-        # timestamps lead generate() from window to window.
-        extent = {"truncation": False, "padding": "longest"} if long else {}
-        inputs = self._processor(
-            wave_R.numpy(),
-            sampling_rate=MODEL_RATE,
-            return_tensors="pt",
-            return_attention_mask=True,
-            **extent,
-        )
-        language = {} if self.language is None else {"language": self.language}
-        with torch.no_grad():
-            tokens_BT = self._model.generate(
-                inputs["input_features"].to(self._model.device, self._model.dtype),
-                attention_mask=inputs["attention_mask"].to(self._model.device),
-                return_timestamps=long,
-                task=None if self.language is None else "transcribe",
-                num_beams=1,
-                do_sample=False,
-                **language,
-            )
-        words: str = self._processor.batch_decode(tokens_BT, skip_special_tokens=True)[0]
-        return words.strip()
+def error_rate(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:
+    """Edits over the length of what was said, over all (said, heard) pairs together."""
+    edits = length = 0
+    for said, heard in pairs:
+        a = list(said) if characters else said.split()
+        b = list(heard) if characters else heard.split()
+        edits += edit_distance(a, b)
+        length += len(a)
+    return edits / max(1, length)
 
 
-class PocketsphinxTranscriber:
-    """CMU Pocketsphinx with the US English model of its package: offline, small and weak."""
-
-    name = "pocketsphinx"
-
-    def __init__(self) -> None:
-        """Loads the model (a fraction of a second). Raises MissingExtraError."""
-        try:
-            from pocketsphinx import Decoder
-        except ImportError:
-            raise MissingExtraError("pocketsphinx", "eval", "Offline transcription") from None
-        self._decoder: Any = Decoder(samprate=float(MODEL_RATE), loglevel="FATAL")
-
-    def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip at 24 kHz, lower case. Raises AudioError."""
-        wave_R = _heard(wave_S).clamp(-1, 1)
-        pcm_R = (wave_R * 32767).round().to(torch.int16)
-        self._decoder.start_utt()
-        # The whole clip at once: its own mean is taken off, not that of the clips before it.
-        self._decoder.process_raw(pcm_R.numpy().tobytes(), no_search=False, full_utt=True)
-        self._decoder.end_utt()
-        hypothesis = self._decoder.hyp()
-        return "" if hypothesis is None else str(hypothesis.hypstr)
-
-
-class CharacterTranscriber:
-    """The project's own CTC recogniser, in the languages of its alphabet and training."""
-
-    def __init__(self, recogniser: Recogniser) -> None:
-        """Its name tells its weights, since every run of the recipe trains one of its own."""
-        self._recogniser = recogniser.eval()
-        self.name = f"characters-{tensor_hash(*recogniser.state_dict().values())[:8]}"
-
-    def transcribe(self, wave_S: Tensor) -> str:
-        """Lower-case letters and spaces heard in one clip at 24 kHz. Raises AudioError."""
-        check_wave(wave_S)
-        device = self._recogniser.output.weight.device
-        return self._recogniser.transcribe(wave_S.detach().float().to(device)).strip()
-
-
-def _heard(wave_S: Tensor) -> Tensor:
-    """The clip [R] at 16 kHz on the CPU, checked."""
-    check_wave(wave_S)
-    return to_16k(wave_S[None].detach().float().cpu())[0]
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """Levenshtein distance: insertions, deletions and substitutions cost one each."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]

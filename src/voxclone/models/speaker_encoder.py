@@ -21,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.audio.files import SAMPLING_RATE
+from voxclone.audio.loudness import check_wave
+from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.audio.spectrum import mel_matrix
-from voxclone.errors import AudioError, MissingExtraError, VoxcloneError
-from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
+from voxclone.errors import AudioError, MissingExtraError
+from voxclone.models.pretrained import load_pretrained
+from voxclone.spec import SAMPLING_RATE
 
 N_FFT, HOP, BANDS = 400, 160, 40
 PARTIAL_FRAMES, PARTIAL_STEP = 160, 77  # 1.6 s each, 1.3 of them begin in a second
@@ -253,19 +255,3 @@ def _long_enough(wave_S: Tensor, network: str) -> Tensor:
             f"{network} needs {LEAST_SECONDS} s of sound; the clip has {seconds:.2f} s."
         )
     return to_16k(wave_S[None].detach().float().cpu())[0]
-
-
-def load_pretrained(kind: str, source: str, purpose: str) -> Any:
-    """`transformers.<kind>.from_pretrained(source)`, with failures as sentences.
-
-    Raises MissingExtraError without transformers, VoxcloneError if `source` cannot be loaded.
-    """
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtraError("transformers", "speech", purpose) from None
-    try:
-        return getattr(transformers, kind).from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VoxcloneError(f"{purpose} cannot load {source!r}: {reason}") from None

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voxclone.audio.loudness import check_wave
+from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.errors import ConfigError
-from voxclone.evaluate.signal import MODEL_RATE, check_wave, to_16k
-from voxclone.models.speaker_encoder import load_pretrained
+from voxclone.models.pretrained import load_pretrained
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
 MEDIAN = 7

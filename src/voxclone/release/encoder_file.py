@@ -26,8 +26,9 @@ from voxclone.release.safetensors import (
     read_header,
     write_safetensors,
 )
-from voxclone.release.tensors import CODEC, Shapes, encoder_tensors
+from voxclone.release.tensors import Shapes, encoder_tensors
 from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
+from voxclone.spec import CODEC
 
 if TYPE_CHECKING:
     from torch import Tensor

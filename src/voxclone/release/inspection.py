@@ -6,7 +6,8 @@ from voxclone.errors import ReleaseError, VoiceError
 from voxclone.release.presets import count_rows
 from voxclone.release.release import Release, preset_names, preset_path
 from voxclone.release.tekken import read_tekken, row_counts, tekken_problems
-from voxclone.release.tensors import CODEC, ENCODER_PREFIXES
+from voxclone.release.tensors import ENCODER_PREFIXES
+from voxclone.spec import CODEC, VOICES
 
 # The parts of a release and how the names of their tensors start.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -79,7 +80,7 @@ def inspect_release(release: Release) -> Inspection:
         parts[part] = Part(len(inside), sum(tensor.values for tensor in inside))
     files = [release.path / "params.json", release.path / "tekken.json"]
     files += [header.path for header in release.files.headers]
-    files += sorted((release.path / "voice_embedding").glob("*.pt"))
+    files += sorted((release.path / VOICES).glob("*.pt"))
     return Inspection(
         path=str(release.path),
         bytes={
@@ -120,7 +121,7 @@ def _stray_files(release: Release) -> list[str]:
     found = {path.name for path in release.path.glob("consolidated*.safetensors")}
     strays = [f"{name} is not in the index, so it is not read." for name in sorted(found - read)]
     named = set(release.params.voices)
-    for path in sorted((release.path / "voice_embedding").glob("*.pt")):
+    for path in sorted((release.path / VOICES).glob("*.pt")):
         if path.stem not in named:
             strays.append(f"{path.name} is not in the voice map of params.json, so it is not used.")
     return strays

@@ -14,16 +14,15 @@ from voxclone.release.presets import read_preset
 from voxclone.release.safetensors import TensorFiles, TensorInfo, find_shards, read_header
 from voxclone.release.tekken import voice_counts
 from voxclone.release.tensors import (
-    CODEC,
     ENCODER_PREFIXES,
     SHOWN,
-    TABLE,
     ManifestReport,
     check_manifest,
     expected_tensors,
     is_encoder,
     require_complete,
 )
+from voxclone.spec import CODEC, TABLE, VOICES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +144,7 @@ def preset_path(release: Release, name: str) -> Path:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise VoiceError(f"There is no voice {name!r}: {hint}Voices are {', '.join(names)}.")
-    path = release.path / "voice_embedding" / f"{name}.pt"
+    path = release.path / VOICES / f"{name}.pt"
     if not path.is_file():
         raise VoiceError(f"params.json names the voice {name!r}, but {path} is missing: fetch it.")
     return path

@@ -12,11 +12,20 @@ from typing import Any
 
 from voxclone.errors import ReleaseError
 from voxclone.release.params import Params
+from voxclone.spec import (
+    AUDIO,
+    BEGIN_AUDIO,
+    BOS,
+    FRAME_RATE,
+    NEXT_AUDIO_TEXT,
+    REPEAT_AUDIO_TEXT,
+    SAMPLING_RATE,
+)
 
 # Ranks of the release; those between them are filled as mistral-common does.
 SPECIAL = {
     0: "<unk>",
-    1: "<s>",
+    BOS: "<s>",
     2: "</s>",
     3: "[INST]",
     4: "[/INST]",
@@ -35,12 +44,12 @@ SPECIAL = {
     17: "[SYSTEM_PROMPT]",
     18: "[/SYSTEM_PROMPT]",
     19: "[TOOL_CONTENT]",
-    24: "[AUDIO]",
-    25: "[BEGIN_AUDIO]",
+    AUDIO: "[AUDIO]",
+    BEGIN_AUDIO: "[BEGIN_AUDIO]",
     26: "[OUTPUT_AUDIO]",
     34: "[TRANSCRIBE]",  # mistral-common asks for it when there is an audio block
-    35: "[REPEAT_AUDIO_TEXT]",
-    36: "[NEXT_AUDIO_TEXT]",
+    REPEAT_AUDIO_TEXT: "[REPEAT_AUDIO_TEXT]",
+    NEXT_AUDIO_TEXT: "[NEXT_AUDIO_TEXT]",
 }
 
 
@@ -48,8 +57,8 @@ def small_tekken(
     voice_rows: dict[str, int],
     *,
     special_tokens: int = 40,
-    sampling_rate: int = 24000,
-    frame_rate: float = 12.5,
+    sampling_rate: int = SAMPLING_RATE,
+    frame_rate: float = FRAME_RATE,
 ) -> dict[str, Any]:
     """The value of a `tekken.json` whose text tokens are the 256 bytes.
 

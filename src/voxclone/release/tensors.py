@@ -15,13 +15,10 @@ from voxclone.codec.config import CodecConfig
 from voxclone.errors import ReleaseError
 from voxclone.release.params import AcousticConfig, LanguageModelConfig, Params
 from voxclone.release.safetensors import FLOATS, TensorInfo
+from voxclone.spec import CODEC, PAD_ROWS, SHIFT, TABLE, TEXT_TABLE
 
 Shapes = dict[str, tuple[int, ...]]
 
-CODEC = "audio_tokenizer."
-TABLE = "mm_audio_embeddings.audio_codebook_embeddings.embeddings.weight"
-SPECIAL_CODES = 2  # EMPTY_AUDIO and END_AUDIO stand before the codes of every code book
-PAD_ROWS = 128
 SHOWN = 5
 
 ENCODER_PREFIXES = (f"{CODEC}input_proj.", f"{CODEC}encoder_blocks.")
@@ -35,7 +32,7 @@ def expected_tensors(params: Params) -> Shapes:
         **_layers("layers.", lm, lm.n_layers),
         "norm.weight": (lm.dim,),
         **({} if lm.tied_embeddings else {"output.weight": (lm.vocab_size, lm.dim)}),
-        "mm_audio_embeddings.tok_embeddings.weight": (lm.vocab_size, lm.dim),
+        TEXT_TABLE: (lm.vocab_size, lm.dim),
         TABLE: (table_rows(params), lm.dim),
         **_layers(f"{head}layers.", acoustic, acoustic.n_layers),
         f"{head}input_projection.weight": (acoustic.dim, audio.n_acoustic_codebook),
@@ -72,7 +69,7 @@ def table_rows(params: Params) -> int:
 
 def semantic_rows(params: Params) -> int:
     """Outputs of the semantic head, padding included (8320 in the release)."""
-    return _padded(params.audio.semantic_codebook_size + SPECIAL_CODES)
+    return _padded(params.audio.semantic_codebook_size + SHIFT)
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ def _codebook_rows(params: Params) -> list[int]:
     sizes = [audio.semantic_codebook_size] + [audio.acoustic_codebook_size] * (
         audio.num_codebooks - 1
     )
-    return [size + SPECIAL_CODES for size in sizes]
+    return [size + SHIFT for size in sizes]
 
 
 def _padded(rows: int) -> int:

@@ -25,6 +25,7 @@ from voxclone.runtimes.containers import (
     tensor_names,
 )
 from voxclone.runtimes.reading import Reading, of_rows
+from voxclone.spec import VOICES
 from voxclone.voice.rows import voice_rows
 
 REAL_WIDTH = (
@@ -51,7 +52,7 @@ ALIASES = {  # voxtral_tts_rs, src/voice.rs
 
 def voice_file(folder: Path, name: str, suffix: str) -> Path:
     """The file of a voice in a release folder."""
-    return folder / "voice_embedding" / f"{name}{suffix}"
+    return folder / VOICES / f"{name}{suffix}"
 
 
 def read_vllm_omni(folder: Path, name: str, release: Release) -> Reading:

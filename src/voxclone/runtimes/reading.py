@@ -10,10 +10,10 @@ from torch import Tensor
 
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
+from voxclone.spec import AROUND_TEXT
 from voxclone.voice.rows import voice_rows
 
 MIN_SPEECH = 25  # frames: below 2 s there is no room for a sentence
-AROUND_TEXT = 5  # <s>, [BEGIN_AUDIO], [NEXT_AUDIO_TEXT], [REPEAT_AUDIO_TEXT], [BEGIN_AUDIO]
 
 
 @dataclass(frozen=True)

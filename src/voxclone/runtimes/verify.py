@@ -14,6 +14,7 @@ from voxclone.release.release import Release
 from voxclone.runtimes.reading import Reading, end_row, judge
 from voxclone.runtimes.reference import read_reference
 from voxclone.runtimes.table import Runtime
+from voxclone.spec import VOICES
 from voxclone.voice.resolve import Chosen
 
 
@@ -86,7 +87,7 @@ def voice_names(place: Place) -> list[str]:
     if runtime.place == "voices":
         return sorted(each.stem for each in path.glob(f"*{runtime.suffix}"))
     found = {each.stem for suffix in (".pt", ".safetensors") for each in
-             (path / "voice_embedding").glob(f"*{suffix}")}  # fmt: skip
+             (path / VOICES).glob(f"*{suffix}")}  # fmt: skip
     return sorted(found | set(release.params.voices) | set(release.voice_counts))
 
 

@@ -17,6 +17,7 @@ from voxclone.release.release import Release
 from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tekken import read_tekken, row_counts
 from voxclone.runtimes.readers import voice_file
+from voxclone.spec import VOICES
 from voxclone.voice.resolve import Chosen
 
 
@@ -24,7 +25,7 @@ def write_release(chosen: Chosen, name: str, release: Release, folder: Path) -> 
     """Fill the empty `folder` with `release` and the voice as its preset `name`: the `.pt`, the map
     of params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
     link_release(release.path, folder)
-    for stale in (folder / "voice_embedding").glob(f"{name}.*"):
+    for stale in (folder / VOICES).glob(f"{name}.*"):
         stale.unlink()
     params = json.loads((release.path / "params.json").read_text(encoding="utf-8"))
     voices: dict[str, int] = params["multimodal"]["audio_tokenizer_args"].setdefault("voice", {})
@@ -55,7 +56,7 @@ def write_mlx_release(chosen: Chosen, name: str, release: Release, folder: Path)
             "without it."
         )
     write_release_with_embedding(chosen, name, release, folder)
-    for preset in sorted((folder / "voice_embedding").glob("*.pt")):
+    for preset in sorted((folder / VOICES).glob("*.pt")):
         target = preset.with_suffix(".safetensors")
         if not target.exists():
             rows_ND = read_preset(preset, release.params.lm.dim)
@@ -114,7 +115,7 @@ def link_release(source: Path, target: Path) -> None:
             own = target / path.name
             if path.suffix != ".safetensors" or not hard_link(path, own):
                 shutil.copyfile(path, own)
-    voices = target / "voice_embedding"
+    voices = target / VOICES
     voices.mkdir()
     for path in sorted((source / voices.name).glob("[!.]*")):
         if path.is_file():

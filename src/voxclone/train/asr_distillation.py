@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from voxclone.audio.files import SAMPLING_RATE
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.io import atomic_path
 from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
 from voxclone.models.whisper import LONGEST_SECONDS, SpokenTargets, WhisperTeacher
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
 FORMAT = 2

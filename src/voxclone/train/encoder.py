@@ -47,7 +47,14 @@ from voxclone.train.distributed import micro_batches
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.logging import SECONDS, Log
 from voxclone.train.loop import CHECKPOINTS, EXIT_INTERRUPTED, GRAD_NORM, Metrics, Outcome, fit
-from voxclone.train.material import Inputs, Material, check, gather, left_context, require_same_speech
+from voxclone.train.material import (
+    Inputs,
+    Material,
+    check,
+    gather,
+    left_context,
+    require_same_speech,
+)
 from voxclone.train.monitor import check_speech, choose_best, collapse, log_speech, preset_metrics
 from voxclone.train.objective import SPEAKER, Objective, balance, weighted_sum
 from voxclone.train.optim import (

@@ -27,11 +27,11 @@ from voxclone.data.corpus import Corpus, Crops, Subset
 from voxclone.errors import ConfigError
 from voxclone.io import atomic_path
 from voxclone.rng import step_generator
+from voxclone.spec import SHIFT
 from voxclone.train import distributed
 from voxclone.train.batch import LABELED, LABELS
 from voxclone.train.bridge import Bridge
 from voxclone.train.distributed import MicroBatch
-from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 

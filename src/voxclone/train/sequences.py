@@ -17,7 +17,8 @@ from torch import Tensor
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels, to_values
 from voxclone.release.params import Params
-from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
+from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 

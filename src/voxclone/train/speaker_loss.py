@@ -22,6 +22,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError
+from voxclone.spec import SHIFT
 from voxclone.train.sequences import (
     Batch,
     Example,
@@ -31,7 +32,6 @@ from voxclone.train.sequences import (
     scheduled_sampling,
     sequences,
 )
-from voxclone.tts.acoustic import SHIFT
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.tts import TTS
 

@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from voxclone.codec.quantizer import to_levels
 from voxclone.release.params import AcousticConfig, Params
 from voxclone.release.tensors import semantic_rows
-
-EMPTY_AUDIO = 0
-END_AUDIO = 1
-SHIFT = 2
+from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
 
 
 class _Attention(nn.Module):

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from voxclone.errors import MissingExtraError
 from voxclone.release.params import Params
 from voxclone.release.tensors import codebook_offsets, table_rows
-
-TEXT_TABLE = "mm_audio_embeddings.tok_embeddings.weight"
-AUDIO_TABLE = "mm_audio_embeddings.audio_codebook_embeddings.embeddings.weight"
+from voxclone.spec import TABLE, TEXT_TABLE
 
 _LAYER_NAMES = {
     "attention.wq.weight": "self_attn.q_proj.weight",
@@ -115,7 +113,7 @@ def to_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Ten
     """Release name and tensor -> name in `Backbone` and tensor in half-split rotary order."""
     if name == TEXT_TABLE:
         return "text_table.weight", tensor
-    if name == AUDIO_TABLE:
+    if name == TABLE:
         return "audio_table.weight", tensor
     if name == "norm.weight":
         return "model.norm.weight", tensor
@@ -130,7 +128,7 @@ def from_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, T
     if name == "text_table.weight":
         return TEXT_TABLE, tensor
     if name == "audio_table.weight":
-        return AUDIO_TABLE, tensor
+        return TABLE, tensor
     if name == "model.norm.weight":
         return "norm.weight", tensor
     inverse = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
@@ -145,7 +143,7 @@ def backbone_names(params: Params) -> list[str]:
     layers = [
         f"layers.{layer}.{name}" for layer in range(params.lm.n_layers) for name in _LAYER_NAMES
     ]
-    return [TEXT_TABLE, AUDIO_TABLE, *layers, "norm.weight"]
+    return [TEXT_TABLE, TABLE, *layers, "norm.weight"]
 
 
 def _split_pairs(weight: Tensor, head_dim: int) -> Tensor:

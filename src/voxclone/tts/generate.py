@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.tts.acoustic import END_AUDIO, SHIFT, AcousticHead
+from voxclone.spec import END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 
 REFILL_SHARE = 8

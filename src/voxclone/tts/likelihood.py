@@ -15,9 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.quantizer import to_values
-from voxclone.tts.acoustic import EMPTY_AUDIO, END_AUDIO, SHIFT, AcousticHead
+from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
+
+OTHERS = 3
+"""So many other voices a likelihood is compared with."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,7 @@ def states_of(speaker: TTS, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> 
     return states_TD
 
 
-def semantic_log_probs(
-    speaker: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor
-) -> Tensor:
+def semantic_log_probs(speaker: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
     the frames before it (codes [T, K] in the +2-shifted space)."""
     backbone, head = speaker.backbone, speaker.head

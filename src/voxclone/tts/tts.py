@@ -17,7 +17,8 @@ from voxclone.errors import UsageError
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
-from voxclone.tts.acoustic import END_AUDIO, SHIFT, AcousticHead
+from voxclone.spec import AROUND_TEXT, CONTEXT, END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, frames
 from voxclone.tts.prompt import PromptMaker
@@ -26,8 +27,6 @@ from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_tex
 FIRST_STRETCH, STRETCH = 5, 25
 """Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
 PAUSE_SECONDS = 0.15
-CONTEXT = 4096
-"""Positions that a runtime keeps for voice, text and speech (vLLM-Omni's `max_model_len`)."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class TTS:
         """How long a part of a text may be, so that voice, text and speech fit the context. A
         character takes at most one position, and frames as they are expected."""
         context = min(self.params.lm.max_seq_len, CONTEXT)
-        room = context - voice_rows - 5 - 2 * self.codec.frame_rate
+        room = context - voice_rows - AROUND_TEXT - 2 * self.codec.frame_rate
         each = 1 + 3 * self.codec.frame_rate * expected_seconds("x")
         if room < 20 * each:
             raise UsageError(

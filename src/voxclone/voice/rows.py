@@ -12,17 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHIFT = 2
-END_SEMANTIC = 1
-END_ACOUSTIC = 0
+from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
+
 PASSES = 12
 KEPT_SHARE = 0.7
 
 
 def voice_rows(codes_KT: Tensor, table_VD: Tensor, offsets: Sequence[int]) -> Tensor:
     """Rows [T + 1, D] of codes [K, T], in the table's dtype: summed in fp32, rounded once."""
-    end_K1 = torch.full((codes_KT.shape[0], 1), END_ACOUSTIC, device=codes_KT.device)
-    end_K1[0] = END_SEMANTIC
+    end_K1 = torch.full((codes_KT.shape[0], 1), EMPTY_AUDIO, device=codes_KT.device)
+    end_K1[0] = END_AUDIO
     shifted_KN = torch.cat([codes_KT.long() + SHIFT, end_K1], dim=1)
     places_KN = shifted_KN + torch.tensor(offsets, device=codes_KT.device)[:, None]
     return table_VD[places_KN].float().sum(dim=0).to(table_VD.dtype)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxclone.audio.loudness import to_level
 from voxclone.cloning.refine.free import NOTHING, Start
 from voxclone.cloning.refine.reading import GainJudge, Halves
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
 from voxclone.errors import TrainingError
-from voxclone.evaluate.cloned import to_level
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.tts.tts import TTS
 

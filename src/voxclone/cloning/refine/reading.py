@@ -15,14 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
+from voxclone.audio.loudness import SILENCE
 from voxclone.cloning.crops import UNHEARD
 from voxclone.errors import AudioError
-from voxclone.evaluate.acceptance import OTHERS
-from voxclone.evaluate.signal import SILENCE
 from voxclone.release.release import Release, load_preset, mini_release, preset_names
-from voxclone.tts.acoustic import SHIFT
-from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs, states_of
+from voxclone.spec import SAMPLING_RATE, SHIFT
+from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood, semantic_log_probs, states_of
 from voxclone.tts.tts import TTS
 from voxclone.voice.rows import voice_rows
 
@@ -66,8 +64,8 @@ def heard_halves(wave_S: Tensor, frame_size: int) -> Halves:
     """The halves of a recording, with their words as the packaged recogniser hears them (it knows
     English; words misheard are misheard in everything that is compared). Raises AudioError for a
     recording that is too short, or of which a half has no sound."""
-    from voxclone.evaluate.wer import CharacterTranscriber, words_of
     from voxclone.models.ctc_asr import load_recogniser
+    from voxclone.models.transcribers import CharacterTranscriber, words_of
 
     cut = quietest_cut(wave_S, frame_size)
     parts = (wave_S[: cut * frame_size], wave_S[cut * frame_size :])

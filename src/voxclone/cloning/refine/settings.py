@@ -52,7 +52,7 @@ class RefineSettings(Settings):
     temperature: tuple[Positive, Positive] = (1.0, 0.3)
     """Of the soft assignment of semantic codes: at the first step, and at the last."""
     floor: NonNegative = 0.01
-    """Added to magnitudes, so that the noise of pauses hardly counts (`train.losses.mel_loss`)."""
+    """Added to magnitudes: the noise of pauses hardly counts (`audio.distance.mel_loss`)."""
     piece_frames: int = Field(default=250, ge=1)
     """Longer clips are decoded in overlapping pieces of so many frames, all at once."""
     ask_every: int = Field(default=25, ge=1)

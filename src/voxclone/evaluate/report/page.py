@@ -16,11 +16,11 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from voxclone.audio.files import SAMPLING_RATE
 from voxclone.evaluate.report import drawing
 from voxclone.evaluate.report.contents import summary_of, tables_of
 from voxclone.evaluate.report.drawings import drawings_of
 from voxclone.evaluate.report.tables import Table, compared
+from voxclone.spec import SAMPLING_RATE
 
 TITLES = {
     "voxclone.diagnosis": "Diagnosis of an encoder",

@@ -1,0 +1,53 @@
+"""Loudness of speech, the level at which it is compared, and what is no sound.
+
+Shapes: S samples at 24 kHz.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxclone.errors import AudioError
+from voxclone.spec import SAMPLING_RATE
+
+SILENCE = 1e-5  # a peak below (-100 dBFS) is digital silence, of which no figure is defined
+
+
+def active_level(wave_S: Tensor, rate: int = SAMPLING_RATE) -> float:
+    """Loudness in dBFS: RMS over the 20 ms frames within 40 dB of the loudest one.
+
+    Pauses do not count, so the figure does not depend on how much of them a clip has (the idea
+    of ITU-T P.56, without its envelope). 0 dBFS is a square wave of amplitude 1. Raises
+    AudioError for a silent or empty clip.
+    """
+    check_wave(wave_S)
+    size = rate // 50
+    frames_TF = F.pad(wave_S.double(), (0, -len(wave_S) % size)).reshape(-1, size)
+    power_T = frames_TF.square().mean(dim=1)
+    active_T = power_T[power_T >= power_T.max() * 1e-4]
+    return 10 * math.log10(float(active_T.mean()))
+
+
+def check_wave(wave_S: Tensor) -> None:
+    """Raise AudioError unless the wave is one channel [S], finite, and not empty or silent."""
+    if wave_S.dim() != 1:
+        raise AudioError(f"One channel of samples is needed, not a tensor {list(wave_S.shape)}.")
+    if not len(wave_S):
+        raise AudioError("The clip is empty: it has no samples.")
+    if not bool(wave_S.isfinite().all()):
+        raise AudioError("The clip has samples that are not finite numbers.")
+    if float(wave_S.abs().max()) < SILENCE:
+        raise AudioError("The clip is silent: nothing in it rises above -100 dBFS.")
+
+
+LEVEL_DBFS = -23.0
+
+
+LEAST = 12000  # samples: less is silence
+
+
+def to_level(wave_S: Tensor) -> Tensor:
+    """The samples with active speech at -23 dBFS."""
+    level = active_level(wave_S)
+    return wave_S * 10 ** ((LEVEL_DBFS - level) / 20)

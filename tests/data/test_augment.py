@@ -1,0 +1,57 @@
+"""Changes of a waveform that must not change its codes."""
+
+import pytest
+import torch
+
+from recipes.mini_release.codebank import Variant, varied_wave
+from tests.golden.draw import drawn_codec
+from tests.train.tiny import CODEC
+from voxclone.data.augment import add_noise, colour, disperse, roughen
+
+
+def test_noise_has_the_ratio_that_was_asked_for() -> None:
+    wave = torch.randn(200, 4800, generator=torch.Generator().manual_seed(0)) * 0.1
+    noisy = add_noise(wave, (20.0, 20.0), torch.Generator().manual_seed(1))
+    ratio = wave.square().mean() / (noisy - wave).square().mean()
+    assert 10 * float(ratio.log10()) == pytest.approx(20.0, abs=1.0)
+
+
+def test_dispersion_keeps_magnitudes_and_changes_phases() -> None:
+    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
+    wave[:, :1200] = wave[:, -1200:] = 0
+    moved = disperse(wave, 2.0, 12, torch.Generator().manual_seed(1))
+    assert (moved - wave).abs().mean() > 0.5
+    before, after = torch.fft.rfft(wave).abs(), torch.fft.rfft(moved).abs()
+    # a constant phase cannot turn what is real: 0 Hz and half the rate
+    torch.testing.assert_close(after[:, 20:-20], before[:, 20:-20], atol=1.0, rtol=0.02)
+    centre = (wave.square() * torch.arange(9600)).sum(1) / wave.square().sum(1)
+    shifted = (moved.square() * torch.arange(9600)).sum(1) / moved.square().sum(1)
+    assert (shifted - centre).abs().max() < 24  # a millisecond: no delay as a whole
+
+
+def test_a_colour_is_a_smooth_filter_of_the_speakers_own() -> None:
+    wave_BS = torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
+    made_BS = colour(wave_BS, 4.0, torch.Generator().manual_seed(1), 24000)
+    ratio_BF = torch.fft.rfft(made_BS).abs() / torch.fft.rfft(wave_BS).abs()
+    level_BF = 20 * ratio_BF.log10()
+    assert torch.allclose(made_BS.square().mean(1), wave_BS.square().mean(1), rtol=1e-3)
+    assert (
+        level_BF.diff(dim=1).abs().max() < 0.02 and float(level_BF[0].max() - level_BF[0].min()) > 4
+    )
+    assert torch.allclose(level_BF[0], level_BF[1], atol=0.2)  # one filter for the batch
+    codec = drawn_codec(CODEC)
+    first, again, other = (
+        varied_wave(wave_BS[0], who, Variant(1.0, 0.0, 1), codec) for who in ("a", "a", "b")
+    )
+    assert torch.equal(first, again) and not torch.allclose(first, other, atol=1e-2)
+
+
+def test_roughening_changes_texture_and_keeps_level() -> None:
+    wave = torch.randn(3, 9600, generator=torch.Generator().manual_seed(0))
+    wave[2] = 0
+    rough = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
+    assert rough.shape == wave.shape and torch.equal(rough[2], wave[2])
+    torch.testing.assert_close(rough.square().mean(1), wave.square().mean(1), rtol=1e-3, atol=1e-6)
+    assert 0.01 < (rough - wave)[:2].square().mean() < 2
+    again = roughen(wave, 6.0, 256, torch.Generator().manual_seed(1))
+    assert torch.equal(rough, again)
