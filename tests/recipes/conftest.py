@@ -7,6 +7,7 @@ import pytest
 
 from recipes.mini_release.codebank import encode_corpus, variants_of
 from recipes.mini_release.speech import SpeechTask, SpeechTraining
+from recipes.mini_release.training import RunSettings
 from recipes.mini_release.triples import SpeechData, Transcript
 from tests.golden.draw import drawn_codec
 from tests.release.tiny import tiny_params
@@ -14,7 +15,6 @@ from tests.train.tiny import FAST
 from voxclone.data.corpus import Corpus
 from voxclone.release.params import Params
 from voxclone.release.tekken import small_tekken
-from recipes.mini_release.training import RunSettings
 from voxclone.tts.prompt import PromptMaker
 
 

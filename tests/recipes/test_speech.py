@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
-from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
+from recipes.mini_release.rehearsal import VoiceJudge, forget, misread, stretches, voice_distance
 from recipes.mini_release.speech import SpeechTask
 from tests.golden.draw import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
@@ -17,8 +17,7 @@ from voxclone.models.voice_network import VoiceNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.logging import Log
-from voxclone.train.sequences import scheduled_sampling
-from voxclone.train.sequences import Batch, forget, misread
+from voxclone.train.sequences import Batch, scheduled_sampling
 from voxclone.voice.rows import invert_rows, voice_rows
 
 
@@ -195,7 +194,9 @@ def test_a_rehearsed_level_is_what_the_head_draws(speech_task: SpeechTask) -> No
     batch, head = some_batch(speech_task, 1), speech_task.head
     hidden_ND = torch.randn(len(batch.item_N), speech_task.params.lm.dim)
     noise_NC = noise_of(speech_task, batch)
-    said_BLK = scheduled_sampling(batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, noise_NC)
+    said_BLK = scheduled_sampling(
+        batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, noise_NC
+    )
     frames = len(batch.item_N) - 1
     with torch.no_grad():
         drawn_NK = head(hidden_ND[:-1], noise_NC[:-1], 2.0, batch.target_NK[:-1, 0])

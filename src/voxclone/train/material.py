@@ -161,7 +161,7 @@ def _check_material(config: EncoderConfig, codec: CodecConfig, material: Materia
                 "The weight `speaker_contrastive` needs a `speaker_loss.speaker_encoder`: mini, "
                 "ge2e, or the folder of a network that tells speakers apart."
             )
-        items = {"the speakers of a step": material.speakers.sizes.items}
+        items = {"speakers of a step": material.speakers.sizes.items}
         distributed.check_batches(items, config.run.micro_batches)
 
 

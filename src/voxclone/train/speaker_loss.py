@@ -57,6 +57,10 @@ class Sizes:
     negative_frames: int = 50
     guidance: tuple[float, float] = (1.0, 3.0)
 
+    def __post_init__(self) -> None:
+        if self.crop_frames > self.target_frames[0]:
+            raise ValueError("`crop_frames` may not be more than the shortest of `target_frames`")
+
 
 @dataclass(frozen=True)
 class SpeakerPool:

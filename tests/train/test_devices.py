@@ -7,6 +7,7 @@ another order: there the losses of the first step are compared, before a code is
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,16 @@ import torch
 
 from recipes.mini_release.speech import SpeechTask
 from tests.elsewhere import ELSEWHERE, elsewhere
-from tests.train.test_cloned import SETTINGS, drawn_voices
-from tests.train.test_tasks import labelled
-from tests.train.tiny import FAST
-from tests.train.victim import settings_of, victim
+from tests.train.full import config_of, full_training
+from tests.train.test_speaker_loss import SIZES, drawn_voices
+from tests.train.tiny import config_of as small_config
+from tests.train.tiny import language_model, with_model
 from voxclone.evaluate.acceptance import Trial
 from voxclone.evaluate.diagnosis import speak_with_presets
 from voxclone.evaluate.synthesis import Saying, say
-from voxclone.train.channel import ChannelSettings
-from voxclone.train.cloned import Cast, CloneListener
-from voxclone.train.encoder import EncoderTask
-from voxclone.train.encoder_settings import EncoderTraining, EncoderWeights
-from voxclone.train.log import Log
-from voxclone.train.run import RunSettings
+from voxclone.train.encoder import EncoderTraining, build
+from voxclone.train.logging import Log
+from voxclone.train.speaker_loss import SpeakerLoss, SpeakerPool
 from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.likelihood import Likelihood, likelihood
 
@@ -48,7 +46,7 @@ def there(place: str) -> Iterator[None]:
             yield
 
 
-def taught(task: EncoderTask | SpeechTask, steps: int, device: str) -> Rows:
+def trained(task: EncoderTraining | SpeechTask, steps: int, device: str) -> Rows:
     """Figures of some steps and a validation of a training whose weights are there."""
     places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
     assert places == {device}
@@ -85,7 +83,7 @@ def test_the_other_place_does_not_mix() -> None:
 @PLACES
 def test_recovery_with_many_losses(place: str) -> None:
     def rows(device: str) -> Rows:
-        return taught(victim(settings_of(run={"device": device})), 4, device)
+        return trained(full_training(config_of(), device=torch.device(device)), 4, device)
 
     near = rows("cpu")
     with there(place):
@@ -93,33 +91,27 @@ def test_recovery_with_many_losses(place: str) -> None:
 
 
 @PLACES
-def test_recovery_that_is_told_and_heard(
+def test_recovery_with_pseudo_labels_and_the_speaker_loss(
     speech_task: SpeechTask, tmp_path: Path, place: str
 ) -> None:
     def rows(device: str) -> Rows:
-        codec, model = labelled(speech_task)
+        material = with_model(speech_task, tmp_path / device)
+        codec, model = material.codec, material.language_model
+        assert model is not None
         for module in (model.backbone, model.head, codec):
             module.to(device)
-        codec.decoder.requires_grad_(False)
-        subset = speech_task.train.corpus.subset(lambda clip: True)
-        cast = Cast.of(subset, SETTINGS, codec.frame_size)
-        settings = EncoderTraining(
-            run=RunSettings(steps=8, autocast=False, device=device),
-            optimiser=FAST,
-            weights=EncoderWeights(cloned=1.0, told=0.5, pair_semantic=0, pair_levels=0),
-            clones=SETTINGS, real_batch=2, told_batch=2, frames=6, real_from=0, cycle_from=99,
-            channel=ChannelSettings(at=(0,), clips=3), judged_clips=2,
+        pool = SpeakerPool.of(material.speech, SIZES, codec.frame_size)
+        speakers = SpeakerLoss.frozen(model, drawn_voices().to(device), pool, SIZES)
+        config = small_config(
+            run={"steps": 8}, pseudo_labels={"label_steps": [0], "clips": 3, "batch": 2},
+            weights={"speaker_contrastive": 1.0, "pseudo_label": 0.5, "pair_semantic": 0,
+                     "pair_levels": 0},
         )  # fmt: skip
-        codes_KT = torch.ones(1 + codec.config.acoustic_dim, 9, dtype=torch.long)
-        task = EncoderTask.create(
-            settings, codec, [codes_KT], {"p": codes_KT}, subset.corpus, subset, None, model,
-            tmp_path / device,
-            listener=CloneListener.frozen(model, drawn_voices().to(device), cast, SETTINGS),
-        )  # fmt: skip
-        return taught(task, 2, device)
+        training = build(config, replace(material, speakers=speakers), torch.device(device))
+        return trained(training, 2, device)
 
     near = rows("cpu")
-    assert {"loss/cloned", "loss/told"} <= set(near[0]) and "real/semantic_nll" in near[-1]
+    assert {"loss/speaker_contrastive", "loss/pseudo_label"} <= set(near[0])
     with there(place):
         assert same(near, rows(place), place)
 
@@ -131,7 +123,7 @@ def test_a_language_model_that_rehearses(speech_task: SpeechTask, place: str) ->
         run = given.run.model_copy(update={"device": device})
         settings = given.model_copy(update={"run": run, "rehearsed": 0.5, "rehearse_from": 0})
         data = speech_task.train
-        return taught(SpeechTask.create(settings, speech_task.params, data, data,
+        return trained(SpeechTask.create(settings, speech_task.params, data, data,
                                         speech_task.prompts), 2, device)  # fmt: skip
 
     near = rows("cpu")
@@ -144,7 +136,7 @@ def test_speech_that_is_drawn(speech_task: SpeechTask, place: str) -> None:
     """Several at once, some at a temperature."""
 
     def codes(device: str) -> list[torch.Tensor]:
-        _, model = labelled(speech_task)
+        _, model = language_model(speech_task)
         for module in (model.backbone, model.head):
             module.to(device)
         voice_ND = 0.1 * torch.randn(7, model.params.lm.dim, generator=torch.Generator())
@@ -171,7 +163,7 @@ def test_speech_that_is_judged(speech_task: SpeechTask, place: str) -> None:
     """A model elsewhere says and judges what comes from here, and gives it back here."""
 
     def judged(device: str) -> tuple[list[torch.Tensor], list[Trial], Likelihood]:
-        _, model = labelled(speech_task)
+        _, model = language_model(speech_task)
         for module in (model.backbone, model.head, model.codec):
             module.to(device)
         voice_ND = 0.1 * torch.randn(

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,20 +19,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.golden.draw import drawn_codec
-from tests.train import victim
-from tests.train.victim import CODEC, QUIET, settings_of, train
+from tests.train import full
+from tests.train.full import config_of, full_material, full_training, train
+from tests.train.tiny import CODEC, CPU, QUIET
 from voxclone.errors import EXIT_OK, AudioError, ConfigError, QualityError, TrainingError
-from voxclone.train import recovery
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.health import sickness
-from voxclone.train.log import Log
-from voxclone.train.resume import SPEECH, check_config
-from voxclone.train.run import EXIT_INTERRUPTED
-from voxclone.train.selection import LEVELS, NLL, SEMANTIC, choose, scores_of
-from voxclone.train.state import TrainState
+from voxclone.train import encoder, loop, material
+from voxclone.train.checkpoint import SPEECH, check_config
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.logging import Log
+from voxclone.train.loop import EXIT_INTERRUPTED
+from voxclone.train.material import Inputs
+from voxclone.train.monitor import LEVELS, SEMANTIC, choose_best, collapse
+from voxclone.train.optim import set_learning_rate
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.train.victim"])
+CONTEXT.set_forkserver_preload(["tests.train.full"])
 
 
 def printed() -> Console:
@@ -48,7 +50,7 @@ def killed(times: int, folder: Path) -> None:
     """Kill trainings at random moments, so often; whatever was killed must end as if it had not."""
     chance = random.Random(5)
     begun = time.monotonic()
-    process = CONTEXT.Process(target=victim.run_alone, args=(folder / "whole", folder / "whole.st"))
+    process = CONTEXT.Process(target=full.run_alone, args=(folder / "whole", folder / "whole.st"))
     process.start()
     process.join(300)
     assert process.exitcode == 0
@@ -59,7 +61,7 @@ def killed(times: int, folder: Path) -> None:
         run += 1
         result = folder / f"{run}.st"
         while not result.exists():
-            process = CONTEXT.Process(target=victim.run_alone, args=(folder / f"{run}", result))
+            process = CONTEXT.Process(target=full.run_alone, args=(folder / f"{run}", result))
             process.start()
             if done < times:
                 process.join(chance.uniform(0, lasting))
@@ -89,11 +91,11 @@ def test_resume_is_bit_identical_with_every_part(tmp_path: Path) -> None:
     """Stopped after every single step: weights, optimisers, means, balancer, judges, data."""
     whole, _ = train(tmp_path / "whole")
     names = {name.split(".")[1] for name in whole.state.tensors()}
-    assert names >= {"encoder", "encoder_ema", "critic", "bridge", "adversary", "distillation"}
+    assert names >= {"encoder", "encoder_ema", "bridge", "discriminator", "distillation"}
     reason = "time"
     while reason == "time":
-        task = victim.victim(settings_of(run={"max_minutes": 0.0}))
-        config = settings_of().model_dump(mode="json")
+        task = full_training(config_of(run={"max_minutes": 0.0}))
+        config = config_of().model_dump(mode="json")
         task, outcome = train(tmp_path / "parts", task, config=config)
         reason = outcome.reason if task.state.step < 6 else "done"
     assert whole.state.values == task.state.values and "balancer" in whole.state.values
@@ -105,49 +107,49 @@ def test_resume_is_bit_identical_with_every_part(tmp_path: Path) -> None:
 def test_the_mean_of_weights_is_what_is_validated_and_written(tmp_path: Path) -> None:
     task, _ = train(tmp_path)
     own, mean = task.state.modules["encoder"], task.state.modules["encoder_ema"]
-    assert task.written is mean
+    assert task.result is mean
     differences = [
         float((a.detach() - b.detach()).abs().max())
         for a, b in zip(own.parameters(), mean.parameters(), strict=True)
     ]
     assert 0 < max(differences) < 0.1
-    figures = task.validate(6, Log(None))
+    metrics = task.validate(6, Log(None))
     for parameter in mean.parameters():
         parameter.data.zero_()
     again = task.validate(6, Log(None))
-    assert again["preset/semantic"] <= figures["preset/semantic"] and again != figures
-    assert task.codec.encoder is own and own.training
+    assert again["preset/semantic"] <= metrics["preset/semantic"] and again != metrics
+    assert task.objective.codec.encoder is own and own.training
 
 
-def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path: Path) -> None:
-    task = victim.victim(settings_of(run={"most_skipped": 3}))
+def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loop, "MOST_SKIPPED", 3)
+    task = full_training(config_of())
     task.poisoned = frozenset([1, 3, 4, 5])
     before = {k: v.clone() for k, v in task.state.tensors().items()}
     task, outcome = train(tmp_path, task)
     assert outcome.reason == "broken" and outcome.step == 6
     assert outcome.sentence is not None and "3 steps in a row, up to step 6" in outcome.sentence
-    assert "`run.most_skipped`" in outcome.sentence and task.state.values["skipped"] == 4
+    assert task.state.values["skipped"] == 4
     after = task.state.tensors()
     assert all(bool(torch.isfinite(value.float()).all()) for value in after.values())
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert '"other/skipped": 1.0' in (tmp_path / "log.jsonl").read_text()
 
 
-def after_the_judges(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the fifth step fail when bridge, critic and discriminators have stepped, and twice."""
-    criticise = victim.Victim._criticise
+def when_all_gradients_are_there(task: full.FullTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fifth step fail before the first optimizer steps."""
 
-    def fail(self: victim.Victim, latent_BDT: Tensor, pairs: Any, step: int, part: Any) -> Tensor:
-        loss = criticise(self, latent_BDT, pairs, step, part)
+    def fail(optimizers: Any, step: int, *rest: Any) -> None:
         if step == 4:
-            criticise(self, latent_BDT, pairs, step, part)
             raise AudioError("c1 cannot be read.")
-        return loss
+        set_learning_rate(optimizers, step, *rest)
 
-    monkeypatch.setattr(victim.Victim, "_criticise", fail)
+    monkeypatch.setattr(encoder, "set_learning_rate", fail)
 
 
-def before_any_judge(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def before_all_else(task: full.FullTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(step: int) -> None:
         if step == 4:
             raise AudioError("c1 cannot be read.")
@@ -155,43 +157,44 @@ def before_any_judge(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> No
     task.before = fail
 
 
-def while_speech_is_drawn(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def while_speech_is_drawn(task: full.FullTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     task.vanished = 4
 
 
-def after_the_step(task: victim.Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+def after_the_step(task: full.FullTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the validation after the fourth step fail."""
 
-    def fail(self: victim.Victim, step: int, log: Log) -> dict[str, float]:
+    def fail(self: full.FullTraining, step: int, log: Log) -> dict[str, float]:
         raise AudioError("c1 cannot be read.")
 
-    monkeypatch.setattr(victim.Victim, "validate", fail)
+    monkeypatch.setattr(full.FullTraining, "validate", fail)
 
 
 SELDOM = {"run": {"save_every": 100, "validate_every": 4}}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> victim.Victim:
-    settings = settings_of(**SELDOM)
-    return train(tmp_path_factory.mktemp("whole"), victim.victim(settings))[0]
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> full.FullTraining:
+    config = config_of(**SELDOM)
+    return train(tmp_path_factory.mktemp("whole"), full_training(config))[0]
 
 
 @pytest.mark.parametrize(
-    "trouble", [before_any_judge, while_speech_is_drawn, after_the_judges, after_the_step]
+    "trouble",
+    [before_all_else, while_speech_is_drawn, when_all_gradients_are_there, after_the_step],
 )
-def test_an_error_saves_the_steps_before_it_and_takes_back_what_it_had_begun(
-    trouble: Callable[[victim.Victim, pytest.MonkeyPatch], None],
-    undisturbed: victim.Victim,
+def test_an_error_saves_the_steps_before_it(
+    trouble: Callable[[full.FullTraining, pytest.MonkeyPatch], None],
+    undisturbed: full.FullTraining,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    settings, console = settings_of(**SELDOM), printed()
-    task = victim.victim(settings)
+    config, console = config_of(**SELDOM), printed()
+    task = full_training(config)
     kept: list[int] = []
 
-    def keep(step: int, figures: dict[str, float]) -> None:
-        assert figures
+    def keep(step: int, metrics: dict[str, float]) -> None:
+        assert metrics
         kept.append(step)
 
     with monkeypatch.context() as patched:
@@ -199,8 +202,8 @@ def test_an_error_saves_the_steps_before_it_and_takes_back_what_it_had_begun(
         with pytest.raises(AudioError, match="c1 cannot be read"):
             train(tmp_path, task, console=console, keep=keep)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
-    assert "Step 4 is saved" in said(console) and "`--resume auto`" in said(console)
-    again, outcome = train(tmp_path, victim.victim(settings), keep=keep)
+    assert "Step 4 is saved" in said(console) and "`--resume`" in said(console)
+    again, outcome = train(tmp_path, full_training(config), keep=keep)
     assert outcome.reason == "done" and again.state.values == undisturbed.state.values
     assert kept == [4, 6]  # also what an error prevented
     ours, theirs = undisturbed.state.tensors(), again.state.tensors()
@@ -208,34 +211,36 @@ def test_an_error_saves_the_steps_before_it_and_takes_back_what_it_had_begun(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_step_that_fails_when_the_learners_have_stepped_is_not_saved(
+def test_a_step_that_fails_between_its_optimizers_is_not_saved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    task, console = victim.victim(settings_of(**SELDOM)), printed()
-    follow = TrainState.update_followers
+    """The discriminators have stepped, and the encoder has not."""
+    task, console = full_training(config_of(**SELDOM)), printed()
+    adamw = task.state.optimizers["adamw"]
+    step = adamw.step
 
-    def fail(self: TrainState) -> None:
-        follow(self)
-        if self.step == 4:
-            raise RuntimeError("not enough memory")
+    def fail() -> None:
+        if task.state.step == 4:
+            raise RuntimeError("out of luck")
+        step()
 
-    monkeypatch.setattr(TrainState, "update_followers", fail)
-    with pytest.raises(RuntimeError, match="not enough memory"):
+    monkeypatch.setattr(adamw, "step", fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
         train(tmp_path, task, console=console)
     assert not (tmp_path / "checkpoints").exists() and "saved" not in said(console)
 
 
 def test_an_error_in_the_first_step_leaves_a_folder_to_begin_in(tmp_path: Path) -> None:
-    task = victim.victim(settings_of(run={"save_every": 100}, real_from=0))
+    task = full_training(config_of(run={"save_every": 100}, real_from=0))
     task.vanished = 0
     with pytest.raises(AudioError):
         train(tmp_path, task, resume=False)
-    task = victim.victim(settings_of(run={"save_every": 100, "steps": 1}))
+    task = full_training(config_of(run={"save_every": 100, "steps": 1}))
     assert train(tmp_path, task, resume=False)[1].reason == "done"
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_error(tmp_path: Path) -> None:
-    task, console = victim.victim(settings_of(**SELDOM)), printed()
+    task, console = full_training(config_of(**SELDOM)), printed()
     task.vanished = 4
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(AudioError):
@@ -244,31 +249,36 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_error(tmp_path: P
     assert "is saved" not in said(console)
 
 
-FIGURES = {
+METRICS = {
     "preset/semantic": 0.3, "preset/within_one": 0.8, "preset/exact": 0.4, "real/mel": 0.4,
     "real/codes_in_use": 150.0, "real/frames": 288.0, "real/largest_share": 0.1,
     "real/extreme": 0.02,
 }  # fmt: skip
 
 
-def test_only_lost_encoders_are_sick() -> None:
-    assert sickness(FIGURES) is None
+def test_only_encoders_that_cannot_recover_have_collapsed() -> None:
+    assert collapse(METRICS) is None
     for name, value, words in (
         ("real/codes_in_use", 1.0, "collapsed: 1 semantic codes"),
         ("real/largest_share", 0.71, "one semantic code has 71 %"),
         ("real/extreme", 0.34, "saturated: 34 %"),
     ):
-        sentence = sickness(FIGURES | {name: value})
+        sentence = collapse(METRICS | {name: value})
         assert sentence is not None and words in sentence
+
+
+def main(config: EncoderConfig, out: Path, console: Console, **how: bool) -> int:
+    """The command, on the CPU."""
+    return encoder.main(config, Inputs(device="cpu"), out, console, **how)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Recovery without a release: what would have been written."""
     paths: list[Path] = []
-    monkeypatch.setattr(recovery, "prepare", lambda settings, out, console: victim.victim(settings))
-    monkeypatch.setattr(recovery.Release, "open", lambda source: SimpleNamespace())
-    monkeypatch.setattr(recovery, "save_encoder", lambda path, *rest: paths.append(path))
+    monkeypatch.setattr(encoder, "prepare", lambda config, *rest: full_training(config))
+    monkeypatch.setattr(encoder.Release, "open", lambda source: SimpleNamespace())
+    monkeypatch.setattr(encoder, "save_encoder", lambda path, *rest: paths.append(path))
     return paths
 
 
@@ -276,16 +286,16 @@ def test_a_lost_encoder_ends_the_run_unless_told_otherwise(
     written: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        victim.Victim, "validate", lambda self, step, log: FIGURES | {"real/extreme": 0.5}
+        full.FullTraining, "validate", lambda self, step, log: METRICS | {"real/extreme": 0.5}
     )
-    settings = settings_of(run={"sick_from": 4})
+    config = config_of(run={"collapse_check_from": 4})
     with pytest.raises(
-        QualityError, match=r"at step 6: .*50 %.*go on .*--resume auto --set run.stop_when_sick=f"
+        QualityError, match=r"at step 6: .*50 %.*go on .*--resume --set run.stop_on_collapse=f"
     ) as caught:
-        recovery.recover(settings, tmp_path, QUIET, resume=False)
+        main(config, tmp_path, QUIET, resume=False)
     assert caught.value.exit_code == 3 and [p.name for p in written] == ["best.safetensors"]
-    on = settings_of(run={"stop_when_sick": False, "steps": 7})
-    assert recovery.recover(on, tmp_path, QUIET, resume=True) == 0
+    on = config_of(run={"stop_on_collapse": False, "steps": 7})
+    assert main(on, tmp_path, QUIET, resume=True) == 0
 
 
 def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_code(
@@ -296,17 +306,17 @@ def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_cod
             os.kill(os.getpid(), signal.SIGTERM)
 
     console = printed()
-    settings = settings_of(run={"steps": 4, "save_every": 100, "validate_every": 100})
+    config = config_of(run={"steps": 4, "save_every": 100, "validate_every": 100})
     with monkeypatch.context() as patched:
-        patched.setattr(victim.Victim, "before", staticmethod(terminate))
-        assert recovery.recover(settings, tmp_path, console, resume=False) == EXIT_INTERRUPTED == 5
+        patched.setattr(full.FullTraining, "before", staticmethod(terminate))
+        assert main(config, tmp_path, console, resume=False) == EXIT_INTERRUPTED == 5
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000003"]
     assert written == [tmp_path / "encoder.safetensors"]
     assert f"Wrote {written[0]} (step 3, interrupted)." in said(console)
-    assert "Go on with the same command and `--resume auto`." in said(console)
+    assert "Go on with the same command and `--resume`." in said(console)
     assert "Use it" not in said(console)
     console = printed()
-    assert recovery.recover(settings, tmp_path, console, resume=True) == EXIT_OK == 0
+    assert main(config, tmp_path, console, resume=True) == EXIT_OK == 0
     assert "Going on from step 3." in said(console) and "(step 4, done)" in said(console)
     use = f'Use it: voxclone clone REF "text" -o out.wav --encoder {written[0]}'
     assert use in said(console) and "--resume" not in said(console)
@@ -315,10 +325,10 @@ def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_cod
 def test_a_run_that_is_out_of_time_says_how_to_go_on_and_what_there_is(
     written: list[Path], tmp_path: Path
 ) -> None:
-    console, settings = printed(), settings_of(run={"max_minutes": 0.0})
-    assert recovery.recover(settings, tmp_path, console, resume=False) == EXIT_OK
+    console, config = printed(), config_of(run={"max_minutes": 0.0})
+    assert main(config, tmp_path, console, resume=False) == EXIT_OK
     assert "(step 1, time)" in said(console) and "Use it: voxclone clone" in said(console)
-    assert "Go on with the same command and `--resume auto`." in said(console)
+    assert "Go on with the same command and `--resume`." in said(console)
 
 
 def test_too_little_memory_names_what_to_change(
@@ -335,67 +345,69 @@ def test_too_little_memory_names_what_to_change(
         def fail(self: Any, step: int, error: Exception = error) -> dict[str, Tensor]:
             raise error
 
-        monkeypatch.setattr(victim.Victim, "train_step", fail)
+        monkeypatch.setattr(full.FullTraining, "train_step", fail)
         with pytest.raises(TrainingError) as caught:
-            recovery.recover(settings_of(), tmp_path, QUIET, resume=False)
+            main(config_of(), tmp_path, QUIET, resume=False)
         sentence = str(caught.value)
         for knob in ("`frames` (now 4)", "`real_batch` (4)", "`pair_batch` (4)",
-                     "run.accumulate=2"):  # fmt: skip
+                     "run.micro_batches=2"):  # fmt: skip
             assert knob in sentence
-        assert caught.value.exit_code == 1 and "\n" not in sentence and "clones" not in sentence
-    heard = settings_of(weights={"cloned": 1.0})
-    assert "`clones.at_once` (8)" in str(recovery._no_memory(heard, MemoryError("full")))
+        assert caught.value.exit_code == 1 and "\n" not in sentence
+        assert "speaker_loss" not in sentence
+    cloning = config_of(weights={"speaker_contrastive": 1.0})
+    sentence = str(encoder.no_memory(cloning, CPU, MemoryError("full")))
+    assert "`speaker_loss.micro_batch` (8)" in sentence
 
 
 def test_a_checkpoint_of_another_config_is_refused_by_name(
     written: list[Path], tmp_path: Path
 ) -> None:
-    few = settings_of(run={"steps": 1})
-    assert recovery.recover(few, tmp_path, QUIET, resume=False) == 0
-    more = settings_of(run={"steps": 2, "save_every": 7})
-    assert recovery.recover(more, tmp_path, QUIET, resume=True) == 0  # only when, not what
-    other = settings_of(run={"steps": 3, "seed": 1}, weights={"mel": 3.0})
+    few = config_of(run={"steps": 1})
+    assert main(few, tmp_path, QUIET, resume=False) == 0
+    more = config_of(run={"steps": 2, "save_every": 7})
+    assert main(more, tmp_path, QUIET, resume=True) == 0  # only when, not what
+    other = config_of(run={"steps": 3, "seed": 1}, weights={"mel": 3.0})
     with pytest.raises(ConfigError) as caught:
-        recovery.recover(other, tmp_path, QUIET, resume=True)
+        main(other, tmp_path, QUIET, resume=True)
     sentence = str(caught.value)
     assert "run.seed (0 there, 1 here), weights.mel (2.0 there, 3.0 here)" in sentence
     assert "`--changed`" in sentence and "steps" not in sentence
-    assert recovery.recover(other, tmp_path, QUIET, resume=True, changed=True) == 0
-    assert recovery.recover(other, tmp_path, QUIET, resume=True) == 0
+    assert main(other, tmp_path, QUIET, resume=True, changed=True) == 0
+    assert main(other, tmp_path, QUIET, resume=True) == 0
 
 
 def test_a_checkpoint_of_other_speech_is_refused(
     written: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    few, more = settings_of(run={"steps": 1}), settings_of(run={"steps": 2})
-    assert recovery.recover(few, tmp_path, QUIET, resume=False) == 0
-    assert recovery.recover(few, tmp_path, QUIET, resume=True) == 0
+    few, more = config_of(run={"steps": 1}), config_of(run={"steps": 2})
+    assert main(few, tmp_path, QUIET, resume=False) == 0
+    assert main(few, tmp_path, QUIET, resume=True) == 0
 
-    def prepare(settings: EncoderTraining, out: Path, console: Console) -> victim.Victim:
-        task = victim.victim(settings)
-        task.train = task.corpus.subset(lambda clip: clip.id != "c3")
-        return task
+    def prepare(config: EncoderConfig, *rest: object) -> full.FullTraining:
+        whole = full_material()
+        few = whole.speech.corpus.subset(lambda clip: clip.id != "c3")
+        return full_training(config, replace(whole, speech=few))
 
-    monkeypatch.setattr(recovery, "prepare", prepare)
+    monkeypatch.setattr(encoder, "prepare", prepare)
     with pytest.raises(ConfigError) as caught:
-        recovery.recover(more, tmp_path, QUIET, resume=True)
+        main(more, tmp_path, QUIET, resume=True)
     sentence = str(caught.value)
     assert "on other speech (5 clips of 0.001 h there, 4 clips of 0 h here)" in sentence
     assert "`--changed`" in sentence and "\n" not in sentence
-    assert recovery.recover(more, tmp_path, QUIET, resume=True, changed=True) == 0
-    assert recovery.recover(more, tmp_path, QUIET, resume=True) == 0
+    assert main(more, tmp_path, QUIET, resume=True, changed=True) == 0
+    assert main(more, tmp_path, QUIET, resume=True) == 0
 
 
 def test_a_checkpoint_that_does_not_tell_its_speech_is_gone_on_from(
     written: list[Path], tmp_path: Path
 ) -> None:
-    train(tmp_path, victim.victim(settings_of(run={"steps": 1})))  # as before speech was compared
+    train(tmp_path, full_training(config_of(run={"steps": 1})))  # as before speech was compared
     said = io.StringIO()
-    more = settings_of(run={"steps": 2})
+    more = config_of(run={"steps": 2})
     console = Console(file=said, width=200)
-    assert recovery.recover(more, tmp_path, console, resume=True) == 0
+    assert main(more, tmp_path, console, resume=True) == 0
     assert "does not say what speech it was trained on" in said.getvalue()
-    assert recovery.recover(more, tmp_path, Console(file=said, width=200), resume=True) == 0
+    assert main(more, tmp_path, Console(file=said, width=200), resume=True) == 0
     assert said.getvalue().count("does not say") == 1
 
 
@@ -407,12 +419,11 @@ def test_speech_of_one_size_is_told_apart() -> None:
 
 
 def test_with_changed_what_was_not_there_begins_anew(written: list[Path], tmp_path: Path) -> None:
-    plain = settings_of(run={"steps": 2, "ema": 0.0}, weights={"feature": 0.0})
-    assert recovery.recover(plain, tmp_path, QUIET, resume=False) == 0
-    full = settings_of(run={"steps": 2})
-    task, outcome = train(tmp_path, victim.victim(full), changed=True)
+    plain = config_of(run={"steps": 2, "ema": 0.0}, weights={"feature_matching": 0.0})
+    assert main(plain, tmp_path, QUIET, resume=False) == 0
+    task, outcome = train(tmp_path, full_training(config_of(run={"steps": 2})), changed=True)
     assert outcome.step == 2
-    pairs = zip(task.written.parameters(), task.codec.require_encoder().parameters(), strict=True)
+    pairs = zip(task.result.parameters(), task.encoder.parameters(), strict=True)
     assert all(torch.equal(mean, own) for mean, own in pairs)
 
 
@@ -422,24 +433,17 @@ def test_keys_of_another_version_are_told_and_no_reason_to_refuse() -> None:
 
 
 def test_the_best_is_no_worse_in_levels_and_semantic_codes() -> None:
-    def scores(levels: float, semantic: float) -> dict[str, float]:
-        return {LEVELS: levels, SEMANTIC: semantic}
-
     best = None
     kept = []
     for step, (levels, semantic) in enumerate(
         [(0.50, 0.10), (0.60, 0.05), (0.55, 0.30), (0.545, 0.33), (0.538, 0.50), (0.56, 0.29),
          (0.70, 0.325)]
     ):  # fmt: skip
-        best = choose(best, scores(levels, semantic), step)
+        best = choose_best(best, {LEVELS: levels, SEMANTIC: semantic, "real/mel": 1.0}, step)
         kept.append(best["step"])
     # 1 loses semantic codes; 3 loses levels within the slack; 4 would be the second small loss; 5
     # and 6: one semantic point and more is too much, half a point is not.
     assert kept == [0, 0, 2, 3, 3, 3, 6]
-    assert choose(best, {LEVELS: 0.1, NLL: -3.0}, 9)["step"] == 9  # other figures: begun anew
-    figures = {LEVELS: 0.5, SEMANTIC: 0.2, NLL: 3.5}
-    assert scores_of(figures, told=True) == scores(0.5, 0.2)
-    assert scores_of(figures, told=False) == {LEVELS: 0.5, NLL: -3.5}
 
 
 def test_a_release_with_an_encoder_asks_where_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,29 +454,17 @@ def test_a_release_with_an_encoder_asks_where_to_begin(monkeypatch: pytest.Monke
         asked.append(encoder)
         return codec
 
-    monkeypatch.setattr(recovery, "load_codec", load)
-    monkeypatch.setattr(recovery, "find_encoder", lambda release, path: path)
+    monkeypatch.setattr(material, "load_codec", load)
+    monkeypatch.setattr(material, "find_encoder", lambda release, path: path)
     whole: Any = SimpleNamespace(path="with", report=SimpleNamespace(encoder="complete"))
     without: Any = SimpleNamespace(path="without", report=SimpleNamespace(encoder="withheld"))
-    first = recovery._first_encoder
-    with pytest.raises(ConfigError, match=r"`--from release`.*`--from FILE`.*`--fresh`"):
-        first(settings_of(), whole)
+    first = material.first_encoder
+    with pytest.raises(ConfigError, match=r"`--init release`.*`--init FILE`.*`--init fresh`"):
+        first(whole, None)
     with pytest.raises(ConfigError, match="no encoder to begin from"):
-        first(settings_of(start="release"), without)
-    assert first(settings_of(), without) is None
-    assert first(settings_of(start="fresh"), whole) is None
-    assert first(settings_of(start="release"), whole) is codec.encoder
-    assert first(settings_of(start="some.file"), without) is codec.encoder
+        first(without, "release")
+    assert first(without, None) is None
+    assert first(whole, "fresh") is None
+    assert first(whole, "release") is codec.encoder
+    assert first(without, "some.file") is codec.encoder
     assert asked == [None, Path("some.file")]
-
-
-def test_a_start_is_where_the_encoder_begins() -> None:
-    given = drawn_codec(CODEC).require_encoder()
-    task = victim.victim(settings_of())
-    begun = victim.Victim.create(
-        task.settings, task.codec, task.genuine, task.held_out, task.corpus, task.train,
-        task.real.teacher, start=given,
-    )  # fmt: skip
-    for name, value in given.state_dict().items():
-        assert torch.equal(begun.state.modules["encoder"].state_dict()[name], value)
-        assert torch.equal(begun.state.modules["encoder_ema"].state_dict()[name], value)

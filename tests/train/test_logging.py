@@ -11,10 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from tests.train import victim
-from tests.train.victim import settings_of, train
+from tests.train.full import config_of, full_training, train
 from voxclone.rng import step_generator
-from voxclone.train.log import Log
+from voxclone.train.logging import Log
 
 
 def strict(path: Path) -> list[dict[str, Any]]:
@@ -28,7 +27,7 @@ def strict(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_line_of_a_run_with_a_skipped_step_is_json(tmp_path: Path) -> None:
-    task = victim.victim(settings_of(run={"steps": 4}))
+    task = full_training(config_of(run={"steps": 4}))
     task.poisoned = frozenset([1])
     train(tmp_path, task)
     rows = [row for row in strict(tmp_path / "log.jsonl") if "loss/total" in row]
@@ -68,9 +67,9 @@ def bars(board: Any, name: str, at: int) -> dict[int, float]:
 def test_every_validation_can_be_heard_and_seen(tmp_path: Path) -> None:
     """A recording and what became of it, their spectrograms, and the codes that are in use."""
     task, _ = train(tmp_path)
-    with task._judged(), torch.no_grad():
-        wave_BS = task._draw(step_generator(0, 0, stream=9)).wave_BS
-        codes_BKT = task.codec.encode(wave_BS)
+    with task.evaluation(), torch.no_grad():
+        wave_BS = task.objective.draw_speech(step_generator(0, 0, stream=9)).wave_BS
+        codes_BKT = task.objective.codec.encode(wave_BS)
     board = read_board(tmp_path)
     tags = board.Tags()
     assert set(tags["audio"]) == {"real/recording", "real/decoded"}

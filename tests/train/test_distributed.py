@@ -11,22 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train import victim
+from tests.train import full
 from voxclone.errors import ConfigError
-from voxclone.train import ranks
-from voxclone.train.ranks import Part
+from voxclone.train import distributed
+from voxclone.train.distributed import MicroBatch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.train.victim"])
+CONTEXT.set_forkserver_preload(["tests.train.full"])
 # Steps so small that what differs is what was computed and not where it led (Muon rounds to bf16
 # on its way), and three of them, with every part in use in the third: a code that is nearly as near
 # as another one would fall to either side sooner or later.
-SMALL = {"optimiser": {"lr": 1e-4, "muon": False}, "critic_lr": 1e-4, "adversary_lr": 1e-4}
+SMALL = {"optimizer": {"lr": 1e-4, "muon": False}}
 
 THREE = {
-    "run": {"steps": 3}, "weights": {"told": 0.3}, "channel": {"at": [0], "clips": 5},
+    "run": {"steps": 3}, "weights": {"pseudo_label": 0.3},
+    "pseudo_labels": {"label_steps": [0], "clips": 5},
 }  # fmt: skip
-BIASES = [f"module.critic.layers.{layer}.bias" for layer in (2, 4)]
 
 
 def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
@@ -35,9 +35,7 @@ def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) ->
     meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
     given = {"changes": {}, "poisoned": {}} | arguments
     processes = [
-        CONTEXT.Process(
-            target=victim.run_in_group, args=(rank, size, meeting, folder), kwargs=given
-        )
+        CONTEXT.Process(target=full.run_in_group, args=(rank, size, meeting, folder), kwargs=given)
         for rank in range(size)
     ]
     for process in processes:
@@ -60,12 +58,12 @@ def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 
 
 def moments_apart(one: Path, other: Path) -> float:
-    """The largest difference of mean gradients, as a share of the largest one of its optimiser: a
+    """The largest difference of mean gradients, as a share of the largest one of its optimizer: a
     loss that is weighted wrongly shows here, where Adam has not yet made up for it."""
     shares = []
     state, second = (load_file(folder / "rank-0.safetensors") for folder in (one, other))
-    for name in ("adamw", "critic", "bridge", "adversary", "distillation"):
-        keys = [k for k in state if k.startswith(f"optimiser.{name}.") and k.endswith(".exp_avg")]
+    for name in ("adamw", "bridge", "discriminator", "distillation"):
+        keys = [k for k in state if k.startswith(f"optimizer.{name}.") and k.endswith(".exp_avg")]
         largest = max(float(state[key].abs().max()) for key in keys)
         shares += [float((state[key] - second[key]).abs().max()) / largest for key in keys]
     return max(shares)
@@ -81,13 +79,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     size: int, alone: Path, tmp_path: Path
 ) -> None:
-    """All modules: encoder and its mean, critic, bridge, discriminators, projection."""
+    """All modules: encoder and its mean, bridge, discriminators, projection."""
     shared = together(size, tmp_path, changes=SMALL | THREE)
     one, other = encoder_of(alone), encoder_of(shared)
-    # The hinge loss pushes the critic's biases as much up as down: two of them have a gradient of
-    # nothing but rounding, of which Adam makes whole steps.
-    for name in BIASES:
-        del one[name], other[name]
     assert apart(one, other) < 1e-5
     assert moments_apart(alone, shared) < 1e-4
     for rank in range(1, size):
@@ -95,16 +89,15 @@ def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one
 
 
-def test_parts_one_after_another_are_the_parts_of_processes(tmp_path: Path) -> None:
-    """With accumulation, four parts are four parts, whoever does them."""
+def test_micro_batches_are_the_parts_of_processes(tmp_path: Path) -> None:
+    """Four parts are four parts, whoever does them."""
     plain = {
-        "run": {"accumulate": 2},
+        "run": {"micro_batches": 2},
         "balance": False,
-        "weights": {"feature": 0, "stft": 0, "l1": 0, "low": 0, "critic": 0, "bridge": 0,
-                    "level_prior": 0, "usage_prior": 0, "code_means": 0, "diversity": 0,
-                    "scale": 0, "shaping": 0},
+        "weights": {"feature_matching": 0, "stft": 0, "l1": 0, "low": 0, "level_prior": 0,
+                    "diversity": 0, "scale": 0},
     }  # fmt: skip
-    whole = together(1, tmp_path / "a", changes=plain | SMALL | {"run": {"accumulate": 1}})
+    whole = together(1, tmp_path / "a", changes=plain | SMALL | {"run": {"micro_batches": 1}})
     parts = together(1, tmp_path / "b", changes=plain | SMALL)
     both = together(2, tmp_path / "c", changes=plain | SMALL)
     assert apart(encoder_of(whole), encoder_of(parts)) < 1e-5
@@ -144,7 +137,7 @@ def test_a_signal_to_one_ends_labelling_in_all(tmp_path: Path) -> None:
     }  # fmt: skip
     whole = together(2, tmp_path / "whole", changes=told)
     halves = together(2, tmp_path / "halves", changes=told, terminate_at_clip=3, expected=5)
-    assert len((halves / "labelled").read_text().split()) < 10
+    assert len((halves / "labeled").read_text().split()) < 10
     assert [path.name for path in (halves / "checkpoints").iterdir()] == ["step-0000002"]
     assert all((halves / f"rank-{rank}.txt").read_text().startswith(" 2 ") for rank in range(2))
     together(2, tmp_path / "halves", changes=told)
@@ -180,48 +173,50 @@ def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) ->
 
 
 def test_batches_that_cannot_be_shared_are_named() -> None:
-    ranks.check_shares({"real_batch": 12, "pair_batch": 6}, 3)
-    with pytest.raises(ConfigError, match=r"`pair_batch` is 6.*`run.accumulate` 4.*multiple of 4"):
-        ranks.check_shares({"real_batch": 12, "pair_batch": 6}, 4)
+    distributed.check_batches({"real_batch": 12, "pair_batch": 6}, 3)
+    with pytest.raises(ConfigError, match=r"`pair_batch` is 6.*`run.micro_batches` 4.*of 4"):
+        distributed.check_batches({"real_batch": 12, "pair_batch": 6}, 4)
 
 
-def test_parts_cover_a_batch_in_order() -> None:
-    slices = [Part(index, 3).of(12) for index in range(3)]
+def test_micro_batches_cover_a_batch_in_order() -> None:
+    slices = [micro.of(12) for micro in distributed.micro_batches(3)]
     assert [(s.start, s.stop) for s in slices] == [(0, 4), (4, 8), (8, 12)]
-    assert not Part(1, 3).is_last and Part(2, 3).is_last and ranks.WHOLE.of(7) == slice(0, 7)
+    assert MicroBatch(1, 3).parts == 3 and distributed.WHOLE.of(7) == slice(0, 7)
 
 
 def test_alone_nothing_is_done() -> None:
     own = torch.ones(3, requires_grad=True)
-    assert ranks.mean(own) is own and ranks.gather(own) is own
-    assert ranks.size() == 1 and ranks.is_first() and ranks.tell({"a": 1}) == {"a": 1}
-    assert ranks.any_of(True, False) == [True, False] and ranks.means_of([2.0]) == [2.0]
-    ranks.start(torch.device("cpu"))  # no torchrun
-    assert ranks.size() == 1
-    ranks.stop()
+    assert distributed.mean(own) is own and distributed.gather(own) is own
+    assert distributed.world_size() == 1 and distributed.is_rank0()
+    assert distributed.broadcast({"a": 1}) == {"a": 1}
+    assert distributed.any_rank(True, False) == [True, False]
+    assert distributed.mean_over_ranks([2.0]) == [2.0]
+    distributed.start(torch.device("cpu"))  # no torchrun
+    assert distributed.world_size() == 1
+    distributed.stop()
 
 
 @pytest.mark.slow
 def test_torchrun_starts_the_command(manifest: Path, tmp_path: Path) -> None:
     """On the mini release: one voice, one encoder file, and a release that is not touched."""
     values = {
-        "run": {"steps": 2, "validate_every": 2, "device": "cpu"}, "pairs": {"minutes": 0},
-        "weights": {"bridge": 0.1}, "teacher": "mini", "speech": str(manifest),
-        "pair_batch": 2, "real_batch": 2, "frames": 4, "real_from": 0, "cycle_from": 1,
-        "licences": ["CC0-1.0"],
+        "run": {"steps": 2, "validate_every": 2}, "pairs": {"minutes": 0},
+        "weights": {"bridge": 0.1}, "teacher": "mini",
+        "pair_batch": 2, "real_batch": 2, "frames": 4, "real_from": 0, "licenses": ["CC0-1.0"],
     }  # fmt: skip
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(values))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone",
               "--nproc-per-node", "2", "-m", "voxclone"]  # fmt: skip
-    command = [*launch, "train", "encoder", str(config), "--out", str(tmp_path / "run")]
+    command = [*launch, "train", "encoder", str(config), "--out", str(tmp_path / "run"),
+               "--speech", str(manifest), "--device", "cpu"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Wrote") == 1 and done.stdout.count("step 2:") == 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"encoder.safetensors", "best.safetensors", "log.jsonl"} <= names
     uneven = subprocess.run(
-        [*command, "--resume", "auto", "--set", "real_batch=3"],
+        [*command, "--resume", "--set", "real_batch=3"],
         capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
     assert uneven.returncode == 1
