@@ -21,7 +21,7 @@ from tests.train.tiny import CPU, QUIET, ctc_teacher, usual_codec
 from voxclone.data.corpus import Crops, PackedCorpus, Subset
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
-from voxclone.train import adversarial, encoder, loop, pseudo_labels
+from voxclone.train import encoder, loop, pseudo_labels
 from voxclone.train.encoder import EncoderTraining, build, encoder_tensors
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Outcome, fit
@@ -171,7 +171,7 @@ def run_in_group(
     terminate_at: int | None = None,
     terminate_at_clip: int | None = None,
     outs: Sequence[str] = (),
-    discriminator_lr: float = adversarial.LEARNING_RATE,
+    most_skipped: int = loop.MOST_SKIPPED,
 ) -> None:
     """One of `size` processes of the command, which writes into `folder`, or into a folder of its
     own number in it, out of `outs`; ends with its code, or the error's. `rank-N.txt` has the
@@ -179,7 +179,7 @@ def run_in_group(
     is a step by rank; the last process is sent SIGTERM at a step, or when the first one labels the
     clip of a number."""
     join(rank, size, meeting)
-    adversarial.LEARNING_RATE = discriminator_lr
+    loop.MOST_SKIPPED = most_skipped
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     trainings: list[FullTraining] = []
 

@@ -75,7 +75,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return together(1, tmp_path_factory.mktemp("alone"), changes=SMALL | THREE)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     size: int, alone: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +89,7 @@ def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one
 
 
+@pytest.mark.slow
 def test_micro_batches_are_the_parts_of_processes(tmp_path: Path) -> None:
     """Four parts are four parts, whoever does them."""
     plain = {
@@ -104,6 +105,7 @@ def test_micro_batches_are_the_parts_of_processes(tmp_path: Path) -> None:
     assert apart(encoder_of(whole), encoder_of(both)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_ends_all_and_they_go_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     whole = together(2, tmp_path / "whole")
     halves = together(2, tmp_path / "halves", terminate_at=3, expected=5)
@@ -114,6 +116,7 @@ def test_a_signal_to_one_ends_all_and_they_go_on_as_if_nothing_had_been(tmp_path
         assert all(torch.equal(state[key], other[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     """And so many in a row end the run, in all."""
     once = together(2, tmp_path / "once", poisoned={1: [2]})
@@ -121,31 +124,32 @@ def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(value).all()) for value in encoder_of(once).values())
     for rank in range(2):
         assert "'skipped': 1" in (once / f"rank-{rank}.txt").read_text()
-    few = {"run": {"most_skipped": 2}}
     wrong = {0: [1, 3], 1: [4, 5]}
-    often = together(2, tmp_path / "often", expected=1, poisoned=wrong, changes=few)
-    told = [(often / f"rank-{rank}.txt").read_text() for rank in range(2)]
-    assert told[0].startswith("The training was stopped: 2 steps in a row, up to step 5")
-    assert told[1].startswith(" 5 ") and all("'skipped': 3" in each for each in told)
+    often = together(2, tmp_path / "often", expected=1, poisoned=wrong, most_skipped=2)
+    said = [(often / f"rank-{rank}.txt").read_text() for rank in range(2)]
+    assert said[0].startswith("The training was stopped: 2 steps in a row, up to step 5")
+    assert said[1].startswith(" 5 ") and all("'skipped': 3" in each for each in said)
 
 
-def test_a_signal_to_one_ends_labelling_in_all(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_signal_to_one_ends_labeling_in_all(tmp_path: Path) -> None:
     """To one that waits while the first one labels; then all goes on as if nothing had been."""
-    told = {
-        "weights": {"told": 0.5}, "channel": {"at": [2], "clips": 40},
-        "run": {"steps": 4, "save_every": 100},
+    labeling = {
+        "weights": {"pseudo_label": 0.5}, "run": {"steps": 4, "save_every": 100},
+        "pseudo_labels": {"label_steps": [2], "clips": 40},
     }  # fmt: skip
-    whole = together(2, tmp_path / "whole", changes=told)
-    halves = together(2, tmp_path / "halves", changes=told, terminate_at_clip=3, expected=5)
+    whole = together(2, tmp_path / "whole", changes=labeling)
+    halves = together(2, tmp_path / "halves", changes=labeling, terminate_at_clip=3, expected=5)
     assert len((halves / "labeled").read_text().split()) < 10
     assert [path.name for path in (halves / "checkpoints").iterdir()] == ["step-0000002"]
     assert all((halves / f"rank-{rank}.txt").read_text().startswith(" 2 ") for rank in range(2))
-    together(2, tmp_path / "halves", changes=told)
+    together(2, tmp_path / "halves", changes=labeling)
     for rank in range(2):
         state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
         assert all(torch.equal(state[key], other[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_an_error_in_one_saves_the_steps_before_it(tmp_path: Path) -> None:
     """In a process that is not the first; the others wait for it and for nothing else."""
     seldom = {"run": {"save_every": 100}}
@@ -162,6 +166,7 @@ def test_an_error_in_one_saves_the_steps_before_it(tmp_path: Path) -> None:
         assert all(torch.equal(state[key], other[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) -> None:
     here = together(2, tmp_path, outs=["here", "there"], expected=1)
     assert not list(here.glob("prepared-*"))

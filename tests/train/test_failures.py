@@ -78,7 +78,7 @@ def killed(times: int, folder: Path) -> None:
 
 
 def test_killed_at_random_moments_it_always_ends_alike(tmp_path: Path) -> None:
-    killed(4, tmp_path)
+    killed(1, tmp_path)
 
 
 @pytest.mark.slow
