@@ -21,7 +21,7 @@ from tts import random_tts
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import PackedCorpus
 from voxclone.device import pick_device
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.release.params import parse_params
 from voxclone.train.cloned import Cast, CloneListener, CloneSettings, Scene, cloned_loss
 from voxclone.train.parts import OF_CLONES, sources_of
@@ -61,7 +61,7 @@ def main() -> None:
     codec = Codec(params.codec)
     codec.quantizer.semantic_codebook.embedding_sum.normal_()
     codec.to(device).decoder.requires_grad_(False)
-    voices = VoiceNetwork(1, *VOICES).to(device).eval().requires_grad_(False)
+    voices = SpeakerNetwork(1, *VOICES).to(device).eval().requires_grad_(False)
     meter = Meter(device, torch.bfloat16, given.processor_time)
     with tempfile.TemporaryDirectory() as folder:
         model = random_tts(params, device, torch.bfloat16, Path(folder), codec)

@@ -34,7 +34,7 @@ from voxclone.config import load_settings
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.device import pick_device
-from voxclone.models.whisper import SpokenTargets
+from voxclone.models.whisper import AsrTargets
 from voxclone.spec import FRAME_RATE, SAMPLING_RATE
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.channel import Label
@@ -298,7 +298,7 @@ class _RandomTeacher:
     def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
         tokens = 4 + round(3.3 * frames / FRAME_RATE)
         share_LT = torch.rand(tokens, frames)
-        return SpokenTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))
+        return AsrTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))
 
 
 def _in_process(case: str) -> dict[str, float]:

@@ -29,11 +29,11 @@ from voxclone.evaluate.diagnosis import diagnose
 from voxclone.evaluate.encoder import evaluate_encoder
 from voxclone.evaluate.report.tables import look_up
 from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
-from voxclone.models.ctc_asr import load_recogniser
+from voxclone.models.ctc_asr import load_packaged_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import open_codec
-from voxclone.release.release import Release, mini_release
+from voxclone.release.release import Release
 from voxclone.train.encoder_settings import EncoderTraining
 from voxclone.train.recovery import ENCODER_FILE, prepare, recover
 from voxclone.tts.tts import TTS
@@ -222,7 +222,7 @@ def measure(given: argparse.Namespace) -> None:
     speech = load_speech(choose(clips, given.seconds))
     inversions = preset_inversions(release)
     oracle, embedder = open_codec(release, given.oracle), Ge2eEmbedder.load()
-    transcriber = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
+    transcriber = CharacterTranscriber(load_packaged_recognizer())
     plan = VoicePlan((given.length,), given.sentences, (0,), given.cfg)
     paths = {"oracle": given.oracle}
     paths |= {p.parent.name: p for p in sorted(given.out.glob(f"*-*/{ENCODER_FILE}"))}

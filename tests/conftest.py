@@ -1,37 +1,63 @@
-"""What all tests share: one thread, since the tensors are tiny and waiting for a second one takes
-longer than the sums; and a corpus of a few seconds, of synthetic speakers with transcripts."""
+"""What all tests share: one thread, temporary folders, the mini release (loaded once a session),
+and a corpus of a few seconds: synthetic speakers with transcripts."""
+
+import os
+
+# Before torch is imported: the tensors are tiny, and waiting for a second thread takes longer than
+# the sums.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
-from tests.audio.signals import speech
+from tests.helpers.command import Command, make_command
+from tests.helpers.signals import speech
+from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, pack
 from voxclone.data.manifest import read_manifest
+from voxclone.mini.oracle import oracle_codec
+from voxclone.release.release import Release
+from voxclone.tts.tts import TTS
+
+torch.set_num_threads(1)
 
 SPEAKERS = ("ada", "ben", "cid")
 CLIPS = 4
 TEXTS = ("we go", "a dog sat", "no more", "so it is")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered between evaluations, and voices, stay out of the home directory."""
+    """Caches of evaluations and stored voices stay out of the home directory."""
     folder = tmp_path_factory.getbasetemp()
-    monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder / "heard")
+    monkeypatch.setattr("voxclone.evaluate.cache.default_folder", lambda: folder / "cache")
     monkeypatch.setattr("voxclone.voice.store.default_folder", lambda: folder / "voices")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command; gives exit code, standard output and standard error."""
+    return make_command(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def mini_release() -> Release:
+    return Release.open("mini")
+
+
+@pytest.fixture(scope="session")
+def oracle_of_mini(mini_release: Release) -> Codec:
+    """The codec of the mini release with its true encoder. Tests change copies only."""
+    return oracle_codec(mini_release)
+
+
+@pytest.fixture(scope="session")
+def mini_tts(mini_release: Release, oracle_of_mini: Codec) -> TTS:
+    return TTS.load(mini_release, codec=oracle_of_mini)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +78,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "text": TEXTS[c],
                     "language": "en",
                     "split": "valid" if c == 0 else "train",
-                    "licence": "CC0-1.0",
+                    "license": "CC0-1.0",
                 }
             )
     path = folder / "manifest.jsonl"

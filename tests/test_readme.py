@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my").mkdir()
     rows = []
     for speaker in ("me", "you"):  # nobody else has given a recording
-        row = {"id": speaker, "path": "../me.wav", "speaker": speaker, "licence": "CC0-1.0"}
+        row = {"id": speaker, "path": "../me.wav", "speaker": speaker, "license": "CC0-1.0"}
         rows.append(row | {"duration": len(samples) / rate, "text": "the news of the day"})
     lines = "\n".join(json.dumps(row) for row in rows)
     (folder / "my" / "manifest.jsonl").write_text(lines + "\n", encoding="utf-8")

@@ -14,10 +14,11 @@ from recipes.mini_release import recipe, workshop
 from recipes.mini_release import report as measure
 from voxclone.cli.common import open_console
 from voxclone.cli.report import present, progress
-from voxclone.cli.tools import load_listed, make_embedders, make_listener
+from voxclone.cli.tools import load_listed, make_embedders, make_mos_predictor
 from voxclone.config import load_settings
 from voxclone.errors import VoxcloneError
-from voxclone.mini import oracle
+from voxclone.mini.oracle import ASSETS
+from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.release import Release
 
@@ -78,14 +79,14 @@ def report(
     console = open_console(False)
     track = progress(console)
     named = dict(item.split("=", 1) for item in encoder or [])
-    folder = assets if assets is not None else oracle.ASSETS
+    folder = assets if assets is not None else ASSETS
     found = measure.report(
         Release.open(folder / "release"),
         load_listed(speech, split, seconds, track),
         {name: Path(path) for name, path in named.items()},
         make_embedders(None)[0],
-        CharacterTranscriber(oracle.recogniser(folder)),
-        make_listener(True),
+        CharacterTranscriber(load_recognizer(folder / "recogniser")),
+        make_mos_predictor(True),
         assets=folder,
         track=track,
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.data.augment import colour
+from voxclone.data.augment import random_equalizer
 from voxclone.data.corpus import Corpus
 from voxclone.io import atomic_file
 from voxclone.spec import SAMPLING_RATE
@@ -99,7 +99,7 @@ def varied_wave(wave_S: Tensor, speaker: str, variant: Variant, codec: Codec) ->
     if variant.colour:
         seed = hashlib.sha256(f"{variant.colour}/{speaker}".encode()).digest()[:8]
         generator = torch.Generator().manual_seed(int.from_bytes(seed, "little") % 2**63)
-        wave_S = colour(wave_S[None], COLOUR_DB, generator, codec.sampling_rate)[0]
+        wave_S = random_equalizer(wave_S[None], COLOUR_DB, generator, codec.sampling_rate)[0]
     if variant.speed != 1.0:
         slower = soxr.resample(
             wave_S.numpy(), codec.sampling_rate, codec.sampling_rate / variant.speed

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.models.ctc_asr import Recogniser
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer
+from voxclone.models.speaker_network import SpeakerNetwork
 
 SCALE = 20.0
 
@@ -32,11 +32,11 @@ def freeze(*networks: nn.Module) -> None:
 class Listeners:
     """Frozen networks that compare decoded speech with the recording."""
 
-    recogniser: Recogniser
-    voices: VoiceNetwork
+    recogniser: Recognizer
+    voices: SpeakerNetwork
 
     @classmethod
-    def frozen(cls, recogniser: Recogniser, voices: VoiceNetwork) -> "Listeners":
+    def frozen(cls, recogniser: Recognizer, voices: SpeakerNetwork) -> "Listeners":
         """Both without dropout and without gradients of their own."""
         freeze(recogniser, voices)
         return cls(recogniser, voices)
@@ -46,7 +46,7 @@ class Listeners:
         size of the recording's."""
         terms = []
         for network in (self.recogniser, self.voices):
-            trunk = network if isinstance(network, Recogniser) else network.trunk
+            trunk = network if isinstance(network, Recognizer) else network.trunk
             with torch.no_grad():
                 wanted = _states(trunk, network.features(target_BS))
             made = _states(trunk, network.features(estimate_BS))
@@ -57,7 +57,7 @@ class Listeners:
         return torch.stack(terms).mean()
 
 
-def _states(trunk: Recogniser, features_BMT: Tensor) -> Sequence[Tensor]:
+def _states(trunk: Recognizer, features_BMT: Tensor) -> Sequence[Tensor]:
     """States [B, T, D] after the first convolutions and after every block."""
     x_BDT = F.gelu(trunk.reduce(F.gelu(trunk.input(features_BMT))))
     states = [x_BDT.transpose(1, 2)]

@@ -26,7 +26,7 @@ from recipes.mini_release.workshop import (
 )
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
-from voxclone.models.voice_network import save_voices
+from voxclone.models.speaker_network import save_speaker_network
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params, to_json
 from voxclone.release.presets import write_preset
@@ -76,7 +76,7 @@ def publish(shop: Workshop, target: Path) -> None:
     opened = Release.open(target / "release")
     save_encoder(target / "oracle" / "encoder.safetensors", state, opened, facts)
     _write_recogniser(shop, target / "recogniser")
-    save_voices(finished_voices(shop), target / "voices")
+    save_speaker_network(finished_voices(shop), target / "voices")
 
 
 def release_tensors(params: Params, codec: Codec, speech: dict[str, Tensor]) -> dict[str, Tensor]:

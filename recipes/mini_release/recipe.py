@@ -39,7 +39,7 @@ from recipes.mini_release.workshop import (
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.errors import ConfigError, TrainingError
 from voxclone.mini.oracle import oracle_codec
-from voxclone.models.ctc_asr import Recogniser, normalise_text
+from voxclone.models.ctc_asr import Recognizer, normalize_text
 from voxclone.release.release import Release
 from voxclone.train.loop import Outcome, Task, fit
 from voxclone.tts.prompt import PromptMaker
@@ -146,7 +146,7 @@ def speech_data(
     shop: Workshop,
     every: Subset,
     bank: CodeBank,
-    recogniser: Recogniser,
+    recogniser: Recognizer,
     prompts: PromptMaker,
     frame_rate: float,
 ) -> SpeechData:
@@ -177,10 +177,10 @@ def speech_data(
 
 
 def _transcript(
-    corpus: Corpus, index: int, text: str, recogniser: Recogniser, prompts: PromptMaker
+    corpus: Corpus, index: int, text: str, recogniser: Recognizer, prompts: PromptMaker
 ) -> Transcript:
     ids = prompts.text_ids(text)
-    normal = normalise_text(text)
+    normal = normalize_text(text)
     with torch.inference_mode():
         log_probs = recogniser(recogniser.features(corpus.wave(index)[None]))[0].numpy()
     spelled = [(place, code) for place, c in enumerate(normal) for code in recogniser.spell(c)]

@@ -16,7 +16,7 @@ from voxclone.data.corpus import Corpus, Subset
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.evaluate.wer import error_rate
-from voxclone.models.ctc_asr import STRIDE, Recogniser, RecogniserConfig, normalise_text
+from voxclone.models.ctc_asr import STRIDE, Recognizer, RecognizerConfig, normalize_text
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train.checkpoint import TrainState
@@ -46,7 +46,7 @@ def characters_of(subset: Subset, least: int) -> str:
     """The characters that occur at least `least` times in the normalised transcripts."""
     counts: collections.Counter[str] = collections.Counter()
     for index in subset.indices:
-        counts.update(normalise_text(subset.corpus.clips[index].text or ""))
+        counts.update(normalize_text(subset.corpus.clips[index].text or ""))
     return "".join(sorted(c for c, count in counts.items() if count >= least))
 
 
@@ -58,7 +58,7 @@ class RecogniserTask:
     corpus: Corpus
     train: Subset
     valid: Subset
-    model: Recogniser
+    model: Recognizer
     state: TrainState
 
     @classmethod
@@ -69,10 +69,10 @@ class RecogniserTask:
         characters = characters_of(train, settings.min_character_count)
         if not characters:
             raise ConfigError("The training clips have no transcripts to learn from.")
-        config = RecogniserConfig(characters=characters, dim=settings.dim, blocks=settings.blocks)
+        config = RecognizerConfig(characters=characters, dim=settings.dim, blocks=settings.blocks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
-            model = Recogniser(config).to(pick_device(settings.run.device))
+            model = Recognizer(config).to(pick_device(settings.run.device))
         state = TrainState({"recogniser": model}, build_optimizers(model, settings.optimiser))
         state.values["recogniser"] = config.model_dump()
         return cls(settings, corpus, train, valid, model, state)
@@ -101,7 +101,7 @@ class RecogniserTask:
         corpus = self.corpus
         pairs = []
         for index in self.valid.indices[:120]:
-            said = normalise_text(corpus.clips[index].text or "")
+            said = normalize_text(corpus.clips[index].text or "")
             pairs.append((said, self.model.transcribe(corpus.wave(index))))
         return {"valid/cer": error_rate(pairs, characters=True), "valid/wer": error_rate(pairs)}
 
@@ -143,7 +143,7 @@ class RecogniserTask:
                     )
             features.append(mel_MT)
             frames.append(mel_MT.shape[1] // STRIDE)
-            text = normalise_text(self.corpus.clips[index].text or "")
+            text = normalize_text(self.corpus.clips[index].text or "")
             targets.append(torch.tensor(self.model.spell(text), dtype=torch.long))
         longest = max(f.shape[1] for f in features)
         padded = torch.stack([F.pad(f, (0, longest - f.shape[1])) for f in features])

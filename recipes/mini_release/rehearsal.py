@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recipes.mini_release.listeners import SCALE, freeze
 from voxclone.codec.model import Codec
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.release.params import Params
 from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.sequences import Batch, decode_values, draw_values
@@ -27,10 +27,10 @@ class VoiceJudge:
     """A frozen codec and the frozen network that hears who is speaking."""
 
     codec: Codec
-    voices: VoiceNetwork
+    voices: SpeakerNetwork
 
     @classmethod
-    def frozen(cls, codec: Codec, voices: VoiceNetwork) -> "VoiceJudge":
+    def frozen(cls, codec: Codec, voices: SpeakerNetwork) -> "VoiceJudge":
         """Both without dropout and without gradients of their own."""
         freeze(codec, voices)
         return cls(codec, voices)

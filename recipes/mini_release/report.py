@@ -18,7 +18,7 @@ from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_code
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.synthesis import Saying, say
 from voxclone.mini.oracle import ASSETS, oracle_codec
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.models.transcribers import Transcriber
 from voxclone.release.encoder_file import open_codec
@@ -46,7 +46,7 @@ def report(
     encoders: Mapping[str, Path],
     embedder: SpeakerEmbedder,
     transcriber: Transcriber,
-    listener: Listener | None,
+    listener: MosPredictor | None,
     *,
     assets: Path = ASSETS,
     sizes: ReportSizes = ReportSizes(),
@@ -102,7 +102,7 @@ def preset_figures(
     speech: SpeechSet,
     embedder: SpeakerEmbedder,
     transcriber: Transcriber,
-    listener: Listener | None,
+    listener: MosPredictor | None,
     sizes: ReportSizes,
 ) -> dict[str, Any]:
     """Speech of the presets, against the preset's own decoded codes."""

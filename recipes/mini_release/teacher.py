@@ -17,7 +17,7 @@ from torch import Tensor
 
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.io import atomic_file
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TeacherFeatures:
 
 
 def teacher_features(
-    recogniser: Recogniser,
+    recogniser: Recognizer,
     corpus: Corpus,
     frame_size: int,
     folder: Path,

@@ -14,7 +14,7 @@ from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.device import pick_device
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train.checkpoint import TrainState
@@ -25,7 +25,7 @@ MARGIN = 0.1
 
 
 class VoicesTraining(Settings):
-    """Values of the training of a `VoiceNetwork`."""
+    """Values of the training of a `SpeakerNetwork`."""
 
     run: RunSettings
     optimiser: OptimiserSettings = OptimiserSettings(lr=2e-3, betas=(0.9, 0.98), clip=5.0)
@@ -46,7 +46,7 @@ class VoicesTask:
     train: Subset
     valid: Subset
     speakers: list[str]
-    model: VoiceNetwork
+    model: SpeakerNetwork
     state: TrainState
 
     @classmethod
@@ -57,7 +57,7 @@ class VoicesTask:
         speakers = sorted(train.by_speaker())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
-            model = VoiceNetwork(len(speakers), settings.dim, settings.blocks)
+            model = SpeakerNetwork(len(speakers), settings.dim, settings.blocks)
         model.to(pick_device(settings.run.device))
         state = TrainState({"voices": model}, build_optimizers(model, settings.optimiser))
         state.values["speakers"] = len(speakers)

@@ -23,11 +23,11 @@ from voxclone import checkpoint
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.config import Settings
-from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
+from voxclone.data.corpus import Corpus, Subset, check_left_out, pack
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.train.loop import CHECKPOINTS
 
 ItemT = TypeVar("ItemT")
@@ -81,7 +81,7 @@ class Workshop:
 
     def licensed(self, clip: Clip) -> bool:
         """Whether a clip may be trained on."""
-        return clip.licence in self.settings.licences
+        return clip.license in self.settings.licences
 
     def split(self, split: str, *, spoken: bool = False) -> Subset:
         """Licensed clips of a split; with `spoken` only those with a transcript."""
@@ -103,7 +103,7 @@ def open_workshop(
     changed: bool = False,
 ) -> Workshop:
     """Pack the speech of `manifest` (once) and open the run in `folder`."""
-    clips = [clip for clip in read_manifest(manifest) if clip.licence in settings.licences]
+    clips = [clip for clip in read_manifest(manifest) if clip.license in settings.licences]
     if not clips:
         raise ConfigError(f"No clip of {manifest} has one of the licences {settings.licences}.")
     corpus = pack(
@@ -111,7 +111,7 @@ def open_workshop(
         folder / "speech",
         lambda items: track(list(items), description="decoding speech", console=console),
     )
-    said = about_left_out([*corpus.left_out.values()], len(clips))
+    said = check_left_out([*corpus.left_out.values()], len(clips))
     if said is not None:
         console.print(f"{manifest}: {said}", style="yellow", markup=False, soft_wrap=True)
     return Workshop(settings, corpus, folder, console, changed)
@@ -125,19 +125,19 @@ def finished_codec(shop: Workshop) -> Codec:
     return codec.eval().requires_grad_(False)
 
 
-def finished_recogniser(shop: Workshop) -> Recogniser:
+def finished_recogniser(shop: Workshop) -> Recognizer:
     """The recogniser of stage 1."""
     found = finished(shop, "recogniser", shop.settings.recogniser.run)
-    model = Recogniser(RecogniserConfig(**found.values["state"]["recogniser"]))
+    model = Recognizer(RecognizerConfig(**found.values["state"]["recogniser"]))
     model.load_state_dict(_part(found.tensors, "recogniser"))
     return model.eval().requires_grad_(False)
 
 
-def finished_voices(shop: Workshop) -> VoiceNetwork:
+def finished_voices(shop: Workshop) -> SpeakerNetwork:
     """The network of stage 1b, which tells speakers apart."""
     settings = shop.settings.voices
     found = finished(shop, "voices", settings.run)
-    voices = VoiceNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
+    voices = SpeakerNetwork(int(found.values["state"]["speakers"]), settings.dim, settings.blocks)
     voices.load_state_dict(_part(found.tensors, "voices"))
     return voices
 

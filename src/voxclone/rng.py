@@ -1,7 +1,7 @@
 """Random numbers for a batch: from one generator, or for each item from its own.
 
-With generators of their own, what an item is given does not depend on which items are beside it:
-a batch may be divided over processes and still be drawn alike.
+With its own generator, an item gets the same numbers in every batch: a batch may be divided over
+processes.
 """
 
 import hashlib
@@ -10,21 +10,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Source = torch.Generator | Sequence[torch.Generator]
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
-def uniform(shape: Sequence[int], source: Source) -> Tensor:
+def uniform(shape: Sequence[int], generators: Generators) -> Tensor:
     """Numbers between 0 and 1; the first dimension is the batch."""
-    if isinstance(source, torch.Generator):
-        return torch.rand(*shape, generator=source)
-    return torch.stack([torch.rand(*shape[1:], generator=each) for each in source])
+    if isinstance(generators, torch.Generator):
+        return torch.rand(*shape, generator=generators)
+    return torch.stack([torch.rand(*shape[1:], generator=each) for each in generators])
 
 
-def normal(shape: Sequence[int], source: Source) -> Tensor:
+def normal(shape: Sequence[int], generators: Generators) -> Tensor:
     """Numbers of mean 0 and variance 1; the first dimension is the batch."""
-    if isinstance(source, torch.Generator):
-        return torch.randn(*shape, generator=source)
-    return torch.stack([torch.randn(*shape[1:], generator=each) for each in source])
+    if isinstance(generators, torch.Generator):
+        return torch.randn(*shape, generator=generators)
+    return torch.stack([torch.randn(*shape[1:], generator=each) for each in generators])
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:

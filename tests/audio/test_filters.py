@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.audio.signals import RATE, speech
+from tests.helpers.signals import RATE, speech
 from voxclone.audio.files import read_recording
 from voxclone.audio.filters import BLOCK_SECONDS, high_pass
 from voxclone.audio.reference import ReferenceSettings, prepare_reference

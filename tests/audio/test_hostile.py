@@ -9,8 +9,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.audio.signals import syllables
 from tests.audio.test_reading import FORMATS, encode, message
+from tests.helpers.signals import syllables
 from voxclone.audio.files import ReadingLimits, Recording, read_recording
 from voxclone.errors import AudioError
 

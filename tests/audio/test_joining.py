@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.audio.signals import RATE, speech
+from tests.helpers.signals import RATE, speech
 from voxclone.audio import measure
 from voxclone.audio.files import Recording, read_recording
-from voxclone.audio.joining import best_alone, prepare_joined, shares
-from voxclone.audio.reference import ReferenceSettings, crops
+from voxclone.audio.joining import best_alone, fair_shares, prepare_joined
+from voxclone.audio.reference import ReferenceSettings, candidate_segments
 from voxclone.audio.report import ReferenceReport
 from voxclone.errors import AudioError
 
@@ -40,13 +40,15 @@ def test_short_recordings_are_joined_whole_at_one_level() -> None:
     begin = 0
     for part in report.parts:
         end = begin + round(part.duration_out * RATE)
-        level = measure.active_level(reference.wave_S[begin:end], RATE)
+        level = measure.speech_level(reference.wave_S[begin:end], RATE)
         assert level == pytest.approx(-20.0, abs=0.3)
         begin = end
     assert any("Joined 3 parts at their pauses" in action for action in report.actions)
-    runs = measure.speech_runs(measure.active_frames(measure.frame_powers(reference.wave_S, RATE)))
-    gaps = [b[0] - a[1] for a, b in pairwise(runs)]
-    assert len(runs) == 4 and min(gaps) * 0.02 >= 0.24
+    speech_found = measure.speech_segments(
+        measure.active_frames(measure.frame_powers(reference.wave_S, RATE))
+    )
+    gaps = [b[0] - a[1] for a, b in pairwise(speech_found)]
+    assert len(speech_found) == 4 and min(gaps) * 0.02 >= 0.24
 
 
 def test_long_recordings_share_the_seconds_and_are_cut_between_pauses() -> None:
@@ -118,7 +120,10 @@ def test_a_recording_that_cannot_be_used_is_named() -> None:
 
 def test_the_report_survives_json() -> None:
     parts = [record([3.0], [0.4, 0.5], "a.wav"), record([2.0], [0.3, 0.4], "b.wav")]
-    report = prepare_joined(parts, SETTINGS).report.with_unity(0.5)
+    report = prepare_joined(parts, SETTINGS).report.with_speaker_consistency(0.5)
+    older = report.to_dict()
+    older["unity"] = older.pop("speaker_consistency")
+    assert ReferenceReport.from_dict(older) == report
     again = ReferenceReport.from_dict(json.loads(json.dumps(report.to_dict())))
     assert again == report and again.sentences() == report.sentences()
     assert any("Several speakers?" in sentence for sentence in report.sentences())
@@ -137,7 +142,7 @@ def test_the_report_survives_json() -> None:
 def test_shares_fill_the_room_and_cut_no_more_than_needed(
     lengths: list[float], most: float
 ) -> None:
-    found = shares(lengths, most)
+    found = fair_shares(lengths, most)
     assert sum(found) == pytest.approx(min(most, sum(lengths)))
     assert all(share <= length for share, length in zip(found, lengths, strict=True))
     cut = [share for share, length in zip(found, lengths, strict=True) if share < length]
@@ -150,12 +155,12 @@ def test_shares_fill_the_room_and_cut_no_more_than_needed(
     st.lists(st.tuples(st.floats(0.2, 7), st.floats(0, 1.5)), min_size=1, max_size=8),
     st.integers(1, 5),
 )
-def test_crops_lie_between_pauses_and_overlap_little(
+def test_segments_lie_between_pauses_and_overlap_little(
     parts: list[tuple[float, float]], count: int
 ) -> None:
     phrases, pauses = [p for p, _ in parts], [0.3, *(pause for _, pause in parts)]
     recording = record(phrases, pauses, "clip.wav")
-    found = crops(recording, ReferenceSettings(max_seconds=6.0), count)
+    found = candidate_segments(recording, ReferenceSettings(max_seconds=6.0), count)
     assert len(found) <= count
     for number, (start, end) in enumerate(found):
         assert 0 <= start < end <= len(recording.wave_S)

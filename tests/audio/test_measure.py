@@ -1,10 +1,10 @@
-"""Figures of recordings whose truth is known."""
+"""Measurements of synthetic recordings, for which the truth is known."""
 
 import numpy as np
 import pytest
 import soxr
 
-from tests.audio.signals import RATE, speech, syllables
+from tests.helpers.signals import RATE, speech, syllables
 from voxclone.audio import measure
 
 
@@ -21,25 +21,25 @@ def test_frames_hold_every_sample_once() -> None:
 @pytest.mark.parametrize("gain", [1e-3, 1.0, 30.0])
 def test_speech_is_found_between_pauses(noise_db: float, gain: float) -> None:
     wave_S = speech([1.5, 2.0], [0.8, 0.4, 0.6], noise_db=noise_db) * gain
-    runs = measure.speech_runs(measure.active_frames(measure.frame_powers(wave_S, RATE)))
-    seconds = np.array(runs) * measure.FRAME_SECONDS
+    segments = measure.speech_segments(measure.active_frames(measure.frame_powers(wave_S, RATE)))
+    seconds = np.array(segments) * measure.FRAME_SECONDS
     assert np.abs(seconds - [(0.8, 2.3), (2.7, 4.7)]).max() <= 0.061
 
 
 def test_short_gaps_are_bridged_and_clicks_left_out() -> None:
     wave_S = speech([1.0, 1.0], [1.0, 0.1, 1.0])
     wave_S[6000:6480] += 0.5  # 20 ms, like a mouse
-    runs = measure.speech_runs(measure.active_frames(measure.frame_powers(wave_S, RATE)))
-    assert len(runs) == 1 and abs(runs[0][0] * 0.02 - 1.0) < 0.05
+    segments = measure.speech_segments(measure.active_frames(measure.frame_powers(wave_S, RATE)))
+    assert len(segments) == 1 and abs(segments[0][0] * 0.02 - 1.0) < 0.05
 
 
 @pytest.mark.parametrize("pauses", [(0.3, 0.3), (1.0, 2.0), (5.0, 20.0)])
 def test_level_does_not_depend_on_pauses(pauses: tuple[float, float]) -> None:
     truth = 10 * np.log10(np.square(syllables(3.0)).mean())
     wave_S = speech([3.0], list(pauses))
-    assert measure.active_level(wave_S, RATE) == pytest.approx(truth, abs=0.2)
-    assert measure.active_level(wave_S / 10, RATE) == pytest.approx(truth - 20, abs=0.2)
-    assert measure.active_level(syllables(3.0), RATE) == pytest.approx(truth, abs=1)
+    assert measure.speech_level(wave_S, RATE) == pytest.approx(truth, abs=0.2)
+    assert measure.speech_level(wave_S / 10, RATE) == pytest.approx(truth - 20, abs=0.2)
+    assert measure.speech_level(syllables(3.0), RATE) == pytest.approx(truth, abs=1)
     door_S = wave_S.copy()
     door_S[-3000:-600] = 0.99
     loud = measure.loud_level(measure.frame_powers(wave_S, RATE))
@@ -48,7 +48,7 @@ def test_level_does_not_depend_on_pauses(pauses: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("snr", [5, 10, 20, 40, 60])
 def test_snr(snr: int) -> None:
-    level = measure.active_level(syllables(3.0), RATE)
+    level = measure.speech_level(syllables(3.0), RATE)
     wave_S = speech([1.5, 1.5, 2.0], [0.5, 0.5, 0.5, 0.5], noise_db=level - snr)
     estimate = measure.estimate_snr(measure.frame_powers(wave_S, RATE))
     assert estimate == pytest.approx(snr, abs=2)
@@ -78,9 +78,9 @@ def test_bandwidth_of_filtered_speech(top: int) -> None:
 @pytest.mark.parametrize(
     "wave_S", [np.zeros(24000), np.ones(24000), np.full(24000, 1e30), np.full(24000, 1e-30)]
 )
-def test_odd_waves_have_figures(wave_S: np.ndarray) -> None:
+def test_odd_waves_can_be_measured(wave_S: np.ndarray) -> None:
     power_T = measure.frame_powers(wave_S.astype(np.float32), RATE)
-    runs = measure.speech_runs(measure.active_frames(power_T))
-    assert runs == [(0, 50)]
-    assert np.isfinite([measure.active_level(wave_S, RATE), measure.estimate_snr(power_T)]).all()
+    segments = measure.speech_segments(measure.active_frames(power_T))
+    assert segments == [(0, 50)]
+    assert np.isfinite([measure.speech_level(wave_S, RATE), measure.estimate_snr(power_T)]).all()
     assert np.isfinite(measure.bandwidth(wave_S, RATE))

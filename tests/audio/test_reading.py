@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from tests.audio.signals import speech, syllables
+from tests.helpers.signals import speech, syllables
 from voxclone.audio.files import ReadingLimits, Recording, read_recording, read_wave
 from voxclone.errors import AudioError
 
@@ -46,7 +46,7 @@ def message(source: object, **options: object) -> str:
     return text
 
 
-def likeness(a_S: np.ndarray, b_S: np.ndarray) -> float:
+def cosine(a_S: np.ndarray, b_S: np.ndarray) -> float:
     """Cosine of two waves of one length."""
     return float(a_S @ b_S / np.sqrt((a_S @ a_S) * (b_S @ b_S)))
 
@@ -67,7 +67,7 @@ def test_every_format_gives_the_same_wave(
     assert (recording.native_rate, recording.channels) == (24000, channels)
     assert recording.duration == 1.0 and recording.source == "clip.bin"
     assert recording.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert likeness(recording.wave_S, wave_S) > (0.9 if encoding == "OPUS" else 0.99)
+    assert cosine(recording.wave_S, wave_S) > (0.9 if encoding == "OPUS" else 0.99)
     from_bytes = read_recording(path.read_bytes(), name="clip")
     assert np.array_equal(from_bytes.wave_S, recording.wave_S)
     assert from_bytes.sha256 == recording.sha256 and from_bytes.source == "clip"

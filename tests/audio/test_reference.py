@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.audio.signals import RATE, speech, syllables
+from tests.helpers.signals import RATE, speech, syllables
 from voxclone.audio import measure
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.reference import (
@@ -40,7 +40,7 @@ def record(wave: np.ndarray, rate: int = RATE) -> Recording:
 def prepare(
     phrases: Sequence[float], pauses: Sequence[float], **options: object
 ) -> tuple[Reference, str, str]:
-    """The reference made of `speech(...)`, what was done and what was warned of."""
+    """The reference made of `speech(...)`, its actions and its warnings."""
     wave_S = speech(phrases, pauses)
     reference = prepare_reference(record(wave_S), ReferenceSettings(**options))  # type: ignore[arg-type]
     report = reference.report
@@ -53,7 +53,7 @@ def test_a_good_recording_is_only_levelled() -> None:
     assert actions.startswith("Raised the level") or actions.startswith("Lowered the level")
     assert len(report.actions) == 1 and not warnings and not report.hints
     assert reference.wave_S.dtype == np.float32 and len(reference.wave_S) == 12.4 * RATE
-    assert measure.active_level(reference.wave_S, RATE) == pytest.approx(-20.0, abs=0.1)
+    assert measure.speech_level(reference.wave_S, RATE) == pytest.approx(-20.0, abs=0.1)
     assert report.gain_db == pytest.approx(-20.0 - report.level_before_dbfs, abs=0.01)
     assert 0.85 < report.speech_share < 0.95
     assert (report.native_rate, report.channels) == (24000, 1)
@@ -141,10 +141,10 @@ def test_an_offset_is_removed() -> None:
 def test_speech_is_brought_to_one_level(gain_db: int) -> None:
     wave_S = speech([4.0], [0.3, 0.3]) * 10 ** (gain_db / 20)
     reference = prepare_reference(record(wave_S))
-    assert measure.active_level(reference.wave_S, RATE) == pytest.approx(-20.0, abs=0.1)
+    assert measure.speech_level(reference.wave_S, RATE) == pytest.approx(-20.0, abs=0.1)
     assert np.abs(reference.wave_S).max() <= 0.9501
     softer = prepare_reference(record(wave_S), ReferenceSettings(level_dbfs=-30.0))
-    assert measure.active_level(softer.wave_S, RATE) == pytest.approx(-30.0, abs=0.1)
+    assert measure.speech_level(softer.wave_S, RATE) == pytest.approx(-30.0, abs=0.1)
 
 
 def test_peaks_limit_the_level() -> None:

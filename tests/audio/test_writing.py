@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.signals import syllables
+from tests.helpers.signals import syllables
 from voxclone.audio.files import read_recording, write_wave
 from voxclone.errors import AudioError
 
-# suffix: (format, encoding, smallest likeness to what was written)
+# suffix: (format, encoding, least cosine to the written wave)
 WRITTEN = {
     ".wav": ("WAV", "PCM_16", 0.99999),
     ".flac": ("FLAC", "PCM_16", 0.99999),

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from tests.audio.signals import speech
-from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
-from voxclone import cli
+from tests.helpers.command import sentence
+from tests.helpers.signals import speech
+from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 
 
 @pytest.fixture(scope="module")
@@ -31,34 +29,6 @@ def reference(tmp_path: Path) -> Path:
     path = tmp_path / "reference.wav"
     soundfile.write(path, speech([1.2, 1.0], [0.2, 0.3, 0.3]), 24000)
     return path
-
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command; gives exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["voxclone", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def sentence(error: str) -> str:
-    """Standard error is one sentence with no trace."""
-    assert error.startswith("voxclone: ") and "Traceback" not in error
-    assert len(error.strip().splitlines()) == 1, error
-    return error
 
 
 def test_clone_speaks_in_the_voice_of_a_recording(releases, reference, tmp_path, command):

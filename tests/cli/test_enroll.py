@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.signals import speech
-from tests.cli.test_cli import Command, command, sentence  # noqa: F401
-from tests.release.tiny import write_relative, write_tiny_release
+from tests.helpers.command import sentence
+from tests.helpers.signals import speech
+from tests.helpers.tiny_release import write_relative, write_tiny_release
 from voxclone.release.encoder_file import BOOK
 from voxclone.spec import TABLE
 from voxclone.voice.file import load_voice, read_facts
@@ -38,7 +38,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command):  # noqa: F811
+def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command):
     kept = ("--voices", tmp_path / "voices")
     model = ("--model", releases / "complete")
     code, printed, error = command("enroll", *clips, "--name", "ada", *SAID, *kept, *model)
@@ -64,7 +64,7 @@ def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command)
     assert "No voice is stored" in command("voices", "list", *kept)[1]
 
 
-def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, monkeypatch):  # noqa: F811
+def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, monkeypatch):
     kept = ("--voices", tmp_path / "voices", "--model", releases / "complete")
     enroll = ("enroll", *clips[:2], *SAID, *kept)
     assert command(*enroll, "--name", "ada")[0] == 0
@@ -97,7 +97,7 @@ def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, mon
         command(*enroll, "--name", "ada")
 
 
-def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, command):  # noqa: F811
+def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, command):
     kept = ("--voices", tmp_path, "--model", releases / "complete")
     assert command("enroll", clips[0], "--name", "ada", *SAID, *kept)[0] == 0
     path = tmp_path / "ada.voice.safetensors"
@@ -123,7 +123,7 @@ CONSENTS = [
 
 
 @pytest.mark.parametrize("given", CONSENTS)
-def test_nothing_is_kept_without_consent(given, releases, clips, tmp_path, command):  # noqa: F811
+def test_nothing_is_kept_without_consent(given, releases, clips, tmp_path, command):
     code, _, error = command("enroll", clips[0], "--name", "ada", *given, "--voices",
         tmp_path / "voices", "--model", releases / "complete",
     )  # fmt: skip
@@ -147,7 +147,7 @@ def test_nothing_is_kept_without_consent(given, releases, clips, tmp_path, comma
         (("--name", "x", "--without", "mix"), 1, "2 channels"),
     ],
 )
-def test_bad_options_get_a_sentence(options, code, word, releases, clips, tmp_path, command):  # noqa: F811
+def test_bad_options_get_a_sentence(options, code, word, releases, clips, tmp_path, command):
     found, _, error = command("enroll", clips[2], *options, *SAID, "--voices", tmp_path / "v",
         "--model", releases / "complete",
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_bad_options_get_a_sentence(options, code, word, releases, clips, tmp_pa
     assert not list(tmp_path.glob("v/*"))
 
 
-def test_actions_are_printed_and_left_out(releases, clips, tmp_path, command):  # noqa: F811
+def test_actions_are_printed_and_left_out(releases, clips, tmp_path, command):
     """The recording has an offset, rumble, silence around it, and stops in its middle."""
     path, voice = tmp_path / "odd.wav", tmp_path / "odd.voice.safetensors"
     wave_S = speech([2.0, 2.0, 1.0], [1.0, 0.5, 0.5, 0.0])
@@ -183,7 +183,7 @@ def test_actions_are_printed_and_left_out(releases, clips, tmp_path, command):  
 
 
 def test_voices_move_to_another_table_and_not_to_another_book(
-    releases, clips, tmp_path, command  # noqa: F811
+    releases, clips, tmp_path, command
 ):  # fmt: skip
     voice, moved = tmp_path / "a.voice.safetensors", tmp_path / "b.voice.safetensors"
     out = tmp_path / "x.wav"
@@ -206,7 +206,7 @@ def test_voices_move_to_another_table_and_not_to_another_book(
         assert code == 1 and "another code book" in sentence(error)
 
 
-def test_files_that_are_no_voices_get_a_sentence(releases, tmp_path, command):  # noqa: F811
+def test_files_that_are_no_voices_get_a_sentence(releases, tmp_path, command):
     path = tmp_path / "x.voice.safetensors"
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'touch harm'\ntR.")
     for line in (("voices", "show", path), ("voices", "update", path),

@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli import test_cli
-from tests.cli.test_cli import Command, sentence
 from tests.evaluate.test_foreign import altered
+from tests.helpers.command import Command, sentence
+from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
 from voxclone.evaluate import foreign
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
 from voxclone.voice.presets import preset_inversions
-
-command = test_cli.command
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.audio.signals import speech
-from tests.cli.test_cli import Command, command, sentence  # noqa: F401
-from tests.release.tiny import write_tiny_release
+from tests.helpers.command import sentence
+from tests.helpers.signals import speech
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.voice.file import load_voice, read_facts
 
 SAID = ("--consent", "self", "--statement", "I am Anna and I agree.")
@@ -30,7 +30,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):  # noqa: F811
+def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):
     out, run = tmp_path / "ada.voice.safetensors", tmp_path / "run"
     model = ("--model", releases / "complete")
     code, printed, error = command("refine", clip, "-o", out, *SAID, *QUICK, "--run", run, *model)
@@ -57,7 +57,7 @@ def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):  # noqa:
 
 
 @pytest.mark.parametrize("origin", ["nothing", "bert", "file"])
-def test_codes_start_without_an_encoder(origin, releases, clip, tmp_path, command):  # noqa: F811
+def test_codes_start_without_an_encoder(origin, releases, clip, tmp_path, command):
     out = tmp_path / "b.voice.safetensors"
     start: object = origin
     if origin == "file":
@@ -95,7 +95,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("given", "code", "words"), BAD)
-def test_bad_input_is_told(given, code, words, releases, clip, tmp_path, command):  # noqa: F811
+def test_bad_input_is_told(given, code, words, releases, clip, tmp_path, command):
     out = tmp_path / "b.voice.safetensors"
     found, _, error = command(
         "refine", clip, "-o", out, *SAID, "--model", releases / "withheld", *given
@@ -104,20 +104,20 @@ def test_bad_input_is_told(given, code, words, releases, clip, tmp_path, command
 
 
 @pytest.mark.parametrize("given", [(), SAID[:2], SAID[2:], ("--consent", "unstated", *SAID[2:])])
-def test_nothing_is_kept_without_consent(given, releases, clip, tmp_path, command):  # noqa: F811
+def test_nothing_is_kept_without_consent(given, releases, clip, tmp_path, command):
     out = tmp_path / "b.voice.safetensors"
     code, _, error = command("refine", clip, "-o", out, "--model", releases / "complete", *given)
     assert code == 2 and "--" in sentence(error) and not out.exists()
 
 
-def test_too_little_speech_is_told(releases, tmp_path, command):  # noqa: F811
+def test_too_little_speech_is_told(releases, tmp_path, command):
     path, out = tmp_path / "short.wav", tmp_path / "b.voice.safetensors"
     soundfile.write(path, speech([2.0], [0.2, 0.3]), 24000)
     code, _, error = command("refine", path, "-o", out, *SAID, "--model", releases / "complete")
     assert code == 1 and "longer recording" in sentence(error) and not out.exists()
 
 
-def test_a_name_that_is_taken_is_not_taken_over(releases, clip, tmp_path, command):  # noqa: F811
+def test_a_name_that_is_taken_is_not_taken_over(releases, clip, tmp_path, command):
     kept = ("--voices", tmp_path, "--model", releases / "complete", *SAID)
     assert command("enroll", clip, "--name", "ada", *kept)[0] == 0
     code, _, error = command("refine", clip, "--name", "ada", *kept, *QUICK)
@@ -126,7 +126,7 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clip, tmp_path, comman
     assert code == 2 and "--name" in sentence(error)
 
 
-def test_a_half_without_sound_is_told(releases, tmp_path, command):  # noqa: F811
+def test_a_half_without_sound_is_told(releases, tmp_path, command):
     path, out = tmp_path / "half.wav", tmp_path / "b.voice.safetensors"
     wave = np.concatenate([speech([2.2, 1.2], [0.2, 0.3, 0.3]), np.zeros(4 * 24000)])
     soundfile.write(path, wave, 24000)
@@ -136,7 +136,7 @@ def test_a_half_without_sound_is_told(releases, tmp_path, command):  # noqa: F81
     assert code == 1 and "no sound after" in sentence(error) and not out.exists()
 
 
-def test_a_folder_for_checkpoints_that_cannot_be(releases, clip, tmp_path, command):  # noqa: F811
+def test_a_folder_for_checkpoints_that_cannot_be(releases, clip, tmp_path, command):
     out, text = tmp_path / "b.voice.safetensors", tmp_path / "text"
     text.write_text("mine")
     for run in (text, text / "deeper"):
@@ -146,7 +146,7 @@ def test_a_folder_for_checkpoints_that_cannot_be(releases, clip, tmp_path, comma
         assert code == 2 and "--run" in sentence(error) and not out.exists()
 
 
-def test_too_many_recordings_are_refused(releases, clip, tmp_path, command):  # noqa: F811
+def test_too_many_recordings_are_refused(releases, clip, tmp_path, command):
     out = tmp_path / "b.voice.safetensors"
     code, _, error = command(
         "refine", *[clip] * 33, "-o", out, *SAID, "--model", releases / "complete"
@@ -154,7 +154,7 @@ def test_too_many_recordings_are_refused(releases, clip, tmp_path, command):  # 
     assert code == 2 and "32 can be used" in sentence(error)
 
 
-def test_a_broken_encoder_is_not_passed_over(releases, clip, tmp_path, command, monkeypatch):  # noqa: F811
+def test_a_broken_encoder_is_not_passed_over(releases, clip, tmp_path, command, monkeypatch):
     broken, out = tmp_path / "e.safetensors", tmp_path / "b.voice.safetensors"
     broken.write_bytes(b"no encoder")
     monkeypatch.setattr("voxclone.release.encoder_file.packaged_encoders", lambda: [broken])
@@ -165,7 +165,7 @@ def test_a_broken_encoder_is_not_passed_over(releases, clip, tmp_path, command, 
     assert code == 1 and "e.safetensors" in sentence(error) and not out.exists()
 
 
-def test_a_damaged_checkpoint_is_told(releases, clip, tmp_path, command):  # noqa: F811
+def test_a_damaged_checkpoint_is_told(releases, clip, tmp_path, command):
     run, model = tmp_path / "run", ("--model", releases / "complete")
     quick = (*QUICK, "--set", "save_every=1", "--run", run, *model, *SAID)
     assert command("refine", clip, "-o", tmp_path / "a.voice.safetensors", *quick)[0] == 0

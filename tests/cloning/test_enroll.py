@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.audio.signals import RATE, speech
-from tests.release.tiny import write_tiny_release
+from tests.helpers.signals import RATE, speech
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import ReferenceSettings
 from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
 from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
-from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
@@ -94,7 +94,7 @@ def by_start(seconds: float):
     """Prefers the crop that begins nearest to a time."""
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
-        return [-abs(candidate.run[0] / RATE - seconds)] * len(others)
+        return [-abs(candidate.segment.start / RATE - seconds)] * len(others)
 
     return score
 
@@ -124,8 +124,8 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
         for other in others:
             assert (
                 other.source != candidate.source
-                or other.run[1] <= candidate.run[0]
-                or candidate.run[1] <= other.run[0]
+                or other.segment.end <= candidate.segment.start
+                or candidate.segment.end <= other.segment.start
             )
 
 
@@ -162,7 +162,9 @@ def test_the_scores_are_what_they_are_called(
         codes_KT = codec.encode(wave_S[None])[0]
         decoded_S = codec.decode(codes_KT[None])[0]
     crop, other = (Candidate(i, (0, len(wave_S)), wave_S, codes_KT) for i in range(2))
-    alike = likeness(Ge2eEmbedder.load(), to_level(decoded_S), to_level(wave_S))
+    alike = speaker_similarity(
+        Ge2eEmbedder.load(), normalize_loudness(decoded_S), normalize_loudness(wave_S)
+    )
     assert by_likeness(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
 
     def loss(

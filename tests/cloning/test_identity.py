@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.release.tiny import tiny_params, write_encoder, write_relative, write_tiny_release
+from tests.helpers.tiny_release import (
+    tiny_params,
+    write_encoder,
+    write_relative,
+    write_tiny_release,
+)
 from voxclone.cloning.identity import enrolment_identity, file_hash
 from voxclone.cloning.options import EnrolOptions
 from voxclone.release.encoder_file import stored_hash

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.audio.signals import RATE, speech
-from tests.elsewhere import ELSEWHERE, elsewhere
-from tests.release.tiny import tiny_params, write_tiny_release
+from tests.helpers.fake_device import FAKE_DEVICE, fake_device
+from tests.helpers.signals import RATE, speech
+from tests.helpers.tiny_release import tiny_params, write_tiny_release
 from voxclone.audio.files import read_recording
 from voxclone.cloning.enroll import enroll, make_reference, voice_of
 from voxclone.cloning.refine.free import (
@@ -215,8 +215,8 @@ def test_another_device_finds_the_same_codes(release: Release) -> None:
         return refine_codes(replace(job, gain=judge)).judged
 
     near = found("cpu")
-    with elsewhere():
-        far = found(ELSEWHERE)
+    with fake_device():
+        far = found(FAKE_DEVICE)
     for one, other in zip(near, far, strict=True):
         assert torch.equal(one.codes_KT.cpu(), other.codes_KT.cpu())
         assert one.gain == pytest.approx(other.gain, abs=1e-4)

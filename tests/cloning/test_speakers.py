@@ -7,7 +7,7 @@ import pytest
 import soxr
 import torch
 
-from tests.audio.signals import RATE
+from tests.helpers.signals import RATE
 from voxclone.audio.files import read_wave
 from voxclone.audio.report import ONE_SPEAKER
 from voxclone.cloning.speakers import _unity, unity

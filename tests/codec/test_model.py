@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.oracles import dense_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from recipes.mini_release.codebank import Variant, varied_wave
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC
-from voxclone.data.augment import add_noise, colour, disperse, roughen
+from voxclone.data.augment import add_noise, disperse, random_equalizer, roughen
 
 
 def test_noise_has_the_ratio_that_was_asked_for() -> None:
@@ -29,9 +29,9 @@ def test_dispersion_keeps_magnitudes_and_changes_phases() -> None:
     assert (shifted - centre).abs().max() < 24  # a millisecond: no delay as a whole
 
 
-def test_a_colour_is_a_smooth_filter_of_the_speakers_own() -> None:
+def test_a_random_equalizer_is_a_smooth_filter_of_the_speakers_own() -> None:
     wave_BS = torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
-    made_BS = colour(wave_BS, 4.0, torch.Generator().manual_seed(1), 24000)
+    made_BS = random_equalizer(wave_BS, 4.0, torch.Generator().manual_seed(1), 24000)
     ratio_BF = torch.fft.rfft(made_BS).abs() / torch.fft.rfft(wave_BS).abs()
     level_BF = 20 * ratio_BF.log10()
     assert torch.allclose(made_BS.square().mean(1), wave_BS.square().mean(1), rtol=1e-3)

@@ -56,7 +56,7 @@ def test_crops_start_on_the_grid_and_cover_the_clips(corpus: Corpus) -> None:
     assert set(crops.indices) == set(subset.indices)
 
 
-def test_evenness_goes_from_seconds_to_speakers(corpus: Corpus) -> None:
+def test_balance_goes_from_seconds_to_speakers(corpus: Corpus) -> None:
     subset = corpus.subset(lambda c: c.speaker == "ada" or c.id == "ben-1")
     names = [corpus.clips[i].speaker for i in subset.indices]
     by_seconds, by_speaker = subset.weights(0.0), subset.weights(1.0)
@@ -108,7 +108,7 @@ def test_clips_that_fail_to_decode_are_named_and_many_are_an_error(
     with pytest.raises(ConfigError, match="1 of 4 clips cannot be read, and at most 5% may be"):
         pack([*clips[:3], one[-1]], tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
-    with pytest.raises(ConfigError, match=f"{clips[0].id} stands more than once"):
+    with pytest.raises(ConfigError, match=f"{clips[0].id} occurs more than once"):
         pack([*clips, clips[0]], tmp_path / "twice")
 
 

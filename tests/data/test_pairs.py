@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.test_prepare import run
-from tests.release.tiny import write_tiny_release
+from tests.helpers.corpora import run
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.data.pairs import PairSettings, PairShare, draw_pairs, read_pairs, speak_pairs
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release, load_preset
@@ -15,7 +15,7 @@ from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.tts import TTS
 
 TEXTS = ["One.", "Two and three.", "Four, five and six."]
-FEW = PairSettings(minutes=0.02, batch=2, least_frames=1)
+FEW = PairSettings(minutes=0.02, batch=2, min_frames=1)
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,23 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 @pytest.fixture(scope="module")
-def speaker(release: Release) -> TTS:
+def tts(release: Release) -> TTS:
     return TTS.load(release)
 
 
-def test_requests_get_the_same_codes_alone_and_among_others(release: Release, speaker: TTS) -> None:
+def test_requests_get_the_same_codes_alone_and_among_others(release: Release, tts: TTS) -> None:
     voice_ND = load_preset(release, "anna")
     requests = []
     for n in range(9):
-        ids_L = speaker.prompts.ids(TEXTS[n % 3], len(voice_ND))
-        prompt_LD = speaker.backbone.embed_prompt(ids_L, voice_ND)[0]
+        ids_L = tts.prompts.ids(TEXTS[n % 3], len(voice_ND))
+        prompt_LD = tts.backbone.embed_prompt(ids_L, voice_ND)[0]
         sampling = Sampling(1.0 + 0.1 * n, 0.0 if n % 4 == 0 else 0.5 + 0.1 * n)
         requests.append(Request(prompt_LD, n, 2 + 5 * (n % 4), sampling))
-    together = dict(generate_many(speaker.backbone, speaker.head, iter(requests), 3))
+    together = dict(generate_many(tts.backbone, tts.head, iter(requests), 3))
     assert sorted(together) == list(range(9))
     lengths = set()
     for number, request in enumerate(requests):
-        ((_, alone),) = generate_many(speaker.backbone, speaker.head, [request], 1)
+        ((_, alone),) = generate_many(tts.backbone, tts.head, [request], 1)
         assert torch.equal(alone.codes_KT, together[number].codes_KT)
         assert alone.truncated == together[number].truncated
         lengths.add(alone.codes_KT.shape[1])
@@ -48,15 +48,15 @@ def test_requests_get_the_same_codes_alone_and_among_others(release: Release, sp
 
 
 def test_pairs_go_on_where_they_stopped(
-    release: Release, speaker: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Release, tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ending = _ending(speaker)
+    ending = _ending(tts)
     whole = speak_pairs(release, ending, TEXTS, FEW, tmp_path / "whole")
     files = sorted((tmp_path / "whole").glob("batch-*"))
     longer = FEW.model_copy(update={"minutes": FEW.minutes * 2})
-    told: list[float] = []
-    more = speak_pairs(release, ending, TEXTS, longer, tmp_path / "whole", progress=told.append)
-    assert len(more) > len(whole) and told == sorted(told) and told[-1] >= longer.minutes
+    minutes: list[float] = []
+    more = speak_pairs(release, ending, TEXTS, longer, tmp_path / "whole", progress=minutes.append)
+    assert len(more) > len(whole) and minutes == sorted(minutes) and minutes[-1] >= longer.minutes
     assert all(torch.equal(a, b) for a, b in zip(whole, more, strict=False))
     files[0].unlink()
     again = speak_pairs(release, ending, TEXTS, longer, tmp_path / "whole")
@@ -68,10 +68,8 @@ def test_pairs_go_on_where_they_stopped(
         speak_pairs(release, ending, TEXTS, other, tmp_path / "whole")
 
 
-def test_processes_make_each_their_own_files(
-    release: Release, speaker: TTS, tmp_path: Path
-) -> None:
-    ending = _ending(speaker)
+def test_processes_make_each_their_own_files(release: Release, tts: TTS, tmp_path: Path) -> None:
+    ending = _ending(tts)
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     for number in range(2):
         share = PairShare(number, 2)
@@ -83,11 +81,9 @@ def test_processes_make_each_their_own_files(
         assert both.get(path.name, path.read_bytes()) == path.read_bytes()
 
 
-def test_stored_pairs_are_read_and_drawn_from(
-    release: Release, speaker: TTS, tmp_path: Path
-) -> None:
+def test_stored_pairs_are_read_and_drawn_from(release: Release, tts: TTS, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
-    made = speak_pairs(release, _ending(speaker), TEXTS, FEW, folder)
+    made = speak_pairs(release, _ending(tts), TEXTS, FEW, folder)
     stored = read_pairs(folder, release)
     assert all(torch.equal(a, b) for a, b in zip(made, stored, strict=True))
     assert stored[0].dtype == torch.int16
@@ -95,7 +91,7 @@ def test_stored_pairs_are_read_and_drawn_from(
     assert codes_BKT.dtype == torch.int64 and mask_BT.any()
     facts = json.loads((folder / "pairs.json").read_text())
     (folder / "pairs.json").write_text(json.dumps(facts | {"book": "other"}))
-    with pytest.raises(ConfigError, match="another code book"):
+    with pytest.raises(ConfigError, match="another codebook"):
         read_pairs(folder, release)
     (folder / "pairs.json").write_text(json.dumps(facts))
     first = min(folder.glob("batch-*"))
@@ -112,26 +108,26 @@ def test_stored_pairs_are_read_and_drawn_from(
 
 
 def test_a_model_that_never_ends_is_given_up(
-    release: Release, speaker: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Release, tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxclone.data.pairs.MOST_EMPTY", 1)
+    monkeypatch.setattr("voxclone.data.pairs.MAX_EMPTY", 1)
+    monkeypatch.setattr("voxclone.data.pairs.frame_cap", lambda text, rate: 9)
     with pytest.raises(ConfigError, match="ended by itself"):
-        speak_pairs(release, _ending(speaker, never=True), ["A."], FEW, tmp_path / "pairs")
+        speak_pairs(release, _ending(tts, never=True), ["A."], FEW, tmp_path / "pairs")
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
-    code, said = run("pairs", "mini", str(tmp_path / "p"), "--minutes", "1", "--part", "4/4")
-    assert code == 2 and "K/N" in said
-    code, said = run(
-        "pairs", "mini", str(tmp_path / "p"), "--minutes", "1", "--texts", str(tmp_path / "none")
-    )
-    assert code == 1 and "cannot be read" in said and not (tmp_path / "p").exists()
+    given = ("pairs", "-o", tmp_path / "p", "--minutes", 1)
+    code, error = run(*given, "--part", "4/4")
+    assert code == 2 and "K/N" in error
+    code, error = run(*given, "--texts", tmp_path / "none")
+    assert code == 1 and "cannot be read" in error and not (tmp_path / "p").exists()
 
 
-def _ending(speaker: TTS, *, never: bool = False) -> TTS:
-    """The speaker with a head that ends about every tenth frame, or never."""
-    head = speaker.head.__class__(speaker.params)
-    head.load_state_dict(speaker.head.state_dict())
+def _ending(tts: TTS, *, never: bool = False) -> TTS:
+    """The model with a head that ends about every tenth frame, or never."""
+    head = tts.head.__class__(tts.params)
+    head.load_state_dict(tts.head.state_dict())
     ordinary = head.semantic_logits
 
     def logits(hidden_BD: torch.Tensor) -> torch.Tensor:
@@ -140,4 +136,4 @@ def _ending(speaker: TTS, *, never: bool = False) -> TTS:
         return logits_BV
 
     head.semantic_logits = logits  # type: ignore[method-assign]
-    return TTS(speaker.params, speaker.backbone, head.eval(), speaker.codec, speaker.prompts)
+    return TTS(tts.params, tts.backbone, head.eval(), tts.codec, tts.prompts)

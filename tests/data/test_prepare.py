@@ -8,31 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
-from tests.audio.signals import speech
-from voxclone.audio.measure import active_level
-from voxclone.cli.app import app
+from tests.helpers.corpora import put, rows_in, run, voice
+from voxclone.audio.measure import speech_level
 from voxclone.data import prepare as work
 from voxclone.data.clean import CleanSettings, Dropped, clean
 from voxclone.data.lhotse import split_of
 from voxclone.data.manifest import Item
 from voxclone.data.recipes import recipe_source
-from voxclone.data.sources import joined, open_source
-from voxclone.errors import ConfigError, MissingExtraError, UsageError, VoxcloneError
+from voxclone.data.sources import join_sources, open_source
+from voxclone.errors import ConfigError, MissingExtraError, UsageError
 
 SETTINGS = CleanSettings()
-
-
-def voice(seed: int = 0, rate: int = 24000, seconds: float = 1.5) -> np.ndarray:
-    wave = speech([seconds * 0.6, seconds * 0.4], [0.6, 0.25, 0.6], rate)
-    return wave + 1e-4 * np.random.default_rng(seed).standard_normal(len(wave))
-
-
-def put(path: Path, wave: np.ndarray, rate: int = 24000) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, wave, rate, subtype="FLOAT" if path.suffix == ".wav" else None)
-    return path
 
 
 @pytest.fixture
@@ -45,21 +32,9 @@ def corpus(tmp_path: Path) -> Path:
     return root
 
 
-def run(*given: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["data", *given])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        assert isinstance(done.exception, VoxcloneError), done.exception
-        return done.exception.exit_code, str(done.exception)
-    return done.exit_code, " ".join(done.output.split())
-
-
-def rows_in(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-
-
 def test_a_folder_becomes_clips_at_one_rate_and_level(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, printed = run("prepare", str(corpus), str(out), "--jobs", "1", "--licence", "CC0-1.0")
+    code, printed = run("prepare", corpus, "-o", out, "--jobs", "1", "--license", "CC0-1.0")
     assert code == 0 and "Kept 3 clips of 2 speakers" in printed
     rows = rows_in(out)
     assert [row["id"] for row in rows] == ["ada/a.wav", "ada/b.flac", "ben/deep/a.wav"]
@@ -68,8 +43,8 @@ def test_a_folder_becomes_clips_at_one_rate_and_level(corpus: Path, tmp_path: Pa
     for row in rows:
         samples, rate = soundfile.read(out / row["path"])
         assert (rate, len(samples)) == (24000, row["samples"]) and samples.ndim == 1
-        assert active_level(samples, rate) == pytest.approx(-20, abs=0.7)
-        assert row["samples"] < 24000 * 2.6 and row["licence"] == "CC0-1.0"  # of 2.95 s
+        assert speech_level(samples, rate) == pytest.approx(-20, abs=0.7)
+        assert row["samples"] < 24000 * 2.6 and row["license"] == "CC0-1.0"  # of 2.95 s
         assert row["native_sampling_rate"] == 48000
 
 
@@ -86,8 +61,8 @@ def test_a_rule_finds_the_speaker_in_the_path(corpus: Path) -> None:
 
 def test_speakers_of_two_corpora_stay_apart(corpus: Path) -> None:
     sources = [open_source(corpus), open_source(corpus)]
-    speakers = {item.speaker for item in joined(sources)()}
-    assert len(speakers) == 4 and len({item.id for item in joined(sources)()}) == 6
+    speakers = {item.speaker for item in join_sources(sources)()}
+    assert len(speakers) == 4 and len({item.id for item in join_sources(sources)()}) == 6
 
 
 def test_a_clip_that_breaks_a_rule_is_dropped_by_its_name(tmp_path: Path) -> None:
@@ -142,7 +117,7 @@ def test_dropped_clips_are_counted_and_nothing_left_is_an_error(
     put(corpus / "eve" / "copy.flac", *soundfile.read(corpus / "ada" / "b.flac"))
     (corpus / "eve" / "copy.flac").write_bytes((corpus / "ada" / "b.flac").read_bytes())
     put(corpus / "eve" / "still.wav", np.zeros(48000))
-    code, printed = run("prepare", str(corpus), str(tmp_path / "out"), "--jobs", "1")
+    code, printed = run("prepare", corpus, "-o", tmp_path / "out", "--jobs", "1")
     assert code == 0 and "Dropped 1 duplicate" in printed and "Dropped 1 silent" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["clips"] == 3 and report["dropped"]["silent"]["clips"] == 1
@@ -151,8 +126,8 @@ def test_dropped_clips_are_counted_and_nothing_left_is_an_error(
     assert {str(p.relative_to(tmp_path / "out")) for p in files} == left
     (tmp_path / "bad").mkdir()
     put(tmp_path / "bad" / "still.wav", np.zeros(48000))
-    code, said = run("prepare", str(tmp_path / "bad"), str(tmp_path / "none"), "--jobs", "1")
-    assert code == 1 and "No clip is left (silent: 1)" in said
+    code, error = run("prepare", tmp_path / "bad", "-o", tmp_path / "none", "--jobs", "1")
+    assert code == 1 and "No clip is left (silent: 1)" in error
     assert not (tmp_path / "none" / "manifest.jsonl").exists()
 
 
@@ -166,20 +141,20 @@ def test_a_clip_that_is_listed_twice_keeps_its_file(
     ]
     (tmp_path / "twice.jsonl").write_text("\n".join(lines))
     out = tmp_path / "out"
-    code, printed = run("prepare", str(tmp_path / "twice.jsonl"), str(out), "--jobs", "1")
+    code, printed = run("prepare", tmp_path / "twice.jsonl", "-o", out, "--jobs", "1")
     assert code == 0 and "Kept 3 clips" in printed and "Dropped 1 duplicate" in printed
     assert all((out / row["path"]).is_file() for row in rows_in(out)) and len(rows_in(out)) == 3
 
 
 def test_a_clip_whose_file_has_gone_is_made_anew(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    given = ("prepare", str(corpus), str(out), "--jobs", "1")
+    given = ("prepare", corpus, "-o", out, "--jobs", "1")
     assert run(*given)[0] == 0
     before = (out / "manifest.jsonl").read_bytes()
     lost = out / rows_in(out)[1]["path"]
     lost.unlink()
-    code, said = run(*given)
-    assert code == 1 and f"such as {lost.relative_to(out)}: run the same command again" in said
+    code, error = run(*given)
+    assert code == 1 and f"such as {lost.relative_to(out)}: run the same command again" in error
     assert (out / "manifest.jsonl").read_bytes() == before
     assert run(*given)[0] == 0 and lost.is_file()
     assert (out / "manifest.jsonl").read_bytes() == before
@@ -191,8 +166,8 @@ def test_an_interrupted_preparation_goes_on(
     monkeypatch.setattr(work, "PART", 1)
     items = list(open_source(corpus).items())
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    asked = {"sources": [str(corpus)]}
-    work.begin(whole, asked)
+    request = {"sources": [str(corpus)]}
+    work.open_folder(whole, request)
     work.prepare(items, whole, SETTINGS)
     calls: list[str] = []
 
@@ -203,31 +178,30 @@ def test_an_interrupted_preparation_goes_on(
         return clean(item, settings)
 
     monkeypatch.setattr(work, "clean", stopping)
-    work.begin(broken, asked)
+    work.open_folder(broken, request)
     with pytest.raises(KeyboardInterrupt):
         work.prepare(items, broken, SETTINGS)
     assert not (broken / "manifest.jsonl").exists()
-    work.begin(broken, asked)
+    work.open_folder(broken, request)
     work.prepare(items, broken, SETTINGS)
     assert calls == [items[0].id, items[1].id, items[1].id, items[2].id]
     assert (broken / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="another sources"):
-        work.begin(broken, {"sources": ["elsewhere"]})
+        work.open_folder(broken, {"sources": ["elsewhere"]})
 
 
 def test_what_is_there_is_not_overwritten(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    code, said = run("prepare", str(corpus), str(tmp_path / "mine"))
-    assert code == 1 and "holds something else" in said
-    code, said = run("prepare", str(tmp_path / "none"), str(tmp_path / "out"))
-    assert code == 1 and "no folder or manifest" in said and not (tmp_path / "out").exists()
-    code, said = run("prepare", str(corpus))
-    assert code == 2 and "SOURCE OUT" in said
-    code, said = run("prepare", str(corpus), str(tmp_path / "out"), "--corpus", "timit")
-    assert code == 2 and "libritts-r" in said
-    code, said = run("prepare", str(corpus), str(tmp_path / "o2"), "--set", "least_snr=3")
-    assert code == 1 and "least_snr_db" in said
+    code, error = run("prepare", corpus, "-o", tmp_path / "mine")
+    assert code == 1 and "holds something else" in error
+    code, error = run("prepare", tmp_path / "none", "-o", tmp_path / "out")
+    assert code == 1 and "no folder or manifest" in error and not (tmp_path / "out").exists()
+    assert run("prepare", corpus)[0] == 2  # without a folder
+    code, error = run("prepare", corpus, "-o", tmp_path / "out", "--corpus", "timit")
+    assert code == 2 and "libritts-r" in error
+    code, error = run("prepare", corpus, "-o", tmp_path / "o2", "--set", "min_snr=3")
+    assert code == 1 and "min_snr_db" in error
 
 
 def test_lhotse_manifests_are_read(corpus: Path, tmp_path: Path) -> None:
@@ -295,16 +269,16 @@ def test_cuts_of_what_a_pair_says_are_not_read_beside_it(corpus: Path, tmp_path:
     write("toy_recordings_train.jsonl", recordings)
     write("toy_supervisions_train.jsonl", said)
     write("any_cuts.jsonl", cuts)
-    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    code, printed = run("prepare", folder, "-o", out, "--jobs", "1")
     assert code == 0 and "Kept 2 clips" in printed and "Dropped" not in printed
     assert [row["id"] for row in rows_in(out)] == ["s-a.wav", "s-b.flac"]
     assert all((out / row["path"]).is_file() for row in rows_in(out))
     write("toy_supervisions_train.jsonl", said[:1])  # now the cuts say more
-    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    code, printed = run("prepare", folder, "-o", out, "--jobs", "1")
     assert code == 0 and "Kept 2 clips" in printed and "Dropped 1 duplicate" in printed
     assert all((out / row["path"]).is_file() for row in rows_in(out))
     write("any_cuts.jsonl", [{"id": "m", "type": "MixedCut", "tracks": []}])
-    code, printed = run("prepare", str(folder), str(out), "--jobs", "1")
+    code, printed = run("prepare", folder, "-o", out, "--jobs", "1")
     assert code == 1 and "of the type 'MixedCut'" in printed
 
 

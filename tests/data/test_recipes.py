@@ -1,11 +1,12 @@
 """The four corpora that lhotse's recipes read, as trees of a few clips laid out as they unpack."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.data.test_prepare import put, rows_in, run, voice
+from tests.helpers.corpora import put, rows_in, run, voice
 
 pytest.importorskip("lhotse", reason="needs voxclone[data]")
 
@@ -78,7 +79,7 @@ COLUMNS = [
 
 
 def commonvoice(root: Path) -> None:
-    """Two languages; of each table there are processes of the recipe's own, which take seconds."""
+    """Two languages, of which one has a second split."""
     for language, part in (("de", "train"), ("de", "dev"), ("en", "train")):
         rows = []
         for n in range(2):
@@ -121,12 +122,22 @@ TREES: dict[str, tuple[str, Callable[[Path], None], set[tuple[str, ...]]]] = {
 }  # fmt: skip
 
 
+class Threads(ThreadPoolExecutor):
+    """In place of processes, each of which imports lhotse for seconds."""
+
+    def __init__(self, max_workers: int, mp_context: object) -> None:
+        super().__init__(max_workers)
+
+
 @pytest.mark.parametrize("name", TREES)
-def test_a_corpus_as_it_unpacks_becomes_clips(name: str, tmp_path: Path) -> None:
+def test_a_corpus_as_it_unpacks_becomes_clips(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lhotse.recipes.commonvoice.ProcessPoolExecutor", Threads)
     corpus, lay, expected = TREES[name]
     root, out = tmp_path / name, tmp_path / "out"
     lay(root)
-    given = ("prepare", str(root), str(out), "--corpus", corpus, "--jobs", "1")
+    given = ("prepare", root, "-o", out, "--corpus", corpus, "--jobs", "1")
     code, printed = run(*given)
     assert code == 0 and f"Kept {len(expected)} clips" in printed, printed
     rows = rows_in(out)
@@ -141,13 +152,13 @@ def test_a_corpus_as_it_unpacks_becomes_clips(name: str, tmp_path: Path) -> None
 def test_a_tree_that_a_recipe_cannot_read_is_a_sentence(tmp_path: Path) -> None:
     vctk(tmp_path / "VCTK")
     (tmp_path / "VCTK" / "speaker-info.txt").unlink()
-    given = ("prepare", str(tmp_path / "VCTK"), str(tmp_path / "out"), "--corpus", "vctk")
-    code, said = run(*given)
-    assert code == 1 and "speaker-info.txt" in said and "as it was unpacked" in said
+    given = ("prepare", tmp_path / "VCTK", "-o", tmp_path / "out", "--corpus", "vctk")
+    code, error = run(*given)
+    assert code == 1 and "speaker-info.txt" in error and "as it was unpacked" in error
     assert not list((tmp_path / "out" / "lhotse").iterdir())
     librispeech(tmp_path / "LibriSpeech")
     given = (
-        "prepare", str(tmp_path / "LibriSpeech"), str(tmp_path / "o2"), "--corpus", "commonvoice",
+        "prepare", tmp_path / "LibriSpeech", "-o", tmp_path / "o2", "--corpus", "commonvoice",
     )  # fmt: skip
-    code, said = run(*given)
-    assert code == 1 and "finds nothing in" in said
+    code, error = run(*given)
+    assert code == 1 and "finds nothing in" in error

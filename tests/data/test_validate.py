@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from tests.data.test_prepare import run
+from tests.helpers.corpora import run
 from voxclone.cli.app import app
 from voxclone.data.validate import validate
 from voxclone.errors import ConfigError
@@ -71,7 +71,7 @@ def test_a_few_missing_files_are_named_and_do_not_stop(folder: Path) -> None:
     rows = [row(n % 4, id=f"{n}", speaker=f"s{n % 2}") for n in range(40)] + [row(41)]
     report = report_of(folder, rows)
     assert "missing files" in names_of(report, stops=False)
-    assert report["faults"]["missing files"]["first"] == [str(folder / "41.flac")]
+    assert report["faults"]["missing files"]["examples"] == [str(folder / "41.flac")]
 
 
 def test_bands_texts_and_single_clips_are_told(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     manifest, out = str(folder / "manifest.jsonl"), folder / "report"
     done = CliRunner().invoke(app, ["data", "validate", manifest, "-o", str(out)])
     assert done.exit_code == 0 and "Fit to train on." in done.output
-    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/1"
+    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/2"
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")

@@ -1,17 +1,16 @@
-"""The mini release and its withheld encoder."""
+"""The mini release and its withheld encoder, loaded once a session."""
 
 import pytest
 
 from voxclone.codec.model import Codec
-from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 
 
-@pytest.fixture(scope="module")
-def release() -> Release:
-    return Release.open("mini")
+@pytest.fixture(scope="session")
+def release(mini_release: Release) -> Release:
+    return mini_release
 
 
-@pytest.fixture(scope="module")
-def oracle(release: Release) -> Codec:
-    return oracle_codec(release)
+@pytest.fixture(scope="session")
+def oracle(oracle_of_mini: Codec) -> Codec:
+    return oracle_of_mini

@@ -30,7 +30,7 @@ from voxclone.evaluate.report.page import page
 from voxclone.evaluate.report.tables import Cell, Row, Table, compared
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import bootstrap, rank_correlation
-from voxclone.models.dnsmos import DnsmosListener
+from voxclone.models.dnsmos import Dnsmos
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release, load_preset, load_table, preset_names
 from voxclone.release.tensors import codebook_offsets
@@ -207,10 +207,10 @@ def test_figures_that_moved_are_marked() -> None:
 
 
 def test_dnsmos_hears_noise() -> None:
-    listener = DnsmosListener()
+    listener = Dnsmos()
     clean_S = torch.from_numpy(read_wave(ROOT / "examples" / "reference.flac"))
     noise_S = torch.randn(clean_S.shape, generator=torch.Generator().manual_seed(0))
-    clean, noisy = (listener.rate(each) for each in (clean_S, clean_S + 0.1 * noise_S))
+    clean, noisy = (listener.predict(each) for each in (clean_S, clean_S + 0.1 * noise_S))
     assert set(clean) == {"overall", "speech", "background", "p808"}
     assert all(1 <= value <= 5 for value in [*clean.values(), *noisy.values()])
     assert clean["background"] > noisy["background"] + 0.5
@@ -222,7 +222,7 @@ def test_dnsmos_hears_noise() -> None:
 def test_a_listener_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "speechmos", None)
     missing: dict[str, str] = {}
-    assert rate_all(DnsmosListener(), [torch.ones(24000)], ["a"], missing) == {}
+    assert rate_all(Dnsmos(), [torch.ones(24000)], ["a"], missing) == {}
     assert "voxclone[eval]" in missing["dnsmos"]
 
 

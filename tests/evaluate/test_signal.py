@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from tests.evaluate import draw
+from tests.helpers.synthetic_voice import noise, voice
 from voxclone.audio.loudness import active_level
 from voxclone.audio.resample import to_16k
 from voxclone.errors import AudioError, MissingExtraError
@@ -22,7 +22,7 @@ from voxclone.evaluate.signal import (
 
 
 def test_distances_of_a_gain_are_its_logarithm() -> None:
-    wave_S = draw.noise(24000, 0.1)
+    wave_S = noise(24000, 0.1)
     assert mel_distance(wave_S, wave_S) == 0
     assert mel_distance(wave_S, wave_S / 10) == pytest.approx(1, abs=2e-3)
     assert stft_distance(wave_S, wave_S) == 0
@@ -41,7 +41,7 @@ def test_si_sdr_is_the_ratio_of_what_was_added() -> None:
 
 
 def test_level_counts_only_active_frames() -> None:
-    wave_S = draw.voice(2.0, level=0.1)
+    wave_S = voice(2.0, level=0.1)
     with_pause_S = torch.cat([wave_S, torch.zeros(48000)])
     assert active_level(wave_S) == pytest.approx(-20, abs=0.1)
     assert active_level(with_pause_S) == pytest.approx(active_level(wave_S), abs=0.01)
@@ -52,9 +52,9 @@ def test_level_counts_only_active_frames() -> None:
 def test_more_noise_is_worse_by_every_figure() -> None:
     pytest.importorskip("pesq")
     pytest.importorskip("pystoi")
-    wave_S = draw.voice(2.0)
+    wave_S = voice(2.0)
     same, near, far = (
-        evaluate_pair(wave_S, wave_S + draw.noise(len(wave_S), level)) for level in (0, 0.005, 0.05)
+        evaluate_pair(wave_S, wave_S + noise(len(wave_S), level)) for level in (0, 0.005, 0.05)
     )
     assert not same.missing and same.mel_distance == 0
     assert same.pesq == pytest.approx(4.64, abs=0.01) and same.estoi == pytest.approx(1, abs=1e-3)
@@ -64,8 +64,8 @@ def test_more_noise_is_worse_by_every_figure() -> None:
 
 
 def test_the_longer_wave_is_cut() -> None:
-    wave_S = draw.voice(1.0)
-    longer_S = torch.cat([wave_S, draw.noise(1900)])
+    wave_S = voice(1.0)
+    longer_S = torch.cat([wave_S, noise(1900)])
     assert evaluate_pair(wave_S, longer_S).mel_distance == 0
     assert evaluate_pair(longer_S, wave_S).mel_distance == 0
 
@@ -73,7 +73,7 @@ def test_the_longer_wave_is_cut() -> None:
 def test_a_silent_estimate_is_not_measured_rather_than_zero() -> None:
     pytest.importorskip("pesq")
     pytest.importorskip("pystoi")
-    wave_S = draw.voice(1.0)
+    wave_S = voice(1.0)
     scores = evaluate_pair(wave_S, torch.zeros_like(wave_S))
     assert scores.pesq is scores.estoi is scores.si_sdr is scores.level_difference is None
     assert set(scores.missing) == {"pesq", "estoi", "si_sdr", "level_difference"}
@@ -84,7 +84,7 @@ def test_a_silent_estimate_is_not_measured_rather_than_zero() -> None:
 def test_clips_too_short_or_too_long_say_so() -> None:
     pytest.importorskip("pesq")
     pytest.importorskip("pystoi")
-    short_S, long_S = draw.voice(0.2), draw.noise(24000 * 21, 0.1)
+    short_S, long_S = voice(0.2), noise(24000 * 21, 0.1)
     scores = evaluate_pair(short_S, short_S)
     assert scores.pesq is None and "PESQ cannot be measured" in scores.missing["pesq"]
     assert scores.estoi is None and "ESTOI cannot be measured" in scores.missing["estoi"]
@@ -95,7 +95,7 @@ def test_clips_too_short_or_too_long_say_so() -> None:
 def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pesq", None)
     monkeypatch.setitem(sys.modules, "pystoi", None)
-    wave_S = draw.voice(0.5)
+    wave_S = voice(0.5)
     scores = evaluate_pair(wave_S, wave_S)
     assert scores.pesq is None and "voxclone[eval]" in scores.missing["pesq"]
     assert scores.estoi is None and "voxclone[eval]" in scores.missing["estoi"]
@@ -134,7 +134,7 @@ def test_resampling_keeps_tones_in_place_and_stops_aliases(hertz: float, gain: f
 
 
 def test_resampling_passes_gradients() -> None:
-    wave_BS = draw.noise(3000)[None].requires_grad_(True)
+    wave_BS = noise(3000)[None].requires_grad_(True)
     (grad_BS,) = torch.autograd.grad(to_16k(wave_BS).square().sum(), wave_BS)
     assert bool(grad_BS.isfinite().all())
     # x . grad |Ax|^2 = 2 |Ax|^2: two thirds of the samples, of the power below the cut-off.

@@ -1,16 +1,16 @@
-"""Transcribers behind one protocol; the tiny Whisper is random, so only its plumbing is tested."""
+"""Error rates, and transcribers behind one protocol; Whisper is tiny and random."""
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.evaluate import draw
+from tests.helpers.synthetic_voice import noise, voice
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.wer import word_error
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.transcribers import (
     CharacterTranscriber,
     PocketsphinxTranscriber,
@@ -26,20 +26,20 @@ def test_word_error_compares_normalised_words() -> None:
     assert word_error([("It\u2019s", "it's")]) == 0
 
 
-def test_characters_wrap_the_recogniser() -> None:
+def test_the_character_transcriber_wraps_the_recognizer() -> None:
     torch.manual_seed(0)
-    recogniser = Recogniser(RecogniserConfig(characters="ab ", dim=16, blocks=1))
-    transcriber: Transcriber = CharacterTranscriber(recogniser.train())
-    heard = transcriber.transcribe(draw.voice(1.0))
-    assert set(heard) <= set("ab ") and heard == transcriber.transcribe(draw.voice(1.0))
+    recognizer = Recognizer(RecognizerConfig(characters="ab ", dim=16, blocks=1))
+    transcriber: Transcriber = CharacterTranscriber(recognizer.train())
+    transcript = transcriber.transcribe(voice(1.0))
+    assert set(transcript) <= set("ab ") and transcript == transcriber.transcribe(voice(1.0))
 
 
-def test_pocketsphinx_hears_words_and_forgets_the_clip_before() -> None:
+def test_pocketsphinx_does_not_depend_on_the_clip_before() -> None:
     pytest.importorskip("pocketsphinx")
     transcriber: Transcriber = PocketsphinxTranscriber()
-    first = transcriber.transcribe(draw.voice(0.8))
-    transcriber.transcribe(draw.voice(0.8, 220, 0.01) + draw.noise(19200, 0.1))
-    assert transcriber.transcribe(draw.voice(0.8)) == first
+    first = transcriber.transcribe(voice(0.8))
+    transcriber.transcribe(voice(0.8, 220, 0.01) + noise(19200, 0.1))
+    assert transcriber.transcribe(voice(0.8)) == first
     with pytest.raises(AudioError, match="silent"):
         transcriber.transcribe(torch.zeros(24000))
 
@@ -53,63 +53,12 @@ def test_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         WhisperTranscriber()
 
 
-def _save_whisper(folder: Path) -> None:
-    """A random Whisper of a few thousand weights, with a tokenizer of single bytes."""
-    transformers = pytest.importorskip("transformers")
-    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>"]
-    special += ["<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
-    special += ["<|notimestamps|>", *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + ["\u0120"]
-    tokens = letters + special
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    index = {token: i for i, token in enumerate(tokens)}
-    tokenizer = transformers.WhisperTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt")
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": special[1:10]})
-    features = transformers.WhisperFeatureExtractor(feature_size=20)
-    transformers.WhisperProcessor(features, tokenizer).save_pretrained(folder)
-    config = transformers.WhisperConfig(
-        vocab_size=len(tokens),
-        num_mel_bins=20,
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        max_target_positions=40,
-        pad_token_id=index["<|endoftext|>"],
-        bos_token_id=index["<|endoftext|>"],
-        eos_token_id=index["<|endoftext|>"],
-        decoder_start_token_id=index["<|startoftranscript|>"],
-    )
-    torch.manual_seed(0)
-    model = transformers.WhisperForConditionalGeneration(config)
-    model.save_pretrained(folder)
-    # What published Whispers carry in this file beyond the fields of the library.
-    generation = {
-        "is_multilingual": True,
-        "lang_to_id": {token: index[token] for token in ("<|en|>", "<|de|>")},
-        "task_to_id": {task: index[f"<|{task}|>"] for task in ("translate", "transcribe")},
-        "no_timestamps_token_id": index["<|notimestamps|>"],
-        "max_initial_timestamp_index": 50,
-        "max_length": 24,
-        "pad_token_id": index["<|endoftext|>"],
-        "eos_token_id": index["<|endoftext|>"],
-        "decoder_start_token_id": index["<|startoftranscript|>"],
-    }
-    (folder / "generation_config.json").write_text(json.dumps(generation))
-
-
 def test_whisper_generates_for_short_and_long_clips(tmp_path: Path) -> None:
-    _save_whisper(tmp_path)
+    save_tiny_whisper(tmp_path)
     for language, seconds in (("de", 1.0), (None, 1.0), ("de", 32.0)):
         transcriber: Transcriber = WhisperTranscriber(str(tmp_path), language)
-        wave_S = draw.noise(round(24000 * seconds), 0.1)
-        heard = transcriber.transcribe(wave_S)
-        assert "<|" not in heard and heard == transcriber.transcribe(wave_S)
+        wave_S = noise(round(24000 * seconds), 0.1)
+        transcript = transcriber.transcribe(wave_S)
+        assert "<|" not in transcript and transcript == transcriber.transcribe(wave_S)
     with pytest.raises(AudioError, match="empty"):
         transcriber.transcribe(torch.zeros(0))

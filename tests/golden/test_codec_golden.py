@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.golden.draw import draw
 from tests.golden.small_params import DATA, golden_params
+from tests.helpers.random_weights import draw
 from voxclone.spec import TABLE
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, to_transformers

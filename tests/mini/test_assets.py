@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 import voxclone
-from voxclone.mini.oracle import ASSETS, oracle_codec, recogniser
-from voxclone.models.voice_network import VOICES_FILE, load_voices
+from voxclone.mini.oracle import ASSETS, oracle_codec
+from voxclone.models.ctc_asr import load_packaged_recognizer
+from voxclone.models.speaker_network import SPEAKER_NETWORK_FILE, load_packaged_speaker_network
 from voxclone.release.encoder_file import open_codec, packaged_encoders
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release
@@ -59,12 +60,13 @@ def test_the_oracle_gives_its_own_codes_back() -> None:
     assert float((again[:, 0] == codes[:, 0]).float().mean()) > 0.4
 
 
-def test_the_network_of_voices_opens_and_holds_no_speaker() -> None:
+def test_the_packaged_speaker_network_loads_without_training_speakers() -> None:
     wave_BS = 0.1 * torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(load_voices(ASSETS / "voices")(wave_BS).norm(dim=-1), torch.ones(2))
-    names = read_header(ASSETS / "voices" / VOICES_FILE).tensors
+    embedding_BD = load_packaged_speaker_network()(wave_BS)
+    assert torch.allclose(embedding_BD.norm(dim=-1), torch.ones(2))
+    names = read_header(ASSETS / "voices" / SPEAKER_NETWORK_FILE).tensors
     assert names and not any("centres" in name for name in names)
 
 
-def test_recogniser_opens() -> None:
-    assert isinstance(recogniser().transcribe(torch.zeros(24000)), str)
+def test_the_packaged_recognizer_transcribes() -> None:
+    assert isinstance(load_packaged_recognizer().transcribe(torch.zeros(24000)), str)

@@ -1,4 +1,4 @@
-"""Speaker embeddings: equal to the package they come from, and sane at the edges."""
+"""Speaker embeddings: equal to the original package, and defined at the edges."""
 
 import json
 import sys
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.evaluate import draw
+from tests.helpers.synthetic_voice import noise, voice
 from voxclone.errors import AudioError, MissingExtraError, VoxcloneError
 from voxclone.models.pretrained import load_pretrained
 from voxclone.models.speaker_encoder import (
     EcapaEmbedder,
     Ge2eEmbedder,
     WavLmEmbedder,
-    likeness,
     partial_starts,
+    speaker_similarity,
     trim_pauses,
 )
 
@@ -31,7 +31,7 @@ def embedder() -> Ge2eEmbedder:
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=["long", "short", "quiet"])
 def test_ge2e_equals_the_package(embedder: Ge2eEmbedder, case: dict[str, Any]) -> None:
-    wave_S = draw.voice(case["seconds"], case["pitch"], case["level"])
+    wave_S = voice(case["seconds"], case["pitch"], case["level"])
     truth_E = torch.tensor(case["embedding"])
     ours_E = embedder.embed_batch(wave_S[None])[0]
     # Weights in float16 and another resampler are all that differs.
@@ -40,24 +40,27 @@ def test_ge2e_equals_the_package(embedder: Ge2eEmbedder, case: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("samples, starts", GOLDEN["partials"])
-def test_partials_begin_where_the_package_puts_them(samples: int, starts: list[int]) -> None:
+def test_partials_begin_where_those_of_the_package_do(samples: int, starts: list[int]) -> None:
     assert partial_starts(samples) == starts
 
 
-def test_same_instance_frozen(embedder: Ge2eEmbedder) -> None:
+def test_the_network_is_cached_and_frozen(embedder: Ge2eEmbedder) -> None:
     assert Ge2eEmbedder.load() is embedder
     assert not any(parameter.requires_grad for parameter in embedder.parameters())
 
 
-def test_voices_are_told_apart(embedder: Ge2eEmbedder) -> None:
-    low_S, again_S = draw.voice(2.0, 110), draw.voice(3.0, 112)
-    high_S = draw.voice(2.0, 230)
-    assert likeness(embedder, low_S, low_S) == pytest.approx(1, abs=1e-5)
-    assert likeness(embedder, low_S, again_S) > likeness(embedder, low_S, high_S) + 0.1
+def test_voices_are_distinguished(embedder: Ge2eEmbedder) -> None:
+    low_S, again_S = voice(2.0, 110), voice(3.0, 112)
+    high_S = voice(2.0, 230)
+    assert speaker_similarity(embedder, low_S, low_S) == pytest.approx(1, abs=1e-5)
+    assert (
+        speaker_similarity(embedder, low_S, again_S)
+        > speaker_similarity(embedder, low_S, high_S) + 0.1
+    )
 
 
 def test_batch_equals_single_clips(embedder: Ge2eEmbedder) -> None:
-    waves_BS = torch.stack([draw.voice(2.5, pitch) for pitch in (100, 180)])
+    waves_BS = torch.stack([voice(2.5, pitch) for pitch in (100, 180)])
     both_BE = embedder.embed_batch(waves_BS)
     for wave_S, embedding_E in zip(waves_BS, both_BE, strict=True):
         assert torch.allclose(embedder.embed_batch(wave_S[None])[0], embedding_E, atol=1e-5)
@@ -65,8 +68,8 @@ def test_batch_equals_single_clips(embedder: Ge2eEmbedder) -> None:
 
 
 def test_gradients_reach_the_samples(embedder: Ge2eEmbedder) -> None:
-    wave_BS = draw.voice(1.8)[None].repeat(2, 1).requires_grad_(True)
-    target_E = embedder.embed(draw.voice(1.8, 200))
+    wave_BS = voice(1.8)[None].repeat(2, 1).requires_grad_(True)
+    target_E = embedder.embed(voice(1.8, 200))
     cosines_B = embedder.embed_batch(wave_BS) @ target_E
     (grad_BS,) = torch.autograd.grad(cosines_B.sum(), wave_BS)
     assert bool(grad_BS.isfinite().all()) and float(grad_BS.abs().amax(dim=1).min()) > 0
@@ -80,7 +83,7 @@ def test_a_silent_clip_of_a_batch_stays_finite(embedder: Ge2eEmbedder) -> None:
 
 
 def test_autocast_does_not_change_the_embedding(embedder: Ge2eEmbedder) -> None:
-    wave_BS = draw.voice(1.7)[None]
+    wave_BS = voice(1.7)[None]
     plain_BE = embedder.embed_batch(wave_BS)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(embedder.embed_batch(wave_BS), plain_BE)
@@ -88,7 +91,7 @@ def test_autocast_does_not_change_the_embedding(embedder: Ge2eEmbedder) -> None:
 
 @pytest.mark.parametrize("samples", [1, 300, 2400, 24000])
 def test_short_clips_give_unit_vectors(embedder: Ge2eEmbedder, samples: int) -> None:
-    embedding_E = embedder.embed(draw.voice(1.0, 150)[-samples:] + 0.01)
+    embedding_E = embedder.embed(voice(1.0, 150)[-samples:] + 0.01)
     assert embedding_E.shape == (256,) and embedding_E.dtype == torch.float32
     assert float(embedding_E.norm()) == pytest.approx(1, abs=1e-5)
 
@@ -102,7 +105,7 @@ def test_short_clips_give_unit_vectors(embedder: Ge2eEmbedder, samples: int) -> 
         (torch.ones(2, 100), "One channel"),
     ],
 )
-def test_useless_clips_are_refused(
+def test_clips_without_speech_are_refused(
     embedder: Ge2eEmbedder, wave_S: torch.Tensor, words: str
 ) -> None:
     with pytest.raises(AudioError, match=words):
@@ -110,11 +113,11 @@ def test_useless_clips_are_refused(
 
 
 def test_pauses_do_not_count(embedder: Ge2eEmbedder) -> None:
-    wave_S, pause_S = draw.voice(2.4), draw.noise(24000, 1e-4)
+    wave_S, pause_S = voice(2.4), noise(24000, 1e-4)
     framed_S = torch.cat([pause_S, wave_S, pause_S])
-    assert likeness(embedder, wave_S, framed_S) > 0.97
+    assert speaker_similarity(embedder, wave_S, framed_S) > 0.97
     left_in = embedder.embed_batch(framed_S[None])[0] @ embedder.embed(wave_S)
-    assert left_in < likeness(embedder, wave_S, framed_S)
+    assert left_in < speaker_similarity(embedder, wave_S, framed_S)
 
 
 def test_trimming_keeps_short_gaps_and_never_everything() -> None:
@@ -147,16 +150,16 @@ def test_wavlm_embeds_with_a_model_from_disk(tmp_path: Path) -> None:
     transformers.WavLMForXVector(config).save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
     embedder = WavLmEmbedder(str(tmp_path))
-    embedding_E = embedder.embed(draw.voice(0.5))
+    embedding_E = embedder.embed(voice(0.5))
     assert embedding_E.shape == (12,)
     assert float(embedding_E.norm()) == pytest.approx(1, abs=1e-5)
-    # The extractor takes mean and level off, so loudness does not matter to this network.
-    assert likeness(embedder, draw.voice(0.5), 0.1 * draw.voice(0.5)) == pytest.approx(1, abs=1e-4)
+    # The extractor normalizes mean and level, so this network ignores loudness.
+    assert speaker_similarity(embedder, voice(0.5), 0.1 * voice(0.5)) == pytest.approx(1, abs=1e-4)
     with pytest.raises(AudioError, match=r"needs 0\.4 s"):
-        embedder.embed(draw.voice(0.3))
+        embedder.embed(voice(0.3))
 
 
-def test_ecapa_hears_16_khz_through_speechbrain(
+def test_ecapa_gets_16_khz_through_speechbrain(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: dict[str, Any] = {}
@@ -173,7 +176,7 @@ def test_ecapa_hears_16_khz_through_speechbrain(
 
     fake = types.SimpleNamespace(EncoderClassifier=Classifier)
     monkeypatch.setitem(sys.modules, "speechbrain.inference.classifiers", fake)
-    embedding_E = EcapaEmbedder(str(tmp_path)).embed(draw.voice(1.0))
+    embedding_E = EcapaEmbedder(str(tmp_path)).embed(voice(1.0))
     assert embedding_E.tolist() == pytest.approx([0.6, 0.8])
     assert calls["shape"] == (1, 16000)
     assert calls["overrides"] == {"pretrained_path": str(tmp_path)}
@@ -192,5 +195,5 @@ def test_absent_packages_and_models_are_named(
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(VoxcloneError, match="WavLM likeness cannot load"):
-        load_pretrained("WavLMForXVector", str(tmp_path), "WavLM likeness")
+    with pytest.raises(VoxcloneError, match="WavLM similarity cannot load"):
+        load_pretrained("WavLMForXVector", str(tmp_path), "WavLM similarity")

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.tiny_release import voice_rows
 from tests.release.real_params import REAL
-from tests.release.tiny import voice_rows
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.safetensors import Entry, write_safetensors

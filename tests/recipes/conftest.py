@@ -9,8 +9,8 @@ from recipes.mini_release.codebank import encode_corpus, variants_of
 from recipes.mini_release.speech import SpeechTask, SpeechTraining
 from recipes.mini_release.training import RunSettings
 from recipes.mini_release.triples import SpeechData, Transcript
-from tests.golden.draw import drawn_codec
-from tests.release.tiny import tiny_params
+from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_release import tiny_params
 from tests.train.tiny import FAST
 from voxclone.data.corpus import Corpus
 from voxclone.release.params import Params

@@ -7,7 +7,7 @@ import torch
 
 from recipes.mini_release.alignment import align, character_places
 from recipes.mini_release.guide import attention_of
-from tests.release.tiny import tiny_params
+from tests.helpers.tiny_release import tiny_params
 from voxclone.tts.backbone import Backbone
 
 

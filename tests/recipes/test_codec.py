@@ -1,4 +1,4 @@
-"""Recogniser, speaker network and codec of the mini release learn."""
+"""Recognizer, speaker network and codec of the mini release learn."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.train.logging import Log
 from voxclone.train.loop import fit
@@ -26,7 +26,7 @@ from voxclone.train.loop import fit
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        recogniser = Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1)).eval()
+        recogniser = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1)).eval()
     teacher = teacher_features(recogniser, corpus, CODEC.frame_size, folder)
     settings = CodecTraining.model_validate(
         {
@@ -150,7 +150,8 @@ def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         listeners = Listeners.frozen(
-            Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=2)), VoiceNetwork(3, 8, 1)
+            Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=2)),
+            SpeakerNetwork(3, 8, 1),
         )
     wave_BS = corpus.wave(0, 0, 12000)[None]
     generator = torch.Generator().manual_seed(0)

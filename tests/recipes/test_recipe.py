@@ -13,12 +13,13 @@ from recipes.mini_release import recipe
 from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
-from tests.audio.signals import speech
+from tests.helpers.signals import speech
 from voxclone.data.pairs import PairSettings, speak_pairs
 from voxclone.errors import ConfigError
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
-from voxclone.mini.oracle import oracle_codec, recogniser
+from voxclone.mini.oracle import oracle_codec
+from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import book_hash, open_codec
@@ -75,7 +76,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(path, wave, 24000)
             row = {"id": path.stem, "path": path.name, "speaker": speaker, "text": text}
             row |= {"duration": len(wave) / 24000, "split": split, "language": "en"}
-            rows.append(row | {"licence": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
+            rows.append(row | {"license": "GPL-3.0" if (speaker, c) == ("ada", 3) else "CC0-1.0"})
     path = folder / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return path
@@ -95,7 +96,7 @@ def published(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe.run(settings, manifest, folder / "run", QUIET, stage=needed)
     recipe.run(settings, manifest, folder / "run", QUIET)
     shop = open_workshop(settings, manifest, folder / "run", QUIET)
-    assert all(clip.licence == "CC0-1.0" for clip in shop.corpus.clips)
+    assert all(clip.license == "CC0-1.0" for clip in shop.corpus.clips)
     publish(shop, folder / "assets")
     publish(shop, folder / "assets")
     return folder / "assets"
@@ -136,7 +137,7 @@ def test_a_run_can_go_on_from_published_weights(
 
 def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) -> None:
     release = Release.open(published / "release")
-    few = PairSettings(minutes=0.02, batch=2, least_frames=1)
+    few = PairSettings(minutes=0.02, batch=2, min_frames=1)
     speak_pairs(release, TTS.load(release), TEXTS, few, tmp_path / "pairs")
     config = EncoderConfig.model_validate(
         {
@@ -150,7 +151,7 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     assert open_codec(release, made).encoder is not None
     figures = report(
         release, load_speech(list_clips(manifest)), {"ours": made}, Ge2eEmbedder.load(),
-        CharacterTranscriber(recogniser(published)), None, assets=published,
+        CharacterTranscriber(load_recognizer(published / "recogniser")), None, assets=published,
         sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",

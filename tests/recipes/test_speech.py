@@ -9,11 +9,11 @@ import torch
 from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
 from recipes.mini_release.rehearsal import VoiceJudge, forget, misread, stretches, voice_distance
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.voice_network import VoiceNetwork
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.logging import Log
@@ -146,7 +146,7 @@ def hearing_task(speech_task: SpeechTask) -> SpeechTask:
     """With a judge of voices, whose weights are drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        voices = VoiceNetwork(3, 8, 1)
+        voices = SpeakerNetwork(3, 8, 1)
     codec = drawn_codec(speech_task.params.codec)
     settings = speech_task.settings.model_copy(
         update={"rehearsed": 0.5, "heard": 1.0, "heard_items": 4, "heard_frames": 20}

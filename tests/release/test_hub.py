@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.tiny_release import write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from tests.release.tiny import write_encoder, write_tiny_release
 from voxclone.errors import QualityError, UsageError
 from voxclone.release.encoder_file import book_hash, open_brought, save_encoder
 from voxclone.release.hub import Card, write_hub_folder

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.release.real_params import REAL
-from tests.release.tiny import (
+from tests.helpers.tiny_release import (
     random_entries,
     tiny_params,
     voice_rows,
     write_encoder,
     write_tiny_release,
 )
+from tests.release.real_params import REAL
 from voxclone import io
 from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneError
 from voxclone.io import leftovers

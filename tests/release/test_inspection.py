@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tests.release.tiny import (
+from tests.helpers.tiny_release import (
     VOICES,
     random_entries,
     tiny_params,

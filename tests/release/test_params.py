@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
-from tests.release.tiny import tiny_params
 from voxclone.codec.config import CodecConfig
 from voxclone.errors import ReleaseError
 from voxclone.release.params import Params, parse_params, read_params, to_json

@@ -14,8 +14,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from tests.release.real_params import REAL
-from tests.release.tiny import (
+from tests.helpers.tiny_release import (
     VOICES,
     random_entries,
     tiny_params,
@@ -23,6 +22,7 @@ from tests.release.tiny import (
     write_encoder,
     write_tiny_release,
 )
+from tests.release.real_params import REAL
 from voxclone.codec.model import Codec
 from voxclone.errors import ReleaseError, VoiceError
 from voxclone.release import release as archive

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.release.tiny import random_entries
+from tests.helpers.tiny_release import random_entries
 from voxclone.errors import ReleaseError
 from voxclone.release.safetensors import (
     HEADER_LIMIT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.release.tiny import SPECIAL_TOKENS, VOICES, tiny_params
+from tests.helpers.tiny_release import SPECIAL_TOKENS, VOICES, tiny_params
 from voxclone.errors import ReleaseError
 from voxclone.release.tekken import read_tekken, small_tekken, tekken_problems, voice_counts
 

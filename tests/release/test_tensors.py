@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
-from tests.release.tiny import tiny_params
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Decoder, Encoder
 from voxclone.codec.quantizer import Quantizer

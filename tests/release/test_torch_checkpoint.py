@@ -12,8 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.tiny_release import (
+    random_entries,
+    tiny_params,
+    write_encoder,
+    write_tiny_release,
+)
 from tests.release.test_presets import GADGETS, _gadgets, _zipped
-from tests.release.tiny import random_entries, tiny_params, write_encoder, write_tiny_release
 from voxclone.errors import ReleaseError
 from voxclone.release.encoder_file import open_brought
 from voxclone.release.release import Release

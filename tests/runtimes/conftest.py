@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.test_cli import command as command
-from tests.release.tiny import tiny_params, write_tiny_release
+from tests.helpers.tiny_release import tiny_params, write_tiny_release
 from voxclone.cloning.enroll import rows_of
 from voxclone.io import tensor_hash
 from voxclone.release.params import Params

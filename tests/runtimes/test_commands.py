@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from tests.cli.test_cli import Command, sentence
-from tests.release.tiny import tiny_params
+from tests.helpers.command import Command, sentence
+from tests.helpers.tiny_release import tiny_params
 from tests.runtimes.conftest import World, make_world
 from voxclone.runtimes.table import RUNTIMES
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.release.tiny import tiny_params, write_encoder, write_tiny_release
+from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.runtimes.conftest import REAL_WIDTH, World, make_voice, make_world, wide_params
 from tests.runtimes.test_formats import out_for
 from voxclone.errors import AudioError, QualityError, ReleaseError, UsageError, VoxcloneError

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluate.test_wer import _save_whisper
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.models.test_whisper import diagonal
 from tests.train.tiny import mean, steps, training_of
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.whisper import SpokenTargets, WhisperTeacher, token_shares
+from voxclone.models.whisper import AsrTargets, WhisperTeacher, token_shares
 from voxclone.train.asr_distillation import TargetStore, WhisperDistillation, token_loss
 
 
@@ -21,7 +21,7 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     state_LE = torch.randn(4, 8, generator=generator)
     share_LT = token_shares(diagonal(4, 80, 80), 80, 20)
     share_LT = (share_LT == share_LT.amax(dim=0)).float()
-    target = SpokenTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
+    target = AsrTargets(state_LE, share_LT / share_LT.sum(dim=1, keepdim=True))
     projection = nn.Linear(8, 8, bias=False)
     nn.init.eye_(projection.weight)
 
@@ -44,7 +44,7 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_an_encoder_learns_from_whisper(autocast: bool, tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "model").mkdir()
-    _save_whisper(tmp_path / "model")
+    save_tiny_whisper(tmp_path / "model")
     store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
     values: dict[str, Any] = {
         "weights": {"pair_semantic": 0, "pair_levels": 0, "mel": 0, "asr_distillation": 1.0},

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from recipes.mini_release.speech import SpeechTask
-from tests.elsewhere import ELSEWHERE, elsewhere
+from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import config_of as small_config
@@ -31,15 +31,17 @@ from voxclone.tts.likelihood import Likelihood, likelihood
 Rows = list[dict[str, float]]
 
 
-PLACES = pytest.mark.parametrize("place", [ELSEWHERE, pytest.param("cuda", marks=pytest.mark.gpu)])
+PLACES = pytest.mark.parametrize(
+    "place", [FAKE_DEVICE, pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 CUDA_TOLERANCE = 1e-3
 
 
 @contextmanager
 def there(place: str) -> Iterator[None]:
     """Within, this place can be computed on, in fp32."""
-    if place == ELSEWHERE:
-        with elsewhere():
+    if place == FAKE_DEVICE:
+        with fake_device():
             yield
     else:
         with torch.backends.cudnn.flags(allow_tf32=False):
@@ -57,7 +59,7 @@ def trained(task: EncoderTraining | SpeechTask, steps: int, device: str) -> Rows
 
 def same(near: Rows, far: Rows, place: str) -> bool:
     """The same figures, all of them numbers."""
-    if place == ELSEWHERE:
+    if place == FAKE_DEVICE:
         return all(a == pytest.approx(b, rel=1e-5) for a, b in zip(near, far, strict=True))
     assert [set(row) for row in near] == [set(row) for row in far]
     assert all(math.isfinite(value) for row in far for value in row.values())
@@ -66,9 +68,9 @@ def same(near: Rows, far: Rows, place: str) -> bool:
 
 
 def test_the_other_place_does_not_mix() -> None:
-    with elsewhere():
-        far = torch.ones(2, 3).to(ELSEWHERE)
-        assert far.device.type == ELSEWHERE and float((far[[1]] + 1).sum()) == 6
+    with fake_device():
+        far = torch.ones(2, 3).to(FAKE_DEVICE)
+        assert far.device.type == FAKE_DEVICE and float((far[[1]] + 1).sum()) == 6
         assert (far + 1).cpu().device.type == "cpu" and torch.equal(far.cpu(), torch.ones(2, 3))
         with pytest.raises(RuntimeError, match="not on the device"):
             far + torch.ones(2, 3)
@@ -77,7 +79,7 @@ def test_the_other_place_does_not_mix() -> None:
         with pytest.raises(RuntimeError, match="indices are on the device"):
             torch.ones(3)[far[0].long()]
         with pytest.raises(RuntimeError, match="the generator"):
-            torch.rand(3, generator=torch.Generator(), device=ELSEWHERE)
+            torch.rand(3, generator=torch.Generator(), device=FAKE_DEVICE)
 
 
 @PLACES
@@ -154,7 +156,9 @@ def test_speech_that_is_drawn(speech_task: SpeechTask, place: str) -> None:
     for n, codes_KT in enumerate(far):
         assert codes_KT.shape[0] == len(near[0]) and 1 <= codes_KT.shape[1] <= 3 + n
         assert codes_KT.min() >= 0 and codes_KT[1:].max() <= 20
-    if place == ELSEWHERE:  # elsewhere sums in another order may choose another code, and all after
+    if (
+        place == FAKE_DEVICE
+    ):  # elsewhere sums in another order may choose another code, and all after
         assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
 
 
@@ -181,7 +185,7 @@ def test_speech_that_is_judged(speech_task: SpeechTask, place: str) -> None:
     assert {wave_S.device.type for wave_S in far[0]} == {"cpu"}
     assert far[2].semantic == pytest.approx(near[2].semantic, rel=CUDA_TOLERANCE)
     assert far[2].flow == pytest.approx(near[2].flow, rel=CUDA_TOLERANCE)
-    if place == ELSEWHERE:
+    if place == FAKE_DEVICE:
         for a, b in zip(near[0], far[0], strict=True):
             torch.testing.assert_close(a, b)
         for one, other in zip(near[1], far[1], strict=True):

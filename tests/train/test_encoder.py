@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, CPU, config_of, mean, steps, tiny_material, training_of
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError

@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train import full
 from tests.train.full import config_of, full_material, full_training, train
 from tests.train.tiny import CODEC, CPU, QUIET

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC
 from voxclone.audio.distance import magnitude_loss, mel_loss, stft_loss
 from voxclone.models.speaker_encoder import Ge2eEmbedder

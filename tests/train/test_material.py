@@ -99,7 +99,7 @@ def test_one_speaker_is_not_trained_on(
     with pytest.raises(ConfigError, match="of 1 speaker"):  # the other is of another split
         other = [row | {"split": "valid"} for row in rows[1::2]]
         opened(tmp_path, rows[::2] + other, prepared=prepared)
-    licensed = [row | {"licence": f"L{n % 2}"} for n, row in enumerate(rows)]
+    licensed = [row | {"license": f"L{n % 2}"} for n, row in enumerate(rows)]
     with pytest.raises(ConfigError, match="of 1 speaker"):
         opened(tmp_path, licensed, prepared=prepared, licenses=("L0",))
     (tmp_path / rows[1]["path"]).unlink()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recipes.mini_release.speech import SpeechTask
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, CPU, config_of, language_model, with_model
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator

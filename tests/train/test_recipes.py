@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.evaluate.test_wer import _save_whisper
+from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.tiny import CPU, ctc_teacher, tiny_material
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
@@ -30,7 +30,7 @@ def tiny_training(name: str, corpus: Corpus, folder: Path) -> EncoderTraining:
     config = load_settings(EncoderConfig, CONFIGS / f"{name}.yaml", TINY)
     teacher: Any = ctc_teacher()
     if config.teacher is not None and "whisper" in config.teacher:
-        _save_whisper(folder)
+        save_tiny_whisper(folder)
         teacher = TargetStore(WhisperTeacher(str(folder)), folder / "targets")
     # The labels are there already, so no model is asked.
     model: Any = object()

@@ -12,7 +12,12 @@ from voxclone.codec.model import Codec
 from voxclone.data.corpus import FULL_SCALE, PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import ConfigError
-from voxclone.models.voice_network import VOICES_FILE, VoiceNetwork, load_voices, save_voices
+from voxclone.models.speaker_network import (
+    SPEAKER_NETWORK_FILE,
+    SpeakerNetwork,
+    load_speaker_network,
+    save_speaker_network,
+)
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
@@ -36,10 +41,10 @@ SIZES = Sizes(
 Frozen = tuple[SpeakerLoss, Codec]
 
 
-def drawn_voices() -> VoiceNetwork:
+def drawn_voices() -> SpeakerNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return VoiceNetwork(3, 8, 1).eval().requires_grad_(False)
+        return SpeakerNetwork(3, 8, 1).eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -207,12 +212,13 @@ def test_clones_need_a_speaker_encoder_and_speakers(
 
 def test_a_network_of_voices_is_kept_without_its_speakers(tmp_path: Path) -> None:
     network = drawn_voices()
-    save_voices(network, tmp_path / "voices")
-    found = load_voices(tmp_path / "voices")
+    save_speaker_network(network, tmp_path / "voices")
+    found = load_speaker_network(tmp_path / "voices")
     wave_BS = 0.1 * torch.randn(2, 12000, generator=torch.Generator().manual_seed(1))
     assert float((found(wave_BS) * network(wave_BS)).sum(dim=-1).min()) > 0.99
     assert not any(
-        "centres" in name for name in read_header(tmp_path / "voices" / VOICES_FILE).tensors
+        "centres" in name
+        for name in read_header(tmp_path / "voices" / SPEAKER_NETWORK_FILE).tensors
     )
-    with pytest.raises(ConfigError, match="no network of voices in"):
-        load_voices(tmp_path)
+    with pytest.raises(ConfigError, match="no speaker network in"):
+        load_speaker_network(tmp_path)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from recipes.mini_release.speech import SpeechTask
 from recipes.mini_release.training import OptimiserSettings
-from tests.golden.draw import drawn_codec
+from tests.helpers.random_weights import drawn_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Subset
-from voxclone.models.ctc_asr import Recogniser, RecogniserConfig
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Task
@@ -36,10 +36,10 @@ CODEC = CodecConfig(
 )
 
 
-def ctc_teacher() -> Recogniser:
+def ctc_teacher() -> Recognizer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Recogniser(RecogniserConfig(characters=" abc", dim=8, blocks=1))
+        return Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
 
 
 def usual_codec(config: CodecConfig = CODEC) -> Codec:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.release.tiny import write_tiny_release
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.evaluate.acceptance import Trial, acceptance
 from voxclone.release.release import Release, load_preset
 from voxclone.spec import END_AUDIO, SHIFT

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.elsewhere import ELSEWHERE, elsewhere
 from tests.golden.small_params import golden_params
-from tests.release.tiny import write_tiny_release
+from tests.helpers.fake_device import FAKE_DEVICE, fake_device
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
@@ -127,8 +127,8 @@ def test_another_device_says_the_same(
     speaker: TTS, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     near = speaker.speak("Hi.", voice, seed=3)
-    with elsewhere():
-        far = TTS.load(release_in(tmp_path_factory), device=ELSEWHERE)
-        assert far.backbone.text_table.weight.device.type == ELSEWHERE
+    with fake_device():
+        far = TTS.load(release_in(tmp_path_factory), device=FAKE_DEVICE)
+        assert far.backbone.text_table.weight.device.type == FAKE_DEVICE
         speech = far.speak("Hi.", voice, seed=3)
     assert torch.equal(speech.wave_S, near.wave_S)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.release.tiny import tiny_params, write_relative, write_tiny_release
+from tests.helpers.tiny_release import tiny_params, write_relative, write_tiny_release
 from voxclone.errors import VoiceError
 from voxclone.io import tensor_hash
 from voxclone.release.encoder_file import BOOK, book_hash

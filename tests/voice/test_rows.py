@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.golden.draw import draw
 from tests.golden.small_params import DATA
-from tests.release.tiny import tiny_params
+from tests.helpers.random_weights import draw
+from tests.helpers.tiny_release import tiny_params
 from voxclone.release.tensors import codebook_offsets, table_rows
 from voxclone.voice.rows import invert_rows, voice_rows
 

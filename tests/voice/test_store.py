@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.release.tiny import write_tiny_release
+from tests.helpers.tiny_release import write_tiny_release
 from tests.voice.test_file import facts
 from voxclone.errors import UsageError, VoiceError
 from voxclone.release.release import Release

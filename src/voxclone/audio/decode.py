@@ -1,8 +1,8 @@
 """From blocks of samples at any rate to float32 mono at 24 kHz, checked while it is converted.
 
-What is decoded is hostile until shown otherwise: an hour of silence fits into a few bytes, and
-about one damaged file in twenty decodes without an error to nothing, to NaN or to silence. Blocks
-are therefore judged, mixed and resampled one by one, and what is too long is never held in memory.
+Files may be hostile: an hour of silence fits into a few bytes, and about one damaged file in
+twenty decodes without an error to nothing, to NaN or to silence. So blocks are checked, mixed and
+resampled one by one, and a recording that is too long is never held in memory.
 
 Shapes: S samples, C channels.
 """
@@ -21,13 +21,13 @@ MIN_RATE, MAX_RATE = 8000, 192000
 FLAT_RUN = 3  # this many samples in a row within 0.1 % of the peak are a flat top
 CANCELLED = 0.01  # a mix below this share of a channel's energy: the channels cancel each other
 
-# A function, because a recording whose channels cancel each other is read twice.
 Blocks = Callable[[], Iterator[np.ndarray]]
+"""Yields float32 [S, C]. A function, because a recording whose channels cancel is read twice."""
 
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """Mono samples at 24 kHz and what was seen on the way."""
+    """Mono samples at 24 kHz, and what was measured while they were converted."""
 
     wave_S: np.ndarray  # float32 [S]
     clipped_share: float  # of the samples of all channels
@@ -35,7 +35,7 @@ class Converted:
 
 
 def container_of(head: bytes) -> str | None:
-    """The container that the first bytes of a file announce: WAV, AIFF, FLAC, OGG, MP3 or None."""
+    """The container by the first bytes of a file: WAV, AIFF, FLAC, OGG, MP3 or None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return "WAV"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -49,8 +49,8 @@ def container_of(head: bytes) -> str | None:
     return "MP3" if mpeg or head[:3] == b"ID3" else None
 
 
-def foreign_name(head: bytes) -> str | None:
-    """What a file that is not read here is, where its first bytes tell."""
+def unsupported_format(head: bytes) -> str | None:
+    """A format that is known and not read, by the first bytes of a file."""
     if head[4:8] == b"ftyp":
         return "an MP4 (M4A) file"
     if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
@@ -76,7 +76,7 @@ def check_header(
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{label} has {channels} channels; 1 to {MAX_CHANNELS} can be used.")
     if frames is not None and frames > max_seconds * rate:
-        raise _too_long(f"{label} is {spoken(frames / rate)} long", max_seconds)
+        raise _too_long(f"{label} is {format_duration(frames / rate)} long", max_seconds)
 
 
 def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: float) -> Converted:
@@ -99,7 +99,7 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
             yield mix_S
 
     channel = None
-    with np.errstate(over="ignore", invalid="ignore"):  # judged below, in words
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
         wave_S = _resample(mixed(), rate)
         loudest = int(energy_C.argmax())
         if mix_energy < CANCELLED * energy_C[loudest]:
@@ -116,7 +116,7 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
     return Converted(wave_S, flat.count / (frames * channels), channel)
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A length for messages: `0.4 s`, `75.0 s`, `10 min`, `3 h 20 min`."""
     if seconds < 120:
         return f"{seconds:.1f} s"
@@ -124,9 +124,10 @@ def spoken(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _too_long(what: str, max_seconds: float) -> AudioError:
+def _too_long(problem: str, max_seconds: float) -> AudioError:
     return AudioError(
-        f"{what}, and at most {spoken(max_seconds)} can be read: cut out the part that you need.",
+        f"{problem}, and at most {format_duration(max_seconds)} can be read: cut out the part that "
+        "you need.",
         "too long",
     )
 

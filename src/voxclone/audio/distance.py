@@ -14,11 +14,7 @@ from voxclone.audio.spectrum import magnitudes, mel_spectrogram
 from voxclone.spec import SAMPLING_RATE
 
 PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
-
-
-LEAST_MAGNITUDE = 1e-5
-
-
+MIN_MAGNITUDE = 1e-5
 FLOOR_FFT = 2048  # the size that a floor is given for; magnitudes of noise grow with the size
 
 
@@ -31,8 +27,8 @@ def stft_loss(
     norm: Callable[[Tensor], Tensor] = Tensor.norm,
 ) -> Tensor:
     """Mean over resolutions of spectral convergence plus L1 of log magnitudes (hop n/4; Yamamoto
-    et al. 2020, as in Parallel WaveGAN). `floor` as in `mel_loss`; `norm` is that of a batch, which
-    may be divided over processes."""
+    et al. 2020, Parallel WaveGAN). `floor` as in `mel_loss`; `norm` is that of a batch, which may
+    be divided over processes."""
     total = torch.zeros((), device=estimate_BS.device)
     for n_fft in n_ffts:
         estimate = magnitudes(estimate_BS, n_fft, n_fft // 4)
@@ -61,9 +57,10 @@ def mel_loss(
     floor: float = 0.0,
 ) -> Tensor:
     """Mean over (n_fft, bands) of the L1 distance of log10 mel magnitudes (DAC's multi-scale mel
-    loss with clamp 1e-5; hop n/4). A `floor` is added to the magnitudes (at n_fft 2048, less in
-    proportion at smaller ones), so that what lies far below it, the noise of pauses that nobody
-    can predict, hardly counts: for training, not for figures."""
+    loss with clamp 1e-5; hop n/4).
+
+    For training only, a `floor` is added to the magnitudes (at n_fft 2048, less in proportion at
+    smaller ones): the noise of pauses, which nobody can predict, then hardly counts."""
     total = torch.zeros((), device=estimate_BS.device)
     for n_fft, bands in scales:
         estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
@@ -74,5 +71,5 @@ def mel_loss(
 
 
 def _log_distance(estimate: Tensor, target: Tensor, floor: float) -> Tensor:
-    logs = [(x.clamp(min=LEAST_MAGNITUDE) + floor).log() for x in (estimate, target)]
+    logs = [(x.clamp(min=MIN_MAGNITUDE) + floor).log() for x in (estimate, target)]
     return (logs[0] - logs[1]).abs().mean()

@@ -1,4 +1,4 @@
-"""Audio in and out: any file, bytes or array becomes float32 mono at 24 kHz here, nowhere else.
+"""Audio in and out: any file, bytes or array becomes float32 mono at 24 kHz.
 
 Shapes: S samples, C channels.
 """
@@ -16,26 +16,14 @@ import numpy as np
 import soundfile
 from pydantic import Field
 
-from voxclone.audio.decode import Blocks, check_header, container_of, convert, foreign_name
+from voxclone.audio.decode import Blocks, check_header, container_of, convert, unsupported_format
 from voxclone.config import Settings
 from voxclone.errors import AudioError
 from voxclone.io import atomic_path
 from voxclone.spec import SAMPLING_RATE
 
-__all__ = [
-    "SAMPLING_RATE",
-    "SOUND_SUFFIXES",
-    "ReadingLimits",
-    "Recording",
-    "Source",
-    "read_part",
-    "read_recording",
-    "read_wave",
-    "write_wave",
-]
-
-# A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
+AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
+"""A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz)."""
 
 MAX_PART_SECONDS = 600.0
 BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
@@ -54,7 +42,7 @@ WRITABLE = {
 
 
 class ReadingLimits(Settings):
-    """What is refused before, or at the latest while, it is decoded."""
+    """Limits that are checked before a recording is decoded, or while it is."""
 
     max_seconds: float = Field(default=600.0, gt=0)
     max_bytes: int = Field(default=512 * 2**20, gt=0)
@@ -72,7 +60,7 @@ class Recording:
     native_rate: int
     channels: int
     duration: float  # seconds
-    sha256: str  # of the file or bytes; of an array, that of its little-endian float32 samples
+    sha256: str  # of the file or bytes; of an array, of its little-endian float32 samples
     source: str  # the file's name without its folder
     clipped_share: float = 0.0  # samples at flat tops, counted before mixing and resampling
     notes: tuple[str, ...] = ()  # sentences on how it became mono at 24 kHz
@@ -84,12 +72,12 @@ def read_wave(path: str | Path) -> np.ndarray:
 
 
 def read_recording(
-    source: Source, limits: ReadingLimits = DEFAULT_LIMITS, *, name: str | None = None
+    source: AudioSource, limits: ReadingLimits = DEFAULT_LIMITS, *, name: str | None = None
 ) -> Recording:
     """Decode `source`: a path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
 
     Integer samples are divided by the range of their type. `name` stands for bytes and arrays in
-    messages and in the result. Raises AudioError, one sentence, for whatever is no usable
+    messages and in the result. Raises AudioError, one sentence, for anything but a usable
     recording: missing, not audio, empty, too large or long, silent, not finite, a bad rate.
     """
     if isinstance(source, tuple):
@@ -130,8 +118,9 @@ def read_part(
     except (soundfile.SoundFileError, OSError) as error:
         rule = "undecodable" if path.is_file() else "missing"
         raise AudioError(f"{path} cannot be decoded: {_reason(error)}.", rule) from None
-    chosen = samples_SC if channel is None else samples_SC[:, channel : channel + 1]
-    return read_recording((chosen, rate), name=label)
+    if channel is not None:
+        samples_SC = samples_SC[:, channel : channel + 1]
+    return read_recording((samples_SC, rate), name=label)
 
 
 def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
@@ -200,7 +189,7 @@ def _read_stream(
     head = stream.read(16)
     container = container_of(head)
     if container is None:
-        what = foreign_name(head) or "not an audio file of a known kind"
+        what = unsupported_format(head) or "not an audio file of a known kind"
         raise AudioError(
             f"{label} is {what}; WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF can be read, and "
             "`ffmpeg -i FILE out.wav` converts others."

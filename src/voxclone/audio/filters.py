@@ -1,7 +1,7 @@
 """A high-pass against rumble: steps, traffic, wind, hum of air ducts.
 
-The filter has no phase and falls by 24 dB an octave, so that a low voice, whose pitch begins at
-60 Hz, is left alone; recordings filtered at 80 Hz and above lose the body of such voices
+The filter has no phase and falls by 24 dB an octave. It leaves a low voice alone, whose pitch
+begins at 60 Hz; recordings filtered at 80 Hz and above lose the body of such voices
 (mlx-voxtral-swift, docs/voice_cloning.md).
 
 Shapes: S samples, F frequency bins.
@@ -15,9 +15,9 @@ BLOCK_SECONDS, CONTEXT_SECONDS = 20.0, 0.5
 
 
 def high_pass(wave_S: np.ndarray, rate: int, cutoff_hz: float) -> np.ndarray:
-    """Samples [S] (float32) without what lies below `cutoff_hz` (-3 dB there, 24 dB an octave).
+    """Samples [S] (float32) without frequencies below `cutoff_hz` (-3 dB there, 24 dB an octave).
 
-    In blocks with half a second of what is around them, so that ten minutes need little memory.
+    Filtered in blocks with half a second of context, so that ten minutes need little memory.
     """
     context = round(CONTEXT_SECONDS * rate)
     # A short clip is one block of whole half seconds, a length that transforms quickly.

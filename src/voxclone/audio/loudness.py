@@ -1,4 +1,4 @@
-"""Loudness of speech, the level at which it is compared, and what is no sound.
+"""The level of active speech, normalization to it, and checks of waves.
 
 Shapes: S samples at 24 kHz.
 """
@@ -11,15 +11,16 @@ from torch import Tensor
 from voxclone.errors import AudioError
 from voxclone.spec import SAMPLING_RATE
 
-SILENCE = 1e-5  # a peak below (-100 dBFS) is digital silence, of which no figure is defined
+SILENCE = 1e-5  # a peak below (-100 dBFS) is digital silence, for which no metric is defined
+LEVEL_DBFS = -23.0
+MIN_SAMPLES = 12000  # a clip with fewer is not measured
 
 
 def active_level(wave_S: Tensor, rate: int = SAMPLING_RATE) -> float:
     """Loudness in dBFS: RMS over the 20 ms frames within 40 dB of the loudest one.
 
-    Pauses do not count, so the figure does not depend on how much of them a clip has (the idea
-    of ITU-T P.56, without its envelope). 0 dBFS is a square wave of amplitude 1. Raises
-    AudioError for a silent or empty clip.
+    Pauses do not count, so the level does not depend on their length (as in ITU-T P.56, without its
+    envelope). 0 dBFS is a square wave of amplitude 1. Raises AudioError for a silent or empty clip.
     """
     check_wave(wave_S)
     size = rate // 50
@@ -27,6 +28,11 @@ def active_level(wave_S: Tensor, rate: int = SAMPLING_RATE) -> float:
     power_T = frames_TF.square().mean(dim=1)
     active_T = power_T[power_T >= power_T.max() * 1e-4]
     return 10 * math.log10(float(active_T.mean()))
+
+
+def normalize_loudness(wave_S: Tensor) -> Tensor:
+    """The samples with active speech at -23 dBFS. Raises AudioError as `active_level` does."""
+    return wave_S * 10 ** ((LEVEL_DBFS - active_level(wave_S)) / 20)
 
 
 def check_wave(wave_S: Tensor) -> None:
@@ -39,15 +45,3 @@ def check_wave(wave_S: Tensor) -> None:
         raise AudioError("The clip has samples that are not finite numbers.")
     if float(wave_S.abs().max()) < SILENCE:
         raise AudioError("The clip is silent: nothing in it rises above -100 dBFS.")
-
-
-LEVEL_DBFS = -23.0
-
-
-LEAST = 12000  # samples: less is silence
-
-
-def to_level(wave_S: Tensor) -> Tensor:
-    """The samples with active speech at -23 dBFS."""
-    level = active_level(wave_S)
-    return wave_S * 10 ** ((LEVEL_DBFS - level) / 20)

@@ -1,7 +1,7 @@
-"""What can be told of a recording of speech without a network: activity, level, noise, bandwidth.
+"""Measurements of recorded speech without a network: activity, level, noise, bandwidth.
 
-All figures come from the power of frames of 20 ms. Levels are in dBFS, where a square wave of
-amplitude 1 has 0 dB.
+All of them use the power of frames of 20 ms. Levels are in dBFS, where a square wave of amplitude 1
+has 0 dB.
 
 Shapes: S samples, T frames, F frequency bins.
 """
@@ -9,10 +9,10 @@ Shapes: S samples, T frames, F frequency bins.
 import numpy as np
 
 FRAME_SECONDS = 0.02
-SPEECH_RANGE_DB = 30.0  # speech reaches this far below its loud frames
-NOISE_MARGIN_DB = 6.0  # and stands out of a steady noise by this much
+SPEECH_RANGE_DB = 30.0  # from the loud frames of speech to its quiet ones
+NOISE_MARGIN_DB = 6.0  # of speech above a steady noise
 MIN_PAUSE_SECONDS = 0.2  # shorter gaps are the closures of p, t, k
-MIN_BURST_SECONDS = 0.1  # shorter sounds that stand alone are clicks
+MIN_BURST_SECONDS = 0.1  # shorter sounds between pauses are clicks
 SILENCE_DBFS = -100.0  # nothing that a microphone gave is below
 MAX_SNR_DB = 100.0
 BANDWIDTH_RANGE_DB = 65.0
@@ -63,25 +63,26 @@ def active_frames(power_T: np.ndarray) -> np.ndarray:
     return level_T > max(loud - SPEECH_RANGE_DB, quiet + margin)
 
 
-def speech_runs(active_T: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches (first frame, end frame) of speech between pauses.
+def speech_segments(active_T: np.ndarray) -> list[tuple[int, int]]:
+    """Segments (first frame, end frame) of speech between pauses.
 
-    Gaps under 0.2 s are bridged and lone bursts under 0.1 s left out. Never empty: where nothing
-    is left, the whole is one stretch.
+    Gaps under 0.2 s are bridged, and lone bursts under 0.1 s are left out. Never empty: where
+    nothing is left, the whole is one segment.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active_T, [False]]).astype(np.int8)))
-    runs: list[tuple[int, int]] = []
+    segments: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():
-        if runs and (start - runs[-1][1]) * FRAME_SECONDS < MIN_PAUSE_SECONDS - 1e-9:
-            runs[-1] = (runs[-1][0], end)
+        if segments and (start - segments[-1][1]) * FRAME_SECONDS < MIN_PAUSE_SECONDS - 1e-9:
+            segments[-1] = (segments[-1][0], end)
         else:
-            runs.append((start, end))
-    long = [run for run in runs if (run[1] - run[0]) * FRAME_SECONDS >= MIN_BURST_SECONDS - 1e-9]
+            segments.append((start, end))
+    least = MIN_BURST_SECONDS - 1e-9
+    long = [each for each in segments if (each[1] - each[0]) * FRAME_SECONDS >= least]
     return long or [(0, len(active_T))]
 
 
-def active_level(wave_S: np.ndarray, rate: int) -> float:
-    """Level in dBFS over the active frames: pauses do not count (the idea of ITU-T P.56)."""
+def speech_level(wave_S: np.ndarray, rate: int) -> float:
+    """Level in dBFS over the active frames: pauses do not count (as in ITU-T P.56)."""
     power_T = frame_powers(wave_S, rate)
     return float(to_db(power_T[active_frames(power_T)].mean()))
 
@@ -89,14 +90,14 @@ def active_level(wave_S: np.ndarray, rate: int) -> float:
 def estimate_snr(power_T: np.ndarray) -> float:
     """Level of speech above that of the pauses in dB, from 0 to 100.
 
-    The noise is the lower quartile of the frames outside of speech, digital silence not counted:
-    gates and editors put it there. Without any pause the quietest twentieth of all frames stands
-    for it, which makes the figure a lower bound.
+    The noise is the lower quartile of the frames outside of speech. Digital silence does not count:
+    gates and editors put it there. Without any pause, the noise is the quietest twentieth of all
+    frames, and the SNR is a lower bound.
     """
     level_T = to_db(power_T)
     active_T = active_frames(power_T)
     pause_T = np.ones(len(level_T), dtype=bool)
-    for start, end in speech_runs(active_T):
+    for start, end in speech_segments(active_T):
         pause_T[start:end] = False
     noise_T = level_T[pause_T & (level_T > SILENCE_DBFS)]
     if len(noise_T) >= 5:

@@ -1,8 +1,8 @@
-"""From a recording to a reference: the stretch of speech that a voice is made from.
+"""From a recording to a reference: the segment of speech that a voice is made from.
 
-The model copies what it is given: loudness, room, hiss, and a sentence that stops in its middle.
-Each step here mends one of those, can be switched off, and says in the report what it did. Nothing
-is denoised, and only rumble below the voice is filtered, since both change the voice.
+The model copies its reference: loudness, room, hiss, and a sentence that stops in its middle. Each
+step here mends one of those, can be switched off, and writes an action into the report. Nothing is
+denoised, and only rumble below the voice is filtered, since both change the voice.
 
 Shapes: S samples, T frames of 20 ms.
 """
@@ -13,24 +13,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from voxclone.audio import filters, measure, stretch
+from voxclone.audio import filters, measure, segments
 from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport, quality_hints, quality_warnings
+from voxclone.audio.segments import Segment
 from voxclone.config import Settings
 from voxclone.errors import AudioError
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
-__all__ = [
-    "Reference",
-    "ReferenceReport",
-    "ReferenceSettings",
-    "countable_length",
-    "crops",
-    "prepare_reference",
-]
-
 FADE_SECONDS = 0.03
-MAX_LOSS = 0.25  # of a reference, given up to let it end on a pause
+MAX_LOSS = 0.25  # of a reference, given up to let it end in a pause
 MAX_GAIN_DB = 60.0  # beyond, only the noise of the converter is raised
 OFFSET_SHARE = 0.01  # a constant offset below this share of the RMS does no harm
 RUMBLE_SHARE = 0.001  # nor does rumble below this share of the energy
@@ -49,21 +41,21 @@ class ReferenceSettings(Settings):
     lead_seconds: float = Field(default=0.1, ge=0)
     trail_seconds: float = Field(default=0.2, ge=0)
     crop: bool = True
-    """Keep the best stretch of at most `max_seconds`, from a pause to a pause."""
+    """Keep the best segment of at most `max_seconds`, from a pause to a pause."""
     max_seconds: float = Field(default=30.0, ge=2)
     end_on_pause: bool = True
-    """Where the recording stops in the middle of speech, cut back to the last pause or fade."""
+    """Where speech is cut off at the end, cut back to the last pause, or fade out."""
     level: bool = True
     """Bring active speech to `level_dbfs`, with peaks of `max_peak` at most."""
     level_dbfs: float = Field(default=-20.0, le=0)
-    """Near that of the presets, which are copied as loud as they are."""
+    """Near that of the presets: the model copies the level."""
     max_peak: float = Field(default=0.95, gt=0, le=1)
     avoid_miscount: bool = True
     """Drop the sample that makes mistral-common count one placeholder too many."""
     frame_size: int = Field(default=FRAME_SIZE, gt=0)
     """Samples in a frame of the codec."""
     min_seconds: float = Field(default=1.0, ge=0.1)
-    """Less than this is refused; less than `short_seconds` is warned of."""
+    """Less than this is an error; less than `short_seconds` is a warning."""
     short_seconds: float = Field(default=3.0, ge=0)
 
 
@@ -72,7 +64,7 @@ DEFAULT_SETTINGS = ReferenceSettings()
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Samples [S] (float32, mono, 24 kHz) fit to make a voice from, and how they came about."""
+    """Samples [S] (float32, mono, 24 kHz) to make a voice from, and the report on them."""
 
     wave_S: np.ndarray
     report: ReferenceReport
@@ -82,13 +74,13 @@ def prepare_reference(
     recording: Recording,
     settings: ReferenceSettings = DEFAULT_SETTINGS,
     *,
-    within: stretch.Run | None = None,
+    segment: Segment | None = None,
 ) -> Reference:
-    """Offset, rumble, trim, crop, end on a pause, level, length. The recording is not changed.
+    """Offset, rumble, trim, crop, end in a pause, level, length. The recording is not changed.
 
-    `within` is one of `crops` to keep instead of the stretch with the most speech. Raises
-    AudioError for less than `settings.min_seconds` and for a recording that is nothing but
-    an offset. Whatever else is odd is used, with a warning in the report.
+    `segment`, where given, is kept instead of the one with the most speech (see
+    `candidate_segments`). Raises AudioError for less than `settings.min_seconds`, and for a
+    recording that is only an offset. Other defects are warnings in the report.
     """
     rate = recording.sampling_rate
     if recording.duration < settings.min_seconds:
@@ -103,45 +95,31 @@ def prepare_reference(
         wave_S = _without_offset(recording, actions)
     if settings.high_pass:
         wave_S = _without_rumble(wave_S, rate, settings.high_pass_hz, actions)
-    power_T = measure.frame_powers(wave_S, rate)
-    runs = _speech_runs(power_T, rate, len(wave_S))
-    if within is None:
-        start, end = _choose_range(runs, power_T, len(wave_S), rate, settings, actions, warnings)
+    total, power_T = len(wave_S), measure.frame_powers(wave_S, rate)
+    speech = _speech_in(power_T, rate, total)
+    if segment is None:
+        segment = _choose_segment(speech, power_T, total, rate, settings, actions, warnings)
     else:
-        start, end = within
-        actions.append(
-            f"Kept {start / rate:.2f} s to {end / rate:.2f} s of {len(wave_S) / rate:.2f} s."
-        )
-    kept_S = wave_S[start:end].astype(np.float64)
-    level = measure.active_level(kept_S, rate)
+        actions.append(f"Kept {_seconds(segment, rate)} of {total / rate:.2f} s.")
+    kept_S = wave_S[segment.start : segment.end].astype(np.float64)
+    level = measure.speech_level(kept_S, rate)
     gain_db = _gain(level, float(np.abs(kept_S).max()), settings, actions)
     bandwidth = measure.bandwidth(kept_S, rate)
-
     kept_S *= 10 ** (gain_db / 20)
-    if settings.end_on_pause and stretch.broken_run(runs, len(wave_S), rate, end) is not None:
-        fade = round(FADE_SECONDS * rate)
-        kept_S[-fade:] *= np.linspace(1, 0, fade)
-        actions.append(f"Faded out the last {FADE_SECONDS * 1000:.0f} ms.")
-        warnings.append(
-            "It ends in the middle of speech, which the model tends to carry on: record it again "
-            "with a pause at the end."
-        )
-    length = countable_length(len(kept_S), rate, settings.frame_size)
-    if settings.avoid_miscount and length < len(kept_S):
-        actions.append(
-            f"Dropped the last of {len(kept_S)} samples: at this length mistral-common counts one "
-            "placeholder too many."
-        )
-        kept_S, end = kept_S[:length], start + length
+    broken = segments.cut_off(speech, total, rate, segment.end) is not None
+    if settings.end_on_pause and broken:
+        _fade_out(kept_S, rate, actions, warnings)
+    kept_S = countable_wave(kept_S, settings, actions)
+    segment = Segment(segment.start, segment.start + len(kept_S))
     report = ReferenceReport(
         source=recording.source,
         native_rate=recording.native_rate,
         channels=recording.channels,
         duration_in=recording.duration,
         duration_out=len(kept_S) / rate,
-        start=start / rate,
-        end=end / rate,
-        speech_share=_overlap(runs, start, end) / (end - start),
+        start=segment.start / rate,
+        end=segment.end / rate,
+        speech_share=sum(each.overlap(segment) for each in speech) / segment.length,
         level_before_dbfs=level,
         gain_db=gain_db,
         clipped_share=recording.clipped_share,
@@ -154,28 +132,53 @@ def prepare_reference(
     return Reference(kept_S.astype(np.float32), report)
 
 
-def crops(recording: Recording, settings: ReferenceSettings, count: int) -> list[stretch.Run]:
-    """Up to `count` stretches of a recording that could serve as its reference, in samples: each
-    from a pause to a pause, `settings.max_seconds` at most and the fullest of speech first."""
+def candidate_segments(
+    recording: Recording, settings: ReferenceSettings, count: int
+) -> list[Segment]:
+    """Up to `count` segments of a recording that could be its reference: each from pause to pause,
+    at most `settings.max_seconds` long, those with the most speech first."""
     rate, wave_S = recording.sampling_rate, recording.wave_S
     if settings.high_pass:
         wave_S = filters.high_pass(wave_S, rate, settings.high_pass_hz)
-    runs = _speech_runs(measure.frame_powers(wave_S, rate), rate, len(wave_S))
-    lead, trail = round(settings.lead_seconds * rate), round(settings.trail_seconds * rate)
-    least, most = round(settings.min_seconds * rate), int(settings.max_seconds * rate)
-    found = stretch.good_stretches(runs, len(wave_S), lead, trail, most, count)
-    return [run for run in found if run[1] - run[0] >= least]
+    speech = _speech_in(measure.frame_powers(wave_S, rate), rate, len(wave_S))
+    lead, trail, least, most = _lengths(settings, rate)
+    found = segments.good_segments(speech, len(wave_S), lead, trail, most, count)
+    return [segment for segment in found if segment.length >= least]
 
 
 def countable_length(samples: int, rate: int = SAMPLING_RATE, frame_size: int = FRAME_SIZE) -> int:
-    """The greatest length up to `samples` of which mistral-common counts the frames rightly.
+    """The greatest length up to `samples` whose frames mistral-common counts right.
 
-    It counts ceil(seconds x frames per second) in floating point, which at some whole numbers of
-    frames is one more than there are.
+    It counts ceil(seconds x frames per second) in floating point. At some whole numbers of frames,
+    that is one more than there are.
     """
     while math.ceil(samples / rate * (rate / frame_size)) != -(-samples // frame_size):
         samples -= 1
     return samples
+
+
+def countable_wave(
+    wave_S: np.ndarray, settings: ReferenceSettings, actions: list[str]
+) -> np.ndarray:
+    """The wave at its `countable_length`, if the settings ask for that."""
+    length = countable_length(len(wave_S), SAMPLING_RATE, settings.frame_size)
+    if not settings.avoid_miscount or length == len(wave_S):
+        return wave_S
+    actions.append(
+        f"Dropped the last of {len(wave_S)} samples: at this length mistral-common counts one "
+        "placeholder too many."
+    )
+    return wave_S[:length]
+
+
+def _lengths(settings: ReferenceSettings, rate: int) -> tuple[int, int, int, int]:
+    """Samples of `lead_seconds`, `trail_seconds`, `min_seconds` and `max_seconds`."""
+    lead, trail = round(settings.lead_seconds * rate), round(settings.trail_seconds * rate)
+    return lead, trail, round(settings.min_seconds * rate), int(settings.max_seconds * rate)
+
+
+def _seconds(segment: Segment, rate: int) -> str:
+    return f"{segment.start / rate:.2f} s to {segment.end / rate:.2f} s"
 
 
 def _without_offset(recording: Recording, actions: list[str]) -> np.ndarray:
@@ -184,11 +187,11 @@ def _without_offset(recording: Recording, actions: list[str]) -> np.ndarray:
     rms = math.sqrt(float(np.square(wave_S, dtype=np.float64).mean()))
     if abs(offset) <= OFFSET_SHARE * rms:
         return wave_S
-    centred_S = (wave_S - offset).astype(np.float32)
-    if float(np.abs(centred_S).max()) < 1e-5 * abs(offset):
+    centered_S = (wave_S - offset).astype(np.float32)
+    if float(np.abs(centered_S).max()) < 1e-5 * abs(offset):
         raise AudioError(f"{recording.source} holds no sound, only a constant offset.", "silent")
     actions.append(f"Subtracted a constant offset of {offset:.3g} (DC).")
-    return centred_S
+    return centered_S
 
 
 def _without_rumble(
@@ -199,66 +202,73 @@ def _without_rumble(
     share = float(np.square(wave_S - filtered_S, dtype=np.float64).sum()) / max(energy, 1e-30)
     if share < RUMBLE_SHARE or not filtered_S.any():
         return wave_S
-    actions.append(f"Took out {share:.1%} of the energy, which was rumble below {cutoff_hz:g} Hz.")
+    actions.append(f"Filtered out rumble below {cutoff_hz:g} Hz, {share:.1%} of the energy.")
     return filtered_S
 
 
-def _speech_runs(power_T: np.ndarray, rate: int, total: int) -> list[stretch.Run]:
-    """Speech between pauses, in samples; the last frame reaches to the end of the recording."""
+def _speech_in(power_T: np.ndarray, rate: int, total: int) -> list[Segment]:
+    """Speech between pauses; the last frame reaches to the end of the recording."""
     size = round(measure.FRAME_SECONDS * rate)
-    frames = measure.speech_runs(measure.active_frames(power_T))
-    return [(a * size, total if b == len(power_T) else b * size) for a, b in frames]
+    frames = measure.speech_segments(measure.active_frames(power_T))
+    return [Segment(a * size, total if b == len(power_T) else b * size) for a, b in frames]
 
 
-def _overlap(runs: list[stretch.Run], start: int, end: int) -> int:
-    return sum(max(min(last, end) - max(first, start), 0) for first, last in runs)
-
-
-def _choose_range(
-    runs: list[stretch.Run],
+def _choose_segment(
+    speech: list[Segment],
     power_T: np.ndarray,
     total: int,
     rate: int,
     settings: ReferenceSettings,
     actions: list[str],
     warnings: list[str],
-) -> stretch.Run:
-    """The samples to keep; what was cut is appended to `actions` and `warnings`."""
-    lead, trail = round(settings.lead_seconds * rate), round(settings.trail_seconds * rate)
-    least, most = round(settings.min_seconds * rate), int(settings.max_seconds * rate)
-    start, end = 0, total
+) -> Segment:
+    """The samples to keep; each cut is appended to `actions` or `warnings`."""
+    lead, trail, least, most = _lengths(settings, rate)
+    kept = Segment(0, total)
     if settings.trim:
-        start, end = stretch.trimmed(runs, total, lead, trail, least)
-        if start + total - end >= measure.FRAME_SECONDS * rate:
+        kept = segments.trim(speech, total, lead, trail, least)
+        if total - kept.length >= measure.FRAME_SECONDS * rate:
             actions.append(
-                f"Cut {start / rate:.2f} s before the speech and {(total - end) / rate:.2f} s "
-                "after it."
+                f"Cut {kept.start / rate:.2f} s before the speech and "
+                f"{(total - kept.end) / rate:.2f} s after it."
             )
-    if end - start > most and settings.crop:
-        found = stretch.best_stretch(runs, total, lead, trail, most)
-        start, end = found or stretch.hard_cut(runs, power_T, rate, lead, most)
-        start, end = stretch.widened(start, end, total, least)
+    if kept.length > most and settings.crop:
+        found = segments.best_segment(speech, total, lead, trail, most)
+        kept = found or segments.hard_cut(speech, power_T, rate, lead, most)
+        kept = segments.lengthen(kept, total, least)
         where = "the most speech between two pauses" if found else "there is no pause to end on"
         actions.append(
-            f"Kept {start / rate:.2f} s to {end / rate:.2f} s of {total / rate:.2f} s, as more "
-            f"than {settings.max_seconds:g} s cannot be used: {where}."
+            f"Kept {_seconds(kept, rate)} of {total / rate:.2f} s, as more than "
+            f"{settings.max_seconds:g} s cannot be used: {where}."
         )
-    elif end - start > most:
+    elif kept.length > most:
         warnings.append(f"Long: more than {settings.max_seconds:g} s are of no use to the model.")
-    broken = stretch.broken_run(runs, total, rate, end)
-    if settings.end_on_pause and broken is not None:
-        pause = stretch.last_pause(runs, broken, start, trail)
-        if pause is not None and pause - start >= least and end - pause < MAX_LOSS * (end - start):
-            actions.append(
-                f"Cut the last {(end - pause) / rate:.2f} s, so that it ends in the pause at "
-                f"{pause / rate:.2f} s instead of in the middle of speech."
-            )
-            end = pause
-    return start, end
+    broken = segments.cut_off(speech, total, rate, kept.end)
+    if not settings.end_on_pause or broken is None:
+        return kept
+    pause = segments.last_pause(speech, broken, kept.start, trail)
+    if pause is None or pause - kept.start < least or kept.end - pause >= MAX_LOSS * kept.length:
+        return kept
+    actions.append(
+        f"Cut the last {(kept.end - pause) / rate:.2f} s, so that it ends in the pause at "
+        f"{pause / rate:.2f} s instead of in the middle of speech."
+    )
+    return Segment(kept.start, pause)
+
+
+def _fade_out(wave_S: np.ndarray, rate: int, actions: list[str], warnings: list[str]) -> None:
+    """Fade out the end of a wave, in place."""
+    fade = round(FADE_SECONDS * rate)
+    wave_S[-fade:] *= np.linspace(1, 0, fade)
+    actions.append(f"Faded out the last {FADE_SECONDS * 1000:.0f} ms.")
+    warnings.append(
+        "It ends in the middle of speech, which the model tends to carry on: record it again "
+        "with a pause at the end."
+    )
 
 
 def _gain(level: float, peak: float, settings: ReferenceSettings, actions: list[str]) -> float:
-    """Decibels to add, so that active speech has the wanted level and no peak is too high."""
+    """Decibels that bring active speech to its level, as far as peaks allow."""
     if not settings.level:
         return 0.0
     wanted = min(settings.level_dbfs - level, MAX_GAIN_DB)

@@ -1,4 +1,4 @@
-"""The report of a reference: figures, what was done, what is wrong with it, what would help."""
+"""The report of a reference: measurements, actions, warnings, hints."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -12,17 +12,19 @@ CLIPPED_SHARE = 0.001
 NOISY_DB = 15.0
 QUIET_DBFS = -45.0
 LITTLE_SPEECH = 0.4
-ONE_SPEAKER = 0.74  # see `cloning.speakers` for how often it is wrong
+ONE_SPEAKER = 0.74  # similarity of windows; `cloning.speakers` has its error rates
+OLD_NAMES = {"unity": "speaker_consistency"}
+"""Fields of reports in older voice files, and their names now."""
 
 
 @dataclass(frozen=True)
 class ReferenceReport:
-    """What a recording is like and what was done to it.
+    """Measurements of a recording, and what was done to it.
 
-    The figures are of the part that was kept, before its level was changed; `clipped_share` and
-    `snr_db` are of the whole recording. Of a reference that was joined of several recordings, they
-    are means over the parts (the worst part's for noise and bandwidth), and `parts` has the report
-    of each; `start` and `end` are then places in the reference.
+    They are of the part that was kept, before its level was changed; `clipped_share` and `snr_db`
+    are of the whole recording. For a reference joined from several recordings, they are means over
+    its parts (for noise and bandwidth the worst part's), `parts` has the report of each, and
+    `start` and `end` are positions in the reference.
     """
 
     source: str
@@ -41,7 +43,7 @@ class ReferenceReport:
     actions: tuple[str, ...]  # sentences, in the order in which things were done
     warnings: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
-    unity: float | None = None  # likeness of the two most unlike halves of its windows, by GE2E
+    speaker_consistency: float | None = None  # cosine of its two most different groups of windows
     parts: tuple["ReferenceReport", ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class ReferenceReport:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ReferenceReport":
         """The report that `to_dict` wrote. Raises ValueError for anything else."""
+        values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         for name in ("actions", "warnings", "hints", "parts"):
             if not isinstance(known.setdefault(name, []), list):
@@ -67,15 +70,16 @@ class ReferenceReport:
             raise ValueError(f"it is no report of a reference: {error}") from None
         return report
 
-    def with_unity(self, unity: float | None) -> "ReferenceReport":
-        """The report with what speaker windows say of it, and a warning where they disagree."""
-        if unity is None or unity >= ONE_SPEAKER:
-            return replace(self, unity=unity)
+    def with_speaker_consistency(self, value: float | None) -> "ReferenceReport":
+        """The report with the value, and a warning where it is too low for one speaker."""
+        report = replace(self, speaker_consistency=value)
+        if value is None or value >= ONE_SPEAKER:
+            return report
         warning = (
-            f"Several speakers? Its windows fall into two groups with a likeness of {unity:.2f}, "
-            f"where those of one speaker are above {ONE_SPEAKER:g}: a voice must be of one."
+            f"Several speakers? Its windows form two groups with a similarity of {value:.2f}; one "
+            f"speaker's are above {ONE_SPEAKER:g}. A voice must be of one speaker."
         )
-        return replace(self, unity=unity, warnings=(*self.warnings, warning))
+        return replace(report, warnings=(*self.warnings, warning))
 
     def sentences(self) -> list[str]:
         """For a terminal: a summary, what was done, what is wrong, what would help."""
@@ -93,12 +97,12 @@ class ReferenceReport:
         return [summary, *self.actions, *self._remarks()]
 
     def _joined_sentences(self) -> list[str]:
-        told = [sentence for part in self.parts for sentence in part.sentences()]
+        parts = [sentence for part in self.parts for sentence in part.sentences()]
         summary = (
             f"Together: {self.duration_out:.1f} s of {self.duration_in:.1f} s in "
             f"{len(self.parts)} parts are used, {self.speech_share:.0%} of it speech."
         )
-        return [*told, summary, *self.actions, *self._remarks()]
+        return [*parts, summary, *self.actions, *self._remarks()]
 
     def _remarks(self) -> list[str]:
         warnings = [f"Warning: {text}" for text in self.warnings]
@@ -106,12 +110,12 @@ class ReferenceReport:
 
 
 def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]:
-    """A sentence for each defect that the figures of the report show."""
+    """A sentence for each defect that the measurements show."""
     telephone = report.native_rate <= TELEPHONE_RATE or report.bandwidth_hz < TELEPHONE_HZ
     checks = [
         (
             report.duration_out < short_seconds,
-            f"Short: {report.duration_out:.1f} s, and a likeness needs {short_seconds:g} s.",
+            f"Short: {report.duration_out:.1f} s; a similar voice needs {short_seconds:g} s.",
         ),
         (
             report.speech_share < LITTLE_SPEECH,
@@ -123,13 +127,13 @@ def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]
         ),
         (
             report.clipped_share > CLIPPED_SHARE,
-            f"Clipped: {report.clipped_share:.1%} of the samples are cut off at the peak; record "
-            "again at a lower level.",
+            f"Clipped: {report.clipped_share:.1%} of the samples are at the peak; record again at "
+            "a lower level.",
         ),
         (
             report.snr_db < NOISY_DB,
-            f"Noisy: speech is only {report.snr_db:.0f} dB above the background, which the voice "
-            "will copy.",
+            f"Noisy: speech is only {report.snr_db:.0f} dB above the background, and the voice "
+            "will copy it.",
         ),
         (
             report.level_before_dbfs < QUIET_DBFS,
@@ -141,7 +145,7 @@ def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]
 
 
 def quality_hints(report: ReferenceReport) -> list[str]:
-    """What would make a better reference, where this one is not faulty but not the best."""
+    """What would make a better reference, where this one has no defect."""
     hints = []
     if not BEST_SECONDS[0] <= report.duration_out <= BEST_SECONDS[1]:
         hints.append(

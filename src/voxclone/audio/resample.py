@@ -1,4 +1,4 @@
-"""From 24 kHz to the 16 kHz that speech networks hear, with gradients.
+"""From 24 kHz to 16 kHz, the rate of speech networks, with gradients.
 
 Shapes: B batch, S samples.
 """
@@ -11,15 +11,9 @@ from torch import Tensor
 
 from voxclone.spec import SAMPLING_RATE
 
-MODEL_RATE = 16000  # what PESQ, speaker networks and recognisers hear
-
-
+MODEL_RATE = 16000  # of PESQ, speaker encoders and ASR models
 _HALF_TAPS = 102  # resampling: pass band to 7.3 kHz, stop band from 8.0 kHz at -80 dB
-
-
 _CUTOFF_HZ = 7650.0
-
-
 _KAISER_BETA = 8.0
 
 

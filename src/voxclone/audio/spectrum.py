@@ -1,4 +1,4 @@
-"""STFT magnitudes and mel spectrograms, shared by losses, figures and recognisers.
+"""STFT magnitudes and mel spectrograms, for losses, metrics and ASR models.
 
 Shapes: B batch, S samples, F frequency bins, M mel bands, T frames.
 """

@@ -1,7 +1,10 @@
-"""What the commands share: options by the same name everywhere, outputs checked before any work."""
+"""Shared by the commands: options, checks of outputs, consoles and progress bars."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,25 +12,30 @@ from voxclone.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
     from voxclone.release.release import Release
     from voxclone.voice.resolve import Chosen
 
-Model = Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")]
+Model = Annotated[str, typer.Option("--model", help="Release: a directory, a Hub id, or mini.")]
 Encoder = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--encoder", help="Encoder file, where the release has none."),
+    Path | None, typer.Option("--encoder", help="Encoder file, for a release without an encoder.")
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if it is there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if available.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Voices = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--voices", help="Folder of stored voices; a folder of the user if not given."),
+    Path | None,
+    typer.Option("--voices", help="Folder of stored voices; by default in your home directory."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting. May be repeated."),
 ]
 
 
 def check_output(path: Path) -> None:
-    """Refuse before any work is done: a folder that is not there, a file that cannot be written."""
+    """Raise UsageError, before any work, for a file that cannot be written."""
     import os
 
     folder = path.resolve().parent
@@ -40,15 +48,29 @@ def check_output(path: Path) -> None:
 
 
 def open_console(quiet: bool) -> "Console":
+    """A console that prints sentences as they are, unless `quiet`."""
     from rich.console import Console
 
-    return Console(quiet=quiet)
+    return Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(
+    console: "Console", *columns: "ProgressColumn", total: float | None = None, **fields: Any
+) -> Iterator[Callable[..., None]]:
+    """A progress bar on a terminal. Yields rich's `Progress.update` for it: call it with `advance`,
+    `completed` or `total`."""
+    from rich.progress import Progress
+
+    hidden = console.quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        yield partial(bar.update, bar.add_task("", total=total, **fields))
 
 
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
 ) -> "Chosen":
-    """What a user calls a voice: a stored one, a voice file or a preset."""
+    """A voice by its name or path: a stored one, a voice file or a preset."""
     from voxclone.voice.resolve import chosen_file, chosen_preset
     from voxclone.voice.store import default_folder, find_voice
 

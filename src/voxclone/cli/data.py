@@ -1,136 +1,129 @@
-"""Commands for speech to train on. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone data`: make and check what an encoder is trained on."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Device, Quiet, open_console
+from voxclone.cli.common import Device, Model, Overrides, Quiet, open_console, progress_bar
 from voxclone.errors import EXIT_QUALITY, UsageError
-from voxclone.spec import FRAME_SIZE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-data_app = typer.Typer(no_args_is_help=True, help="Speech and pairs to train on.")
+data_app = typer.Typer(no_args_is_help=True, help="Prepare and check speech and pairs to train on.")
 
-Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", help="Override a value of the rules, such as least_snr_db=15."),
-]
+Folder = Annotated[Path, typer.Option("-o", "--out", help="Folder to make, or to continue.")]
 
 
 @data_app.command("prepare")
 def prepare(
-    places: Annotated[
+    sources: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="SOURCE... OUT",
-            help="Folders of sound files, lhotse's manifests, or manifests of ours; then the "
-            "folder to make or to go on with.",
-        ),
+        typer.Argument(help="Folders of sound files, lhotse's manifests, or our manifests."),
     ],
+    out: Folder,
     corpus: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="libritts-r, librispeech, commonvoice or vctk, as it was unpacked."),
     ] = None,
-    speaker: Annotated[
-        Optional[str],  # noqa: UP045
+    speaker_pattern: Annotated[
+        str | None,
         typer.Option(
-            help="Regular expression whose group is the speaker in the path of a sound file; "
-            "without it the speaker is its folder."
+            help="Regular expression whose group is the speaker in a sound file's path. "
+            "By default, the speaker is its folder."
         ),
     ] = None,
-    licence: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Licence of the speech, such as CC-BY-4.0; kept with each clip."),
+    license: Annotated[
+        str | None, typer.Option(help="License of the speech, such as CC-BY-4.0.")
     ] = None,
     jobs: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Processes at a time; one for each core if not given."),
+        int | None, typer.Option(min=1, help="Number of processes; by default one for each core.")
     ] = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make clean clips at 24 kHz and a manifest of them; goes on where it stopped."""
+    """Make clean clips at 24 kHz and a manifest of them; continue after an interruption."""
     import os
 
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
     from voxclone.config import load_settings
-    from voxclone.data import prepare as work
+    from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
     from voxclone.data.recipes import recipe_source
-    from voxclone.data.sources import joined, open_source
+    from voxclone.data.sources import join_sources, open_source
 
-    if len(places) < 2:
-        raise UsageError("Name a source and the folder to make: voxclone data prepare SOURCE OUT.")
-    if corpus is not None and speaker is not None:
-        raise UsageError("--speaker is for folders; --corpus knows its speakers.")
-    *given, out = places
+    if corpus is not None and speaker_pattern is not None:
+        raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
     if corpus is None:
-        sources = [open_source(path, speaker) for path in given]
-    asked = {
-        "sources": [str(path.resolve()) for path in given],
+        opened = [open_source(path, speaker_pattern) for path in sources]
+    request = {
+        "sources": [str(path.resolve()) for path in sources],
         "corpus": corpus,
-        "speaker": speaker,
-        "licence": licence,
+        "speaker_pattern": speaker_pattern,
+        "license": license,
         "settings": settings.model_dump(mode="json"),
     }
-    work.begin(out, asked)
+    preparation.open_folder(out, request)
     if corpus is not None:
-        kept = [out / "lhotse" / str(number) for number, _ in enumerate(given)]
-        sources = [recipe_source(corpus, p, k) for p, k in zip(given, kept, strict=True)]
-    items = joined(sources)
+        opened = [
+            recipe_source(corpus, path, out / "lhotse" / str(number))
+            for number, path in enumerate(sources)
+        ]
+    items = join_sources(opened)
+    columns = (TextColumn("Preparing"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
     total = sum(1 for _ in items())
-    with _bar(console, "preparing", total) as progress:
-        report = work.prepare(
+    with progress_bar(console, *columns, TimeRemainingColumn(), total=total) as update:
+        report = preparation.prepare(
             items(),
             out,
             settings,
-            licence=licence,
+            license=license,
             jobs=jobs or os.cpu_count() or 1,
-            progress=progress,
+            progress=lambda done: update(advance=done),
         )
-    _tell_prepared(report, console)
-    console.print(f"Wrote      {out / work.MANIFEST}", soft_wrap=True)
+    _print_prepared(report, console)
+    console.print(f"Wrote      {out / preparation.MANIFEST}")
 
 
 @data_app.command("validate")
 def validate(
     manifest: Annotated[Path, typer.Argument(help="Manifest (JSON lines).")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Directory, Hub id, or mini: whose frames clips must be as long as."),
+        str | None, typer.Option(help="Release that sets the shortest clip: one of its frames.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Look for files, without reading their headers.")
     ] = False,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Folder for report.html and report.json."),
+        Path | None, typer.Option("-o", "--out", help="Folder for report.html and report.json.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Is this speech fit to train on? Ends with 3 if it is not."""
-    from voxclone.cli.report import present
-    from voxclone.data import validate as work
-    from voxclone.release.release import Release
+    """Check whether speech is fit to train on. Exit code 3 means no."""
+    from rich.progress import BarColumn, TextColumn
 
-    console = open_console(quiet)
-    frame_size = FRAME_SIZE
+    from voxclone.cli.report import present
+    from voxclone.data import validate as validation
+    from voxclone.release.release import Release
+    from voxclone.spec import FRAME_SIZE
+
+    console, frame_size = open_console(quiet), FRAME_SIZE
     if model is not None:
         audio = Release.open(model).params.audio
         frame_size = round(audio.sampling_rate / audio.frame_rate)
+    columns = (TextColumn("Validating"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
 
     def track(rows: Iterable[Any]) -> Iterator[Any]:
-        with _bar(console, "validating", None) as progress:
+        with progress_bar(console, *columns) as update:
             for row in rows:
                 yield row
-                progress(1)
+                update(advance=1)
 
-    report = work.validate(manifest, frame_size=frame_size, headers=not quick, track=track)
+    report = validation.validate(manifest, frame_size=frame_size, headers=not quick, track=track)
     present(report, None, list, out, console)
     if not report["verdict"]["healthy"]:
         raise typer.Exit(EXIT_QUALITY)
@@ -138,21 +131,23 @@ def validate(
 
 @data_app.command("pairs")
 def pairs(
-    model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make or to go on with.")],
-    minutes: Annotated[float, typer.Option(help="How much speech there is to be in the end.")],
+    out: Folder,
+    minutes: Annotated[float, typer.Option(help="Minutes of speech in the folder at the end.")],
+    model: Model = "mini",
     texts: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="What to say, a sentence a line; packaged English ones if not given."),
+        Path | None,
+        typer.Option(help="Sentences to speak, one a line; by default packaged English ones."),
     ] = None,
     part: Annotated[
-        str, typer.Option(help="This process makes file K of every N: K/N, from 0/1.")
+        str, typer.Option(help="K/N: this process makes every N-th file, from number K (0 first).")
     ] = "0/1",
     device: Device = "auto",
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Let a release speak with its presets, and store the codes; goes on where it stopped."""
+    """Generate speech with the presets of a release, and store its codes; continue after an
+    interruption."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from voxclone.config import load_settings
     from voxclone.data.pairs import TEXTS, PairSettings, PairShare, read_texts, speak_pairs
@@ -160,37 +155,32 @@ def pairs(
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
-    console = open_console(quiet)
-    share = PairShare(*_part(part))
+    console, share = open_console(quiet), PairShare(*_parse_part(part))
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
-    said, release, chosen = read_texts(texts or TEXTS), Release.open(model), pick_device(device)
-    speaker = TTS.load(release, device=chosen)
-    wanted = minutes / share.of
-    with _bar(console, "speaking", wanted, "{task.completed:.1f} of {task.total:.1f} min") as add:
-        before = 0.0
-
-        def progress(done: float) -> None:
-            nonlocal before
-            add(done - before)
-            before = done
-
-        made = speak_pairs(release, speaker, said, settings, out, share=share, progress=progress)
+    sentences, release = read_texts(texts or TEXTS), Release.open(model)
+    tts = TTS.load(release, device=pick_device(device))
+    amount = TextColumn("{task.completed:.1f} of {task.total:.1f} min")
+    columns = (TextColumn("Speaking"), BarColumn(), amount, TimeRemainingColumn())
+    with progress_bar(console, *columns, total=minutes / share.count) as update:
+        made = speak_pairs(
+            release, tts, sentences, settings, out,
+            share=share, progress=lambda done: update(completed=done),
+        )  # fmt: skip
     frames = sum(codes.shape[1] for codes in made)
     console.print(
         f"Pairs      {len(made)} utterances, {frames / release.params.audio.frame_rate / 60:.1f} "
-        f"min of codes in {out}: train with --set pairs.folder={out}",
-        soft_wrap=True,
+        f"min of codes in {out}: train with --set pairs.folder={out}"
     )
 
 
-def _part(text: str) -> tuple[int, int]:
-    number, separator, of = text.partition("/")
-    if not (separator and number.isdigit() and of.isdigit() and int(number) < int(of)):
+def _parse_part(text: str) -> tuple[int, int]:
+    index, separator, count = text.partition("/")
+    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise UsageError(f"--part takes K/N with K below N, such as 0/4, not {text!r}.")
-    return int(number), int(of)
+    return int(index), int(count)
 
 
-def _tell_prepared(report: dict[str, Any], console: "Console") -> None:
+def _print_prepared(report: dict[str, Any], console: "Console") -> None:
     console.print(
         f"Kept       {report['clips']:,} clips of {report['speakers']:,} speakers, "
         f"{report['hours']:.2f} h."
@@ -202,24 +192,5 @@ def _tell_prepared(report: dict[str, Any], console: "Console") -> None:
             "11 kHz: flagged `narrow`.[/yellow]"
         )
     for rule, entry in report["dropped"].items():
-        console.print(
-            f"Dropped    {entry['clips']:,} {rule}, such as: {entry['first'][0]}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-@contextmanager
-def _bar(
-    console: "Console",
-    what: str,
-    total: float | None,
-    form: str = "{task.completed:,.0f} clips",
-) -> Iterator[Callable[[float], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), TextColumn(form), TimeRemainingColumn())
-    shown = console.is_terminal and not console.quiet
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.advance(task, done)
+        example = f"{entry['clips']:,} {rule}, such as: {entry['examples'][0]}"
+        console.print(f"Dropped    {example}", markup=False)

@@ -16,7 +16,7 @@ from voxclone.cli.tools import (
     Split,
     load_listed,
     make_embedders,
-    make_listener,
+    make_mos_predictor,
     make_transcribers,
     opened,
 )
@@ -73,7 +73,7 @@ def evaluate_codec(
         found,
         make_embedders(embedder),
         make_transcribers(transcriber),
-        listener=make_listener(dnsmos),
+        listener=make_mos_predictor(dnsmos),
         track=track,
     )
     clips = partial(side_by_side, codec.reconstruct, found, SAMPLING_RATE)
@@ -156,7 +156,7 @@ def evaluate_voices(
         make_transcribers(transcriber),
         plan,
         name=name,
-        listener=make_listener(dnsmos),
+        listener=make_mos_predictor(dnsmos),
         track=track,
     )
     clips = [
@@ -215,7 +215,7 @@ def evaluate_speech(
         said,
         make_embedders(embedder),
         make_transcribers(transcriber),
-        make_listener(dnsmos),
+        make_mos_predictor(dnsmos),
         track,
     )
 

@@ -126,4 +126,4 @@ def _print_table(table: "Table", earlier: "list[Table] | None", console: "Consol
             for column, cell in enumerate(row.cells)
         ]
         shown.add_row(f"  {row.label}", *cells, f"[dim]{row.note}[/dim]")
-    console.print(shown)
+    console.print(shown, soft_wrap=False)

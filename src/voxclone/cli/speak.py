@@ -93,13 +93,15 @@ def say(
 def _print_likeness(speech: "Speech", reference: "Reference", console: "Console") -> None:
     import torch
 
-    from voxclone.audio.loudness import to_level
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+    from voxclone.audio.loudness import normalize_loudness
+    from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 
     embedder = Ge2eEmbedder.load()
     reference_S = torch.from_numpy(reference.wave_S)
     try:
-        value = likeness(embedder, to_level(speech.wave_S), to_level(reference_S))
+        value = speaker_similarity(
+            embedder, normalize_loudness(speech.wave_S), normalize_loudness(reference_S)
+        )
     except AudioError as error:
         console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
         return

@@ -11,7 +11,7 @@ from voxclone.errors import UsageError
 if TYPE_CHECKING:
     from voxclone.codec.model import Codec
     from voxclone.evaluate.speechset import SpeechSet
-    from voxclone.models.dnsmos import Listener
+    from voxclone.models.dnsmos import MosPredictor
     from voxclone.release.release import Release
 
 
@@ -71,22 +71,22 @@ def make_embedders(names: list[str] | None) -> list[Any]:
     return [CachedEmbedder(each, default_folder()) for each in made]
 
 
-def make_listener(wanted: bool) -> "Listener | None":
-    from voxclone.evaluate.cache import CachedListener, default_folder
-    from voxclone.models.dnsmos import DnsmosListener
+def make_mos_predictor(wanted: bool) -> "MosPredictor | None":
+    from voxclone.evaluate.cache import CachedMosPredictor, default_folder
+    from voxclone.models.dnsmos import Dnsmos
 
-    return CachedListener(DnsmosListener(), default_folder()) if wanted else None
+    return CachedMosPredictor(Dnsmos(), default_folder()) if wanted else None
 
 
 def make_transcribers(names: list[str] | None) -> list[Any]:
     from voxclone.evaluate.cache import CachedTranscriber, default_folder
     from voxclone.models import transcribers
-    from voxclone.models.ctc_asr import load_recogniser
+    from voxclone.models.ctc_asr import load_recognizer
     from voxclone.release.release import mini_release
 
     kinds: dict[str, Callable[[], Any]] = {
         "mini": lambda: transcribers.CharacterTranscriber(
-            load_recogniser(mini_release().parent / "recogniser")
+            load_recognizer(mini_release().parent / "recogniser")
         ),
         "pocketsphinx": transcribers.PocketsphinxTranscriber,
         "whisper": transcribers.WhisperTranscriber,

@@ -51,7 +51,5 @@ def train_encoder(
         raise UsageError("--changed belongs to --resume.")
     values = load_settings(EncoderConfig, config, overrides or [])
     inputs = Inputs(model, speech, init, device)
-    code = encoder.main(
-        values, inputs, out, open_console(quiet), resume=resume, changed=changed
-    )
+    code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=changed)
     raise typer.Exit(code)

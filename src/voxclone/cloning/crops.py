@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import Recording
-from voxclone.audio.loudness import to_level
-from voxclone.audio.reference import ReferenceSettings, crops, prepare_reference
-from voxclone.audio.stretch import Run
+from voxclone.audio.loudness import normalize_loudness
+from voxclone.audio.reference import ReferenceSettings, candidate_segments, prepare_reference
+from voxclone.audio.segments import Segment
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.release.release import Release, load_preset, mini_release, preset_names
+from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.likelihood import OTHERS, likelihood
 from voxclone.voice.embedding import rows_of
 
@@ -34,7 +34,7 @@ class Candidate:
     """A crop of recording number `source`: samples [S] and codes [K, T]."""
 
     source: int
-    run: Run
+    segment: Segment
     wave_S: Tensor
     codes_KT: Tensor
 
@@ -49,18 +49,20 @@ def choose_crops(
     codec: Codec,
     score: Score,
     count: int,
-) -> tuple[list[Run | None], list[str]]:
+) -> tuple[list[Segment | None], list[str]]:
     """The best of up to `count` crops of each recording, and a sentence on each choice.
 
     None where a recording has one crop only, or there is nothing else to judge it by.
     """
     candidates = [
-        Candidate(number, run, wave_S, _encode(codec, wave_S))
+        Candidate(number, segment, wave_S, _encode(codec, wave_S))
         for number, recording in enumerate(recordings)
-        for run in crops(recording, settings, count)
-        for wave_S in [torch.from_numpy(prepare_reference(recording, settings, within=run).wave_S)]
+        for segment in candidate_segments(recording, settings, count)
+        for wave_S in [
+            torch.from_numpy(prepare_reference(recording, settings, segment=segment).wave_S)
+        ]
     ]
-    chosen: list[Run | None] = []
+    chosen: list[Segment | None] = []
     sentences = []
     for number, recording in enumerate(recordings):
         own = [each for each in candidates if each.source == number]
@@ -71,9 +73,9 @@ def choose_crops(
             sentences.append(f"There is one crop of {recording.source} only: nothing to choose.")
             continue
         figures.sort(key=lambda item: -item[0])
-        start, end = (place / recording.sampling_rate for place in figures[0][1].run)
+        start, end = (place / recording.sampling_rate for place in figures[0][1].segment)
         values = ", ".join(f"{value:.3f}" for value, _ in figures[1:])
-        chosen.append(figures[0][1].run)
+        chosen.append(figures[0][1].segment)
         sentences.append(
             f"Chose {start:.2f} s to {end:.2f} s of {recording.source}, the best of "
             f"{len(figures)} crops: {figures[0][0]:.3f}, the others {values}."
@@ -88,8 +90,8 @@ def by_likeness(codec: Codec) -> Score:
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
         with torch.inference_mode():
             decoded_S = codec.decode(candidate.codes_KT[None])[0].float()
-        own_E = embedder.embed(to_level(decoded_S))
-        return [float(own_E @ embedder.embed(to_level(other.wave_S))) for other in others]
+        own_E = embedder.embed(normalize_loudness(decoded_S))
+        return [float(own_E @ embedder.embed(normalize_loudness(other.wave_S))) for other in others]
 
     return score
 
@@ -97,8 +99,8 @@ def by_likeness(codec: Codec) -> Score:
 def by_gain(release: Release, codec: Codec) -> Score:
     """Nats and squared errors by which each other crop is likelier after a crop's voice than after
     presets'. Raises UsageError for a release without presets."""
-    from voxclone.models.ctc_asr import load_recogniser
-    from voxclone.models.transcribers import CharacterTranscriber, words_of
+    from voxclone.models.ctc_asr import load_packaged_recognizer
+    from voxclone.models.transcribers import CharacterTranscriber, transcribe_or_empty
     from voxclone.tts.tts import TTS
 
     names = preset_names(release)
@@ -107,7 +109,7 @@ def by_gain(release: Release, codec: Codec) -> Score:
     step = max(1, len(names) // OTHERS)
     strangers = [load_preset(release, name) for name in names[::step][:OTHERS]]
     model = TTS.load(release, codec=codec)
-    recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
+    recogniser = CharacterTranscriber(load_packaged_recognizer())
     known: dict[int, tuple[str, float]] = {}
 
     def loss(rows_ND: Tensor, text: str, codes_KT: Tensor) -> float:
@@ -116,7 +118,7 @@ def by_gain(release: Release, codec: Codec) -> Score:
 
     def unconditional(other: Candidate) -> tuple[str, float]:
         if id(other) not in known:
-            text = words_of(recogniser, other.wave_S).strip() or UNHEARD
+            text = transcribe_or_empty(recogniser, other.wave_S).strip() or UNHEARD
             losses = [loss(rows_ND, text, other.codes_KT) for rows_ND in strangers]
             known[id(other)] = text, sum(losses) / len(losses)
         return known[id(other)]
@@ -142,7 +144,7 @@ def _others(candidate: Candidate, candidates: list[Candidate]) -> list[Candidate
     """The candidates that share no sample with this one."""
 
     def apart(other: Candidate) -> bool:
-        (_, end), (start, _) = sorted([candidate.run, other.run])
+        (_, end), (start, _) = sorted([candidate.segment, other.segment])
         return other.source != candidate.source or end <= start
 
     return [other for other in candidates if other is not candidate and apart(other)]

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from voxclone.audio.files import Recording
 from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
-from voxclone.audio.stretch import Run
+from voxclone.audio.segments import Segment
 from voxclone.cloning.crops import by_gain, by_likeness, choose_crops
 from voxclone.cloning.options import STEPS, EnrolOptions
 from voxclone.cloning.speakers import unity
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.io import tensor_hash
-from voxclone.models.speaker_encoder import Ge2eEmbedder, likeness
+from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
@@ -143,7 +143,7 @@ def make_reference(
     settings stand before those of `options`. Raises AudioError."""
     settings = given or reference_settings(release, options, len(recordings))
     joining = len(recordings) > 1 and "join" not in options.without
-    within: list[Run | None] = [None] * len(recordings)
+    within: list[Segment | None] = [None] * len(recordings)
     told: list[str] = []
     if options.best_of > 1:
         score = by_likeness(codec) if options.choose_by == "likeness" else by_gain(release, codec)
@@ -156,8 +156,8 @@ def make_reference(
     elif len(recordings) > 1:
         reference = best_alone(recordings, settings, within)
     else:
-        reference = prepare_reference(recordings[0], settings, within=within[0])
-    report = reference.report.with_unity(unity(torch.from_numpy(reference.wave_S)))
+        reference = prepare_reference(recordings[0], settings, segment=within[0])
+    report = reference.report.with_speaker_consistency(unity(torch.from_numpy(reference.wave_S)))
     return replace(reference, report=replace(report, actions=(*told, *report.actions)))
 
 
@@ -169,7 +169,9 @@ def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str,
         decoded_S = codec.decode(codes_KT[None].to(device))[0].float()
     try:
         reference_S = torch.from_numpy(reference.wave_S)
-        value = likeness(embedder, to_level(decoded_S), to_level(reference_S))
+        value = speaker_similarity(
+            embedder, normalize_loudness(decoded_S), normalize_loudness(reference_S)
+        )
     except AudioError:
         return {}  # codes that decode to silence are alike to nothing
     return {f"{embedder.name}, decoded codes": round(value, 4)}

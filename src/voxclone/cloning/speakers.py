@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError
-from voxclone.models.speaker_encoder import HOP, PARTIAL_FRAMES, Ge2eEmbedder, heard_speech
+from voxclone.models.speaker_encoder import HOP, PARTIAL_FRAMES, Ge2eEmbedder, preprocess_wave
 
 WINDOW = PARTIAL_FRAMES * HOP
 LEAST_WINDOWS = 5
@@ -27,7 +27,7 @@ def unity(wave_S: Tensor) -> float | None:
     """Cosine between the two most unlike groups of windows of a clip; 1 if there are no two groups,
     None for less than about 5 s of speech."""
     try:
-        speech_R = heard_speech(to_level(wave_S))
+        speech_R = preprocess_wave(normalize_loudness(wave_S))
     except AudioError:
         return None
     starts = range(0, len(speech_R) - WINDOW + 1, WINDOW // 2)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
-from voxclone.rng import Source, uniform
+from voxclone.rng import Generators, uniform
 
 USAGE_FLOOR = 1e-5
 
@@ -132,7 +132,7 @@ class Quantizer(nn.Module):
     def train_forward(
         self,
         latent_BDT: Tensor,
-        source: Source,
+        source: Generators,
         *,
         semantic_share: float = 0.5,
         acoustic_shares: tuple[float, float] = (0.5, 0.25),

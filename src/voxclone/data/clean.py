@@ -1,7 +1,7 @@
-"""One clip: read, trimmed, brought to the level, and dropped by the first rule that it breaks.
+"""One clip: read, trimmed, normalized, and dropped by the first rule that it breaks.
 
-Everything that is done to the sound is what enrolment does to a reference, so that an encoder hears
-in training what it will hear later.
+The sound gets the same steps as the reference of an enrollment, so that an encoder is trained on
+what it will encode later.
 
 Shapes: S samples.
 """
@@ -14,7 +14,8 @@ from pydantic import Field
 
 from voxclone.audio.files import ReadingLimits, Recording, read_part, read_recording
 from voxclone.audio.measure import MAX_SNR_DB
-from voxclone.audio.reference import ReferenceReport, ReferenceSettings, prepare_reference
+from voxclone.audio.reference import ReferenceSettings, prepare_reference
+from voxclone.audio.report import ReferenceReport
 from voxclone.config import Settings
 from voxclone.data.manifest import Item
 from voxclone.errors import AudioError
@@ -24,31 +25,31 @@ LIMITS = ReadingLimits()
 
 
 class CleanSettings(Settings):
-    """What a clip must be, and what is done to it."""
+    """The rules for a clip, and its trim and level."""
 
-    least_seconds: float = Field(default=1.0, ge=0.2)
-    """Of what is left after silence at the ends is cut."""
-    most_seconds: float = Field(default=30.0, gt=0)
-    least_rate: int = 16000
+    min_seconds: float = Field(default=1.0, ge=0.2)
+    """After silence at the ends is cut."""
+    max_seconds: float = Field(default=30.0, gt=0)
+    min_rate: int = 16000
     """Hz of the file; below, half of the timbre is missing."""
-    most_clipped: float = 0.01
+    max_clipped: float = 0.01
     """Share of the samples at flat tops."""
-    least_snr_db: float = 10.0
-    least_speech: float = 0.3
-    """Share of speech in what is kept."""
-    least_dbfs: float = -60.0
-    """Level of active speech before it is brought to `level_dbfs`."""
+    min_snr_db: float = 10.0
+    min_speech: float = 0.3
+    """Share of speech in the clip."""
+    min_dbfs: float = -60.0
+    """Level of active speech before it is raised or lowered to `level_dbfs`."""
     level_dbfs: float = Field(default=-20.0, le=0)
     narrow_hz: float = 11000.0
-    """A clip whose band ends below is flagged: it was made of a recording at 16 kHz or so, and
-    teaches nothing about what lies above."""
+    """A clip whose band ends below is flagged: it was upsampled from 16 kHz or so, and has no
+    timbre above."""
     lead_seconds: float = 0.1
     trail_seconds: float = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Samples [S] at 24 kHz and what the manifest says of them."""
+    """Samples [S] at 24 kHz, and their values for the manifest."""
 
     wave_S: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Why a clip is left out: the rule, and a sentence."""
+    """Why a clip is left out: a rule, and a sentence."""
 
     rule: str
     why: str
@@ -69,22 +70,22 @@ RULES = (
 
 
 def clean(item: Item, settings: CleanSettings) -> Clean | Dropped:
-    """What becomes of an item. Nothing that is wrong with its file raises."""
+    """The clip of an item, or why there is none. A bad file does not raise."""
     try:
         recording = _read(item)
-        if recording.native_rate < settings.least_rate:
+        if recording.native_rate < settings.min_rate:
             return Dropped(
                 "wrong rate",
-                f"{item.path} was sampled at {recording.native_rate} Hz, and "
-                f"{settings.least_rate} are wanted.",
+                f"{item.path} was sampled at {recording.native_rate} Hz; the minimum is "
+                f"{settings.min_rate}.",
             )
-        reference = prepare_reference(recording, _steps(settings))
+        reference = prepare_reference(recording, _reference_settings(settings))
     except AudioError as error:
         return Dropped(error.rule, str(error))
     report = reference.report
-    broken = _broken(report, settings)
-    if broken is not None:
-        return broken
+    dropped = _check(report, settings)
+    if dropped is not None:
+        return dropped
     facts: dict[str, Any] = {
         "duration": round(len(reference.wave_S) / SAMPLING_RATE, 4),
         "samples": len(reference.wave_S),
@@ -106,7 +107,7 @@ def _read(item: Item) -> Recording:
     return read_part(item.path, item.start, item.seconds, item.channel, name=item.id)
 
 
-def _steps(settings: CleanSettings) -> ReferenceSettings:
+def _reference_settings(settings: CleanSettings) -> ReferenceSettings:
     return ReferenceSettings(
         crop=False,
         end_on_pause=False,
@@ -118,30 +119,30 @@ def _steps(settings: CleanSettings) -> ReferenceSettings:
     )
 
 
-def _broken(report: ReferenceReport, settings: CleanSettings) -> Dropped | None:
+def _check(report: ReferenceReport, settings: CleanSettings) -> Dropped | None:
     """The first rule that a clip breaks, in the order of `RULES`."""
-    seconds, who = report.duration_out, report.source
+    seconds = report.duration_out
     checks = (
-        ("too short", seconds < settings.least_seconds, f"{seconds:.2f} s are left of it"),
-        ("too long", seconds > settings.most_seconds, f"it is {seconds:.1f} s long"),
+        ("too short", seconds < settings.min_seconds, f"{seconds:.2f} s are left of it"),
+        ("too long", seconds > settings.max_seconds, f"it is {seconds:.1f} s long"),
         (
             "no speech",
-            report.level_before_dbfs < settings.least_dbfs
-            or report.speech_share < settings.least_speech,
+            report.level_before_dbfs < settings.min_dbfs
+            or report.speech_share < settings.min_speech,
             f"{report.speech_share:.0%} of it is sound, at {report.level_before_dbfs:.0f} dBFS",
         ),
         (
             "clipped",
-            report.clipped_share > settings.most_clipped,
-            f"{report.clipped_share:.1%} of the samples are cut off at the peak",
+            report.clipped_share > settings.max_clipped,
+            f"{report.clipped_share:.1%} of the samples are at the peak",
         ),
         (
             "noisy",
-            report.snr_db < settings.least_snr_db,
-            f"what is loud in it is {report.snr_db:.0f} dB above what is quiet",
+            report.snr_db < settings.min_snr_db,
+            f"its loud parts are {report.snr_db:.0f} dB above its quiet ones",
         ),
     )
     for rule, found, why in checks:
         if found:
-            return Dropped(rule, f"{who}: {why}.")
+            return Dropped(rule, f"{report.source}: {why}.")
     return None

@@ -1,10 +1,9 @@
 """Speech for training: the clips of a manifest, and random crops of them.
 
-Packing decodes every clip once to 24 kHz mono 16-bit samples in one file beside an index, so that
-training reads crops from a memory map. What `voxclone data prepare` made is read where it lies
-(`lazy`). Batches are drawn from a generator seeded by (seed, step): a
-resumed run draws what the interrupted one would have drawn, and nothing about data needs to be
-saved.
+Packing decodes every clip once, to 24 kHz mono 16-bit samples in one file beside an index; training
+reads crops from a memory map of it. Clips of `voxclone data prepare` need no packing (`prepared`).
+Batches are drawn from a generator seeded by (seed, step): a resumed run draws what the interrupted
+one would have drawn, and no state of the data is saved.
 
 Shapes: B batch, S samples, N clips.
 """
@@ -23,20 +22,20 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import read_wave
-from voxclone.data.manifest import Clip, number_of
+from voxclone.data.manifest import Clip, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
 from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0
-NAMED = 3  # of the clips that are left out
+MAX_EXAMPLES = 3  # of the clips that are left out
 LEFT_OUT = "left_out.json"
 
 
 class Corpus(ABC):
     """Clips and their samples at 24 kHz. Clips of one speaker have the same number in `speaker_N`;
-    `lengths_N` are in samples; `id_N` stand for the ids (`manifest.number_of`)."""
+    `lengths_N` are in samples; `id_N` are hashes of ids (`manifest.stable_hash`)."""
 
     clips: Sequence[Clip]
     lengths_N: np.ndarray
@@ -67,8 +66,8 @@ class Corpus(ABC):
 
 
 class PackedCorpus(Corpus):
-    """Clips whose samples lie one after another in a memory map of 16-bit integers. `left_out` are
-    reasons, by id, why others are not among them."""
+    """Clips whose samples lie one after another in a memory map of 16-bit integers. `left_out` has
+    the reasons, by id, why other clips are not among them."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class PackedCorpus(Corpus):
         known: dict[str, int] = {}
         numbers = [known.setdefault(clip.speaker, len(known)) for clip in self.clips]
         self.speaker_N = np.array(numbers, dtype=np.int32)
-        self.id_N = np.array([number_of(clip.id) for clip in self.clips], dtype=np.int64)
+        self.id_N = np.array([stable_hash(clip.id) for clip in self.clips], dtype=np.int64)
         self.samples = samples
         self.left_out = dict(left_out or {})
 
@@ -109,16 +108,16 @@ class Subset:
         return int(self.corpus.lengths_N[self.indices].sum()) / SAMPLING_RATE
 
     def identity(self) -> dict[str, Any]:
-        """How many clips and hours these are, and a hash of all that draws depend on: which lines
-        of the manifest, ids, lengths (samples) and speakers."""
+        """Numbers of clips and hours, and a hash of all that draws depend on: indices, ids, lengths
+        (samples) and speakers."""
         _, first_R, speaker_N = np.unique(self._speakers(), return_index=True, return_inverse=True)
-        place_R = np.argsort(np.argsort(first_R))  # speakers in the order in which they come
+        rank_R = np.argsort(np.argsort(first_R))  # speakers in the order of their first clips
         indices_N = np.asarray(self.indices)
         columns = (
             indices_N,
             self.corpus.id_N[indices_N],
             self.corpus.lengths_N[indices_N],
-            place_R[speaker_N],
+            rank_R[speaker_N],
         )
         digest = hashlib.sha256()
         for column_N in columns:
@@ -132,13 +131,13 @@ class Subset:
             speakers.setdefault(speaker, []).append(index)
         return {self.corpus.clips[own[0]].speaker: own for own in speakers.values()}
 
-    def weights(self, evenness: float) -> Tensor:
-        """Probability of each clip: its length times (its speaker's total length)^-evenness, so
-        that 0 draws seconds alike and 1 draws speakers alike."""
+    def weights(self, speaker_balance: float) -> Tensor:
+        """Probability of each clip: its length times (its speaker's total length)^-speaker_balance.
+        With 0 every second is drawn equally often, with 1 every speaker."""
         lengths_N = self.corpus.lengths_N[self.indices].astype(np.float64)
         speaker_N = self._speakers()
         totals = np.bincount(speaker_N, weights=lengths_N)
-        weights_N = lengths_N * totals[speaker_N] ** -evenness
+        weights_N = lengths_N * totals[speaker_N] ** -speaker_balance
         return torch.from_numpy(weights_N / weights_N.sum())
 
     def _speakers(self) -> np.ndarray:
@@ -155,8 +154,8 @@ class Subset:
         grid: int = 1,
         part: slice = slice(None),
     ) -> "Crops":
-        """Random crops whose starts are multiples of `grid`; a clip shorter than a crop is
-        followed by silence. All are drawn, those of `part` are read and returned."""
+        """Random crops whose starts are multiples of `grid`, padded with silence where a clip is
+        shorter. All are drawn; those of `part` are read and returned."""
         drawn = torch.multinomial(weights_N, count, replacement=True, generator=generator)
         indices = [self.indices[position] for position in drawn.tolist()]
         starts = []
@@ -170,24 +169,26 @@ class Subset:
 
 @dataclass(frozen=True)
 class Crops:
-    """Stretches [B, S] of clips: which clips, and where in each the stretch begins (samples)."""
+    """Crops [B, S] of clips: which clips, and where in each the crop begins (samples)."""
 
     indices: list[int]
     starts: list[int]
     wave_BS: Tensor
 
 
-def about_left_out(reasons: Sequence[str], clips: int) -> str | None:
-    """What is to be said of clips that cannot be read, of all `clips`: how many they are, and the
-    first of the reasons (a sentence each). Raises ConfigError if they are too many to be left out.
-    """
+def check_left_out(reasons: Sequence[str], clips: int) -> str | None:
+    """How many of all `clips` cannot be read, with the first of the reasons (a sentence each).
+    Raises ConfigError if they are too many to be left out."""
     if not reasons:
         return None
-    count, first = f"{len(reasons):,} of {clips:,} clips cannot be read", " ".join(reasons[:NAMED])
+    count, first = (
+        f"{len(reasons):,} of {clips:,} clips cannot be read",
+        " ".join(reasons[:MAX_EXAMPLES]),
+    )
     if too_many(len(reasons), clips):
         raise ConfigError(
-            f"{count}, and at most {MISSING_SHARE:.0%} may be left out: bring them back, or take "
-            f"their lines out. The first: {first}"
+            f"{count}, and at most {MISSING_SHARE:.0%} may be left out: restore them, or remove "
+            f"their lines. The first: {first}"
         )
     return f"{count} and are left out. The first: {first}"
 
@@ -197,8 +198,8 @@ def pack(
     folder: str | Path,
     track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter,
 ) -> PackedCorpus:
-    """Decode clips once into `folder` and open them; a second call opens what the first made,
-    unless a line of one of them has changed, or one that was left out can be decoded now.
+    """Decode clips into `folder` and open them. A second call opens what is there, unless a line of
+    the manifest has changed, or a clip that was left out can be decoded now.
 
     Clips that cannot be decoded are left out and named in `left_out.json`. Raises ConfigError if
     they are too many, and for ids that occur twice. `track` may wrap the clips, to show progress.
@@ -207,8 +208,7 @@ def pack(
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"The id {twice[0]} stands more than once in the manifest: give each clip one of its "
-            "own."
+            f"The id {twice[0]} occurs more than once in the manifest: give each clip its own."
         )
     lines = [json.dumps(_row(clip), sort_keys=True) for clip in clips]
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -231,8 +231,8 @@ def pack(
             file.write((wave.clip(-1, 1) * FULL_SCALE).round().astype("<i2").tobytes())
             kept.append(clip)
             starts.append(starts[-1] + len(wave))
-        about_left_out([*left_out.values()], len(clips))
-        index_path.unlink(missing_ok=True)  # it is of other samples than those that come now
+        check_left_out([*left_out.values()], len(clips))
+        index_path.unlink(missing_ok=True)  # it belongs to the older samples
     (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
     index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
     with atomic_file(index_path) as file:

@@ -1,7 +1,7 @@
 """lhotse's manifests: pairs of recordings and supervisions, or cut sets, as JSON lines (or .gz).
 
-They are plain records (lhotse 1.33: `Recording`, `SupervisionSegment`, `MonoCut`) and are read here
-without lhotse, which is needed for its recipes alone.
+They are plain records (lhotse 1.33: `Recording`, `SupervisionSegment`, `MonoCut`), read here
+without lhotse; only its recipes need it.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from voxclone.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 WHOLE_SECONDS = 0.05
-"""A supervision that leaves out less than this of its recording is of the whole of it."""
+"""A supervision covers its whole recording if it leaves out less than this."""
 
 LANGUAGES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it",
@@ -25,8 +25,8 @@ LANGUAGES = {
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two files, or a cut set alone (`supervisions` is None); `split` is told by their names."""
+class ManifestPair:
+    """Two files, or a cut set alone (`supervisions` is None); `split` comes from their names."""
 
     recordings: Path
     supervisions: Path | None
@@ -42,41 +42,41 @@ def is_manifest(path: Path) -> bool:
     return cut or "sources" in first or "recording_id" in first
 
 
-def manifests_in(folder: Path) -> list[Pair]:
-    """The pairs that lie in a folder, and the cut sets that say more than the pairs do; none if it
-    is no folder of lhotse's."""
+def manifests_in(folder: Path) -> list[ManifestPair]:
+    """The pairs in a folder, and the cut sets with supervisions that no pair has; none if it is no
+    folder of lhotse's."""
     files = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES))
     pairs = {path: _pair(path) for path in files if "recordings" in path.name}
     cuts = [path for path in files if "cuts" in path.name and path not in pairs]
-    said = set[int]()
+    known = set[int]()
     if cuts:
         supervisions = (p.supervisions for p in pairs.values() if p.supervisions is not None)
-        said = {hash(str(record.get("id"))) for path in supervisions for record in _records(path)}
+        known = {hash(str(record.get("id"))) for path in supervisions for record in _records(path)}
     for path in cuts:
-        if not said or not _is_said(path, said):
-            pairs[path] = Pair(path, None, split_of(path.name))
+        if not known or not _is_covered(path, known):
+            pairs[path] = ManifestPair(path, None, split_of(path.name))
     return [pairs[path] for path in files if path in pairs]
 
 
-def manifests_of(path: Path) -> list[Pair]:
+def manifests_of(path: Path) -> list[ManifestPair]:
     """A cut set, or the pair that one of two files belongs to."""
     first = next(_records(path))
     if "supervisions" in first and "start" in first:
-        return [Pair(path, None, split_of(path.name))]
+        return [ManifestPair(path, None, split_of(path.name))]
     if "recording_id" in first:
         return [_pair(path.with_name(path.name.replace("supervisions", "recordings")))]
     return [_pair(path)]
 
 
 def split_of(name: str) -> str:
-    """The split that the name of a file or of a part of a corpus tells; `train` if none."""
+    """The split that the name of a file or of a part of a corpus states; `train` if none."""
     words = name.lower().replace("-", "_").split(".")[0].split("_")
     if {"dev", "valid", "validation", "val"} & set(words):
         return "valid"
     return "test" if "test" in words else "train"
 
 
-def items_of(pairs: list[Pair]) -> Iterator[Item]:
+def items_of(pairs: list[ManifestPair]) -> Iterator[Item]:
     """Items of all pairs, one for each supervision of one speaker. Raises ConfigError for records
     that cannot be used."""
     for pair in pairs:
@@ -98,22 +98,22 @@ def items_of(pairs: list[Pair]) -> Iterator[Item]:
                 ) from None
 
 
-def _pair(recordings: Path) -> Pair:
+def _pair(recordings: Path) -> ManifestPair:
     supervisions = recordings.with_name(recordings.name.replace("recordings", "supervisions"))
     if supervisions == recordings or not supervisions.is_file() or not recordings.is_file():
         raise ConfigError(
-            f"{recordings} has no supervisions beside it (expected {supervisions.name}), so it is "
-            "not known who speaks."
+            f"{recordings} has no supervisions beside it (expected {supervisions.name}), so "
+            "its speakers are unknown."
         )
-    return Pair(recordings, supervisions, split_of(recordings.name))
+    return ManifestPair(recordings, supervisions, split_of(recordings.name))
 
 
-def _is_said(cuts: Path, said: set[int]) -> bool:
-    """Whether all supervisions of a cut set are among those whose hashed ids are `said`. Cuts that
-    cannot be used are not, so that whoever reads them tells why."""
+def _is_covered(cuts: Path, known: set[int]) -> bool:
+    """Whether the hashed ids of all supervisions of a cut set are `known`. Not so for unusable
+    cuts: reading them raises the error."""
     try:
         ids = (str(each.get("id")) for cut in _records(cuts) for each in cut["supervisions"])
-        return all(hash(name) in said for name in ids)
+        return all(hash(name) in known for name in ids)
     except (KeyError, TypeError, AttributeError):
         return False
 

@@ -1,9 +1,8 @@
 """Manifests: lists of recordings, one JSON object a line.
 
 A line has at least `id`, `path` (relative to the manifest), `speaker` and `duration` (seconds);
-`language`, `text`, `split`, `licence` and `bandwidth_hz` are optional, and what else there is, is
-passed over. A line with `samples` is of a file that `voxclone data prepare` wrote: mono, 24 kHz, of
-exactly so many samples.
+`language`, `text`, `split`, `license` and `bandwidth_hz` are optional, and other keys are ignored.
+`voxclone data prepare` adds `samples`: its files are mono, 24 kHz, and exactly so long.
 
 Shapes: N clips.
 """
@@ -28,7 +27,7 @@ from voxclone.spec import SAMPLING_RATE
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of one speaker; `samples` is its exact length at 24 kHz, where it is known."""
+    """One recording of one speaker; `samples` is its exact length at 24 kHz, if known."""
 
     id: str
     path: Path
@@ -37,7 +36,7 @@ class Clip:
     language: str | None = None
     text: str | None = None
     split: str = "train"
-    licence: str = "unknown"
+    license: str = "unknown"
     samples: int | None = None
     bandwidth_hz: float | None = None
 
@@ -54,57 +53,58 @@ def read_manifest(path: str | Path) -> list[Clip]:
 def read_rows(
     path: Path, on_bad: Callable[[int, str], None] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Where each line begins (bytes) and its object, one after another, whatever the size.
+    """The offset (bytes) and the object of each line; the file is never held in memory.
 
-    Raises ConfigError for a manifest that cannot be read and for a line that is no clip; `on_bad`
-    is told of such lines (number, reason) instead, which are then passed over.
+    Raises ConfigError for a manifest that cannot be read, and for a line that is no clip. With
+    `on_bad`, such lines are skipped after a call `on_bad(number, reason)`.
     """
-    place = 0
+    offset = 0
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                begin, place = place, place + len(line)
+                begin, offset = offset, offset + len(line)
                 if line.isspace():
                     continue
                 try:
                     yield begin, _checked(json.loads(line))
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     if on_bad is None:
-                        what = f"Line {number} of {path} is no valid clip: {error!r}."
-                        raise ConfigError(what) from None
+                        raise ConfigError(
+                            f"Line {number} of {path} is no valid clip: {error!r}."
+                        ) from None
                     on_bad(number, repr(error))
     except OSError as error:
         raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
 
 
-def number_of(name: str) -> int:
-    """A number of 63 bits that stands for a name, the same on every machine."""
+def stable_hash(name: str) -> int:
+    """A hash of 63 bits, the same in every process."""
     digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 class Manifest(Sequence[Clip]):
-    """A manifest of any size: in memory are about 50 bytes for each clip, and a clip itself is read
-    from the file when it is asked for.
+    """A manifest of any size: about 50 bytes a clip are in memory, and a clip is read from the file
+    when it is indexed.
 
-    `samples_N` are lengths at 24 kHz (from `duration` where `samples` is not given);
-    `speaker_N` are places in `speakers`, and `id_N` stand for ids (`number_of`).
+    `samples_N` are lengths at 24 kHz (from `duration` where there is no `samples`), `speaker_N`
+    indices into `speakers`, and `id_N` hashes of ids (`stable_hash`).
     """
 
     def __init__(self, path: str | Path) -> None:
         """Read the manifest once. Raises ConfigError as `read_manifest` does."""
         self.path = Path(path)
         self.prepared = True
-        places, samples, ids, files = array("q"), array("q"), array("q"), array("q")
-        columns = {name: array("i") for name in ("speaker", "split", "licence", "folder")}
+        offsets, samples, ids, files = array("q"), array("q"), array("q"), array("q")
+        columns = {name: array("i") for name in ("speaker", "split", "license", "folder")}
         names: dict[str, dict[str, int]] = {name: {} for name in columns}
-        defaults = {"speaker": "", "split": Clip.split, "licence": Clip.licence}
-        for place, row in read_rows(self.path):
-            places.append(place)
+        defaults = {"speaker": "", "split": Clip.split, "license": Clip.license}
+        for offset, row in read_rows(self.path):
+            offsets.append(offset)
             exact = row.get("samples")
             self.prepared &= exact is not None
             samples.append(round(row["duration"] * SAMPLING_RATE) if exact is None else exact)
-            ids.append(number_of(str(row["id"])))
+            ids.append(stable_hash(str(row["id"])))
             files.append(hash(str(row["path"])))
             row["folder"] = _folder_of(str(row["path"]))
             for name, column in columns.items():
@@ -112,9 +112,9 @@ class Manifest(Sequence[Clip]):
                 known = names[name]
                 text = defaults[name] if value is None else str(value)
                 column.append(known.setdefault(text, len(known)))
-        if not places:
+        if not offsets:
             raise ConfigError(f"The manifest {self.path} lists no clip.")
-        self._places_N = np.frombuffer(places, dtype=np.int64)
+        self._offsets_N = np.frombuffer(offsets, dtype=np.int64)
         self.samples_N = np.frombuffer(samples, dtype=np.int64)
         self.speaker_N = np.frombuffer(columns["speaker"], dtype=np.int32)
         self.speakers = list(names["speaker"])
@@ -130,7 +130,7 @@ class Manifest(Sequence[Clip]):
             os.close(self._file)
 
     def __len__(self) -> int:
-        return len(self._places_N)
+        return len(self._offsets_N)
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -143,9 +143,9 @@ class Manifest(Sequence[Clip]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        begin = int(self._places_N[index])
-        end = int(self._places_N[index + 1]) if index + 1 < len(self) else self._size
-        # Read at a place and not from one: several threads and processes may share the file.
+        begin = int(self._offsets_N[index])
+        end = int(self._offsets_N[index + 1]) if index + 1 < len(self) else self._size
+        # `pread`, because several threads and processes may share the file.
         line = os.pread(self._file, end - begin, begin)
         try:
             return _clip(_checked(json.loads(line)), self.path.parent)
@@ -153,37 +153,37 @@ class Manifest(Sequence[Clip]):
             raise ConfigError(f"{self.path} has changed since it was opened.") from None
 
     def select(
-        self, *, split: str | None = None, licences: Sequence[str] | None = None
+        self, *, split: str | None = None, licenses: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Numbers [N] of the clips of a split and under one of some licences."""
+        """Indices [N] of the clips of a split, under one of these licenses."""
         keep_N = np.ones(len(self), dtype=bool)
         if split is not None:
             keep_N &= self._columns["split"] == self._names["split"].get(split, -1)
-        if licences is not None:
-            codes = [self._names["licence"].get(name, -1) for name in licences]
-            keep_N &= np.isin(self._columns["licence"], codes)
+        if licenses is not None:
+            codes = [self._names["license"].get(name, -1) for name in licenses]
+            keep_N &= np.isin(self._columns["license"], codes)
         return np.flatnonzero(keep_N)
 
-    def absent(self, chosen_N: np.ndarray) -> np.ndarray:
-        """Those numbers [M] of `chosen_N` whose files are not there.
+    def missing(self, indices_N: np.ndarray) -> np.ndarray:
+        """The indices [M] of clips whose files are not there.
 
-        Their folders are listed, which takes a tenth of the time of asking for every file: a
-        million files in 3000 folders 1 s, and 3 s where the disk must be read (6 and 35 s).
+        Listing folders takes a tenth of the time of a look for each file: a million files in 3000
+        folders take 1 s, or 3 s where the disk must be read (file by file 6 and 35 s).
         """
         listed = array("q")
         names = list(self._names["folder"])
-        for folder in np.unique(self._columns["folder"][chosen_N]).tolist():
+        for folder in np.unique(self._columns["folder"][indices_N]).tolist():
             with suppress(OSError), os.scandir(self.path.parent / names[folder]) as entries:
                 files = (entry.name for entry in entries if entry.is_file())
                 listed.extend(hash(names[folder] + name) for name in files)
-        found_N = _are_among(self._file_N[chosen_N], np.frombuffer(listed, dtype=np.int64))
-        # A file system may find a name that it lists in another spelling.
-        gone = [n for n in chosen_N[~found_N].tolist() if not self[n].path.is_file()]
-        return np.array(gone, dtype=chosen_N.dtype)
+        found_N = _isin(self._file_N[indices_N], np.frombuffer(listed, dtype=np.int64))
+        # A file system may find a file under another spelling than the one it lists.
+        gone = [n for n in indices_N[~found_N].tolist() if not self[n].path.is_file()]
+        return np.array(gone, dtype=indices_N.dtype)
 
 
 def _checked(row: Any) -> dict[str, Any]:
-    """The object of a line, if it is a clip; otherwise KeyError, TypeError or ValueError."""
+    """The object of a line. Raises KeyError, TypeError or ValueError for anything but a clip."""
     for name in ("id", "path", "speaker", "duration"):
         if row[name] is None:
             raise ValueError(f"{name} is null")
@@ -192,21 +192,23 @@ def _checked(row: Any) -> dict[str, Any]:
     if row.get("samples") is not None and not 0 < int(row["samples"]) < 2**48:
         raise ValueError(f"samples is {row['samples']}")
     checked: dict[str, Any] = row
+    if "licence" in checked:  # of manifests made before the key was `license`
+        checked.setdefault("license", checked["licence"])
     return checked
 
 
-def _are_among(wanted_N: np.ndarray, known_M: np.ndarray) -> np.ndarray:
+def _isin(wanted_N: np.ndarray, known_M: np.ndarray) -> np.ndarray:
     """As `np.isin`, in a fifth of its memory."""
     if not len(known_M):
         return np.zeros(len(wanted_N), dtype=bool)
     sorted_M = np.sort(known_M)
-    place_N = np.searchsorted(sorted_M, wanted_N)
-    found_N: np.ndarray = sorted_M[np.minimum(place_N, len(sorted_M) - 1)] == wanted_N
+    index_N = np.searchsorted(sorted_M, wanted_N)
+    found_N: np.ndarray = sorted_M[np.minimum(index_N, len(sorted_M) - 1)] == wanted_N
     return found_N
 
 
 def _folder_of(path: str) -> str:
-    """A path up to its last slash, with it."""
+    """A path up to and with its last slash."""
     return path[: path.rfind("/") + 1]
 
 
@@ -218,8 +220,8 @@ def _clip(row: dict[str, Any], folder: Path) -> Clip:
 
 @dataclass(frozen=True)
 class Item:
-    """A whole file, or `seconds` of it from `start` on (and of its `channel` alone). With `beside`
-    its text is in the file of the same name that ends in .txt, where there is one."""
+    """A clip of a corpus that is to be prepared: a file, or `seconds` of it from `start` on, or of
+    one `channel`. With `text_beside`, its text is in the .txt file of the same name, if any."""
 
     id: str
     path: Path
@@ -230,30 +232,30 @@ class Item:
     language: str | None = None
     text: str | None = None
     split: str = "train"
-    licence: str | None = None
-    beside: bool = False
+    license: str | None = None
+    text_beside: bool = False
 
     @property
-    def place(self) -> str:
-        """What tells it from every other item, for names and hashes."""
+    def key(self) -> str:
+        """Differs from that of every other item."""
         return f"{self.id}\n{self.path}\n{self.start}\n{self.seconds}\n{self.channel}"
 
-    def said(self) -> str | None:
-        """Its text, from beside the file if it is there."""
+    def transcript(self) -> str | None:
+        """Its text, or that of the file beside it."""
         text = self.path.with_suffix(".txt")
-        if self.text is None and self.beside and text.is_file():
+        if self.text is None and self.text_beside and text.is_file():
             return text.read_text(encoding="utf-8", errors="replace").strip() or None
         return self.text
 
     def file_name(self) -> str:
-        """Where its clip goes: a folder for the speaker and a name that no other item has."""
-        digest = hashlib.sha256(self.place.encode()).hexdigest()[:8]
+        """The path of its prepared clip: a folder for the speaker, and a unique name."""
+        digest = hashlib.sha256(self.key.encode()).hexdigest()[:8]
         inner = self.id.rpartition("/")[2]
         return f"{_plain(self.speaker)}/{_plain(Path(inner).stem)}-{digest}.flac"
 
 
 def _plain(name: str) -> str:
-    """A name without anything that a file system could take amiss."""
+    """A name with only the characters that every file system allows."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")[:80]
     if plain == name:
         return plain

@@ -1,10 +1,10 @@
-"""Pairs that the release makes itself: codes, and by its decoder the audio that belongs to them.
+"""Pairs that the release makes itself: codes, and the audio that its decoder makes of them.
 
-Only codes are kept, as 16-bit integers. Two sources have the true encoder's statistics: the
-presets, which invert to the codes of real recordings, and speech that the language model makes with
-them.
+Only codes are stored, as 16-bit integers. Two kinds have the statistics of the true encoder: those
+of the presets, which invert to codes of real recordings, and those that the language model
+generates with the presets.
 
-Shapes: B batch, K code books, T frames, N rows, S samples.
+Shapes: B batch, K codebooks, T frames, L positions, D width.
 """
 
 import hashlib
@@ -21,9 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voxclone.config import Settings
-from voxclone.errors import (
-    ConfigError,
-)
+from voxclone.errors import ConfigError
 from voxclone.io import atomic_file, atomic_path
 from voxclone.release.encoder_file import book_hash
 from voxclone.release.release import Release, load_preset, preset_names
@@ -32,10 +30,11 @@ from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
 
-SCHEMA, FACTS = "voxclone.pairs/1", "pairs.json"
-EACH_PLACE = 4
-"""Utterances in a file for each place of the batch: with more, the batch runs dry less often."""
-MOST_EMPTY = 20  # files without any pair, before the model is given up
+SCHEMA, FACTS = "voxclone.pairs/2", "pairs.json"
+PER_SLOT = 4
+"""Utterances in a file for each slot of the batch: with more, fewer slots are idle at the end."""
+MAX_EMPTY = 20  # files without any pair, after which the model is given up
+TEXTS = Path(__file__).parent / "texts.txt"
 
 
 class PairSettings(Settings):
@@ -45,21 +44,22 @@ class PairSettings(Settings):
     batch: int = 32
     cfg: tuple[float, float] = (1.0, 1.6)
     temperature: tuple[float, float] = (0.5, 1.0)
-    least_frames: int = 12
+    min_frames: int = 12
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class PairShare:
-    """One of `of` processes that make pairs into the same folder, each a file in so many."""
+    """Process `index` of `count` that make pairs into one folder: it makes every `count`-th
+    file."""
 
-    number: int = 0
-    of: int = 1
+    index: int = 0
+    count: int = 1
 
 
 def speak_pairs(
     release: Release,
-    speaker: TTS,
+    tts: TTS,
     texts: Sequence[str],
     settings: PairSettings,
     folder: Path,
@@ -67,14 +67,14 @@ def speak_pairs(
     share: PairShare = PairShare(),
     progress: Callable[[float], None] | None = None,
 ) -> list[Tensor]:
-    """Codes [K, T] (int16) of speech by the language model, `settings.minutes` of it: random
-    presets and texts, and for each other guidance, noise and sampled semantics.
+    """Codes [K, T] (int16) of `settings.minutes` of speech by the language model. Each utterance
+    has a random preset, text, guidance and temperature.
 
-    Made file by file into `folder`: what is there already is read, so an interrupted call goes on
-    and a later one may ask for more. `progress` is told of the minutes there are. Raises
-    ConfigError for a folder of another release or of other settings.
+    Files that are in `folder` are read, others are made: an interrupted call goes on, and a later
+    one may ask for more. `progress` gets the minutes so far. Raises ConfigError for a folder of
+    another release or of other settings.
     """
-    identity = pair_identity(release, texts, settings)
+    identity = _identity(release, texts, settings)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / FACTS).exists():
         _require_same(folder, identity)
@@ -84,33 +84,33 @@ def speak_pairs(
     voices = {name: load_preset(release, name) for name in preset_names(release)}
     rate = release.params.audio.frame_rate
     made: list[Tensor] = []
-    batch, frames = share.number, 0
-    while frames < settings.minutes * 60 * rate / share.of:
+    batch, frames = share.index, 0
+    while frames < settings.minutes * 60 * rate / share.count:
         path = folder / f"batch-{batch:05d}.safetensors"
         if not path.exists():
             generator = step_generator(settings.seed, batch)
-            save_pairs(_speak_batch(speaker, voices, texts, settings, generator), path)
+            save_pairs(_speak_batch(tts, voices, texts, settings, generator), path)
         new = load_pairs(path)
         made += new
         frames += sum(codes.shape[1] for codes in new)
-        batch += share.of
+        batch += share.count
         if progress is not None:
             progress(frames / rate / 60)
-        if not frames and batch >= MOST_EMPTY * share.of:
+        if not frames and batch >= MAX_EMPTY * share.count:
             raise ConfigError(
-                f"None of {MOST_EMPTY * settings.batch * EACH_PLACE} utterances of the language "
-                f"model ended by itself with {settings.least_frames} frames: no pairs can be made."
+                f"None of {MAX_EMPTY * settings.batch * PER_SLOT} utterances of the language "
+                f"model ended by itself with {settings.min_frames} frames: no pairs can be made."
             )
     return made
 
 
 def read_pairs(folder: Path, release: Release) -> list[Tensor]:
     """Codes [K, T] (int16) that `speak_pairs` stored. Raises ConfigError for a folder that holds
-    none, and for pairs of another code book."""
+    none, and for pairs of another codebook."""
     facts = _read_facts(folder)
     if facts["book"] != book_hash(release):
         raise ConfigError(
-            f"The pairs in {folder} are of another code book than that of {release.path}: make "
+            f"The pairs in {folder} are of another codebook than that of {release.path}: make "
             "some with `voxclone data pairs`."
         )
     paths = sorted(folder.glob("batch-*.safetensors"))
@@ -120,18 +120,21 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
     return made
 
 
-def pair_identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
-    """What pairs in one folder have in common; how many there are to be is no part of it."""
-    said = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+def _identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
+    """Values that all pairs in a folder have in common; their number is not among them."""
+    hashed = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     given = settings.model_dump(mode="json", exclude={"minutes"})
-    return {"book": book_hash(release), "texts": said, "settings": given}
+    return {"book": book_hash(release), "texts": hashed, "settings": given}
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if facts["schema"] != SCHEMA:
-            raise ConfigError(f"{folder} is of schema {facts['schema']!r}, not {SCHEMA!r}.")
+            raise ConfigError(
+                f"{folder} is of schema {facts['schema']!r}, not {SCHEMA!r}: "
+                "make the pairs again in a new folder."
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -155,28 +158,28 @@ def _require_same(folder: Path, identity: dict[str, Any]) -> None:
 def draw_pairs(
     genuine: Sequence[Tensor], count: int, frames: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Codes [B, K, T] from the beginnings of random utterances (so that nothing has an unknown
-    past), and which frames [B, T] are real."""
-    rows, masks = [], []
+    """Codes [B, K, T] of the beginnings of random utterances (frames before them would be unknown),
+    and which frames [B, T] are not padding."""
+    drawn, masks = [], []
     for _ in range(count):
-        which = int(torch.randint(len(genuine), (1,), generator=generator))
-        codes_KT = genuine[which][:, :frames].long()
+        index = int(torch.randint(len(genuine), (1,), generator=generator))
+        codes_KT = genuine[index][:, :frames].long()
         masks.append(torch.arange(frames) < codes_KT.shape[1])
-        rows.append(F.pad(codes_KT, (0, frames - codes_KT.shape[1])))
-    return torch.stack(rows), torch.stack(masks)
+        drawn.append(F.pad(codes_KT, (0, frames - codes_KT.shape[1])))
+    return torch.stack(drawn), torch.stack(masks)
 
 
 def perturb(
     codes_BKT: Tensor, generator: torch.Generator, *, items: float, levels: float, top: int
 ) -> Tensor:
-    """A share of the items gets a share of its levels (0 to `top`) moved by one or two: codes near
-    genuine ones."""
-    chosen_B11 = torch.rand(len(codes_BKT), 1, 1, generator=generator) < items
+    """Codes near genuine ones: in a share of the items, a share of the levels (0 to `top`) moves by
+    one or two."""
+    perturbed_B11 = torch.rand(len(codes_BKT), 1, 1, generator=generator) < items
     moved = torch.rand(codes_BKT.shape, generator=generator) < levels
     by = torch.randint(-2, 3, codes_BKT.shape, generator=generator)
     other = (codes_BKT + by).clamp(0, top)
     moved[:, 0] = False
-    return torch.where(chosen_B11 & moved, other, codes_BKT)
+    return torch.where(perturbed_B11 & moved, other, codes_BKT)
 
 
 def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
@@ -187,7 +190,7 @@ def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
 
 
 def load_pairs(path: Path) -> list[Tensor]:
-    """Read what `save_pairs` wrote, as it is stored (int16)."""
+    """Read codes [K, T] (int16) that `save_pairs` wrote. Raises ConfigError for a damaged file."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -198,48 +201,46 @@ def load_pairs(path: Path) -> list[Tensor]:
 
 
 def _speak_batch(
-    speaker: TTS,
+    tts: TTS,
     voices: dict[str, Tensor],
     texts: Sequence[str],
     settings: PairSettings,
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """The utterances of one file that ended by themselves and are long enough, in the order in
-    which they were drawn: a function of the settings and the generator alone."""
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand(1, generator=generator))
-
-    def below(count: int) -> int:
-        return int(torch.randint(count, (1,), generator=generator))
-
+    """The utterances of one file that ended by themselves and are long enough, in the order of
+    their draws: a function of the settings and the generator."""
     names = sorted(voices)
     drawn = [
         (
-            names[below(len(names))],
-            texts[below(len(texts))],
-            below(2**31),
-            Sampling(uniform(*settings.cfg), uniform(*settings.temperature)),
+            voices[names[_below(len(names), generator)]],
+            texts[_below(len(texts), generator)],
+            _below(2**31, generator),
+            Sampling(_between(settings.cfg, generator), _between(settings.temperature, generator)),
         )
-        for _ in range(settings.batch * EACH_PLACE)
+        for _ in range(settings.batch * PER_SLOT)
     ]
 
     def requests() -> Iterator[Request]:
-        for name, text, seed, sampling in drawn:
+        for voice_ND, text, seed, sampling in drawn:
             with torch.inference_mode():
-                prompt_LD = speaker.prompt(text, voices[name])
-            yield Request(prompt_LD, seed, frame_cap(text, speaker.codec.frame_rate), sampling)
+                prompt_LD = tts.prompt(text, voice_ND)
+            yield Request(prompt_LD, seed, frame_cap(text, tts.codec.frame_rate), sampling)
 
-    spoken = dict(generate_many(speaker.backbone, speaker.head, requests(), settings.batch))
+    made = dict(generate_many(tts.backbone, tts.head, requests(), settings.batch))
     return [
-        spoken[number].codes_KT
-        for number in sorted(spoken)
-        if not spoken[number].truncated
-        and spoken[number].codes_KT.shape[1] >= settings.least_frames
+        made[number].codes_KT
+        for number in sorted(made)
+        if not made[number].truncated and made[number].codes_KT.shape[1] >= settings.min_frames
     ]
 
 
-TEXTS = Path(__file__).parent / "texts.txt"
+def _between(bounds: tuple[float, float], generator: torch.Generator) -> float:
+    low, high = bounds
+    return low + (high - low) * float(torch.rand(1, generator=generator))
+
+
+def _below(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (1,), generator=generator))
 
 
 def read_texts(path: Path) -> list[str]:

@@ -1,12 +1,12 @@
-"""A corpus becomes a folder: clean clips, a manifest of them, and a report of what was left out.
+"""From a corpus to a folder: clean clips, a manifest of them, and a report of dropped clips.
 
-    OUT/prepare.json    what was asked for; a folder goes on only with the same
-    OUT/parts/          what became of each run of items; a part is written when its clips are
+    OUT/prepare.json    sources and settings; a folder is continued only with the same
+    OUT/parts/          results for `PART` items each; a part is written after its clips
     OUT/audio/          the clips: FLAC, 16 bits, mono, 24 kHz
-    OUT/manifest.jsonl  written last, of all parts together; `train encoder` reads it
+    OUT/manifest.jsonl  written last, from all parts; `train encoder` reads it
     OUT/report.json     counts by rule
 
-A run that is interrupted at any moment goes on with the next part that is not there.
+After an interruption, the same call continues with the first missing part.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,23 @@ from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError, VoxcloneError
 from voxclone.io import atomic_file
 
-SCHEMA = "voxclone.prepared/1"
+SCHEMA = "voxclone.prepared/2"
 PART = 64  # items
-EXAMPLES = 5
-MANIFEST, REPORT, ASKED = "manifest.jsonl", "report.json", "prepare.json"
+MAX_EXAMPLES = 5
+MANIFEST, REPORT, REQUEST = "manifest.jsonl", "report.json", "prepare.json"
 
 
-def begin(out: Path, asked: dict[str, Any]) -> None:
-    """Make the folder `out`, or find the same preparation begun in it. Raises ConfigError for a
-    folder that holds anything else."""
-    asked = json.loads(json.dumps({"schema": SCHEMA} | asked))
-    path = out / ASKED
+def open_folder(out: Path, request: dict[str, Any]) -> None:
+    """Make the folder `out`, or find the same preparation in it. Raises ConfigError for a folder
+    with anything else in it."""
+    request = json.loads(json.dumps({"schema": SCHEMA} | request))
+    path = out / REQUEST
     if path.exists():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}.") from None
-        other = [key for key in asked | before if asked.get(key) != before.get(key)]
+        other = [key for key in request | before if request.get(key) != before.get(key)]
         if other:
             raise ConfigError(
                 f"{out} was begun with another {' and another '.join(other)}: name a new folder."
@@ -53,7 +54,7 @@ def begin(out: Path, asked: dict[str, Any]) -> None:
     try:
         (out / "parts").mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            file.write(json.dumps(asked, indent=1).encode())
+            file.write(json.dumps(request, indent=1).encode())
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}.") from None
 
@@ -63,54 +64,43 @@ def prepare(
     out: Path,
     settings: CleanSettings,
     *,
-    licence: str | None = None,
+    license: str | None = None,
     jobs: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Clean all items into a folder that `begin` made, by `jobs` processes, and write its manifest.
-    `progress` is told how many items were added. Returns the report.
+    """Clean all items into a folder of `open_folder`, in `jobs` processes, and write its manifest.
+    `progress` gets the number of items after each part. Returns the report.
 
     Raises ConfigError if no clip is left, and AudioError if clips cannot be written.
     """
-    count = 0
-
-    def parts() -> Iterator[tuple[int, list[Item]]]:
-        nonlocal count
-        stream = iter(items)
-        while part := list(islice(stream, PART)):
-            yield count, part
-            count += 1
-
-    if jobs == 1:
-        for number, part in parts():
-            progress(_clean_part(number, part, out, settings, licence))
-    else:
-        _in_processes(parts(), out, settings, licence, jobs, progress)
-    return _gather(out, count)
+    work = partial(_clean_part, out=out, settings=settings, license=license)
+    stream, total = iter(items), 0
+    parts = enumerate(iter(lambda: list(islice(stream, PART)), []))
+    each_done = starmap(work, parts) if jobs == 1 else _in_processes(parts, work, jobs)
+    for done in each_done:
+        progress(done)
+        total += done
+    return _gather(out, -(-total // PART))
 
 
 def _in_processes(
-    parts: Iterable[tuple[int, list[Item]]],
-    out: Path,
-    settings: CleanSettings,
-    licence: str | None,
-    jobs: int,
-    progress: Callable[[int], None],
-) -> None:
+    parts: Iterable[tuple[int, list[Item]]], work: Callable[[int, list[Item]], int], jobs: int
+) -> Iterator[int]:
+    """The results of `work` on all parts, as they are done."""
     context = multiprocessing.get_context("spawn")
     running: set[Future[int]] = set()
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         try:
             for number, part in parts:
-                running.add(pool.submit(_clean_part, number, part, out, settings, licence))
-                if len(running) >= 4 * jobs:  # so that the list of items need not be held
+                running.add(pool.submit(work, number, part))
+                if len(running) >= 4 * jobs:  # so that all items are never in memory
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    progress(sum(each.result() for each in done))
-            progress(sum(each.result() for each in running))
+                    yield from (each.result() for each in done)
+            yield from (each.result() for each in running)
         except BrokenProcessPool:
             raise VoxcloneError(
-                "A process was killed, perhaps for lack of memory: run the same command with fewer "
-                "--jobs, it goes on where it stopped."
+                "A process was killed, perhaps for lack of memory: repeat the command with fewer "
+                "--jobs; it continues there."
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -118,11 +108,11 @@ def _in_processes(
 
 
 def _clean_part(
-    number: int, items: list[Item], out: Path, settings: CleanSettings, licence: str | None
+    number: int, items: list[Item], out: Path, settings: CleanSettings, license: str | None
 ) -> int:
-    """Clean a run of items, unless that was done before; returns how many they are."""
+    """Clean the items of a part, unless it is there; returns their number."""
     path = out / "parts" / f"{number:06d}.jsonl"
-    identity = hashlib.sha256("\n\n".join(item.place for item in items).encode()).hexdigest()
+    identity = hashlib.sha256("\n\n".join(item.key for item in items).encode()).hexdigest()
     if path.exists() and next(_lines(path)).get("identity") == identity:
         return len(items)
     rows: list[dict[str, Any]] = [{"identity": identity}]
@@ -131,28 +121,28 @@ def _clean_part(
         if isinstance(found, Dropped):
             rows.append({"id": item.id, "dropped": found.rule, "why": found.why})
             continue
-        place = f"audio/{item.file_name()}"
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        write_wave(out / place, found.wave_S)
-        said = {
+        path_in = f"audio/{item.file_name()}"
+        (out / path_in).parent.mkdir(parents=True, exist_ok=True)
+        write_wave(out / path_in, found.wave_S)
+        values = {
             "id": item.id,
-            "path": place,
+            "path": path_in,
             "speaker": item.speaker,
             "language": item.language,
-            "text": item.said(),
+            "text": item.transcript(),
             "split": item.split,
-            "licence": licence or item.licence,
+            "license": license or item.license,
             "source": str(item.path),
         }
-        rows.append({k: v for k, v in said.items() if v is not None} | found.facts)
+        rows.append({k: v for k, v in values.items() if v is not None} | found.facts)
     with atomic_file(path) as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return len(items)
 
 
 @dataclass
-class _Tally:
-    """Counts over all parts; by rule how many were dropped, and the first reasons."""
+class _Counts:
+    """Sums over all parts; for each rule the number of dropped clips, and the first reasons."""
 
     clips: int = 0
     seconds: float = 0.0
@@ -160,7 +150,7 @@ class _Tally:
     narrow_seconds: float = 0.0
     speakers: set[str] = field(default_factory=set)
     dropped: dict[str, int] = field(default_factory=dict)
-    first: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     def keep(self, row: dict[str, Any]) -> None:
         self.clips += 1
@@ -172,8 +162,8 @@ class _Tally:
 
     def drop(self, rule: str, why: str) -> None:
         self.dropped[rule] = self.dropped.get(rule, 0) + 1
-        if self.dropped[rule] <= EXAMPLES:
-            self.first.setdefault(rule, []).append(why)
+        if self.dropped[rule] <= MAX_EXAMPLES:
+            self.examples.setdefault(rule, []).append(why)
 
     def report(self) -> dict[str, Any]:
         order = [rule for rule in RULES if rule in self.dropped]
@@ -183,14 +173,14 @@ class _Tally:
             "hours": self.seconds / 3600,
             "speakers": len(self.speakers),
             "narrow": {"clips": self.narrow, "hours": self.narrow_seconds / 3600},
-            "dropped": {r: {"clips": self.dropped[r], "first": self.first[r]} for r in order},
+            "dropped": {r: {"clips": self.dropped[r], "examples": self.examples[r]} for r in order},
         }
 
 
 def _gather(out: Path, parts: int) -> dict[str, Any]:
-    """The manifest of all parts, without the second of two equal recordings, and the report. Raises
-    ConfigError if files of clips have gone; their parts are then made anew."""
-    tally, gone = _Tally(), dict[Path, str]()
+    """Write the manifest of all parts, without the second of two equal recordings, and the report.
+    Raises ConfigError if files of clips are missing; the next call then makes their parts anew."""
+    counts, missing = _Counts(), dict[Path, str]()
     contents, ids, paths = set[int](), set[int](), set[int]()
     with atomic_file(out / MANIFEST) as file:
         for number in range(parts):
@@ -199,13 +189,13 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
                 if "identity" in row:
                     continue
                 if "dropped" in row:
-                    tally.drop(row["dropped"], row["why"])
+                    counts.drop(row["dropped"], row["why"])
                     continue
                 content, name = int(row["sha256"][:16], 16), hash(row["id"])
                 if content in contents or name in ids:
                     same = "recording" if content in contents else "id"
-                    tally.drop("duplicate", f"{row['source']}: the same {same} was there before.")
-                    # An item that is listed twice has one file, which the first of them keeps.
+                    counts.drop("duplicate", f"{row['source']}: another clip has the same {same}.")
+                    # Two equal items have one file, which the first of them keeps.
                     if hash(row["path"]) not in paths:
                         (out / row["path"]).unlink(missing_ok=True)
                     continue
@@ -213,23 +203,23 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
                 ids.add(name)
                 paths.add(hash(row["path"]))
                 if not (out / row["path"]).is_file():
-                    gone.setdefault(part, row["path"])
+                    missing.setdefault(part, row["path"])
                 file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-                tally.keep(row)
-        if gone:
-            for part in gone:
+                counts.keep(row)
+        if missing:
+            for part in missing:
                 part.unlink()
             raise ConfigError(
-                f"{out} has lost files of its clips, such as {next(iter(gone.values()))}: run the "
-                "same command again, which makes them anew."
+                f"{out} has lost files of its clips, such as {next(iter(missing.values()))}: "
+                "run the same command again, which makes them anew."
             )
-        if not tally.clips:
-            counts = ", ".join(f"{rule}: {count}" for rule, count in tally.dropped.items())
-            first = next((why[0] for why in tally.first.values()), "there is no sound file.")
-            raise ConfigError(f"No clip is left ({counts or 'none was there'}); first: {first}")
+        if not counts.clips:
+            rules = ", ".join(f"{rule}: {count}" for rule, count in counts.dropped.items())
+            first = next((why[0] for why in counts.examples.values()), "there is no sound file.")
+            raise ConfigError(f"No clip is left ({rules or 'none was there'}); first: {first}")
     with atomic_file(out / REPORT) as file:
-        file.write(json.dumps(tally.report(), indent=1, ensure_ascii=False).encode())
-    return tally.report()
+        file.write(json.dumps(counts.report(), indent=1, ensure_ascii=False).encode())
+    return counts.report()
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

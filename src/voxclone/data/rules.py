@@ -1,17 +1,14 @@
-"""What speech must be to be trained on: rules that `data validate` and training have in common."""
+"""Rules for training speech that `data validate` and `train encoder` share."""
 
 MISSING_SHARE = 0.05
-"""Of the clips, so many may be missing, or be no sound, and are left out of training."""
+"""Of the clips, which may be missing or undecodable; they are left out of training."""
 
 
 def too_many(bad: int, clips: int, share: float = MISSING_SHARE) -> bool:
-    """Whether `bad` are more than that share of all clips, so that the others are not trained on
-    without them."""
+    """Whether `bad` is more than that share of all clips."""
     return bad > share * clips
 
 
 def too_few(speakers: int) -> str | None:
-    """Why speech of so many speakers must not be trained on; None where it may be."""
-    if speakers > 1:
-        return None
-    return "An encoder of one voice is an encoder of no other."
+    """Why an encoder must not be trained on so many speakers; None where it may be."""
+    return None if speakers > 1 else "An encoder of one voice cannot encode others."

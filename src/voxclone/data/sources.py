@@ -1,7 +1,6 @@
-"""Where speech comes from: folders of sound files, manifests of ours, manifests of lhotse.
+"""Sources of speech: folders of sound files, our manifests, lhotse's manifests.
 
-Every source becomes a stream of `Item`s in an order that does not change, so that a preparation
-that was interrupted finds its place again.
+Every source is a stream of `Item`s in a fixed order, so that an interrupted preparation can go on.
 """
 
 import os
@@ -17,38 +16,38 @@ from voxclone.errors import ConfigError, UsageError
 
 
 @dataclass(frozen=True)
-class Source:
-    """Items, as often as they are asked for; `name` tells sources apart."""
+class SpeechSource:
+    """A corpus by name; `items` begins a new pass over it."""
 
     name: str
     items: Callable[[], Iterator[Item]]
 
 
-def open_source(path: Path, speaker_rule: str | None = None) -> Source:
-    """A folder of sound files, a folder or file of lhotse's manifests, or a manifest of ours.
+def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
+    """A folder of sound files, a folder or file of lhotse's manifests, or one of our manifests.
 
-    `speaker_rule` is a regular expression that finds the speaker (its first group) in the path of a
-    sound file below the folder; without one it is the folder that the file lies in. Raises
-    ConfigError for what is none of these, UsageError for a bad rule.
+    `speaker_pattern` is a regular expression; its first group is the speaker in the path of a sound
+    file below the folder. Without one, the speaker is the file's folder. Raises ConfigError for
+    anything else, UsageError for a bad pattern.
     """
     path = path.resolve()
     if path.is_dir():
         pairs = lhotse.manifests_in(path)
         if pairs:
-            return Source(path.name, lambda: lhotse.items_of(pairs))
-        rule = _compiled(speaker_rule)
-        return Source(path.name, lambda: _folder_items(path, rule))
+            return SpeechSource(path.name, lambda: lhotse.items_of(pairs))
+        pattern = _compiled(speaker_pattern)
+        return SpeechSource(path.name, lambda: _folder_items(path, pattern))
     if not path.is_file():
         raise ConfigError(f"There is no folder or manifest {path}.")
     if lhotse.is_manifest(path):
         pairs = lhotse.manifests_of(path)
-        return Source(path.name.split(".")[0], lambda: lhotse.items_of(pairs))
-    return Source(path.parent.name, lambda: _manifest_items(path))
+        return SpeechSource(path.name.split(".")[0], lambda: lhotse.items_of(pairs))
+    return SpeechSource(path.parent.name, lambda: _manifest_items(path))
 
 
-def joined(sources: list[Source]) -> Callable[[], Iterator[Item]]:
-    """The items of all sources. Of several, clips and speakers carry the name of their source, so
-    that the speakers 1 of two corpora stay two."""
+def join_sources(sources: list[SpeechSource]) -> Callable[[], Iterator[Item]]:
+    """The items of all sources. With several, the names of sources stand before those of clips and
+    speakers, so that speaker 1 of two corpora are two."""
     if len(sources) == 1:
         return sources[0].items
     names = [source.name for source in sources]
@@ -63,38 +62,40 @@ def joined(sources: list[Source]) -> Callable[[], Iterator[Item]]:
     return items
 
 
-def _compiled(rule: str | None) -> "re.Pattern[str] | None":
-    if rule is None:
+def _compiled(text: str | None) -> "re.Pattern[str] | None":
+    if text is None:
         return None
     try:
-        pattern = re.compile(rule)
+        pattern = re.compile(text)
     except re.error as error:
-        raise UsageError(f"--speaker {rule!r} is no valid regular expression: {error}.") from None
+        raise UsageError(
+            f"--speaker-pattern {text!r} is no valid regular expression: {error}."
+        ) from None
     if not pattern.groups:
         raise UsageError(
-            f"--speaker {rule!r} has no group: put the part that names the speaker in brackets, "
-            "such as '^([^/]+)/'."
+            f"--speaker-pattern {text!r} has no group: put the part that names the speaker in "
+            "brackets, such as '^([^/]+)/'."
         )
     return pattern
 
 
-def _folder_items(root: Path, rule: "re.Pattern[str] | None") -> Iterator[Item]:
+def _folder_items(root: Path, pattern: "re.Pattern[str] | None") -> Iterator[Item]:
     for inner in _sound_files(root, ""):
         folder, _, name = inner.rpartition("/")
         speaker = folder or root.name
-        if rule is not None:
-            found = rule.search(inner)
+        if pattern is not None:
+            found = pattern.search(inner)
             speaker = (found.group(1) if found else None) or ""
             if not speaker:
                 raise UsageError(
-                    f"--speaker {rule.pattern!r} finds no speaker in {inner!r} (the path below "
-                    f"{root})."
+                    f"--speaker-pattern {pattern.pattern!r} finds no speaker in {inner!r} (the "
+                    f"path below {root})."
                 )
-        yield Item(inner, root / folder / name, speaker, beside=True)
+        yield Item(inner, root / folder / name, speaker, text_beside=True)
 
 
 def _sound_files(root: Path, inner: str) -> Iterator[str]:
-    """Paths below `root`, folder by folder, in order of their names; hidden ones left out."""
+    """Paths below `root`, folder by folder, in order of their names, without hidden ones."""
     with os.scandir(root / inner) as found:
         entries = sorted(
             (entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name
@@ -116,5 +117,5 @@ def _manifest_items(path: Path) -> Iterator[Item]:
             language=clip.language,
             text=clip.text,
             split=clip.split,
-            licence=clip.licence,
+            license=clip.license,
         )

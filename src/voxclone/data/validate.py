@@ -1,10 +1,10 @@
-"""Is a manifest fit to train on? Read through once before any training is begun.
+"""Checks of a manifest before a training: it is read through once.
 
-Nothing of the sound is decoded: files are looked for and their headers read.
+No sound is decoded: files are looked for, and their headers are read.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,147 +16,190 @@ from voxclone.data.manifest import read_rows
 from voxclone.errors import ConfigError
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
-SCHEMA = "voxclone.speech/1"
-NAMED = 10  # of each kind of fault
+SCHEMA = "voxclone.speech/2"
+MAX_EXAMPLES = 10  # of each kind of fault
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
-LITTLE_HOURS, FEW_SPEAKERS = 1.0, 20
-OFF_SECONDS = 0.1
+MIN_HOURS, MIN_SPEAKERS = 1.0, 20
+MAX_DIFFERENCE_SECONDS = 0.1
 Track = Callable[[Iterable[Any]], Iterable[Any]]
+
+FAULTS = {
+    "bad lines": (0, "Some lines are no clips.", "Mend them; training refuses them."),
+    "ids twice": (0, "Clips share an id.", "Give each clip its own."),
+    "missing files": (
+        rules.MISSING_SHARE, "Files are missing.", "Restore them, or remove their lines.",
+    ),
+    "undecodable files": (
+        rules.MISSING_SHARE, "Files cannot be decoded.", "`voxclone data prepare` leaves them out.",
+    ),
+    "other than listed": (
+        rules.MISSING_SHARE, "Files are not as long as listed.", "Prepare them again.",
+    ),
+    "shorter than a frame": (
+        0.5, "Clips are shorter than a frame of codes.", "`voxclone data prepare` leaves them out.",
+    ),
+    "files twice": (1, "Files are listed more than once.", "Remove the second line."),
+    "recordings twice": (1, "Recordings occur more than once.", "Remove the second one."),
+}  # fmt: skip
+"""Kinds of faults: the share of clips above which training must not begin, the meaning, the
+remedy."""
 
 
 @dataclass
 class Fault:
-    """How often something was found, and the first few places."""
+    """How many clips have a fault, and the first few of them."""
 
     clips: int = 0
-    first: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
-    def add(self, where: str) -> None:
+    def add(self, example: str) -> None:
         self.clips += 1
-        if len(self.first) < NAMED:
-            self.first.append(where)
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(example)
 
 
 @dataclass
-class _Seen:
+class _Split:
+    clips: int = 0
+    seconds: float = 0.0
+    speakers: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Totals:
+    """Sums over the lines of a manifest; hashes of ids, paths and recordings find duplicates."""
+
     clips: int = 0
     seconds: float = 0.0
     prepared: int = 0
-    no_text: int = 0
+    without_text: int = 0
     speakers: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    splits: dict[str, _Split] = field(default_factory=dict)
     languages: dict[str, float] = field(default_factory=dict)
-    licences: dict[str, float] = field(default_factory=dict)
+    licenses: dict[str, float] = field(default_factory=dict)
     rates: dict[int, int] = field(default_factory=dict)
     bands: dict[str, int] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     ids: set[int] = field(default_factory=set)
     paths: set[int] = field(default_factory=set)
-    contents: set[int] = field(default_factory=set)
+    recordings: set[int] = field(default_factory=set)
 
-    def fault(self, kind: str, where: str) -> None:
-        self.faults.setdefault(kind, Fault()).add(where)
+    def fault(self, kind: str, example: str) -> None:
+        self.faults.setdefault(kind, Fault()).add(example)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A failed check: what it means, what was measured, the remedy. Training must not begin with
+    one that `stops`."""
+
+    name: str
+    stops: bool
+    sentence: str
+    figure: str
+    remedy: str
 
 
 def validate(
-    manifest: Path,
-    *,
-    frame_size: int = FRAME_SIZE,
-    headers: bool = True,
-    track: Track = iter,
+    manifest: Path, *, frame_size: int = FRAME_SIZE, headers: bool = True, track: Track = iter
 ) -> dict[str, Any]:
     """The report of a manifest: amounts, faults by kind, and a verdict.
 
     Without `headers` files are only looked for. `track` wraps the rows, to show progress. Raises
     ConfigError for a manifest that cannot be read or lists nothing.
     """
-    seen = _Seen()
+    totals = _Totals()
 
-    def bad(number: int, reason: str) -> None:
-        seen.fault("bad lines", f"line {number}: {reason}")
+    def on_bad(number: int, reason: str) -> None:
+        totals.fault("bad lines", f"line {number}: {reason}")
 
-    for _, row in track(read_rows(manifest, bad)):
-        _look(row, manifest.parent, seen, frame_size, headers)
-    if not seen.clips and not seen.faults:
+    for _, row in track(read_rows(manifest, on_bad)):
+        _add(row, manifest.parent, totals, frame_size, headers)
+    if not totals.clips and not totals.faults:
         raise ConfigError(f"The manifest {manifest} lists no clip.")
-    counts = sorted(seen.speakers.values()) or [0]
+    counts = sorted(totals.speakers.values()) or [0]
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "manifest": str(manifest),
-        "clips": seen.clips,
-        "hours": seen.seconds / 3600,
-        "speakers": len(seen.speakers),
+        "clips": totals.clips,
+        "hours": totals.seconds / 3600,
+        "speakers": len(totals.speakers),
         "clips_per_speaker": {"least": counts[0], "median": median(counts), "most": counts[-1]},
-        "single": sum(count == 1 for count in counts),
+        "speakers_with_one_clip": sum(count == 1 for count in counts),
         "splits": {
-            name: {"clips": s["clips"], "hours": s["seconds"] / 3600, "speakers": len(s["who"])}
-            for name, s in sorted(seen.splits.items())
+            name: {
+                "clips": split.clips,
+                "hours": split.seconds / 3600,
+                "speakers": len(split.speakers),
+            }
+            for name, split in sorted(totals.splits.items())
         },
-        "hours_by_language": _hours(seen.languages),
-        "hours_by_licence": _hours(seen.licences),
-        "rates": {str(rate): count for rate, count in sorted(seen.rates.items())},
-        "bands": seen.bands,
-        "without_text": seen.no_text,
-        "prepared": seen.prepared == seen.clips,
-        "shared_speakers": _shared(seen.splits),
-        "faults": {k: {"clips": f.clips, "first": f.first} for k, f in seen.faults.items()},
+        "hours_by_language": _hours(totals.languages),
+        "hours_by_license": _hours(totals.licenses),
+        "rates": {str(rate): count for rate, count in sorted(totals.rates.items())},
+        "bands": totals.bands,
+        "without_text": totals.without_text,
+        "prepared": totals.prepared == totals.clips,
+        "shared_speakers": _shared(totals.splits),
+        "faults": {kind: asdict(fault) for kind, fault in totals.faults.items()},
     }
-    findings = _findings(report)
+    findings = sorted(_findings(report), key=lambda each: not each.stops)
     report["verdict"] = {
-        "healthy": not any(each["stops"] for each in findings),
-        "findings": findings,
+        "healthy": not any(each.stops for each in findings),
+        "findings": [asdict(each) for each in findings],
     }
     return report
 
 
-def _look(row: dict[str, Any], folder: Path, seen: _Seen, frame_size: int, headers: bool) -> None:
+def _add(
+    row: dict[str, Any], folder: Path, totals: _Totals, frame_size: int, headers: bool
+) -> None:
     name, path = str(row["id"]), folder / row["path"]
     seconds, speaker = float(row["duration"]), str(row["speaker"])
-    split = row.get("split") or "train"
-    seen.clips += 1
-    seen.seconds += seconds
-    seen.prepared += row.get("samples") is not None
-    seen.no_text += not row.get("text")
-    seen.speakers[speaker] = seen.speakers.get(speaker, 0) + 1
-    part = seen.splits.setdefault(split, {"clips": 0, "seconds": 0.0, "who": set()})
-    part["clips"] += 1
-    part["seconds"] += seconds
-    part["who"].add(speaker)
-    for known, key in ((seen.languages, "language"), (seen.licences, "licence")):
+    totals.clips += 1
+    totals.seconds += seconds
+    totals.prepared += row.get("samples") is not None
+    totals.without_text += not row.get("text")
+    totals.speakers[speaker] = totals.speakers.get(speaker, 0) + 1
+    split = totals.splits.setdefault(row.get("split") or "train", _Split())
+    split.clips += 1
+    split.seconds += seconds
+    split.speakers.add(speaker)
+    for hours, key in ((totals.languages, "language"), (totals.licenses, "license")):
         value = row.get(key) or "unknown"
-        known[value] = known.get(value, 0.0) + seconds
-    for known_hashes, kind, value in (
-        (seen.ids, "ids twice", name),
-        (seen.paths, "files twice", str(path)),
-        (seen.contents, "recordings twice", row.get("sha256")),
+        hours[value] = hours.get(value, 0.0) + seconds
+    for hashes, kind, value in (
+        (totals.ids, "ids twice", name),
+        (totals.paths, "files twice", str(path)),
+        (totals.recordings, "recordings twice", row.get("sha256")),
     ):
         if value is not None:
-            if hash(value) in known_hashes:
-                seen.fault(kind, name)
-            known_hashes.add(hash(value))
+            if hash(value) in hashes:
+                totals.fault(kind, name)
+            hashes.add(hash(value))
     if seconds * SAMPLING_RATE < frame_size:
-        seen.fault("shorter than a frame", f"{name}: {seconds:g} s")
+        totals.fault("shorter than a frame", f"{name}: {seconds:g} s")
     band = _band(row.get("bandwidth_hz"), row.get("native_sampling_rate"))
-    seen.bands[band] = seen.bands.get(band, 0) + 1
+    totals.bands[band] = totals.bands.get(band, 0) + 1
     if not path.is_file():
-        seen.fault("missing files", str(path))
+        totals.fault("missing files", str(path))
     elif headers:
-        _read_header(path, name, row, seen)
+        _read_header(path, name, row, totals)
 
 
-def _read_header(path: Path, name: str, row: dict[str, Any], seen: _Seen) -> None:
+def _read_header(path: Path, name: str, row: dict[str, Any], totals: _Totals) -> None:
     try:
         info = soundfile.info(str(path))
     except (soundfile.SoundFileError, OSError):
-        seen.fault("undecodable files", str(path))
+        totals.fault("undecodable files", str(path))
         return
-    seen.rates[info.samplerate] = seen.rates.get(info.samplerate, 0) + 1
-    exact = row.get("samples")
+    totals.rates[info.samplerate] = totals.rates.get(info.samplerate, 0) + 1
+    exact, seconds = row.get("samples"), info.frames / info.samplerate
     if exact is not None and (info.samplerate, info.frames) != (SAMPLING_RATE, exact):
-        seen.fault("other than listed", f"{name}: {info.frames} samples at {info.samplerate} Hz")
-    elif abs(info.frames / info.samplerate - float(row["duration"])) > OFF_SECONDS:
-        told = f"{info.frames / info.samplerate:.2f} s, listed as {float(row['duration']):.2f}"
-        seen.fault("other than listed", f"{name}: {told}")
+        totals.fault("other than listed", f"{name}: {info.frames} samples at {info.samplerate} Hz")
+    elif abs(seconds - float(row["duration"])) > MAX_DIFFERENCE_SECONDS:
+        difference = f"{seconds:.2f} s, listed as {float(row['duration']):.2f}"
+        totals.fault("other than listed", f"{name}: {difference}")
 
 
 def _band(hertz: float | None, rate: float | None) -> str:
@@ -172,125 +215,67 @@ def _hours(seconds: dict[str, float]) -> dict[str, float]:
     return {name: value / 3600 for name, value in sorted(seconds.items(), key=lambda kv: -kv[1])}
 
 
-def _shared(splits: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """Speakers that two splits have in common, the first few of each pair of splits."""
+def _shared(splits: dict[str, _Split]) -> dict[str, list[str]]:
+    """For each two splits, the first few of the speakers that both have."""
     names = sorted(splits)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    both = {f"{a}, {b}": sorted(splits[a]["who"] & splits[b]["who"]) for a, b in pairs}
-    return {pair: who[:NAMED] for pair, who in both.items() if who}
+    both = {f"{a}, {b}": sorted(splits[a].speakers & splits[b].speakers) for a, b in pairs}
+    return {pair: speakers[:MAX_EXAMPLES] for pair, speakers in both.items() if speakers}
 
 
-def _findings(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is wrong, gravest first; what `stops` must be mended before training."""
-    clips, faults = max(1, report["clips"]), report["faults"]
+def _findings(report: dict[str, Any]) -> Iterator[Finding]:
+    clips, bands = max(1, report["clips"]), report["bands"]
     train = report["splits"].get("train", {"clips": 0, "hours": 0.0, "speakers": 0})
-    narrow = (report["bands"].get("below 8 kHz", 0) + report["bands"].get("8 to 11 kHz", 0)) / clips
-    found: list[dict[str, Any]] = []
-
-    def say(name: str, stops: bool, sentence: str, figure: str, remedy: str) -> None:
-        entry = {"name": name, "stops": stops, "sentence": sentence}
-        found.append(entry | {"figure": figure, "remedy": remedy})
-
-    def fault(kind: str, share: float, sentence: str, remedy: str) -> None:
-        if kind in faults:
-            count, first = faults[kind]["clips"], faults[kind]["first"][0]
-            figure = f"{count} of {report['clips']}, the first: {first}"
-            say(kind, rules.too_many(count, clips, share), sentence, figure, remedy)
-
     if not train["clips"]:
-        say(
-            "nothing to train on",
-            True,
-            "No clip is of the split `train`.",
-            f"splits: {', '.join(report['splits'])}",
-            "Set `split` of some clips to train.",
-        )
-    elif (lonely := rules.too_few(train["speakers"])) is not None:
-        say(
-            "one speaker",
-            True,
-            lonely,
-            "1 speaker in train",
-            "Add speech of others.",
-        )
+        yield Finding(
+            "nothing to train on", True, "No clip is in the split `train`.",
+            f"splits: {', '.join(report['splits'])}", "Set `split` of some clips to train.",
+        )  # fmt: skip
+    elif (reason := rules.too_few(train["speakers"])) is not None:
+        yield Finding("one speaker", True, reason, "1 speaker in train", "Add speech of others.")
     if report["shared_speakers"]:
-        pair, who = next(iter(report["shared_speakers"].items()))
-        say(
-            "shared speakers",
-            True,
-            "Splits share speakers, so figures on them would flatter.",
-            f"{pair}: {', '.join(who[:3])}",
-            "Move each speaker to one split.",
-        )
-    fault("bad lines", 0, "Some lines are no clips.", "Mend them; training refuses them.")
-    fault("ids twice", 0, "Clips share an id.", "Give each clip its own.")
-    fault(
-        "missing files",
-        rules.MISSING_SHARE,
-        "Files are not there.",
-        "Bring them back, or take their lines out.",
-    )
-    fault(
-        "undecodable files",
-        rules.MISSING_SHARE,
-        "Files cannot be decoded.",
-        "`voxclone data prepare` leaves them out.",
-    )
-    exact = 0.0 if report["prepared"] else rules.MISSING_SHARE
-    fault(
-        "other than listed",
-        exact,
-        "Files are not as long as they are listed.",
-        "Prepare them again.",
-    )
-    fault(
-        "shorter than a frame",
-        0.5,
-        "Clips are shorter than a frame of codes.",
-        "`voxclone data prepare` leaves them out.",
-    )
-    fault("files twice", 1, "Files are listed more than once.", "Take the second out.")
-    fault("recordings twice", 1, "Recordings are there more than once.", "Take the second out.")
+        pair, speakers = next(iter(report["shared_speakers"].items()))
+        yield Finding(
+            "shared speakers", True, "Splits share speakers, which makes metrics on them too good.",
+            f"{pair}: {', '.join(speakers[:3])}", "Move each speaker to one split.",
+        )  # fmt: skip
+    for kind, (share, sentence, remedy) in FAULTS.items():
+        if kind in report["faults"]:
+            fault = report["faults"][kind]
+            exact = kind == "other than listed" and report["prepared"]
+            yield Finding(
+                kind, rules.too_many(fault["clips"], clips, 0.0 if exact else share), sentence,
+                f"{fault['clips']} of {report['clips']}, the first: {fault['examples'][0]}", remedy,
+            )  # fmt: skip
+    narrow = (bands.get("below 8 kHz", 0) + bands.get("8 to 11 kHz", 0)) / clips
     if narrow > 0.5:
-        say(
-            "narrow band",
-            False,
-            "Most clips end below 11 kHz, as upsampled corpora do: the "
-            "encoder will not learn the upper band of timbre from them.",
-            f"{narrow:.0%} of clips",
-            "Add recordings at 24 kHz or more.",
-        )
-    if 1 < train["speakers"] < FEW_SPEAKERS:
-        say(
-            "few speakers",
-            False,
-            "New voices will be far from all that were heard.",
-            f"{train['speakers']} in train",
-            "Some hundreds are better.",
-        )
-    if 0 < train["hours"] < LITTLE_HOURS:
-        say(
-            "little speech",
-            False,
-            "This is little to train on.",
-            f"{train['hours']:.2f} h in train",
-            "Ten hours and more are better.",
-        )
-    if report["single"]:
-        say(
-            "speakers with one clip",
-            False,
-            "The loss `told` needs another clip of the speaker, and leaves these out.",
-            f"{report['single']} of {report['speakers']} speakers",
+        yield Finding(
+            "narrow band", False,
+            "Most clips end below 11 kHz, as upsampled corpora do: the encoder will not learn the "
+            "upper band of timbre from them.",
+            f"{narrow:.0%} of clips", "Add recordings at 24 kHz or more.",
+        )  # fmt: skip
+    if 1 < train["speakers"] < MIN_SPEAKERS:
+        yield Finding(
+            "few speakers", False, "New voices will differ from all training voices.",
+            f"{train['speakers']} in train", "Some hundreds are better.",
+        )  # fmt: skip
+    if 0 < train["hours"] < MIN_HOURS:
+        yield Finding(
+            "little speech", False, "This is little to train on.",
+            f"{train['hours']:.2f} h in train", "Ten hours and more are better.",
+        )  # fmt: skip
+    if report["speakers_with_one_clip"]:
+        yield Finding(
+            "speakers with one clip", False,
+            "The loss `pseudo_label` needs another clip of the speaker, and leaves these out.",
+            f"{report['speakers_with_one_clip']} of {report['speakers']} speakers",
             "None is needed without that loss.",
-        )
+        )  # fmt: skip
     if report["without_text"]:
-        say(
-            "clips without text",
-            False,
-            "The loss `told` leaves them out, and for `distil` "
-            "Whisper writes down itself what they say.",
-            f"{report['without_text']} of {clips}",
-            "None is needed without these losses.",
-        )
-    return sorted(found, key=lambda each: not each["stops"])  # fmt: skip
+        yield Finding(
+            "clips without text", False,
+            "The loss `pseudo_label` leaves them out; for `asr_distillation` Whisper transcribes "
+            "them.",
+            f"{report['without_text']} of {clips}", "None is needed without these losses.",
+        )  # fmt: skip

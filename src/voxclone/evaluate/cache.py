@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from voxclone.io import atomic_file
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.models.transcribers import Transcriber
 
@@ -59,16 +59,16 @@ class CachedTranscriber:
         return words
 
 
-class CachedListener:
+class CachedMosPredictor:
     """A listener that remembers."""
 
-    def __init__(self, listener: Listener, folder: Path) -> None:
+    def __init__(self, listener: MosPredictor, folder: Path) -> None:
         self.listener, self.folder = listener, folder
         self.name = listener.name
 
-    def rate(self, wave_S: Tensor) -> dict[str, float]:
+    def predict(self, wave_S: Tensor) -> dict[str, float]:
         def compute() -> dict[str, float]:
-            return self.listener.rate(wave_S)
+            return self.listener.predict(wave_S)
 
         ratings: dict[str, float] = _remembered(self.folder, self.name, wave_S, compute, dict)
         return ratings

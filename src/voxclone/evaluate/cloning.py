@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST, to_level
+from voxclone.audio.loudness import MIN_SAMPLES, normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, MissingExtraError, UsageError
 from voxclone.evaluate.mos import rate_all
@@ -20,9 +20,9 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.synthesis import Saying, as_said, manner_of, say
 from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber, words_of
+from voxclone.models.transcribers import Transcriber, transcribe_or_empty
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
@@ -104,7 +104,7 @@ def evaluate_voices(
     plan: VoicePlan,
     *,
     name: str,
-    listener: Listener | None = None,
+    listener: MosPredictor | None = None,
     track: Track = lambda items, what: items,
 ) -> VoicesReport:
     """Clone every speaker of `speech` and measure. Raises ConfigError with fewer than two."""
@@ -133,7 +133,7 @@ def evaluate_voices(
         examples = {
             each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
             for each, (wave_S, _) in reversed(list(zip(sayings, spoken, strict=True)))
-            if len(wave_S) >= LEAST
+            if len(wave_S) >= MIN_SAMPLES
         }
     return VoicesReport(name, scores, missing, list(examples.values()))
 
@@ -199,7 +199,7 @@ def score_sayings(
     spoken: Sequence[tuple[Tensor, bool]],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
-    listener: Listener | None,
+    listener: MosPredictor | None,
     missing: dict[str, str],
     track: Track = lambda items, what: items,
 ) -> VoiceScores:
@@ -207,7 +207,7 @@ def score_sayings(
     `missing` with the reason."""
     names = [each.speaker for each in sayings]
     said = as_said(sayings, spoken)
-    references = {each.speaker: to_level(each.reference_S) for each in reversed(sayings)}
+    references = {each.speaker: normalize_loudness(each.reference_S) for each in reversed(sayings)}
     alike = {}
     for embedder in embedders:
         try:
@@ -217,7 +217,9 @@ def score_sayings(
             missing[embedder.name] = str(error)
     waves = [wave_S for wave_S, _ in spoken]
     heard = {
-        each.name: [words_of(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")]
+        each.name: [
+            transcribe_or_empty(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")
+        ]
         for each in transcribers
     }
     texts = [each.text for each in sayings]

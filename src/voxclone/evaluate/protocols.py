@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.mos import rate_all
 from voxclone.evaluate.similarity import likeness_of
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import Manner, Said, Saying, manner_of, say
 from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.models.transcribers import Transcriber
 from voxclone.tts.tts import TTS
@@ -154,7 +154,7 @@ def score_spoken(
     spoken: Sequence[Said],
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
-    listener: Listener | None = None,
+    listener: MosPredictor | None = None,
     track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ProtocolScores:
     """Score what was said of a list, once or with several seeds, against prompts and texts."""
@@ -167,7 +167,7 @@ def score_spoken(
         references = {}
         for speaker, prompt in track(list(prompts.items()), f"likeness, {embedder.name}"):
             prompt_S = torch.from_numpy(read_wave(prompt))
-            references[speaker] = embedder.embed(to_level(prompt_S))
+            references[speaker] = embedder.embed(normalize_loudness(prompt_S))
         likeness[embedder.name] = likeness_of(said, references, embedder)
     if len(prompts) < 2:
         missing["likeness to others"] = "the list has one speaker"

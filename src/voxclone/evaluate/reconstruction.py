@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.mos import rate_all
@@ -22,10 +22,10 @@ from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import Listener
+from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.pretrained import load_pretrained
-from voxclone.models.speaker_encoder import SpeakerEmbedder, likeness
-from voxclone.models.transcribers import Transcriber, words_of
+from voxclone.models.speaker_encoder import SpeakerEmbedder, speaker_similarity
+from voxclone.models.transcribers import Transcriber, transcribe_or_empty
 
 SCHEMA = "voxclone.reconstruction/1"
 
@@ -114,7 +114,7 @@ def evaluate_codec(
     embedders: Sequence[SpeakerEmbedder],
     transcribers: Sequence[Transcriber],
     *,
-    listener: Listener | None = None,
+    listener: MosPredictor | None = None,
     track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
 ) -> ReconstructionScores:
     """Send every clip through a codec and compare."""
@@ -141,8 +141,8 @@ def evaluate_codec(
             note(embedder.name, each.speaker, _alike(embedder, each.wave_S, decoded_S, missing))
         for transcriber in transcribers if each.clip.text else ():
             text = each.clip.text or ""
-            said[transcriber.name].append((text, words_of(transcriber, decoded_S)))
-            recorded[transcriber.name].append((text, words_of(transcriber, each.wave_S)))
+            said[transcriber.name].append((text, transcribe_or_empty(transcriber, decoded_S)))
+            recorded[transcriber.name].append((text, transcribe_or_empty(transcriber, each.wave_S)))
 
     def interval(name: str) -> Interval | None:
         return bootstrap(values[name], owners[name]) if name in values else None
@@ -184,7 +184,9 @@ def _alike(
     embedder: SpeakerEmbedder, wave_S: Tensor, decoded_S: Tensor, missing: dict[str, str]
 ) -> float | None:
     try:
-        return likeness(embedder, to_level(wave_S), to_level(decoded_S))
+        return speaker_similarity(
+            embedder, normalize_loudness(wave_S), normalize_loudness(decoded_S)
+        )
     except (AudioError, MissingExtraError) as error:
         missing[embedder.name] = str(error)
         return None

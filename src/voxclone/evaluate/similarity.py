@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.evaluate.synthesis import Said
 from voxclone.models.speaker_encoder import SpeakerEmbedder
@@ -26,7 +26,7 @@ def likenesses(
     for each in said:
         own_likeness = other_likeness = 0.0
         if len(each.wave_S):
-            alike_N = references_ND @ embedder.embed(to_level(each.wave_S))
+            alike_N = references_ND @ embedder.embed(normalize_loudness(each.wave_S))
             own_likeness = float(alike_N[order[each.speaker]])
             others = max(1, len(alike_N) - 1)
             other_likeness = (float(alike_N.sum()) - own_likeness) / others

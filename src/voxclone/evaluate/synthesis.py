@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import LEAST, active_level
+from voxclone.audio.loudness import MIN_SAMPLES, active_level
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.generate import Sampling, generate
@@ -67,7 +67,7 @@ def say(
 def as_said(sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]]) -> list[Said]:
     """Sayings as they were said (`say`); what is too short to be speech has no samples."""
     return [
-        Said(each.speaker, each.text, wave_S if len(wave_S) >= LEAST else wave_S[:0], ended)
+        Said(each.speaker, each.text, wave_S if len(wave_S) >= MIN_SAMPLES else wave_S[:0], ended)
         for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
     ]
 

@@ -8,7 +8,7 @@ Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz.
 
 from collections.abc import Sequence
 
-from voxclone.models.ctc_asr import normalise_text
+from voxclone.models.ctc_asr import normalize_text
 
 
 def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:
@@ -16,7 +16,7 @@ def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) ->
 
     Both sides are normalised first: lower case, letters and apostrophes only. May exceed 1.
     """
-    normalised = [(normalise_text(said), normalise_text(heard)) for said, heard in pairs]
+    normalised = [(normalize_text(said), normalize_text(heard)) for said, heard in pairs]
     return error_rate(normalised, characters=characters)
 
 

@@ -1,7 +1,7 @@
-"""A small convolutional recogniser of characters (CTC).
+"""A small convolutional CTC speech recognizer with character output.
 
-It stands where Whisper cannot be had: its hidden states teach the semantic stream of a codec that
-is trained from scratch, and a second one, never used for teaching, transcribes for error rates.
+It stands in for Whisper where Whisper cannot be had. One instance gives the hidden states that
+distillation trains a semantic stream on; another, never used for training, gives error rates.
 
 Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width, V characters.
 """
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.config import Settings, parse_settings
 from voxclone.errors import ConfigError
+from voxclone.release.release import mini_release
 
 N_FFT, HOP, BANDS, USED_BANDS = 640, 240, 96, 80  # the used bands end near 8 kHz
 STRIDE = 2
 BLANK = 0
 
 
-class RecogniserConfig(Settings):
-    """Size of a recogniser and the characters it writes; index 0 is the CTC blank."""
+class RecognizerConfig(Settings):
+    """Size of a recognizer and its output characters; index 0 is the CTC blank."""
 
     characters: str
     dim: int = 160
@@ -33,8 +34,8 @@ class RecogniserConfig(Settings):
     kernel: int = 15
 
 
-def normalise_text(text: str) -> str:
-    """Lower case, letters, apostrophes and single spaces only: what error rates compare."""
+def normalize_text(text: str) -> str:
+    """Lower case with letters, apostrophes and single spaces only, as error rates compare it."""
     lowered = unicodedata.normalize("NFC", text.lower().replace("\u2019", "'"))
     kept = "".join(c if c.isalpha() or c == "'" else " " for c in lowered)
     return " ".join(kept.split())
@@ -54,23 +55,10 @@ class _Block(nn.Module):
         return x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm(y_BTD)))))
 
 
-def load_recogniser(folder: Path) -> "Recogniser":
-    """A recogniser from `config.json` and `recogniser.safetensors`, in fp32 and frozen. Raises
-    ConfigError if they are not there."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "recogniser.safetensors")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"There is no recogniser in {folder}: {error}.") from None
-    model = Recogniser(parse_settings(RecogniserConfig, values, str(folder)))
-    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
-    return model.eval().requires_grad_(False)
+class Recognizer(nn.Module):
+    """Log-mel features [B, M, 2T] -> log-probabilities [B, T, V + 1]."""
 
-
-class Recogniser(nn.Module):
-    """Waveforms [B, S] at 24 kHz -> hidden states [B, T, D] and log-probabilities [B, T, V + 1]."""
-
-    def __init__(self, config: RecogniserConfig) -> None:
+    def __init__(self, config: RecognizerConfig) -> None:
         super().__init__()
         self.config = config
         self.input = nn.Conv1d(USED_BANDS, config.dim, 5, padding=2)
@@ -82,7 +70,7 @@ class Recogniser(nn.Module):
         self.output = nn.Linear(config.dim, len(config.characters) + 1)
 
     def features(self, wave_BS: Tensor) -> Tensor:
-        """Log-mel [B, M, frames at 100 Hz], each clip with zero mean over its frames."""
+        """Log-mel [B, M, frames at 100 Hz] of 24 kHz waves, each band with zero mean over time."""
         mel_BMT = mel_spectrogram(wave_BS, N_FFT, HOP, BANDS)[:, :USED_BANDS]
         log_BMT = mel_BMT.clamp(min=1e-4).log()[..., : -(-wave_BS.shape[-1] // HOP)]
         return log_BMT - log_BMT.mean(dim=-1, keepdim=True)
@@ -100,13 +88,33 @@ class Recogniser(nn.Module):
         return F.log_softmax(self.output(self.hidden(features_BMT)).float(), dim=-1)
 
     def transcribe(self, wave_S: Tensor) -> str:
-        """Best path through the frames of one clip, repeats and blanks removed."""
+        """Greedy CTC decoding of one clip at 24 kHz."""
         with torch.no_grad():
             best_T = self(self.features(wave_S[None]))[0].argmax(dim=-1)
         collapsed = torch.unique_consecutive(best_T).tolist()
         return "".join(self.config.characters[i - 1] for i in collapsed if i != BLANK)
 
     def spell(self, text: str) -> list[int]:
-        """Indices of the characters of a normalised text; others are left out."""
+        """CTC target indices of a normalized text; unknown characters are left out."""
         positions = {c: i + 1 for i, c in enumerate(self.config.characters)}
         return [positions[c] for c in text if c in positions]
+
+
+def load_recognizer(folder: Path) -> Recognizer:
+    """A frozen fp32 recognizer from `config.json` and `recogniser.safetensors` in `folder`.
+
+    Raises ConfigError if either is absent or damaged.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "recogniser.safetensors")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"There is no recognizer in {folder}: {error}.") from None
+    model = Recognizer(parse_settings(RecognizerConfig, values, str(folder)))
+    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
+    return model.eval().requires_grad_(False)
+
+
+def load_packaged_recognizer() -> Recognizer:
+    """The recognizer that comes with the mini release."""
+    return load_recognizer(mini_release().parent / "recogniser")

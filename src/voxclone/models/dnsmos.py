@@ -1,8 +1,8 @@
-"""How good speech sounds, as listeners would say: DNSMOS (arXiv 2110.01763), 1 to 5.
+"""DNSMOS (arXiv 2110.01763): predicted mean opinion scores of speech quality, 1 to 5.
 
-The networks are those of the package speechmos. They hear 9 s at 16 kHz; a shorter clip is repeated
-and a longer one is heard in steps of a second. Made for noise suppression, they judge noise and
-distortion and not likeness.
+The networks come from the package speechmos. Their input is 9 s at 16 kHz: shorter clips are
+repeated, longer ones are scored in steps of a second. They were trained for noise suppression, so
+they measure noise and distortion and not speaker similarity.
 
 Shapes: S samples.
 """
@@ -15,32 +15,32 @@ from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.errors import MissingExtraError
 
 
-class Listener(Protocol):
-    """Rates a clip on scales of 1 to 5."""
+class MosPredictor(Protocol):
+    """A network that predicts mean opinion scores of 1 to 5."""
 
     name: str
 
-    def rate(self, wave_S: Tensor) -> dict[str, float]:
-        """Ratings by scale of a clip at 24 kHz."""
+    def predict(self, wave_S: Tensor) -> dict[str, float]:
+        """Scores by scale of a clip [S] at 24 kHz."""
         ...
 
 
-class DnsmosListener:
+class Dnsmos:
     """DNSMOS P.835 (`overall`, `speech`, `background`) and P.808 (`p808`)."""
 
     name = "dnsmos"
 
-    def rate(self, wave_S: Tensor) -> dict[str, float]:
-        """Raises MissingExtraError without speechmos, onnxruntime or librosa."""
+    def predict(self, wave_S: Tensor) -> dict[str, float]:
+        """Scores by scale. Raises MissingExtraError without speechmos, onnxruntime or librosa."""
         try:
             from speechmos import dnsmos
         except ImportError as error:
             raise MissingExtraError(error.name or "speechmos", "eval", "DNSMOS") from None
         samples = to_16k(wave_S[None])[0].clamp(-1, 1).cpu().numpy()
-        made = dnsmos.run(samples, MODEL_RATE)
+        scores = dnsmos.run(samples, MODEL_RATE)
         return {
-            "overall": float(made["ovrl_mos"]),
-            "speech": float(made["sig_mos"]),
-            "background": float(made["bak_mos"]),
-            "p808": float(made["p808_mos"]),
+            "overall": float(scores["ovrl_mos"]),
+            "speech": float(scores["sig_mos"]),
+            "background": float(scores["bak_mos"]),
+            "p808": float(scores["p808_mos"]),
         }

@@ -1,10 +1,10 @@
-"""How alike two voices are: speaker networks, of which one (GE2E) is in the package.
+"""Speaker encoders: embeddings whose cosine is the similarity of two voices.
 
-The GE2E network and its front end are Resemblyzer's (Resemble AI, Apache-2.0; Wan et al.,
-arXiv 1710.10467), weights in `assets/`. It is small and offline, and its cosines lie close
-together (measured: 0.75 for one speaker, 0.50 for two, 0.60 for two of one sex recorded alike):
-print matched and shuffled pairs of the same recordings beside a figure. Where a network served
-as a training loss, report the likeness of another family.
+GE2E is packaged: network and front end are Resemblyzer's (Resemble AI, Apache-2.0; Wan et al.,
+arXiv 1710.10467), with weights in `assets/`. It is small and offline, and its cosines lie close
+together (measured: 0.75 for one speaker, 0.50 for two, 0.60 for two of one sex recorded alike).
+So a report shows same-speaker and cross-speaker pairs of the same recordings. A network that was a
+training loss measures nothing afterwards: report another family.
 
 Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz, W windows of 30 ms, T frames of 10 ms,
 M mel bands, P partial utterances, E embedding.
@@ -25,7 +25,7 @@ from voxclone.audio.loudness import check_wave
 from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.audio.spectrum import mel_matrix
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.models.pretrained import load_pretrained
+from voxclone.models.pretrained import clip_at_16k, load_pretrained
 from voxclone.spec import SAMPLING_RATE
 
 N_FFT, HOP, BANDS = 400, 160, 40
@@ -38,17 +38,16 @@ LEAST_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, 
 
 
 class SpeakerEmbedder(Protocol):
-    """A network from a recording to a direction: `name` for reports, `rate` that it hears."""
+    """A speaker encoder; `name` stands in reports."""
 
     name: str
-    rate: int
 
     def embed(self, wave_S: Tensor) -> Tensor:
         """Unit vector [E] on the CPU of one clip at 24 kHz. Raises AudioError (empty, silent)."""
         ...
 
 
-def likeness(embedder: SpeakerEmbedder, a_S: Tensor, b_S: Tensor) -> float:
+def speaker_similarity(embedder: SpeakerEmbedder, a_S: Tensor, b_S: Tensor) -> float:
     """Cosine between the embeddings of two clips at 24 kHz. Raises AudioError."""
     return float(embedder.embed(a_S) @ embedder.embed(b_S))
 
@@ -57,12 +56,11 @@ class Ge2eEmbedder(nn.Module):
     """Resemblyzer's network: three LSTM layers over 40 mel bands, embeddings of 256 values >= 0.
 
     Equal to the package 0.1.4 but for pauses, which are found by level instead of webrtcvad (see
-    `trim_pauses`), and for weights kept in float16. It hears loudness: a clip 10 dB quieter has
-    a cosine of 0.94 with itself (0.89 at worst), so bring clips to one level before comparing.
+    `trim_pauses`), and for weights kept in float16. It depends on loudness: a clip 10 dB quieter
+    has a cosine of 0.94 with itself (0.89 at worst), so compare clips of one level.
     """
 
     name = "ge2e"
-    rate = MODEL_RATE
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,35 +69,34 @@ class Ge2eEmbedder(nn.Module):
 
     @staticmethod
     def load(device: str = "cpu") -> "Ge2eEmbedder":
-        """The trained network with frozen weights; one instance for each device is kept."""
+        """The trained network with frozen weights, cached for each device."""
         return _load_ge2e(device)
 
     def embed(self, wave_S: Tensor) -> Tensor:
         """Unit vector [256] on the CPU of one clip at 24 kHz, long pauses left out.
 
-        Any length above zero works; under about 1 s the figure is poor. Raises AudioError.
+        Any length above zero works; under about 1 s the embedding is poor. Raises AudioError.
         """
-        check_wave(wave_S)
         with torch.no_grad():
-            wave_BR = _heard(wave_S[None].to(self.linear.weight.device))
-            return self._embed_heard(trim_pauses(wave_BR[0])[None])[0].cpu()
+            wave_R = preprocess_wave(wave_S.to(self.linear.weight.device))
+            return self._embed_16k(wave_R[None])[0].cpu()
 
     def embed_batch(self, wave_BS: Tensor) -> Tensor:
         """Unit vectors [B, 256] of clips of one length at 24 kHz; gradients reach the samples.
 
-        For losses: as `embed`, but pauses stay, since clips of a batch keep one length. Runs in
-        float32 whatever autocast says. A silent clip gives a finite vector without meaning.
+        For losses: as `embed`, but pauses stay, since clips of a batch keep one length. Autocast is
+        off within. A silent clip gives a finite vector without meaning.
         """
         with torch.autocast(wave_BS.device.type, enabled=False):
-            return self._embed_heard(_heard(wave_BS))
+            return self._embed_16k(_normalized_16k(wave_BS))
 
     def embed_windows(self, wave_BR: Tensor) -> Tensor:
-        """Unit vectors [B, 256] of windows of 1.6 s at 16 kHz, as `heard_speech` gives them."""
+        """Unit vectors [B, 256] of windows of 1.6 s at 16 kHz, cut from `preprocess_wave`."""
         mel_BTM = mel_power(wave_BR)[:, :PARTIAL_FRAMES]
         _, (hidden, _) = self.lstm(mel_BTM)
         return F.normalize(F.relu(self.linear(hidden[-1])), dim=-1)
 
-    def _embed_heard(self, wave_BR: Tensor) -> Tensor:
+    def _embed_16k(self, wave_BR: Tensor) -> Tensor:
         starts = partial_starts(wave_BR.shape[-1])
         needed = (starts[-1] + PARTIAL_FRAMES) * HOP
         mel_BTM = mel_power(F.pad(wave_BR, (0, max(0, needed - wave_BR.shape[-1]))))
@@ -118,33 +115,33 @@ def _load_ge2e(device: str) -> Ge2eEmbedder:
     weights = load(asset.read_bytes())
     embedder.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     # Left in training mode: nothing in it depends on the mode (no dropout, no statistics), and
-    # cuDNN refuses to send gradients through an LSTM in evaluation mode.
+    # cuDNN has no backward pass for an LSTM in evaluation mode.
     return embedder.requires_grad_(False).to(device)
 
 
-def _heard(wave_BS: Tensor) -> Tensor:
+def _normalized_16k(wave_BS: Tensor) -> Tensor:
     """[B, R] at 16 kHz, clips under -30 dBFS RMS (pauses included) raised to it."""
     wave_BR = to_16k(wave_BS.float())
     rms_B1 = wave_BR.square().mean(dim=-1, keepdim=True).clamp(min=1e-12).sqrt()
     return wave_BR * (TARGET_RMS / rms_B1).clamp(min=1)
 
 
-def heard_speech(wave_S: Tensor) -> Tensor:
-    """One clip at 24 kHz as the GE2E network hears it: [R] at 16 kHz without its long pauses.
+def preprocess_wave(wave_S: Tensor) -> Tensor:
+    """The input of the GE2E network for one clip at 24 kHz: [R] at 16 kHz without long pauses.
 
     Raises AudioError.
     """
     check_wave(wave_S)
-    return trim_pauses(_heard(wave_S[None])[0])
+    return trim_pauses(_normalized_16k(wave_S[None])[0])
 
 
 def trim_pauses(wave_R: Tensor) -> Tensor:
-    """One clip at 16 kHz without its long pauses; all of it where nothing would be left.
+    """One clip at 16 kHz without its long pauses; the whole clip if nothing would be left.
 
-    Resemblyzer's smoothing (windows of 30 ms, average over 8, 3 kept on each side) over a
-    simpler decision: a window is speech if its power is within 30 dB of the loudest one, where
-    the package asks webrtcvad. Without it a second of silence inside a clip lowers the likeness
-    of the clip to itself to 0.7 in the worst of 72 cases; with it, to 0.87.
+    Resemblyzer's smoothing (windows of 30 ms, average over 8, 3 kept on each side) over a simpler
+    decision than its webrtcvad: a window is speech if its power is within 30 dB of the loudest
+    one. A second of silence inside a clip lowers the similarity of the clip with itself to 0.7 in
+    the worst of 72 cases, and with trimming to 0.87.
     """
     windows = len(wave_R) // PAUSE_WINDOW
     if not windows:
@@ -161,8 +158,8 @@ def trim_pauses(wave_R: Tensor) -> Tensor:
 def partial_starts(samples: int) -> list[int]:
     """First frames of the partial utterances of a clip of `samples` at 16 kHz.
 
-    Resemblyzer's rule: a step of 77 frames until the clip is covered; the last one, filled with
-    zeros, is kept if at least three quarters of it are sound; there is always one.
+    Resemblyzer's rule: a step of 77 frames until the clip is covered. The last one, padded with
+    zeros, is kept if at least three quarters of it are sound. There is always one.
     """
     frames = -(-(samples + 1) // HOP)
     starts = list(range(0, max(1, frames - PARTIAL_FRAMES + PARTIAL_STEP + 1), PARTIAL_STEP))
@@ -171,8 +168,8 @@ def partial_starts(samples: int) -> list[int]:
 
 
 def mel_power(wave_BR: Tensor) -> Tensor:
-    """Mel powers [B, T, 40] at 16 kHz, not in logarithms, as librosa's `melspectrogram` gives
-    them: Hann window of 25 ms, Slaney scale, each filter scaled to unit area in Hz."""
+    """Mel powers [B, T, 40] at 16 kHz, not logarithmic, equal to librosa's `melspectrogram`:
+    Hann window of 25 ms, Slaney scale, each filter scaled to unit area in Hz."""
     window = torch.hann_window(N_FFT, device=wave_BR.device)
     spectrum = torch.stft(
         wave_BR, N_FFT, HOP, window=window, center=True, pad_mode="constant", return_complex=True
@@ -195,17 +192,16 @@ class WavLmEmbedder:
     """WavLM with an x-vector head (transformers); not the WavLM-large of seed-tts-eval."""
 
     name = "wavlm-sv"
-    rate = MODEL_RATE
 
     def __init__(self, source: str = "microsoft/wavlm-base-plus-sv", device: str = "cpu") -> None:
         """`source` is a directory or a hub name. Raises MissingExtraError, VoxcloneError."""
-        self._features = load_pretrained("AutoFeatureExtractor", source, "WavLM likeness")
-        self._model = load_pretrained("WavLMForXVector", source, "WavLM likeness")
+        self._features = load_pretrained("AutoFeatureExtractor", source, "WavLM similarity")
+        self._model = load_pretrained("WavLMForXVector", source, "WavLM similarity")
         self._model.to(device).eval().requires_grad_(False)
 
     def embed(self, wave_S: Tensor) -> Tensor:
         """Unit vector [E] on the CPU of one clip at 24 kHz of 0.4 s or more. Raises AudioError."""
-        wave_R = _long_enough(wave_S, "WavLM")
+        wave_R = _long_enough_16k(wave_S, "WavLM")
         inputs = self._features(wave_R.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
         with torch.no_grad():
             embedding_BE = self._model(inputs["input_values"].to(self._model.device)).embeddings
@@ -213,22 +209,21 @@ class WavLmEmbedder:
 
 
 class EcapaEmbedder:
-    """SpeechBrain's ECAPA-TDNN (192 values), the family of the figures in the Voxtral paper."""
+    """SpeechBrain's ECAPA-TDNN (192 values), the family that the Voxtral paper reports."""
 
     name = "ecapa"
-    rate = MODEL_RATE
 
     def __init__(
         self, source: str = "speechbrain/spkrec-ecapa-voxceleb", device: str = "cpu"
     ) -> None:
-        """`source` is a directory or a hub name; its YAML can run code, so it must be trusted.
+        """`source` is a trusted directory or hub name: its YAML can run code.
 
         Raises MissingExtraError without speechbrain (which needs torchaudio too).
         """
         try:
             classifiers = importlib.import_module("speechbrain.inference.classifiers")
         except ImportError:
-            raise MissingExtraError("speechbrain", "speakers", "ECAPA likeness") from None
+            raise MissingExtraError("speechbrain", "speakers", "ECAPA similarity") from None
         # A copied directory still names the hub as the place of its weights.
         overrides = {"pretrained_path": source} if Path(source).is_dir() else {}
         self._model: Any = classifiers.EncoderClassifier.from_hparams(
@@ -240,18 +235,18 @@ class EcapaEmbedder:
 
         Raises AudioError.
         """
-        wave_R = _long_enough(wave_S, "ECAPA")
+        wave_R = _long_enough_16k(wave_S, "ECAPA")
         with torch.no_grad():
             embedding_B1E = self._model.encode_batch(wave_R[None])
         return F.normalize(embedding_B1E[0, 0].float(), dim=-1).cpu()
 
 
-def _long_enough(wave_S: Tensor, network: str) -> Tensor:
+def _long_enough_16k(wave_S: Tensor, network: str) -> Tensor:
     """The clip [R] at 16 kHz on the CPU, checked."""
-    check_wave(wave_S)
+    wave_R = clip_at_16k(wave_S)
     seconds = len(wave_S) / SAMPLING_RATE
     if seconds < LEAST_SECONDS:
         raise AudioError(
             f"{network} needs {LEAST_SECONDS} s of sound; the clip has {seconds:.2f} s."
         )
-    return to_16k(wave_S[None].detach().float().cpu())[0]
+    return wave_R

@@ -1,4 +1,7 @@
-"""What a recording says, by four recognisers of one protocol.
+"""Speech recognizers behind one protocol, for error rates.
+
+Whisper is the yardstick of published figures. Pocketsphinx (English) and the project's own
+character recognizer are offline; their error rates compare sounds only with each other.
 
 Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz, T tokens.
 """
@@ -9,30 +12,30 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.loudness import check_wave
-from voxclone.audio.resample import MODEL_RATE, to_16k
+from voxclone.audio.resample import MODEL_RATE
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.io import tensor_hash
-from voxclone.models.ctc_asr import Recogniser
-from voxclone.models.pretrained import load_pretrained
+from voxclone.models.ctc_asr import Recognizer
+from voxclone.models.pretrained import clip_at_16k, load_pretrained
 
 WHISPER_SECONDS = 30  # longer clips go through its own windowed decoding
 
 
 class Transcriber(Protocol):
-    """A recogniser: `name` for reports, and the words of a clip."""
+    """A speech recognizer; `name` stands in reports."""
 
     name: str
 
     def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip at 24 kHz as the recogniser writes them; "" if it hears none.
+        """The transcript of one clip [S] at 24 kHz, "" without words.
 
         Raises AudioError for a clip that is empty, silent or not finite.
         """
         ...
 
 
-def words_of(transcriber: Transcriber, wave_S: Tensor) -> str:
-    """What is heard in a clip; nothing where there is no sound to hear."""
+def transcribe_or_empty(transcriber: Transcriber, wave_S: Tensor) -> str:
+    """The transcript of a clip, "" for one without sound."""
     try:
         return transcriber.transcribe(wave_S)
     except AudioError:
@@ -40,7 +43,7 @@ def words_of(transcriber: Transcriber, wave_S: Tensor) -> str:
 
 
 class WhisperTranscriber:
-    """Whisper through transformers, greedy, in one fixed language."""
+    """Whisper through transformers, with greedy decoding in one fixed language."""
 
     def __init__(
         self,
@@ -61,11 +64,11 @@ class WhisperTranscriber:
         self._model.to(device).eval().requires_grad_(False)
 
     def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip of any length at 24 kHz. Raises AudioError."""
-        wave_R = _heard(wave_S)
+        """The transcript of one clip of any length at 24 kHz. Raises AudioError."""
+        wave_R = clip_at_16k(wave_S)
         long = len(wave_R) > WHISPER_SECONDS * MODEL_RATE
-        # A short clip is padded to one window of 30 s; a long one keeps its length, and
-        # timestamps lead generate() from window to window.
+        # A short clip is padded to one window of 30 s. A long one keeps its length, and generate()
+        # moves from window to window by timestamps.
         extent = {"truncation": False, "padding": "longest"} if long else {}
         inputs = self._processor(
             wave_R.numpy(),
@@ -103,11 +106,11 @@ class PocketsphinxTranscriber:
         self._decoder: Any = Decoder(samprate=float(MODEL_RATE), loglevel="FATAL")
 
     def transcribe(self, wave_S: Tensor) -> str:
-        """The words of one clip at 24 kHz, lower case. Raises AudioError."""
-        wave_R = _heard(wave_S).clamp(-1, 1)
+        """The lower-case transcript of one clip at 24 kHz. Raises AudioError."""
+        wave_R = clip_at_16k(wave_S).clamp(-1, 1)
         pcm_R = (wave_R * 32767).round().to(torch.int16)
         self._decoder.start_utt()
-        # The whole clip at once: its own mean is taken off, not that of the clips before it.
+        # As one utterance: its own mean is subtracted, and not that of earlier clips.
         self._decoder.process_raw(pcm_R.numpy().tobytes(), no_search=False, full_utt=True)
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
@@ -115,21 +118,15 @@ class PocketsphinxTranscriber:
 
 
 class CharacterTranscriber:
-    """The project's own CTC recogniser, in the languages of its alphabet and training."""
+    """The project's own CTC recognizer, for the languages of its training."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
-        """Its name tells its weights, since every run of the recipe trains one of its own."""
-        self._recogniser = recogniser.eval()
-        self.name = f"characters-{tensor_hash(*recogniser.state_dict().values())[:8]}"
+    def __init__(self, recognizer: Recognizer) -> None:
+        """The name contains a hash of the weights: every run of the recipe trains its own."""
+        self._recognizer = recognizer.eval()
+        self.name = f"characters-{tensor_hash(*recognizer.state_dict().values())[:8]}"
 
     def transcribe(self, wave_S: Tensor) -> str:
-        """Lower-case letters and spaces heard in one clip at 24 kHz. Raises AudioError."""
+        """The transcript of one clip at 24 kHz in lower-case letters. Raises AudioError."""
         check_wave(wave_S)
-        device = self._recogniser.output.weight.device
-        return self._recogniser.transcribe(wave_S.detach().float().to(device)).strip()
-
-
-def _heard(wave_S: Tensor) -> Tensor:
-    """The clip [R] at 16 kHz on the CPU, checked."""
-    check_wave(wave_S)
-    return to_16k(wave_S[None].detach().float().cpu())[0]
+        device = self._recognizer.output.weight.device
+        return self._recognizer.transcribe(wave_S.detach().float().to(device)).strip()

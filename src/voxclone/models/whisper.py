@@ -1,11 +1,11 @@
-"""What Whisper says to each moment of a clip: targets of ASR distillation (arXiv 2603.25551, 2.1).
+"""Targets of ASR distillation from Whisper (arXiv 2603.25551, 2.1).
 
-The hidden states of the last decoder layer, one for each token, must be found in the semantic
-stream, where the decoder looked when it said that token: its cross-attention, in the heads that
-follow the words (`alignment_heads` of the generation config, as in openai/whisper `timing.py`).
-Attention beyond the end of the audio, which is padded to 30 s, is cut off *before* it is brought to
-codec frames; otherwise every frame comes too early by 30 s over the clip's length. Whisper is asked
-as it was trained: start, language and task come before the words, and none of these is a target.
+A target is the hidden state of the last decoder layer for one token. Its place in time is the
+decoder's cross-attention in the heads that follow the words (`alignment_heads` of the generation
+config, as in openai/whisper `timing.py`). The audio is padded to 30 s. Attention beyond its end is
+cut off *before* interpolation to codec frames; otherwise every frame comes too early by 30 s over
+the clip's length. The decoder's input is that of Whisper's training: start, language and task
+precede the words, and none of these three is a target.
 
 Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder frames (50 Hz),
 T codec frames, B batch, D semantic width.
@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxclone.audio.loudness import check_wave
-from voxclone.audio.resample import MODEL_RATE, to_16k
+from voxclone.audio.resample import MODEL_RATE
 from voxclone.errors import ConfigError
-from voxclone.models.pretrained import load_pretrained
+from voxclone.models.pretrained import clip_at_16k, load_pretrained
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
 MEDIAN = 7
@@ -30,28 +29,28 @@ LONGEST_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class SpokenTargets:
-    """States [L, E] of the tokens of a clip, and each token's share [L, T] on the codec frames; a
-    token's shares are 1 together."""
+class AsrTargets:
+    """States [L, E] of the tokens of a clip, and their attention [L, T] on codec frames, which sums
+    to 1 for each token."""
 
     state_LE: Tensor
     share_LT: Tensor
 
 
-def token_shares(attention_HLF: Tensor, audible: int, frames: int) -> Tensor:
-    """Shares [L, T] on `frames` codec frames of the attention of heads [H, L, F], of which the
-    first `audible` encoder frames are audio.
+def token_shares(attention_HLF: Tensor, audio_frames: int, frames: int) -> Tensor:
+    """Attention [L, T] on `frames` codec frames, from that of heads [H, L, F] on encoder frames, of
+    which the first `audio_frames` are audio and not padding.
 
-    Each head is normalised over the tokens (a frame belongs to those that look at it most), passed
-    through a median filter of 7 frames, averaged over heads, and interpolated linearly.
+    Each head is normalized over the tokens of a frame, passed through a median filter of 7 frames,
+    averaged over heads, and interpolated linearly.
     """
-    heard_HLF = attention_HLF[..., :audible].float()
-    heard_HLF = heard_HLF / heard_HLF.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    audio_HLF = attention_HLF[..., :audio_frames].float()
+    audio_HLF = audio_HLF / audio_HLF.sum(dim=1, keepdim=True).clamp(min=1e-9)
     half = MEDIAN // 2
-    if audible > half:
-        padded_HLF = F.pad(heard_HLF, (half, half), mode="reflect")
-        heard_HLF = padded_HLF.unfold(-1, MEDIAN, 1).median(dim=-1).values
-    mean_LF = heard_HLF.mean(dim=0)
+    if audio_frames > half:
+        padded_HLF = F.pad(audio_HLF, (half, half), mode="reflect")
+        audio_HLF = padded_HLF.unfold(-1, MEDIAN, 1).median(dim=-1).values
+    mean_LF = audio_HLF.mean(dim=0)
     share_LT = F.interpolate(mean_LF[None], size=frames, mode="linear", align_corners=False)[0]
     return share_LT / share_LT.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
@@ -65,9 +64,9 @@ class WhisperTeacher:
         device: str = "cpu",
         heads: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        """`heads` are (layer, head); not given, the model's own alignment heads, or all heads of
-        its last layer where it names none. Raises MissingExtraError without transformers, and
-        ConfigError for a model that does not name its opening tokens."""
+        """`heads` are (layer, head) pairs: by default the model's own alignment heads, or all heads
+        of its last layer without those. Raises MissingExtraError without transformers, and
+        ConfigError for a model whose generation config names no prompt tokens."""
         self.name = source
         self._processor = load_pretrained("WhisperProcessor", source, "Distillation")
         self._model = load_pretrained("WhisperForConditionalGeneration", source, "Distillation")
@@ -91,21 +90,22 @@ class WhisperTeacher:
     @torch.no_grad()
     def targets(
         self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> SpokenTargets:
-        """Targets of a clip of at most 30 s that has so many codec frames; it is transcribed where
-        no `text` is given, and a text longer than what Whisper can say is cut as its own would be.
-        `language` is a code such as "en" or "pt-BR"; where there is none that Whisper knows, it
-        says which one it hears. Raises AudioError for a clip that is empty, silent or not finite,
-        and ValueError for a longer one."""
-        check_wave(wave_S)
-        wave_R = to_16k(wave_S[None].detach().float().cpu())[0]
+    ) -> AsrTargets:
+        """Targets of a clip [S] of at most 30 s on `frames` codec frames.
+
+        Without `text` Whisper transcribes the clip; a text beyond its positions is cut. `language`
+        is a code such as "en" or "pt-BR"; an unknown or absent one is detected. Raises AudioError
+        for a clip that is empty, silent or not finite, and ValueError for one over 30 s.
+        """
+        wave_R = clip_at_16k(wave_S)
         if len(wave_R) > LONGEST_SECONDS * MODEL_RATE:
             raise ValueError(f"a clip of {len(wave_R) / MODEL_RATE:.1f} s is longer than 30 s")
         inputs = self._processor(wave_R.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
         given = inputs["input_features"].to(self._model.device, self._model.dtype)
         prefix = self._prefix(given, language)
         most = self._model.config.max_target_positions - len(prefix) - 1
-        words = (self._words_of(text) if text is not None else self._heard(given, prefix))[:most]
+        words = self._transcribe(given, prefix) if text is None else self._tokenize(text)
+        words = words[:most]
         ids = [*prefix, *words, int(self._given.eos_token_id)]
         output = self._model(
             given,
@@ -117,30 +117,30 @@ class WhisperTeacher:
         attention_HLF = torch.stack(
             [output.cross_attentions[layer][0, head] for layer, head in self.heads]
         )
-        audible = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
+        audio_frames = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
         state_LE = output.decoder_hidden_states[-1][0].float().cpu()
-        share_LT = token_shares(attention_HLF.cpu(), audible, frames)
-        # A word is said from the place before it.
+        share_LT = token_shares(attention_HLF.cpu(), audio_frames, frames)
+        # A state predicts the token at the next position.
         kept = slice(len(prefix) - 1, len(prefix) - 1 + len(words))
-        return SpokenTargets(state_LE[kept], share_LT[kept])
+        return AsrTargets(state_LE[kept], share_LT[kept])
 
     def _prefix(self, given: Any, language: str | None) -> list[int]:
-        """What comes before the words, by the numbers that the model itself names."""
-        config, asked = self._given, []
+        """Token ids before the words, from the model's own generation config."""
+        config, chosen = self._given, []
         if getattr(config, "is_multilingual", False):
             known = config.lang_to_id.get(f"<|{(language or '').lower().partition('-')[0]}|>")
             spoken = int(self._model.detect_language(given)) if known is None else known
-            asked = [spoken, config.task_to_id["transcribe"]]
-        return [config.decoder_start_token_id, *asked, config.no_timestamps_token_id]
+            chosen = [spoken, config.task_to_id["transcribe"]]
+        return [config.decoder_start_token_id, *chosen, config.no_timestamps_token_id]
 
-    def _words_of(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._processor.tokenizer(
             f" {text.strip()}", add_special_tokens=False
         ).input_ids
         return ids
 
-    def _heard(self, given: Any, prefix: list[int]) -> list[int]:
-        """The words that Whisper makes of a clip, in the language of the prefix."""
+    def _transcribe(self, given: Any, prefix: list[int]) -> list[int]:
+        """Token ids of Whisper's own transcript, in the language of the prefix."""
         options = {}
         if getattr(self._given, "is_multilingual", False):
             named = {number: token for token, number in self._given.lang_to_id.items()}

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
 from voxclone.io import atomic_path
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
-from voxclone.models.whisper import LONGEST_SECONDS, SpokenTargets, WhisperTeacher
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
+from voxclone.models.whisper import LONGEST_SECONDS, AsrTargets, WhisperTeacher
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
@@ -39,7 +39,7 @@ class TargetStore:
 
     def of(
         self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> SpokenTargets:
+    ) -> AsrTargets:
         """As `WhisperTeacher.targets`, kept in half precision; made in full precision also within
         autocast."""
         teacher = self.teacher
@@ -55,11 +55,11 @@ class TargetStore:
             with atomic_path(path) as temporary:
                 save_file(tensors, temporary)
         stored = load_file(path)
-        return SpokenTargets(stored["state"].float(), stored["share"].float())
+        return AsrTargets(stored["state"].float(), stored["share"].float())
 
 
 @torch.no_grad()
-def states_by_frame(recogniser: Recogniser, wave_BS: Tensor, frame_size: int) -> Tensor:
+def states_by_frame(recogniser: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
     """A recognizer's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
     per_frame = frame_size // (HOP * STRIDE)
     states_BUE = recogniser.hidden(recogniser.features(wave_BS)).float()
@@ -89,7 +89,7 @@ class CTCDistillation:
     """Distillation from the states of a frozen CTC recognizer, each of mean 0 and variance 1 over
     its width. `module` learns."""
 
-    def __init__(self, teacher: Recogniser, semantic_dim: int, frame_size: int) -> None:
+    def __init__(self, teacher: Recognizer, semantic_dim: int, frame_size: int) -> None:
         self.teacher, self.frame_size = teacher.eval().requires_grad_(False), frame_size
         per_frame = frame_size // (HOP * STRIDE)
         self.module: nn.Module = Distillation(semantic_dim, teacher.config.dim, per_frame)
@@ -136,7 +136,7 @@ class WhisperDistillation:
 
 
 def build_distillation(
-    teacher: Recogniser | TargetStore, corpus: Corpus, codec: Codec, left_context: int
+    teacher: Recognizer | TargetStore, corpus: Corpus, codec: Codec, left_context: int
 ) -> CTCDistillation | WhisperDistillation:
     """Distillation from a teacher. Draws the projection from PyTorch's global generator."""
     width, size = codec.config.semantic_dim, codec.frame_size
@@ -148,7 +148,7 @@ def build_distillation(
 def token_loss(
     projection: nn.Module,
     semantic_BDT: Tensor,
-    targets: Sequence[SpokenTargets],
+    targets: Sequence[AsrTargets],
     starts: Sequence[int],
     left_context: int,
 ) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.quantizer import SemanticCodebook, code_logits
-from voxclone.models.ctc_asr import HOP, STRIDE, Recogniser
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
 from voxclone.train.asr_distillation import states_by_frame
 
 WIDTH = 256
@@ -26,7 +26,7 @@ power."""
 class Bridge(nn.Module):
     """Waveforms [B, S] -> semantic latents [B, D, T], through a frozen ASR model."""
 
-    def __init__(self, teacher: Recogniser, semantic_dim: int, frame_size: int) -> None:
+    def __init__(self, teacher: Recognizer, semantic_dim: int, frame_size: int) -> None:
         super().__init__()
         # Not a submodule: it is frozen and belongs to no checkpoint.
         self._teacher = [teacher.eval().requires_grad_(False)]

@@ -34,7 +34,7 @@ from voxclone.codec.initialization import initialise, match_codebook
 from voxclone.codec.model import Codec, Encoder
 from voxclone.device import pick_device
 from voxclone.errors import EXIT_OK, QualityError, TrainingError
-from voxclone.models.ctc_asr import Recogniser
+from voxclone.models.ctc_asr import Recognizer
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.release import Release
 from voxclone.rng import step_generator
@@ -157,7 +157,7 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
         if material.init is not None:
             encoder.load_state_dict(material.init.state_dict())
         state = TrainState({"encoder": encoder}, build_optimizers(encoder, optimizer))
-        if weights.bridge and isinstance(teacher, Recogniser):
+        if weights.bridge and isinstance(teacher, Recognizer):
             bridge = Bridge(teacher, sizes.semantic_dim, codec.frame_size).to(device)
             state.modules["bridge"] = bridge
             state.optimizers["bridge"] = adamw(bridge.parameters(), optimizer)

@@ -20,18 +20,18 @@ from torch import Tensor
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
-from voxclone.data.corpus import Corpus, Subset, about_left_out, pack
-from voxclone.data.lazy import LazyCorpus, whole
+from voxclone.data.corpus import Corpus, Subset, check_left_out, pack
 from voxclone.data.manifest import Clip, Manifest
 from voxclone.data.pairs import TEXTS, PairSettings, read_pairs, read_texts, speak_pairs
+from voxclone.data.prepared import PreparedCorpus
 from voxclone.data.rules import too_few
 from voxclone.errors import ConfigError
-from voxclone.models.ctc_asr import Recogniser, load_recogniser
+from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.models.voice_network import load_voices
+from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
 from voxclone.models.whisper import WhisperTeacher
 from voxclone.release.encoder_file import find_encoder
-from voxclone.release.release import MINI, Release, load_codec, mini_release
+from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
 from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.encoder_config import EncoderConfig
@@ -68,7 +68,7 @@ class Material:
     genuine: Sequence[Tensor]
     held_out: dict[str, Tensor] = field(default_factory=dict)
     init: Encoder | None = None
-    teacher: Recogniser | TargetStore | None = None
+    teacher: Recognizer | TargetStore | None = None
     language_model: TTS | None = None
     labels: Path | None = None
     speakers: SpeakerLoss | None = None
@@ -136,7 +136,7 @@ def check(config: EncoderConfig, codec: CodecConfig, material: Material | None) 
 
 def _check_material(config: EncoderConfig, codec: CodecConfig, material: Material) -> None:
     weights = config.weights
-    if weights.bridge and not isinstance(material.teacher, Recogniser):
+    if weights.bridge and not isinstance(material.teacher, Recognizer):
         raise ConfigError(
             "The weight `bridge` needs a `teacher` that is a CTC recognizer: mini, or its folder."
         )
@@ -192,13 +192,13 @@ def first_encoder(release: Release, init: str | None) -> Encoder | None:
     return load_codec(release, find_encoder(release, Path(init))).require_encoder()
 
 
-def open_teacher(source: str, device: torch.device, folder: Path) -> Recogniser | TargetStore:
+def open_teacher(source: str, device: torch.device, folder: Path) -> Recognizer | TargetStore:
     """The ASR model that is named: `mini` is the packaged CTC recognizer, a folder that holds one
     is that, and all else is a Whisper, whose targets are stored in `folder`."""
     if source == MINI:
-        return load_recogniser(mini_release().parent / "recogniser")
+        return load_packaged_recognizer()
     if (Path(source) / "recogniser.safetensors").exists():
-        return load_recogniser(Path(source))
+        return load_recognizer(Path(source))
     return TargetStore(WhisperTeacher(source, device=str(device)), folder)
 
 
@@ -206,8 +206,9 @@ def open_embedder(source: str, device: torch.device) -> Embed:
     """Who tells voices apart: the packaged network for `mini`, GE2E, or a network in a folder."""
     if source == GE2E:
         return Ge2eEmbedder.load(str(device)).embed_batch
-    folder = mini_release().parent / "voices" if source == MINI else Path(source)
-    return load_voices(folder).to(device)
+    if source == MINI:
+        return load_packaged_speaker_network().to(device)
+    return load_speaker_network(Path(source)).to(device)
 
 
 def open_speech(
@@ -225,19 +226,19 @@ def open_speech(
             "for example `--speech my/manifest.jsonl`."
         )
     manifest = Manifest(path)
-    chosen_N = manifest.select(split="train", licences=licenses)
+    chosen_N = manifest.select(split="train", licenses=licenses)
     if not len(chosen_N):
         raise ConfigError(f"{path} has no clip of the split `train` under the licenses {licenses}.")
     _require_voices(manifest.speaker_N[chosen_N], path)  # before hours are decoded
     corpus: Corpus
     if manifest.prepared:
-        corpus = lazy = LazyCorpus(manifest)
-        kept_N, reasons = whole(lazy, chosen_N)
+        corpus = prepared = PreparedCorpus(manifest)
+        kept_N, reasons = prepared.present(chosen_N)
     else:
         chosen = [manifest[number] for number in chosen_N.tolist()]
         corpus = packed = pack(chosen, folder, _bar(console))
         kept_N, reasons = np.arange(len(packed)), [*packed.left_out.values()]
-    sentence = about_left_out(reasons, len(chosen_N))
+    sentence = check_left_out(reasons, len(chosen_N))
     if sentence is not None:
         sentence = f"{path}: {sentence}"
         console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import to_level
+from voxclone.audio.loudness import normalize_loudness
 from voxclone.cloning.refine.free import NOTHING, Start
 from voxclone.cloning.refine.reading import GainJudge, Halves
 from voxclone.cloning.refine.settings import RefineSettings
@@ -100,4 +100,4 @@ def has_fallen(judged: list[Judged], settings: RefineSettings) -> bool:
 def _alike(embedder: Ge2eEmbedder, a_S: Tensor, b_S: Tensor) -> float:
     if float(a_S.abs().max()) < INAUDIBLE:
         return 0.0  # codes that decode to silence are alike to nothing
-    return float(embedder.embed(to_level(a_S)) @ embedder.embed(to_level(b_S)))
+    return float(embedder.embed(normalize_loudness(a_S)) @ embedder.embed(normalize_loudness(b_S)))

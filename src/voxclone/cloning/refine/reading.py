@@ -18,7 +18,7 @@ from torch import Tensor
 from voxclone.audio.loudness import SILENCE
 from voxclone.cloning.crops import UNHEARD
 from voxclone.errors import AudioError
-from voxclone.release.release import Release, load_preset, mini_release, preset_names
+from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.spec import SAMPLING_RATE, SHIFT
 from voxclone.tts.likelihood import OTHERS, Likelihood, likelihood, semantic_log_probs, states_of
 from voxclone.tts.tts import TTS
@@ -64,8 +64,8 @@ def heard_halves(wave_S: Tensor, frame_size: int) -> Halves:
     """The halves of a recording, with their words as the packaged recogniser hears them (it knows
     English; words misheard are misheard in everything that is compared). Raises AudioError for a
     recording that is too short, or of which a half has no sound."""
-    from voxclone.models.ctc_asr import load_recogniser
-    from voxclone.models.transcribers import CharacterTranscriber, words_of
+    from voxclone.models.ctc_asr import load_packaged_recognizer
+    from voxclone.models.transcribers import CharacterTranscriber, transcribe_or_empty
 
     cut = quietest_cut(wave_S, frame_size)
     parts = (wave_S[: cut * frame_size], wave_S[cut * frame_size :])
@@ -77,8 +77,8 @@ def heard_halves(wave_S: Tensor, frame_size: int) -> Halves:
                 "more speech.",
                 "silent",
             )
-    recogniser = CharacterTranscriber(load_recogniser(mini_release().parent / "recogniser"))
-    texts = [words_of(recogniser, part_S).strip() or UNHEARD for part_S in parts]
+    recogniser = CharacterTranscriber(load_packaged_recognizer())
+    texts = [transcribe_or_empty(recogniser, part_S).strip() or UNHEARD for part_S in parts]
     return Halves(cut, len(wave_S) // frame_size, (texts[0], texts[1]))
 
 

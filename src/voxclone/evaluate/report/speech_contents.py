@@ -14,7 +14,7 @@ def speech_tables(report: Mapping[str, Any]) -> list[Table]:
         Row("hours", (Cell(report["hours"], "{:.2f}"),)),
         Row("speakers", (Cell(report["speakers"], "{:,}"),)),
         Row("clips per speaker", (Cell(each["median"], "{:g}"),), _range(each)),
-        Row("speakers with one clip", (Cell(report["single"], "{:,}"),)),
+        Row("speakers with one clip", (Cell(report["speakers_with_one_clip"], "{:,}"),)),
         Row("clips without text", (Cell(report["without_text"], "{:,}"),)),
     )
     splits = tuple(
@@ -23,12 +23,12 @@ def speech_tables(report: Mapping[str, Any]) -> list[Table]:
     )
     shares = [
         *_rows("language", report["hours_by_language"], "{:.2f}", "h"),
-        *_rows("licence", report["hours_by_licence"], "{:.2f}", "h"),
+        *_rows("license", report["hours_by_license"], "{:.2f}", "h"),
         *_rows("rate", report["rates"], "{:,}", "clips"),
         *_rows("band ends", report["bands"], "{:,}", "clips"),
     ]
     faults = tuple(
-        Row(kind, (Cell(fault["clips"], "{:,}"),), f"such as {fault['first'][0]}")
+        Row(kind, (Cell(fault["clips"], "{:,}"),), f"such as {fault['examples'][0]}")
         for kind, fault in report["faults"].items()
     )
     tables = [

@@ -1,4 +1,4 @@
-"""Prepared speech, read where it lies: the same crops as packed, and a million clips."""
+"""Prepared speech, read from its files: the same crops as packed, and a million clips."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import torch
 
 from voxclone.audio.files import read_wave
 from voxclone.data.corpus import Corpus, Subset
-from voxclone.data.lazy import LazyCorpus
 from voxclone.data.manifest import Manifest, read_manifest
+from voxclone.data.prepared import PreparedCorpus
 from voxclone.errors import AudioError, ConfigError
 from voxclone.rng import step_generator
 
@@ -31,20 +31,27 @@ def prepared(manifest: Path) -> Path:
 
 
 def test_a_manifest_gives_the_clips_that_are_in_it(manifest: Path, prepared: Path) -> None:
-    listed, lazy = read_manifest(manifest), Manifest(manifest)
-    assert list(lazy) == listed and lazy[-1] == listed[-1] and lazy[2:4] == listed[2:4]
-    assert not lazy.prepared and Manifest(prepared).prepared
-    chosen = lazy.select(split="train", licences=["CC0-1.0", "none"])
+    listed, opened = read_manifest(manifest), Manifest(manifest)
+    assert list(opened) == listed and opened[-1] == listed[-1] and opened[2:4] == listed[2:4]
+    assert not opened.prepared and Manifest(prepared).prepared
+    chosen = opened.select(split="train", licenses=["CC0-1.0", "none"])
     assert chosen.tolist() == [n for n, clip in enumerate(listed) if clip.split == "train"]
-    assert not len(lazy.select(licences=["CC-BY-4.0"])) and not len(lazy.select(split="test"))
+    assert not len(opened.select(licenses=["CC-BY-4.0"])) and not len(opened.select(split="test"))
     with pytest.raises(IndexError):
-        lazy[len(listed)]
+        opened[len(listed)]
+
+
+def test_older_manifests_have_another_spelling(tmp_path: Path) -> None:
+    row = {"id": "a", "path": "a.flac", "speaker": "x", "duration": 1, "licence": "CC0-1.0"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row))
+    assert read_manifest(tmp_path / "m.jsonl")[0].license == "CC0-1.0"
+    assert Manifest(tmp_path / "m.jsonl").select(licenses=["CC0-1.0"]).tolist() == [0]
 
 
 def test_crops_are_those_of_the_packed_corpus(prepared: Path, corpus: Corpus) -> None:
-    lazy = LazyCorpus(Manifest(prepared))
+    opened = PreparedCorpus(Manifest(prepared))
     indices = [i for i, clip in enumerate(corpus.clips) if clip.split == "train"]
-    one, other = Subset(corpus, indices), Subset(lazy, indices)
+    one, other = Subset(corpus, indices), Subset(opened, indices)
     assert torch.equal(one.weights(0.7), other.weights(0.7))
     assert one.by_speaker() == other.by_speaker() and one.identity() == other.identity()
     packed, read = (
@@ -56,8 +63,8 @@ def test_crops_are_those_of_the_packed_corpus(prepared: Path, corpus: Corpus) ->
 
 
 def test_processes_share_a_draw_without_overlap(prepared: Path) -> None:
-    lazy = LazyCorpus(Manifest(prepared))
-    subset = lazy.subset(lambda clip: True)
+    opened = PreparedCorpus(Manifest(prepared))
+    subset = opened.subset(lambda clip: True)
     weights = subset.weights(0.5)
 
     def draw(rank: int, ranks: int) -> torch.Tensor:
@@ -77,21 +84,21 @@ def test_files_that_are_not_as_listed_are_named(prepared: Path, tmp_path: Path) 
     ]
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps(row | {"speaker": "x", "duration": 1}) for row in rows))
-    lazy = LazyCorpus(Manifest(path))
+    opened = PreparedCorpus(Manifest(path))
     with pytest.raises(AudioError, match="manifest says 1000"):
-        lazy.wave(0)
+        opened.wave(0)
     with pytest.raises(AudioError, match=r"none\.flac has gone"):
-        lazy.wave(1)
+        opened.wave(1)
     (tmp_path / "none.flac").write_bytes(b"no sound")
     with pytest.raises(AudioError, match=r"none\.flac cannot be read: [^.]*[^.;]; delete it and"):
-        lazy.wave(1)
+        opened.wave(1)
     path.write_text("#" * path.stat().st_size)
     with pytest.raises(ConfigError, match="has changed"):
-        lazy.clips[0]
+        opened.clips[0]
     unknown = tmp_path / "unknown.jsonl"
     unknown.write_text(json.dumps({"id": "a", "path": "a", "speaker": "x", "duration": 1}))
     with pytest.raises(ConfigError, match="voxclone data prepare"):
-        LazyCorpus(Manifest(unknown))
+        PreparedCorpus(Manifest(unknown))
 
 
 def test_files_that_are_not_there_are_found(
@@ -116,24 +123,24 @@ def test_files_that_are_not_there_are_found(
     path.write_text("\n".join(json.dumps(row) for row in rows))
     manifest = Manifest(path)
     absent = [n for n, is_there in enumerate(listed.values()) if not is_there]
-    assert manifest.absent(np.arange(len(listed))).tolist() == absent
+    assert manifest.missing(np.arange(len(listed))).tolist() == absent
     some = np.array([1, 3, 6])
-    assert manifest.absent(some).tolist() == [1, 3]
-    assert not len(manifest.absent(some[:0]))
+    assert manifest.missing(some).tolist() == [1, 3]
+    assert not len(manifest.missing(some[:0]))
     with monkeypatch.context() as patch:  # what is listed is not asked for again
 
         def refuse(self: Manifest, index: int) -> None:
             raise AssertionError(index)
 
         patch.setattr(Manifest, "__getitem__", refuse)
-        assert not len(manifest.absent(np.setdiff1d(np.arange(len(listed)), absent)))
+        assert not len(manifest.missing(np.setdiff1d(np.arange(len(listed)), absent)))
     with monkeypatch.context() as patch:  # a folder that may be entered and not listed
 
         def forbid(path: Path) -> None:
             raise PermissionError(path)
 
         patch.setattr(os, "scandir", forbid)
-        assert manifest.absent(np.arange(len(listed))).tolist() == absent
+        assert manifest.missing(np.arange(len(listed))).tolist() == absent
 
 
 MILLION = """
@@ -178,7 +185,7 @@ def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None
                 "id": f"part-{n % 97}/clip-{n}", "path": f"audio/{n % 3000}/{n % files}.flac",
                 "speaker": f"{n % 3000}", "duration": 3 + n % 11, "samples": 24000 * (3 + n % 11),
                 "text": "It was a bright cold day in April, and the clocks were striking.",
-                "language": "en", "split": "train" if n % 50 else "valid", "licence": "CC-BY-4.0",
+                "language": "en", "split": "train" if n % 50 else "valid", "license": "CC-BY-4.0",
                 "bandwidth_hz": 12000, "sha256": f"{n:064x}",
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""Sounds drawn by formula, the same on every machine: a buzz with formants, and soft noise.
+"""Sounds by formula, equal on every machine: a buzz with formants, and soft noise.
 
 Shapes: S samples at 24 kHz, H harmonics.
 """

@@ -1,10 +1,9 @@
-"""A device that is elsewhere, for machines without one.
+"""A device for machines without one: tensors on `meta` that are computed on the CPU.
 
-Within `elsewhere()` tensors can be moved to the device `meta`. They are computed on the CPU all the
-same, but know where they belong: an operation on tensors of both places fails as it does between
-CPU and GPU, and so does drawing there with a generator from here. What runs within gives the
-numbers that the CPU gives, and would not stop on a GPU for a tensor that was left behind. What
-differs on a GPU is not tried: kernels, precision, memory, autocast.
+Within `fake_device()` an operation on tensors of both devices fails, as it does between CPU and
+GPU, and so does a draw there with a CPU generator. Code that passes gives the CPU's numbers, and
+would not stop on a GPU for a tensor left on the CPU. Kernels, precision, memory and autocast of a
+GPU are not tested.
 """
 
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-ELSEWHERE = "meta"
+FAKE_DEVICE = "meta"
 CROSSING = {"aten::_to_copy", "aten::copy_", "aten::to"}
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
@@ -27,7 +26,7 @@ JOINING = {"aten::stack", "aten::cat"}
 
 
 class Far(Tensor):
-    """A tensor there; `here` are its values."""
+    """A tensor on the fake device; `here` is the CPU tensor of its values."""
 
     here: Tensor
 
@@ -35,7 +34,7 @@ class Far(Tensor):
     def __new__(cls, here: Tensor) -> "Far":
         far: Far = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, here.size(), strides=here.stride(), storage_offset=here.storage_offset(),
-            dtype=here.dtype, layout=here.layout, device=ELSEWHERE,
+            dtype=here.dtype, layout=here.layout, device=FAKE_DEVICE,
             requires_grad=here.requires_grad,
         )  # fmt: skip
         return far
@@ -50,31 +49,31 @@ class Far(Tensor):
 
 
 def check(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a result belongs there. Raises RuntimeError where a GPU would."""
+    """Whether a result is on the fake device. Raises RuntimeError where a GPU would."""
     name = func._schema.name
     given = args
-    if name in INDEXING:  # indices may be from here, and only from here if the tensor is
+    if name in INDEXING:  # indices may be on the CPU, and must be if the tensor is
         if not isinstance(args[0], Far) and any(isinstance(x, Far) for x in tree_leaves(args[1])):
             raise RuntimeError(f"{name}: the indices are on the device, and the tensor is not")
         given = args[:1] + args[2:]
     tensors = [x for x in tree_leaves((given, kwargs)) if isinstance(x, Tensor)]
     if any(x.is_meta and not isinstance(x, Far) for x in tensors):
-        raise RuntimeError(f"{name}: a tensor there has no values, see `_FromPython`")
+        raise RuntimeError(f"{name}: a meta tensor has no values, see `_FromPython`")
     there = any(isinstance(x, Far) for x in tensors)
-    joins = name in JOINING  # elsewhere a single number may be from here
+    joins = name in JOINING  # a single number may be from the CPU otherwise
     left = [tuple(x.shape) for x in tensors if not isinstance(x, Far) and (x.dim() or joins)]
     if there and left and name not in CROSSING:
         raise RuntimeError(f"{name}: tensors of shapes {left} are not on the device")
     wanted = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
     if wanted:
-        there = wanted[0].type == ELSEWHERE
+        there = wanted[0].type == FAKE_DEVICE
     if there and kwargs.get("generator") is not None:
         raise RuntimeError(f"{name}: the generator is not on the device")
     return there
 
 
 def compute(func: Any, args: Any, kwargs: Any) -> Any:
-    """Do on the CPU what is asked for, here or there."""
+    """Run an operation on the CPU, and wrap its result if it belongs on the fake device."""
     there = check(func, args, kwargs)
     wrapped: dict[int, Far] = {}
 
@@ -108,8 +107,8 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _FromPython(TorchFunctionMode):
-    """What is made of Python's numbers, which PyTorch would make on `meta` itself, without values:
-    tensors, and indices that are lists."""
+    """Tensors and list indices made of Python's numbers: PyTorch itself would make them on `meta`,
+    without values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -137,11 +136,11 @@ def _index(x: Any) -> Any:
 
 class _Autocast(torch.autocast):
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__("cpu" if device_type == ELSEWHERE else device_type, *args, **kwargs)
+        super().__init__("cpu" if device_type == FAKE_DEVICE else device_type, *args, **kwargs)
 
 
 @contextmanager
-def elsewhere() -> Iterator[None]:
+def fake_device() -> Iterator[None]:
     """Within, the device `meta` can be used like one that computes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "autocast", _Autocast)

@@ -1,0 +1,108 @@
+"""A small speaker encoder that the recipe trains: the network of speaker losses.
+
+Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.config import Settings, parse_settings
+from voxclone.errors import ConfigError
+from voxclone.models.ctc_asr import BANDS, HOP, N_FFT, USED_BANDS, Recognizer, RecognizerConfig
+from voxclone.release.release import mini_release
+
+SPEAKER_NETWORK_FILE = "voices.safetensors"
+MAX_CODE = 7  # of a signed 4-bit weight
+
+
+class SpeakerNetworkConfig(Settings):
+    """Size of the trunk."""
+
+    dim: int
+    blocks: int
+
+
+class SpeakerNetwork(nn.Module):
+    """Waves [B, S] at 24 kHz -> unit vectors [B, 2D], close together for one speaker's clips."""
+
+    def __init__(self, speakers: int, dim: int, blocks: int) -> None:
+        super().__init__()
+        self.trunk = Recognizer(RecognizerConfig(characters="a", dim=dim, blocks=blocks))
+        self.centres = nn.Linear(2 * dim, speakers, bias=False)
+
+    def features(self, wave_BS: Tensor) -> Tensor:
+        """Log-mel [B, M, T] with zero mean over bands and time together: the mean of each band,
+        which a recognizer removes, is half of a voice."""
+        mel_BMT = mel_spectrogram(wave_BS, N_FFT, HOP, BANDS)[:, :USED_BANDS]
+        log_BMT = mel_BMT.clamp(min=1e-3).log()[..., : -(-wave_BS.shape[-1] // HOP)]
+        return log_BMT - log_BMT.mean(dim=(1, 2), keepdim=True)
+
+    def forward(self, wave_BS: Tensor) -> Tensor:
+        hidden_BTD = self.trunk.hidden(self.features(wave_BS)).float()
+        pooled_BD = torch.cat([hidden_BTD.mean(dim=1), hidden_BTD.std(dim=1)], dim=-1)
+        return F.normalize(pooled_BD, dim=-1)
+
+
+def save_speaker_network(network: SpeakerNetwork, folder: Path) -> None:
+    """Write a network for `load_speaker_network`: matrices in 4 bits with a scale for each row.
+
+    The class vectors of the training speakers are left out: inference does not need them, and they
+    are people's voices.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Tensor] = {}
+    for name, weight in network.trunk.state_dict().items():
+        if weight.ndim == 1:
+            state[name] = weight.to(torch.bfloat16)
+        else:
+            state[name], state[f"{name}.scale"] = _quantize(weight)
+    save_file(state, folder / SPEAKER_NETWORK_FILE)
+    size = {"dim": network.trunk.config.dim, "blocks": network.trunk.config.blocks}
+    (folder / "config.json").write_text(json.dumps(size, indent=1) + "\n", encoding="utf-8")
+
+
+def load_speaker_network(folder: Path) -> SpeakerNetwork:
+    """A frozen network that `save_speaker_network` wrote. Raises ConfigError without them."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / SPEAKER_NETWORK_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"There is no speaker network in {folder}: {error}.") from None
+    config = parse_settings(SpeakerNetworkConfig, values, str(folder))
+    network = SpeakerNetwork(1, config.dim, config.blocks)
+    weights = {}
+    for name, weight in network.trunk.state_dict().items():
+        stored = state[name]
+        if weight.ndim > 1:
+            stored = _dequantize(stored, state[f"{name}.scale"], weight.shape)
+        weights[name] = stored.to(torch.float32)
+    network.trunk.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+def load_packaged_speaker_network() -> SpeakerNetwork:
+    """The network that comes with the mini release."""
+    return load_speaker_network(mini_release().parent / "voices")
+
+
+def _quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Two signed 4-bit weights a byte (uint8, flat), and the scale [rows, 1] of each row."""
+    rows = weight.flatten(1)
+    scale = (rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / MAX_CODE).to(torch.bfloat16)
+    codes = (rows / scale.float()).round().clamp(-MAX_CODE, MAX_CODE).to(torch.int8)
+    nibbles = codes.view(torch.uint8) & 15
+    pairs = F.pad(nibbles.flatten(), (0, nibbles.numel() % 2)).view(-1, 2)
+    return pairs[:, 0] | pairs[:, 1] << 4, scale
+
+
+def _dequantize(packed: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
+    nibbles = torch.stack([packed & 15, packed >> 4], dim=1).flatten()[: shape.numel()]
+    signed = (nibbles.to(torch.int8) + 8) % 16 - 8
+    return (signed.view(shape[0], -1) * scale.float()).view(shape)
