@@ -21,17 +21,12 @@ from train_step import Meter
 from tts import random_tts
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import PackedCorpus
+from voxclone.data.speakers import Sizes, SpeakerBatch, SpeakerPool
 from voxclone.device import pick_device
 from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.release.params import parse_params
 from voxclone.train.batch import OF_SPEAKERS, item_generators
-from voxclone.train.speaker_loss import (
-    Sizes,
-    SpeakerBatch,
-    SpeakerLoss,
-    SpeakerPool,
-    speaker_loss,
-)
+from voxclone.train.speaker_loss import SpeakerLoss, speaker_loss
 
 TOKENS_A_FRAME = 0.3
 """Of the real tokenizer; the small one here has a token for every byte."""

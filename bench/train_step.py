@@ -33,9 +33,8 @@ from voxclone.config import load_settings
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.device import pick_device
-from voxclone.models.whisper import AsrTargets
+from voxclone.models.whisper import AsrTargets, TargetStore
 from voxclone.spec import FRAME_RATE, SAMPLING_RATE
-from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.material import Material, open_teacher

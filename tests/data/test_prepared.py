@@ -148,8 +148,8 @@ import json, re, sys, time
 from pathlib import Path
 from rich.console import Console
 from voxclone.data.manifest import Manifest
-from voxclone.train.material import open_speech
-from voxclone.train.speaker_loss import Sizes, SpeakerPool
+from voxclone.data.speech import open_speech
+from voxclone.data.speakers import Sizes, SpeakerPool
 def most():  # KiB; `ru_maxrss` would be that of the process that started this one
     return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 path, before, found = Path(sys.argv[1]), most(), {}

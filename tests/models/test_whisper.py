@@ -8,8 +8,7 @@ import torch
 
 from tests.helpers.tiny_whisper import save_tiny_whisper
 from voxclone.errors import AudioError, ConfigError
-from voxclone.models.whisper import WhisperTeacher, token_shares
-from voxclone.train.asr_distillation import TargetStore
+from voxclone.models.whisper import TargetStore, WhisperTeacher, token_shares
 
 
 def diagonal(tokens: int, audio_frames: int, padded: int) -> torch.Tensor:

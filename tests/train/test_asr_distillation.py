@@ -12,8 +12,8 @@ from tests.models.test_whisper import diagonal
 from tests.train.tiny import mean, steps, training_of
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.whisper import AsrTargets, WhisperTeacher, token_shares
-from voxclone.train.asr_distillation import TargetStore, WhisperDistillation, token_loss
+from voxclone.models.whisper import AsrTargets, TargetStore, WhisperTeacher, token_shares
+from voxclone.train.asr_distillation import WhisperDistillation, token_loss
 
 
 def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:

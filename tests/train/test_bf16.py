@@ -12,10 +12,11 @@ from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import CPU, steps, with_model
 from voxclone.config import load_settings
+from voxclone.data.speakers import SpeakerPool
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.logging import Log
-from voxclone.train.speaker_loss import SpeakerLoss, SpeakerPool
+from voxclone.train.speaker_loss import SpeakerLoss
 
 OURS = Path(__file__).parents[2] / "configs" / "encoder" / "voxtral_4b.yaml"
 SMALL = (

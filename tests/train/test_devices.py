@@ -19,12 +19,13 @@ from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import config_of as small_config
 from tests.train.tiny import language_model, with_model
+from voxclone.data.speakers import SpeakerPool
 from voxclone.evaluate.acceptance import Trial
 from voxclone.evaluate.diagnosis import speak_with_presets
 from voxclone.evaluate.synthesis import Saying, say
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.logging import Log
-from voxclone.train.speaker_loss import SpeakerLoss, SpeakerPool
+from voxclone.train.speaker_loss import SpeakerLoss
 from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.likelihood import Likelihood, likelihood
 

@@ -11,11 +11,12 @@ import soundfile
 from rich.console import Console
 
 from voxclone.data.corpus import Subset
+from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.train import distributed, encoder
 from voxclone.train.encoder_config import EncoderConfig
-from voxclone.train.material import Inputs, open_speech, require_same_speech
+from voxclone.train.material import Inputs, require_same_speech
 
 CLIPS, SAMPLES = 40, 4800
 

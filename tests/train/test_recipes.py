@@ -10,8 +10,7 @@ from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.tiny import CPU, ctc_teacher, tiny_material
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
-from voxclone.models.whisper import WhisperTeacher
-from voxclone.train.asr_distillation import TargetStore
+from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.pseudo_labels import Label

@@ -11,6 +11,7 @@ from tests.train.tiny import CPU, config_of, language_model, tiny_material
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import FULL_SCALE, PackedCorpus
 from voxclone.data.manifest import Clip
+from voxclone.data.speakers import Sizes, SpeakerBatch, SpeakerPool, draw_speakers
 from voxclone.errors import ConfigError
 from voxclone.models.speaker_network import (
     SPEAKER_NETWORK_FILE,
@@ -24,15 +25,7 @@ from voxclone.spec import SHIFT
 from voxclone.train.batch import item_generators
 from voxclone.train.distributed import WHOLE
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.speaker_loss import (
-    Sizes,
-    SpeakerBatch,
-    SpeakerLoss,
-    SpeakerPool,
-    draw_speakers,
-    level_slopes,
-    speaker_loss,
-)
+from voxclone.train.speaker_loss import SpeakerLoss, level_slopes, speaker_loss
 
 SIZES = Sizes(
     items=2, negatives=1, voice_frames=(20, 40), target_frames=(16, 400), crop_frames=16,

@@ -11,21 +11,26 @@ Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder fr
 T codec frames, B batch, D semantic width.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voxclone.audio.resample import MODEL_RATE
 from voxclone.errors import ConfigError
+from voxclone.io import atomic_path
 from voxclone.models.pretrained import clip_at_16k, load_pretrained
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
 MEDIAN = 7
 LONGEST_SECONDS = 30
+FORMAT = 2  # of stored targets
 
 
 @dataclass(frozen=True)
@@ -149,3 +154,31 @@ class WhisperTeacher:
         other = {*self._processor.tokenizer.all_special_ids, *prefix}
         times = self._given.no_timestamps_token_id  # and all after it
         return [each for each in made_L.tolist() if each < times and each not in other]
+
+
+class TargetStore:
+    """Whisper's targets in a folder, by the content of clip and text: made once, read at every
+    epoch."""
+
+    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
+        self.teacher, self.folder = teacher, folder
+
+    def of(
+        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
+    ) -> AsrTargets:
+        """As `WhisperTeacher.targets`, kept in half precision; made in full precision also within
+        autocast."""
+        teacher = self.teacher
+        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language)
+        digest = hashlib.sha256(repr(asked).encode())
+        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
+        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
+        if not path.exists():
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+                made = teacher.targets(wave_S, frames, text, language)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary)
+        stored = load_file(path)
+        return AsrTargets(stored["state"].float(), stored["share"].float())

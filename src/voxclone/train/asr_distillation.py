@@ -10,59 +10,25 @@ Shapes: B batch, S samples, D semantic width, T codec frames, R teacher frames i
 E teacher width, L tokens.
 """
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
-from voxclone.io import atomic_path
 from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
-from voxclone.models.whisper import LONGEST_SECONDS, AsrTargets, WhisperTeacher
+from voxclone.models.whisper import LONGEST_SECONDS, AsrTargets, TargetStore
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
-FORMAT = 2
-
-
-class TargetStore:
-    """Whisper's targets in a folder, by the content of clip and text: made once, read at every
-    epoch."""
-
-    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
-        self.teacher, self.folder = teacher, folder
-
-    def of(
-        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> AsrTargets:
-        """As `WhisperTeacher.targets`, kept in half precision; made in full precision also within
-        autocast."""
-        teacher = self.teacher
-        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language)
-        digest = hashlib.sha256(repr(asked).encode())
-        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
-        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
-        if not path.exists():
-            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-                made = teacher.targets(wave_S, frames, text, language)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary)
-        stored = load_file(path)
-        return AsrTargets(stored["state"].float(), stored["share"].float())
-
 
 @torch.no_grad()
-def states_by_frame(recogniser: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
+def states_by_frame(recognizer: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
     """A recognizer's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
     per_frame = frame_size // (HOP * STRIDE)
-    states_BUE = recogniser.hidden(recogniser.features(wave_BS)).float()
+    states_BUE = recognizer.hidden(recognizer.features(wave_BS)).float()
     missing = -states_BUE.shape[1] % per_frame
     return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
 

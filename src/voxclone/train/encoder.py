@@ -65,11 +65,12 @@ from voxclone.train.optim import (
     set_learning_rate,
     update_ema,
 )
+from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
-LEARNERS, JUDGES = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
-"""Optimizers by name: of the encoder and the projection to its teacher, which step together; and of
-networks that it is judged by, each of which steps by itself."""
+ENCODER, BESIDE = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
+"""Optimizers by name: of the encoder and the projection to its teacher, whose gradients are clipped
+together; and of networks beside it, each by itself."""
 BALANCER, BEST = "balancer", "best"
 """Among the values of a state: the balancer's averages, and what is known of the best encoder."""
 OWN_SEEDS = 10**9
@@ -147,7 +148,7 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
     check(config, material.codec.config, material)
     weights, optimizer = config.weights, config.optimizer
     teacher, sizes = material.teacher, material.codec.config
-    bridge, discriminator, distillation = None, None, None
+    bridge, discriminator, distillation, labels = None, None, None, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         codec = fresh_codec(material.codec, OWN_SEEDS + config.run.seed).to(device)
@@ -176,7 +177,13 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
             state.optimizers["distillation"] = adamw(distillation.module.parameters(), optimizer)
     if config.run.ema:
         state.modules["encoder_ema"] = copy.deepcopy(encoder).requires_grad_(False).eval()
-    objective = Objective(config, material, codec, bridge, discriminator, distillation)
+    if weights.pseudo_label and material.language_model and material.labels:
+        labels = PseudoLabels(
+            material.language_model, material.speech, material.labels,
+            config.pseudo_labels.label_steps, config.pseudo_labels.clips, config.run.seed,
+            config.speaker_balance,
+        )  # fmt: skip
+    objective = Objective(config, material, codec, bridge, discriminator, distillation, labels)
     return EncoderTraining(config, objective, state)
 
 
@@ -215,37 +222,36 @@ class EncoderTraining:
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
-                apart = objective.bridge_losses(pairs) | objective.adversary_losses(step, speech)
-                shown = losses | apart
+                beside = objective.bridge_losses(pairs) | objective.adversary_losses(step, speech)
+                shown = losses | beside
                 if self.config.balance and speech is not None:
                     losses, averages = balance(losses, weights, speech, averages, micro)
             total = weighted_sum(losses, weights)
-            ((total + sum(apart.values())) / micro.count).backward()
+            ((total + sum(beside.values())) / micro.count).backward()
             if objective.has_speaker_loss(step):  # its gradients come in chunks: a model's states
                 shown |= objective.backward_speaker_loss(step, micro)
                 total = total + weights[SPEAKER] * shown[SPEAKER]
             rows.append({name: loss.detach() for name, loss in (shown | {"total": total}).items()})
         metrics = {f"loss/{name}": mean_of([row[name] for row in rows]) for name in rows[0]}
 
-        learners, judges = self.optimizers(LEARNERS), self.optimizers(JUDGES)
-        loss = distributed.average_gradients(
-            parameters_of([*judges, *learners]), metrics["loss/total"]
-        )
-        norm = clip_gradients(learners)
-        others = [loss, *(clip_gradients([judge]) for judge in judges)]
-        norm = norm + mean_of([0.0 * other.to(norm) for other in others])  # nan if one is no number
+        optimizers = self.optimizers(BESIDE + ENCODER)
+        loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
+        norm = clip_gradients(self.optimizers(ENCODER))
+        others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
+        norm = norm + 0.0 * mean_of(
+            [other.to(norm) for other in others]
+        )  # not finite if one is not
         if torch.isfinite(norm):
-            warmup = self.config.optimizer.warmup_steps
-            set_learning_rate([*judges, *learners], step, run.steps, warmup)
+            set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():
-                for judge in judges:  # the discriminators, and the bridge
-                    judge.step()
-                for learner in learners:  # the encoder, and the projection to its teacher
-                    learner.step()
+                for optimizer in self.optimizers(BESIDE):  # discriminators and bridge
+                    optimizer.step()
+                for optimizer in self.optimizers(ENCODER):
+                    optimizer.step()
                 if run.ema:
                     update_ema(state.modules["encoder_ema"], self.encoder, run.ema, step)
                 state.values |= {BALANCER: averages} if averages else {}
-        for optimizer in [*judges, *learners]:
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         return metrics | {GRAD_NORM: norm, SECONDS: torch.tensor(self.seconds)}
 

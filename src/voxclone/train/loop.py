@@ -9,7 +9,7 @@ and resumed ends with the weights of one that was not (bit for bit on a CPU). Se
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,24 +129,20 @@ def fit(
     return Outcome(state.step, reason or "done", run.metrics, sentence)
 
 
+@dataclass
 class _Run:
     """What a run shows, and why it must stop."""
 
-    def __init__(
-        self,
-        task: Task,
-        settings: RunSettings,
-        log: Log,
-        console: Console,
-        keep: Callable[[int, Metrics], None] | None,
-        collapse_check: Callable[[int, Metrics], str | None] | None,
-    ) -> None:
-        self.task, self.settings, self.log, self.console = task, settings, log, console
-        self.keep, self.collapse_check = keep, collapse_check
-        self.begun = time.monotonic()
-        self.mean = RunningMean()
-        self.metrics: Metrics = {}
-        self.shown: Metrics = {}
+    task: Task
+    settings: RunSettings
+    log: Log
+    console: Console
+    keep: Callable[[int, Metrics], None] | None
+    collapse_check: Callable[[int, Metrics], str | None] | None
+    mean: RunningMean = field(default_factory=RunningMean)
+    begun: float = field(default_factory=time.monotonic)
+    metrics: Metrics = field(default_factory=dict)
+    shown: Metrics = field(default_factory=dict)
 
     def validate_if_due(self) -> tuple[str | None, str | None]:
         """Validate, if it is time to and was not done: whether the run must stop, and why."""
@@ -167,10 +163,15 @@ class _Run:
         return (None if sentence is None else "collapsed"), sentence
 
     def log_step(self, row: Mapping[str, Tensor]) -> None:
-        """Take the metrics of a step into the means, and log these if it is time to."""
+        """Count a step that was skipped, and log the means of the steps since if it is time to."""
         state = self.task.state
         self.mean.add(row)
-        _count_skipped(state, row)
+        norm = row.get(GRAD_NORM)
+        if norm is None or bool(torch.isfinite(norm)):
+            state.values.pop(IN_A_ROW, None)
+        else:
+            state.values["skipped"] = state.values.get("skipped", 0) + 1
+            state.values[IN_A_ROW] = state.values.get(IN_A_ROW, 0) + 1
         if state.step % LOG_EVERY == 0:
             values = self.mean.take() | {SKIPPED: float(state.values.get("skipped", 0))}
             self.log.scalars(state.step, values)
@@ -196,12 +197,3 @@ class _Run:
         if late and reason is None:
             return "time", None
         return reason, sentence
-
-
-def _count_skipped(state: TrainState, row: Mapping[str, Tensor]) -> None:
-    norm = row.get(GRAD_NORM)
-    if norm is None or bool(torch.isfinite(norm)):
-        state.values.pop(IN_A_ROW, None)
-        return
-    state.values["skipped"] = state.values.get("skipped", 0) + 1
-    state.values[IN_A_ROW] = state.values.get(IN_A_ROW, 0) + 1

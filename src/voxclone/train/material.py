@@ -1,41 +1,36 @@
 """What an encoder is trained on and with: the release, speech, pairs, and frozen networks.
 
 Only the release and speech of the user's own go in; where a release has an encoder already, it is
-not looked at unless the training begins from it. A clip whose file is missing or cannot be decoded
-is found before the first step and left out. Every process does all this for itself, and all must
-come to the same.
+not looked at unless the training begins from it. Every process does all this for itself, and all
+must come to the same.
 
-Shapes: K code books, T frames, N clips.
+Shapes: K code books, T frames.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
-from voxclone.data.corpus import Corpus, Subset, check_left_out, pack
-from voxclone.data.manifest import Clip, Manifest
+from voxclone.data.corpus import Subset
 from voxclone.data.pairs import TEXTS, PairSettings, read_pairs, read_texts, speak_pairs
-from voxclone.data.prepared import PreparedCorpus
-from voxclone.data.rules import too_few
+from voxclone.data.speakers import Sizes, SpeakerPool
+from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
-from voxclone.models.whisper import WhisperTeacher
+from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
-from voxclone.train.asr_distillation import TargetStore
 from voxclone.train.encoder_config import EncoderConfig
-from voxclone.train.speaker_loss import Embed, Sizes, SpeakerLoss, SpeakerPool
+from voxclone.train.speaker_loss import Embed, SpeakerLoss
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
@@ -211,41 +206,6 @@ def open_embedder(source: str, device: torch.device) -> Embed:
     return load_speaker_network(Path(source)).to(device)
 
 
-def open_speech(
-    path: Path | None, licenses: tuple[str, ...] | None, folder: Path, console: Console
-) -> Subset:
-    """The clips of a manifest under these licenses; where `data prepare` did not make them, they
-    are packed into `folder`. Says which are left out.
-
-    Raises ConfigError if no speech is named, none of it fits, too much of it cannot be read, or all
-    of it is of one speaker.
-    """
-    if path is None:
-        raise ConfigError(
-            "No speech is named: give a manifest (JSON lines with id, path, speaker, duration), "
-            "for example `--speech my/manifest.jsonl`."
-        )
-    manifest = Manifest(path)
-    chosen_N = manifest.select(split="train", licenses=licenses)
-    if not len(chosen_N):
-        raise ConfigError(f"{path} has no clip of the split `train` under the licenses {licenses}.")
-    _require_voices(manifest.speaker_N[chosen_N], path)  # before hours are decoded
-    corpus: Corpus
-    if manifest.prepared:
-        corpus = prepared = PreparedCorpus(manifest)
-        kept_N, reasons = prepared.present(chosen_N)
-    else:
-        chosen = [manifest[number] for number in chosen_N.tolist()]
-        corpus = packed = pack(chosen, folder, _bar(console))
-        kept_N, reasons = np.arange(len(packed)), [*packed.left_out.values()]
-    sentence = check_left_out(reasons, len(chosen_N))
-    if sentence is not None:
-        sentence = f"{path}: {sentence}"
-        console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    _require_voices(corpus.speaker_N[kept_N], path)
-    return Subset(corpus, kept_N.tolist())
-
-
 def require_same_speech(speech: Subset, path: Path | None) -> None:
     """Raise ConfigError (see `distributed.fail_together`) unless all processes read the same."""
     identity = speech.identity()
@@ -257,15 +217,3 @@ def require_same_speech(speech: Subset, path: Path | None) -> None:
                 f"{identity['hours']:g} h of {path}): give all of them the same files."
             )
         )
-
-
-def _require_voices(speaker_N: np.ndarray, manifest: Path) -> None:
-    lonely = too_few(len(np.unique(speaker_N)))
-    if lonely is not None:
-        raise ConfigError(
-            f"All clips of {manifest} to train on are of 1 speaker. {lonely} Add others."
-        )
-
-
-def _bar(console: Console) -> Callable[[Iterable[Clip]], Iterable[Clip]]:
-    return lambda items: track(list(items), description="preparing", console=console)

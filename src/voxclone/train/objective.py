@@ -16,6 +16,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantized
 from voxclone.data.augment import Degradation, degrade
 from voxclone.data.corpus import Crops
+from voxclone.data.speakers import draw_speakers
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.rng import step_generator
 from voxclone.train import distributed
@@ -50,7 +51,7 @@ from voxclone.train.losses import (
 )
 from voxclone.train.material import Material, left_context
 from voxclone.train.pseudo_labels import PseudoLabels, pseudo_label_loss
-from voxclone.train.speaker_loss import draw_speakers, speaker_loss
+from voxclone.train.speaker_loss import speaker_loss
 
 SPEAKER = "speaker_contrastive"
 THROUGH_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker_similarity",
@@ -105,13 +106,8 @@ class Objective:
             snr_db=augmentation.snr_db, delay_ms=0, rough_db=augmentation.rough_db
         )
         self.quantiles_CQ = level_quantiles(self.codec, material.genuine)
-        similarity, labels = weights.speaker_similarity, config.pseudo_labels
+        similarity = weights.speaker_similarity
         self.embedder = Ge2eEmbedder.load(str(self.device)) if similarity else None
-        if weights.pseudo_label and material.language_model and material.labels:
-            self.labels = PseudoLabels(
-                material.language_model, material.speech, material.labels, labels.label_steps,
-                labels.clips, config.run.seed, config.speaker_balance,
-            )  # fmt: skip
 
     @property
     def device(self) -> torch.device:

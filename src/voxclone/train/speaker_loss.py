@@ -20,8 +20,7 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import to_levels
-from voxclone.data.corpus import Corpus, Subset
-from voxclone.errors import ConfigError
+from voxclone.data.speakers import Sizes, SpeakerBatch, SpeakerPool
 from voxclone.spec import SHIFT
 from voxclone.train.sequences import (
     Batch,
@@ -40,71 +39,6 @@ SCALE = 20.0
 
 Embed = Callable[[Tensor], Tensor]
 """Waveforms [B, S] -> unit vectors [B, E] of who is speaking, with gradients."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """`items` speakers are cloned in a step, and told from each other and from `negatives` more.
-    Lengths are in frames: of the voice (drawn for each step), of clips that may be said, of the
-    stretch of each clone that is embedded, and of negatives. `guidance` is drawn between the two
-    for each item."""
-
-    items: int = 8
-    negatives: int = 24
-    voice_frames: tuple[int, int] = (60, 150)
-    target_frames: tuple[int, int] = (32, 90)
-    crop_frames: int = 32
-    negative_frames: int = 50
-    guidance: tuple[float, float] = (1.0, 3.0)
-
-    def __post_init__(self) -> None:
-        if self.crop_frames > self.target_frames[0]:
-            raise ValueError("`crop_frames` may not be more than the shortest of `target_frames`")
-
-
-@dataclass(frozen=True)
-class SpeakerPool:
-    """Speakers who can be cloned: all clips of each, and those whose text may be said."""
-
-    corpus: Corpus
-    clips: dict[str, list[int]]
-    spoken: dict[str, list[int]]
-
-    @classmethod
-    def of(cls, speech: Subset, sizes: Sizes, frame_size: int) -> "SpeakerPool":
-        """Speakers with a clip that has a text and a fitting length, and enough besides it for the
-        longest voice. Raises ConfigError if there are too few of them."""
-        corpus, clips, spoken = speech.corpus, {}, {}
-        low, high = (frames * frame_size for frames in sizes.target_frames)
-        most = sizes.voice_frames[1] * frame_size
-        for name, own in speech.by_speaker().items():
-            lengths = {i: corpus.length(i) for i in own}
-            spare = sum(lengths.values()) - most
-            fitting = [
-                i for i in own
-                if low <= lengths[i] <= high and lengths[i] <= spare and corpus.clips[i].text
-            ]  # fmt: skip
-            if fitting:
-                clips[name], spoken[name] = own, fitting
-        wanted = sizes.items + sizes.negatives
-        if len(clips) < wanted:
-            raise ConfigError(
-                f"The weight `speaker_contrastive` needs {wanted} speakers with a text to say and "
-                f"{most / frame_size:g} frames of other speech; this speech has {len(clips)}: give "
-                "more, or set `weights.speaker_contrastive` to 0."
-            )
-        return cls(corpus, clips, spoken)
-
-
-@dataclass(frozen=True)
-class SpeakerBatch:
-    """A step's material. `voice_IS` and the negatives' [R - I, S] are recordings; `said` are clips
-    [S] of whole frames, and `texts` their words."""
-
-    voice_IS: Tensor
-    negative_RS: Tensor
-    said: list[Tensor]
-    texts: list[str]
 
 
 @dataclass(frozen=True)
@@ -136,48 +70,6 @@ def level_slopes(backbone: Backbone, levels: int) -> Tensor:
     apart_Q = torch.full((levels,), 2.0)
     apart_Q[[0, -1]] = 1.0
     return (above_CQD - below_CQD) / apart_Q.to(table_CQD.device)[:, None]
-
-
-def draw_speakers(
-    pool: SpeakerPool, sizes: Sizes, frame_size: int, generator: torch.Generator
-) -> SpeakerBatch:
-    """Speakers, their voices, what they say, and negatives. All is drawn, whichever part of it a
-    process then uses."""
-    names = list(pool.clips)
-    wanted = sizes.items + sizes.negatives
-    chosen = [names[i] for i in torch.randperm(len(names), generator=generator)[:wanted].tolist()]
-    low, high = sizes.voice_frames
-    samples = int(torch.randint(low, high + 1, (1,), generator=generator)) * frame_size
-    voices, said, texts = [], [], []
-    for name in chosen[: sizes.items]:
-        spoken = pool.spoken[name]
-        clip = spoken[int(torch.randint(len(spoken), (1,), generator=generator))]
-        whole = pool.corpus.length(clip) // frame_size * frame_size
-        said.append(pool.corpus.wave(clip, 0, whole))
-        texts.append(pool.corpus.clips[clip].text or "")
-        others = [i for i in pool.clips[name] if i != clip]
-        voices.append(_joined(pool.corpus, others, samples, generator))
-    short = sizes.negative_frames * frame_size
-    negatives = [
-        _joined(pool.corpus, pool.clips[name], short, generator) for name in chosen[sizes.items :]
-    ]
-    empty_RS = torch.zeros(0, short)
-    return SpeakerBatch(
-        torch.stack(voices), torch.stack(negatives) if negatives else empty_RS, said, texts
-    )
-
-
-def _joined(corpus: Corpus, own: Sequence[int], samples: int, generator: torch.Generator) -> Tensor:
-    """So many samples out of clips in random order, from a random place on."""
-    parts: list[Tensor] = []
-    for place in torch.randperm(len(own), generator=generator).tolist():
-        parts.append(corpus.wave(own[place]))
-        if sum(len(part) for part in parts) >= samples:
-            break
-    wave_S = torch.cat(parts)
-    wave_S = F.pad(wave_S, (0, max(0, samples - len(wave_S))))
-    start = int(torch.randint(len(wave_S) - samples + 1, (1,), generator=generator))
-    return wave_S[start : start + samples]
 
 
 def speaker_loss(
@@ -227,19 +119,11 @@ def _lift(frozen: SpeakerLoss, codec: Codec, latent_BDT: Tensor, voice_BKT: Tens
     return at_BTCQ.flatten(2) @ frozen.slope_XD.to(at_BTCQ.dtype)
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What is drawn for the items of a part: a guidance of each, noise for all its frames and for
-    those that are embedded, and which of the batch's frames these are."""
-
-    guidance_B: Tensor
-    noise_NC: Tensor
-    place_BT: Tensor
-    place_noise_NC: Tensor
-
-
-def _draw(sizes: Sizes, channels: int, batch: Batch, sources: Sequence[torch.Generator]) -> _Drawn:
-    """On the batch's device; the items' generators, in the order of their fields."""
+def _draw(
+    sizes: Sizes, channels: int, batch: Batch, sources: Sequence[torch.Generator]
+) -> list[Tensor]:
+    """For the items of a part, on the batch's device: a guidance [B] of each, noise [N, C] for all
+    its frames, which [B, T] of the batch's frames are embedded, and noise [B T, C] for those."""
     low, high = sizes.guidance
     guidances, noises, places, place_noises = [], [], [], []
     begin = 0
@@ -252,7 +136,7 @@ def _draw(sizes: Sizes, channels: int, batch: Batch, sources: Sequence[torch.Gen
         places.append(torch.arange(sizes.crop_frames) + begin + first)
         begin += count
     drawn = (torch.cat(guidances), torch.cat(noises), torch.stack(places), torch.cat(place_noises))
-    return _Drawn(*(tensor.to(batch.ids_BL.device) for tensor in drawn))
+    return [tensor.to(batch.ids_BL.device) for tensor in drawn]
 
 
 def _clones(
@@ -265,15 +149,15 @@ def _clones(
     """A stretch of what is said in each voice, decoded [B, S]."""
     backbone, head = frozen.model.backbone, frozen.model.head
     drawn = _draw(frozen.sizes, head.channels, batch, sources)
-    guidance_B, place_BT = drawn.guidance_B, drawn.place_BT
+    guidance_B, noise_NC, place_BT, place_noise_NC = drawn
     with torch.no_grad():
         hidden_ND = _states(backbone, batch, batch.codes_BLK, lift_BTD.detach())
         codes_BLK = scheduled_sampling(
-            batch, batch.codes_BLK, hidden_ND, guidance_B, head, drawn.noise_NC
+            batch, batch.codes_BLK, hidden_ND, guidance_B, head, noise_NC
         )
     hidden_ND = _states(backbone, batch, codes_BLK, lift_BTD)
     guidance_N = guidance_B.repeat_interleave(place_BT.shape[1])
-    value_NC = draw_values(head, hidden_ND[place_BT.flatten()], guidance_N, drawn.place_noise_NC)
+    value_NC = draw_values(head, hidden_ND[place_BT.flatten()], guidance_N, place_noise_NC)
     semantic_BT = batch.target_NK[place_BT][..., 0] - SHIFT
     return decode_values(codec, semantic_BT, value_NC.unflatten(0, place_BT.shape).transpose(1, 2))
 
