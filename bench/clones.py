@@ -35,7 +35,7 @@ VOICES = (96, 5)  # width and blocks of the packaged network
 
 def random_batch(sizes: Sizes, frame_size: int) -> SpeakerBatch:
     """Recordings of the mean lengths, for as many items."""
-    voice, said = (sum(pair) // 2 for pair in (sizes.voice_frames, sizes.target_frames))
+    voice, target = (sum(pair) // 2 for pair in (sizes.voice_frames, sizes.target_frames))
 
     def noise(*shape: int) -> torch.Tensor:
         return 0.05 * torch.randn(*shape)
@@ -43,8 +43,8 @@ def random_batch(sizes: Sizes, frame_size: int) -> SpeakerBatch:
     return SpeakerBatch(
         noise(sizes.items, voice * frame_size),
         noise(sizes.negatives, sizes.negative_frames * frame_size),
-        [noise(said * frame_size) for _ in range(sizes.items)],
-        ["a" * round(TOKENS_A_FRAME * said)] * sizes.items,
+        [noise(target * frame_size) for _ in range(sizes.items)],
+        ["a" * round(TOKENS_A_FRAME * target)] * sizes.items,
     )
 
 

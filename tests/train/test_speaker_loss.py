@@ -131,9 +131,9 @@ def test_a_voice_holds_other_clips_of_its_speaker() -> None:
     for seed in range(20):
         batch = draw_speakers(pool, SIZES, frame_size, step_generator(seed, 0))
         speakers = []
-        for voice_S, said_S, text in zip(batch.voice_IS, batch.said, batch.texts, strict=True):
-            number = round(float(said_S[0]) * FULL_SCALE)
-            assert corpus.clips[number - 1].text == text and (said_S == said_S[0]).all()
+        for voice_S, target_S, text in zip(batch.voice_IS, batch.targets, batch.texts, strict=True):
+            number = round(float(target_S[0]) * FULL_SCALE)
+            assert corpus.clips[number - 1].text == text and (target_S == target_S[0]).all()
             inside = set((voice_S * FULL_SCALE).round().int().tolist())
             assert number not in inside
             speakers.append({corpus.clips[i - 1].speaker for i in inside | {number}})
@@ -156,7 +156,7 @@ def training_of(
     return build(config_of(**(given | values)), material, CPU)
 
 
-def test_a_training_has_the_loss_when_it_is_told_to(
+def test_a_training_has_the_loss_at_the_steps_of_its_config(
     speech_task: SpeechTask, frozen: Frozen
 ) -> None:
     training = training_of(speech_task, *frozen)

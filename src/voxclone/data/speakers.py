@@ -1,4 +1,4 @@
-"""Speakers who can be cloned in training: their voices, what they say, and others to be told from.
+"""Speakers who can be cloned in training: their voices, target clips, and negatives.
 
 Shapes: I items, R speakers to choose from, S samples.
 """
@@ -16,8 +16,8 @@ from voxclone.errors import ConfigError
 
 @dataclass(frozen=True)
 class Sizes:
-    """`items` speakers are cloned in a step, and told from each other and from `negatives` more.
-    Lengths are in frames: of the voice (drawn for each step), of clips that may be said, of the
+    """`items` speakers are cloned in a step, and compared with each other and `negatives` more.
+    Lengths are in frames: of the voice (drawn for each step), of target clips, of the
     stretch of each clone that is embedded, and of negatives. `guidance` is drawn between the two
     for each item."""
 
@@ -36,17 +36,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SpeakerPool:
-    """Speakers who can be cloned: all clips of each, and those whose text may be said."""
+    """Speakers who can be cloned: all clips of each, and those that may be targets."""
 
     corpus: Corpus
     clips: dict[str, list[int]]
-    spoken: dict[str, list[int]]
+    targets: dict[str, list[int]]
 
     @classmethod
     def of(cls, speech: Subset, sizes: Sizes, frame_size: int) -> "SpeakerPool":
         """Speakers with a clip that has a text and a fitting length, and enough besides it for the
         longest voice. Raises ConfigError if there are too few of them."""
-        corpus, clips, spoken = speech.corpus, {}, {}
+        corpus, clips, targets = speech.corpus, {}, {}
         low, high = (frames * frame_size for frames in sizes.target_frames)
         most = sizes.voice_frames[1] * frame_size
         for name, own in speech.by_speaker().items():
@@ -57,7 +57,7 @@ class SpeakerPool:
                 if low <= lengths[i] <= high and lengths[i] <= spare and corpus.clips[i].text
             ]  # fmt: skip
             if fitting:
-                clips[name], spoken[name] = own, fitting
+                clips[name], targets[name] = own, fitting
         wanted = sizes.items + sizes.negatives
         if len(clips) < wanted:
             raise ConfigError(
@@ -65,36 +65,36 @@ class SpeakerPool:
                 f"{most / frame_size:g} frames of other speech; this speech has {len(clips)}: give "
                 "more, or set `weights.speaker_contrastive` to 0."
             )
-        return cls(corpus, clips, spoken)
+        return cls(corpus, clips, targets)
 
 
 @dataclass(frozen=True)
 class SpeakerBatch:
-    """A step's material. `voice_IS` and the negatives' [R - I, S] are recordings; `said` are clips
-    [S] of whole frames, and `texts` their words."""
+    """A step's material. `voice_IS` and the negatives' [R - I, S] are recordings; `targets` are
+    clips [S] of whole frames, and `texts` their words."""
 
     voice_IS: Tensor
     negative_RS: Tensor
-    said: list[Tensor]
+    targets: list[Tensor]
     texts: list[str]
 
 
 def draw_speakers(
     pool: SpeakerPool, sizes: Sizes, frame_size: int, generator: torch.Generator
 ) -> SpeakerBatch:
-    """Speakers, their voices, what they say, and negatives. All is drawn, whichever part of it a
+    """Speakers, their voices, target clips, and negatives. All is drawn, whichever part of it a
     process then uses."""
     names = list(pool.clips)
     wanted = sizes.items + sizes.negatives
     chosen = [names[i] for i in torch.randperm(len(names), generator=generator)[:wanted].tolist()]
     low, high = sizes.voice_frames
     samples = int(torch.randint(low, high + 1, (1,), generator=generator)) * frame_size
-    voices, said, texts = [], [], []
+    voices, targets, texts = [], [], []
     for name in chosen[: sizes.items]:
-        spoken = pool.spoken[name]
-        clip = spoken[int(torch.randint(len(spoken), (1,), generator=generator))]
+        able = pool.targets[name]
+        clip = able[int(torch.randint(len(able), (1,), generator=generator))]
         whole = pool.corpus.length(clip) // frame_size * frame_size
-        said.append(pool.corpus.wave(clip, 0, whole))
+        targets.append(pool.corpus.wave(clip, 0, whole))
         texts.append(pool.corpus.clips[clip].text or "")
         others = [i for i in pool.clips[name] if i != clip]
         voices.append(_joined(pool.corpus, others, samples, generator))
@@ -104,7 +104,7 @@ def draw_speakers(
     ]
     empty_RS = torch.zeros(0, short)
     return SpeakerBatch(
-        torch.stack(voices), torch.stack(negatives) if negatives else empty_RS, said, texts
+        torch.stack(voices), torch.stack(negatives) if negatives else empty_RS, targets, texts
     )
 
 

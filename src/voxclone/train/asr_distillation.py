@@ -118,12 +118,12 @@ def token_loss(
     starts: Sequence[int],
     left_context: int,
 ) -> Tensor:
-    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was said, after
+    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was spoken, after
     the projection to Whisper's width; crops begin at the frames `starts` of their clips.
 
     Tokens count by the share of them that lies in the crop: a clip's tokens before and after it
     count for nothing, nor does what lies on the first `left_context` frames of a crop that begins
-    within its clip, whose past the encoder has not heard.
+    within its clip, whose past the encoder has not seen.
     """
     frames = semantic_BDT.shape[-1]
     projected_BTE = projection(semantic_BDT.transpose(1, 2)).float()

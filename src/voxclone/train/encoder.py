@@ -7,8 +7,8 @@ Three kinds of material, each with losses of its own (design, section 5):
 - *real speech* through encoder, quantizer and frozen decoder, held near the statistics of genuine
   codes, near what an ASR model hears, and (`bridge`) near the codes that belong to its states;
 - *labeled speech*, whose words are known: the language model and the encoder together have labeled
-  it (`pseudo_labels`). As a second stage, what the model says in the encoder's voices must be told
-  from other speakers (`speaker_loss`).
+  it (`pseudo_labels`). As a second stage, what the model says in the encoder's voices must be
+  distinguished from other speakers (`speaker_loss`).
 
 A step may be done in micro-batches, by several processes and one after another (`distributed`):
 what is drawn for an item depends on seed, step and item alone, and every loss is that of the whole

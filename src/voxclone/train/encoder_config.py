@@ -90,7 +90,7 @@ class DiscriminatorConfig(Settings):
 class SpeakerLossConfig(Settings):
     """The speaker loss through the language model, from the step `start` on in every `every` steps.
     `speaker_encoder` tells voices apart: `mini` (the packaged network), the folder of such a
-    network, or `ge2e`, which then cannot judge the encoder's speaker similarity any more. So many
+    network, or `ge2e`, which must not measure the encoder's speaker similarity then. So many
     clones of a step are in memory at a time as `micro_batch` says."""
 
     speaker_encoder: str | None = None

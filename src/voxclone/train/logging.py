@@ -43,8 +43,8 @@ SECONDS = "audio/seconds"
 AUDIO_SPEED, STEP_SPEED = "speed/audio_per_second", "speed/steps_per_second"
 SKIPPED = "other/skipped"
 FIRST = ("loss/total", SKIPPED, "real/extreme", "real/largest_share", "real/codes_in_use")
-"""The metrics that a line must have room for before all others: whether it learns, and the health
-of an encoder."""
+"""The metrics that a line must have room for before all others: whether it learns, and whether
+an encoder has collapsed."""
 
 
 class Log:

@@ -166,7 +166,7 @@ def left_context(given: int | None, codec: CodecConfig) -> int:
 
 
 def first_encoder(release: Release, init: str | None) -> Encoder | None:
-    """What the encoder begins as; None is a fresh one. Raises ConfigError where that is not said
+    """What the encoder begins as; None is a fresh one. Raises ConfigError where that is not given
     and the release has an encoder already."""
     has_one = release.report.encoder != "withheld"
     if init is None and has_one:

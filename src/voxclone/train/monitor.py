@@ -1,8 +1,8 @@
 """How an encoder in training is doing, on nothing but the release and some speech: metrics of a
 validation, whether it has collapsed, and which encoder of a run is kept as the best.
 
-The bounds of a collapse are far beyond those of `evaluate.checks`, which judge a finished encoder:
-a run is stopped only where going on has never mended it.
+The bounds of a collapse are far beyond those of `evaluate.checks`, for a finished encoder: a run is
+stopped only where going on has never mended it.
 
 No single cheap metric foretells the quality of cloned speech (docs/LOG.md, 2026-11-26): speaker
 similarity follows the levels, words and endings the semantic codes, and whoever goes by one of them
@@ -77,7 +77,7 @@ def check_speech(codec: Codec, wave_BS: Tensor) -> SpeechCheck:
 
 
 def log_speech(check: SpeechCheck, codec: Codec, step: int, log: Log) -> None:
-    """The first recording and what became of it, to be heard and seen; the codes of all."""
+    """The first recording and what became of it, as audio and spectrograms; the codes of all."""
     log.audio(step, "real/recording", check.wave_BS[0])
     log.audio(step, "real/decoded", check.decoded_BS[0])
     log_codes(check.codes_BKT, codec, "real", step, log)

@@ -275,7 +275,7 @@ class Objective:
     def backward_speaker_loss(self, step: int, micro: MicroBatch) -> dict[str, Tensor]:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
-        the share of clones that was told right."""
+        the share of clones that is told apart."""
         frozen = self.material.speakers
         assert frozen is not None
         seed, chunk = self.config.run.seed, self.config.speaker_loss.micro_batch

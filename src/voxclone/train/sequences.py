@@ -1,7 +1,7 @@
 """Speech as a language model reads it: batches of prompts and codes, and losses of its head.
 
 An example is a triple of one speaker: a voice, a text, and the codes that say it (arXiv 2603.25551,
-3.1). What the model itself would have said before a frame can take the place of the true codes
+3.1). What the model itself would have generated before a frame can take the place of the true codes
 (scheduled sampling in two passes, arXiv 1906.07651).
 
 Shapes: B batch, L positions, D width, K code books, N frames of a batch, T frames, C acoustic
@@ -28,7 +28,7 @@ PROMPT_EXTRA = 6  # the END row of the voice, and five special tokens
 @dataclass(frozen=True)
 class Example:
     """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
-    the place in the text ids of what is being said (-1 where unknown)."""
+    the place in the text ids of what is being spoken (-1 where unknown)."""
 
     voice_TK: Tensor
     text_ids: list[int]
@@ -170,12 +170,12 @@ def scheduled_sampling(
     head: AcousticHead,
     noise_NC: Tensor,
 ) -> Tensor:
-    """Codes [B, L, K] in which the said frames of every item with a guidance (others have 0) have
+    """Codes [B, L, K] in which the target frames of every item with a guidance (others have 0) have
     levels drawn from their hidden states and noise. Semantic codes, voices and targets stay."""
     guidance_N = guidance_B[batch.item_N]
     frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
     value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
     level_NC = to_levels(value_NC, head.levels).round().long() + SHIFT
-    said_BLK = codes_BLK.clone()
-    said_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
-    return said_BLK
+    drawn_BLK = codes_BLK.clone()
+    drawn_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
+    return drawn_BLK

@@ -1,11 +1,11 @@
-"""The speaker loss through the language model: clones must be told from other speakers.
+"""The speaker loss through the language model: clones must be distinguishable.
 
 Codes may be near the true ones and still lack what the language model takes a voice from. So the
 frozen release says other texts of the same speakers in the voices that the encoder gives it, and a
 frozen speaker encoder must find out among speakers whose voice each is (InfoNCE, arXiv 1807.03748).
 The gradient goes back through decoder, flow and language model into the rows of the voice, and from
-there straight through the levels into the encoder. Semantic codes get none. What was said before
-are levels of the model's own drawing, as when it speaks (scheduled sampling).
+there straight through the levels into the encoder. Semantic codes get none. The frames before
+have levels of the model's own drawing, as when it speaks (scheduled sampling).
 
 Shapes: B items of a part, I items of all parts, R speakers to choose from, S samples, L positions,
 D width, K code books, N frames of a batch, T frames, C acoustic channels, Q levels, E embedding.
@@ -86,7 +86,7 @@ def speaker_loss(
     latent_BDT = codec.require_encoder()(voice_IS[part]).float()
     with torch.no_grad():
         voice_BKT = codec.quantizer.encode(latent_BDT)
-        said = [codec.encode(wave_S[None].to(device))[0] for wave_S in batch.said[part]]
+        targets = [codec.encode(wave_S[None].to(device))[0] for wave_S in batch.targets[part]]
         known_RE = frozen.embed(voice_IS).float()
         if len(batch.negative_RS):
             negative_RE = frozen.embed(batch.negative_RS.to(device)).float()
@@ -95,10 +95,10 @@ def speaker_loss(
         Example(
             voice_KT.T.cpu(),
             frozen.model.prompts.text_ids(text),
-            said_KT.T.cpu(),
-            torch.full((said_KT.shape[1],), -1),
+            target_KT.T.cpu(),
+            torch.full((target_KT.shape[1],), -1),
         )
-        for voice_KT, said_KT, text in zip(voice_BKT, said, batch.texts[part], strict=True)
+        for voice_KT, target_KT, text in zip(voice_BKT, targets, batch.texts[part], strict=True)
     ]
     prompts = sequences(examples, frozen.model.prompts, frozen.model.params, device)
     lift_BTD = _lift(frozen, codec, latent_BDT, voice_BKT)
@@ -146,7 +146,7 @@ def _clones(
     lift_BTD: Tensor,
     sources: Sequence[torch.Generator],
 ) -> Tensor:
-    """A stretch of what is said in each voice, decoded [B, S]."""
+    """A stretch of the target speech in each voice, decoded [B, S]."""
     backbone, head = frozen.model.backbone, frozen.model.head
     drawn = _draw(frozen.sizes, head.channels, batch, sources)
     guidance_B, noise_NC, place_BT, place_noise_NC = drawn
