@@ -154,9 +154,9 @@ def test_speaks_in_bf16_within_twelve_gib(release: Path) -> None:
         import torch
         from voxclone.release.release import Release, load_preset
         from voxclone.tts.generate import Sampling, frames
-        from voxclone.tts.tts import Speaker
+        from voxclone.tts.tts import TTS
         release = Release.open(sys.argv[1])
-        speaker = Speaker.load(release, dtype=torch.bfloat16)
+        speaker = TTS.load(release, dtype=torch.bfloat16)
         loaded = time.perf_counter()
         voice = load_preset(release, "neutral_male")
         ids = speaker.prompts.ids("Paris is a beautiful city!", len(voice))
