@@ -121,7 +121,7 @@ def update_codebook(
 
 @dataclass
 class CodecTask:
-    """A codec in training; see `run.Task`."""
+    """A codec in training; see `loop.Task`."""
 
     settings: CodecTraining
     corpus: Corpus

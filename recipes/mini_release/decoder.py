@@ -68,7 +68,7 @@ class DecoderTraining(Settings):
 
 @dataclass
 class DecoderTask:
-    """A decoder in training behind a frozen encoder; see `run.Task`."""
+    """A decoder in training behind a frozen encoder; see `loop.Task`."""
 
     settings: DecoderTraining
     corpus: Corpus

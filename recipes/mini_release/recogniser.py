@@ -52,7 +52,7 @@ def characters_of(subset: Subset, least: int) -> str:
 
 @dataclass
 class RecogniserTask:
-    """A recogniser, its optimiser and its corpus; see `run.Task`."""
+    """A recogniser, its optimiser and its corpus; see `loop.Task`."""
 
     settings: RecogniserTraining
     corpus: Corpus

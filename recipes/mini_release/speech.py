@@ -82,7 +82,7 @@ class SpeechTraining(TripleSettings):
 
 @dataclass
 class SpeechTask:
-    """A language model and an acoustic head in training; see `run.Task`."""
+    """A language model and an acoustic head in training; see `loop.Task`."""
 
     settings: SpeechTraining
     params: Params

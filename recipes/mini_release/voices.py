@@ -39,7 +39,7 @@ class VoicesTraining(Settings):
 
 @dataclass
 class VoicesTask:
-    """Telling the speakers of a corpus apart; see `run.Task`."""
+    """Telling the speakers of a corpus apart; see `loop.Task`."""
 
     settings: VoicesTraining
     corpus: Corpus

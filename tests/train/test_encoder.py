@@ -94,6 +94,11 @@ def test_before_real_speech_there_must_be_pairs(corpus: Corpus) -> None:
         training_of(corpus, weights=weights, real_from=3)
 
 
+def test_a_bridge_needs_pairs(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="`bridge` needs pairs"):
+        training_of(corpus, weights={"bridge": 0.1, "pair_semantic": 0, "pair_levels": 0})
+
+
 def test_a_step_may_be_of_pairs_alone(corpus: Corpus) -> None:
     speech = corpus.subset(lambda clip: True)
     training = build(config_of(real_from=9), tiny_material(speech), CPU)

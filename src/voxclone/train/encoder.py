@@ -222,7 +222,8 @@ class EncoderTraining:
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
-                beside = objective.bridge_losses(pairs) | objective.adversary_losses(step, speech)
+                beside = objective.bridge_losses(pairs)
+                beside |= objective.discriminator_losses(step, speech)
                 shown = losses | beside
                 if self.config.balance and speech is not None:
                     losses, averages = balance(losses, weights, speech, averages, micro)

@@ -123,6 +123,11 @@ def check(config: EncoderConfig, codec: CodecConfig, material: Material | None) 
             f"Before step {config.real_from} (`real_from`) there are pairs alone, and these have "
             "no weight: set `real_from` to 0, or `weights.pair_levels` above 0."
         )
+    if weights.bridge and not config.uses_pairs:
+        raise ConfigError(
+            "The weight `bridge` needs pairs, from which the bridge learns, and these have no "
+            "weight: set `weights.pair_levels` above 0, or `weights.bridge` to 0."
+        )
     if weights.pseudo_label and not config.pseudo_labels.label_steps:
         raise ConfigError("The weight `pseudo_label` needs steps in `pseudo_labels.label_steps`.")
     if material is not None:

@@ -258,7 +258,7 @@ class Objective:
         loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.mask_BT)
         return {"bridge_on_pairs": batch.share * loss}
 
-    def adversary_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
+    def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
         """What the discriminators minimize; the encoder has no part in it."""
         start = self.config.discriminators.start
         if speech is None or self.discriminator is None or step < start:
