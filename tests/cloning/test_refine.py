@@ -178,7 +178,7 @@ def test_a_run_goes_on_where_it_was_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         refine_codes(job, folder=tmp_path, progress=stop)
-    with pytest.raises(ConfigError, match="--resume auto"):
+    with pytest.raises(ConfigError, match="--resume"):
         refine_codes(job, folder=tmp_path)
     seen: list[int] = []
     rest = refine_codes(
