@@ -13,7 +13,7 @@ demo: $(VENV)/ready
 	$(BIN)/voxclone clone "$(REF)" "$(TEXT)" -o "$(OUT)" --seed 1
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --durations=15
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .

@@ -1,9 +1,8 @@
 """Speed and memory of the codec at the real size, with random weights.
 
-Each case runs in a process of its own, so that its peak memory is its own. Within it, every timed
-run stands between two runs of a large fp32 matrix product, whose rate gives the arithmetic limit of
-that moment (13.4 GFLOP for a second of audio, one way); the ratio of the two is what counts, since
-machines are shared and their speed drifts.
+Each case runs in a process of its own, so that its peak memory is its own. Every timed run stands
+between two large fp32 matrix products. Their rate gives the arithmetic limit of that moment (13.4
+GFLOP for a second of audio, one way). Compare the ratio of the two: shared machines drift in speed.
 
     python bench/codec.py                    # 3, 10, 60 and 300 s, encode and decode, and dense
     python bench/codec.py --seconds 10 60 --runs 5 --json out.json
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def run_case(direction: str, attention: str, seconds: float, runs: int) -> dict[str, object]:
-    """Medians of one case; called in its own process."""
+    """Medians of one case; runs in its own process."""
     import voxclone.codec.layers as layers
     from voxclone.codec.config import CodecConfig
     from voxclone.codec.model import PIECE_FRAMES, Codec
@@ -117,7 +116,7 @@ def run_case(direction: str, attention: str, seconds: float, runs: int) -> dict[
 
 
 def matrix_rate(size: int = 3072) -> float:
-    """GFLOP a second of a large fp32 matrix product on these cores, now."""
+    """GFLOP/s of a large fp32 matrix product on these cores, now."""
     left, right = torch.ones(size, size), torch.ones(size, size)
     left @ right
     begun = time.perf_counter()
@@ -127,10 +126,10 @@ def matrix_rate(size: int = 3072) -> float:
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, window: int) -> Tensor:
-    """The whole score matrix at once, as vLLM-Omni's native path has it."""
+    """The whole score matrix at once, as in vLLM-Omni's native path."""
     length = q.shape[1]
-    place = torch.arange(length)
-    distance = place[None, :] - place[:, None]
+    position = torch.arange(length)
+    distance = position[None, :] - position[:, None]
     outside = (distance > 0) | (distance < -window)
     bias = (slopes[:, None, None] * distance).masked_fill(outside, -torch.inf)
     heads = [x.transpose(1, 2) for x in (q, k, v)]

@@ -1,13 +1,13 @@
-"""Speed of speaking: seconds to the first sound, and seconds of computing for a second of speech.
+"""Speed of synthesis: seconds to the first sound, and seconds of computing for a second of speech.
 
     python bench/tts.py                                              # the mini release
     python bench/tts.py --model path/to/Voxtral-4B-TTS-2603 --device cuda
     python bench/tts.py --params path/to/params.json --device cuda   # random weights of that size
 
-A voice of random codes says a text of many sentences; frames are generated to the end of the text,
-or to `--seconds` where the model does not end. The codec's share is measured apart.
+A voice of random codes speaks a text of many sentences, to its end or for at most `--seconds`. The
+codec's decoding is timed alone, too.
 
-Shapes: S samples, N voice rows, D width, K code books, T frames.
+Shapes: S samples, N voice embeddings, D width, K codebooks, T frames.
 """
 
 import argparse
@@ -19,34 +19,34 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from recipes.mini_release.files import small_tekken
 from voxclone.codec.model import Codec
 from voxclone.device import pick_device
 from voxclone.release.params import Params, parse_params
 from voxclone.release.release import Release
-from voxclone.release.tekken import small_tekken
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 TEXT = "The kids are talking by the door, and the dogs are sitting in the sun. "
 
 
 def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A module built on the meta device, with small random weights."""
+    """A module from the meta device, with small random weights."""
     module.to(dtype).to_empty(device=device)
     with torch.no_grad():
         for name, weight in module.named_parameters():
-            reach = weight.shape[-1] ** -0.5
-            weight.fill_(1.0) if name.endswith("norm.weight") else weight.uniform_(-reach, reach)
+            bound = weight.shape[-1] ** -0.5
+            weight.fill_(1.0) if name.endswith("norm.weight") else weight.uniform_(-bound, bound)
     return module.eval().requires_grad_(False)
 
 
 def random_tts(
     params: Params, device: torch.device, dtype: torch.dtype, folder: Path, codec: Codec
 ) -> TTS:
-    """Language model and head of these sizes."""
+    """A language model and a head of these sizes, with random weights."""
     with torch.device("meta"):
         backbone, head = Backbone(params), AcousticHead(params)
     filled(backbone, device, dtype)
@@ -58,7 +58,7 @@ def random_tts(
 
 
 def random_voice(model: TTS, frames: int) -> Tensor:
-    """Rows [N, D] of random codes."""
+    """The voice [N, D] of random codes."""
     audio = model.params.audio
     sizes = [audio.semantic_codebook_size] + [audio.acoustic_codebook_size] * (
         model.codec.num_codebooks - 1
@@ -66,11 +66,11 @@ def random_voice(model: TTS, frames: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     codes_KT = torch.stack([torch.randint(n, (frames,), generator=generator) for n in sizes])
     table_VD = model.backbone.audio_table.weight
-    return voice_rows(codes_KT.to(table_VD.device), table_VD, model.backbone.offsets_K.tolist())
+    return embed_codes(codes_KT.to(table_VD.device), table_VD, model.backbone.offsets_K.tolist())
 
 
-def spoken(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float]:
-    """Seconds to the first stretch of sound and to the last, of how much speech."""
+def time_speech(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float]:
+    """Seconds to the first chunk and to the last, and seconds of speech in them."""
     text = TEXT * 8
     begun = time.perf_counter()
     first, samples = 0.0, 0
@@ -83,8 +83,8 @@ def spoken(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float]:
     return {"first": first, "seconds": time.perf_counter() - begun, "speech": speech}
 
 
-def decoded(model: TTS, seconds: float) -> float:
-    """Seconds that the codec takes to decode so much speech at once."""
+def time_decoding(model: TTS, seconds: float) -> float:
+    """Seconds to decode so much speech at once."""
     frames = max(1, round(seconds * model.codec.frame_rate))
     shape = (1, model.codec.num_codebooks, frames)
     codes_BKT = torch.zeros(shape, dtype=torch.long, device=model.device)
@@ -97,34 +97,34 @@ def decoded(model: TTS, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--params", type=Path, help="random weights of this size instead")
+    parser.add_argument("--params", type=Path, help="use random weights of this size")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--voice", type=float, default=10.0, help="seconds of the voice")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of speech, at most")
-    parser.add_argument("--runs", type=int, default=2, help="the best of so many counts")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--seconds", type=float, default=20.0, help="most seconds of speech")
+    parser.add_argument("--runs", type=int, default=2, help="report the best of so many")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    device = pick_device(given.device)
+    device = pick_device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with tempfile.TemporaryDirectory() as folder:
-        if given.params is None:
-            model = TTS.load(Release.open(given.model), dtype=dtype, device=device)
+        if options.params is None:
+            model = TTS.load(Release.open(options.model), dtype=dtype, device=device)
         else:
-            params = parse_params(json.loads(given.params.read_text(encoding="utf-8")))
+            params = parse_params(json.loads(options.params.read_text(encoding="utf-8")))
             codec = Codec(params.codec, with_encoder=False).eval()
             codec.quantizer.semantic_codebook.embedding_sum.normal_()
             model = random_tts(params, device, dtype, Path(folder), codec)
-    voice_ND = random_voice(model, max(1, round(given.voice * model.codec.frame_rate)))
-    runs = [spoken(model, voice_ND, given.seconds) for _ in range(given.runs)]
+    voice_ND = random_voice(model, max(1, round(options.voice * model.codec.frame_rate)))
+    runs = [time_speech(model, voice_ND, options.seconds) for _ in range(options.runs)]
     best = min(runs, key=lambda run: run["seconds"] / max(run["speech"], 1e-9))
-    whole = decoded(model, best["speech"])
-    print(f"{device}, {dtype}, {given.threads} threads, torch {torch.__version__}")
+    decoding = time_decoding(model, best["speech"])
+    print(f"{device}, {dtype}, {options.threads} threads, torch {torch.__version__}")
     print(
         f"first sound after {best['first']:.2f} s; {best['speech']:.1f} s of speech in "
         f"{best['seconds']:.1f} s ({best['seconds'] / max(best['speech'], 1e-9):.2f} x real time), "
-        f"of which decoding at once would take {whole:.1f} s"
+        f"decoding at once takes {decoding:.1f} s of that"
     )
 
 

@@ -1,13 +1,13 @@
-"""Recipes of recovery at equal footing: the same minutes of CPU for each, one table.
+"""Recipes of encoder training compared: the same minutes of CPU for each, one table.
 
     python experiments/study.py train --speech MANIFEST -o OUT --minutes 6 [--seed 0 1 2] CONFIG...
     python experiments/study.py measure --speech MANIFEST -o OUT --oracle ORACLE
     python experiments/study.py table   -o OUT
 
-`train` finds out how long a step and a labelling take, sets the steps so that the run takes the
-minutes, and scales everything that is given in steps along with them. Runs lie in OUT/NAME-SEED; a
-study that was stopped goes on from there; the costs of a recipe are in OUT/plans. `measure` needs
-the oracle and is for test speakers.
+`train` times a step and the labeling of a clip, sets the number of steps so that the run takes the
+minutes, and scales all settings in steps with it. Runs are in OUT/NAME-SEED, and the costs of a
+recipe in OUT/plans; a second call continues an interrupted study. `measure` needs the oracle and
+test speakers.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from voxclone.codec.model import Codec
 from voxclone.config import SettingsT, load_settings
 from voxclone.device import pick_device
 from voxclone.errors import EXIT_OK
-from voxclone.evaluate.checks import verdict
-from voxclone.evaluate.cloning import VoicePlan, evaluate_voices
+from voxclone.evaluate.checks import run_checks
+from voxclone.evaluate.cloning import CloningPlan, evaluate_cloning
 from voxclone.evaluate.diagnosis import diagnose
 from voxclone.evaluate.encoder import evaluate_encoder
+from voxclone.evaluate.metric_models import MetricModels
 from voxclone.evaluate.report.tables import look_up
-from voxclone.evaluate.speechset import SpeechSet, choose, list_clips, load_speech
+from voxclone.evaluate.speechset import SpeechSet, list_clips, load_speech, select_clips
 from voxclone.models.ctc_asr import load_packaged_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
@@ -40,35 +41,36 @@ from voxclone.train.encoder import ENCODER_FILE
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.material import Inputs
 from voxclone.tts.tts import TTS
-from voxclone.voice.presets import preset_inversions
+from voxclone.voice.presets import Inversion, preset_inversions
 
 PROBE_STEPS = 12
 PROBE_CLIPS = 12
 VALIDATIONS = 8
 
-# Heading, place in what was measured, form.
+GAIN = "diagnosis.language_model.conditioning_gain"
+# Heading, path in the measurements, format.
 COLUMNS = (
     ("semantic", "encoder.oracle.real.semantic.mean", "{:.3f}"),
     ("exact", "encoder.oracle.real.exact.mean", "{:.3f}"),
     ("within one", "encoder.oracle.real.within_one.mean", "{:.3f}"),
     ("decoded: semantic", "encoder.oracle.decoded.semantic.mean", "{:.3f}"),
     ("decoded: within one", "encoder.oracle.decoded.within_one.mean", "{:.3f}"),
-    ("mel", "diagnosis.passage.mel.mean", "{:.3f}"),
-    ("perplexity", "diagnosis.book.perplexity", "{:.0f}"),
-    ("extreme", "diagnosis.levels.own.extreme", "{:.1%}"),
-    ("strangeness", "diagnosis.levels.strangeness", "{:.2f}"),
-    ("NLL", "diagnosis.acceptance.semantic.mean", "{:.2f}"),
-    ("gain, semantic", "diagnosis.acceptance.semantic_gain.mean", "{:.3f}"),
-    ("gain, flow", "diagnosis.acceptance.flow_gain.mean", "{:.4f}"),
-    ("likeness", "voices.own", "{:.3f}"),
-    ("own - others'", "voices.gain", "{:.3f}"),
+    ("mel", "diagnosis.round_trip.mel_distance.mean", "{:.3f}"),
+    ("perplexity", "diagnosis.semantic_codes.perplexity", "{:.0f}"),
+    ("extreme", "diagnosis.levels.encoder.extreme", "{:.1%}"),
+    ("Mahalanobis", "diagnosis.levels.mahalanobis", "{:.2f}"),
+    ("NLL", f"{GAIN}.semantic_nll.mean", "{:.2f}"),
+    ("gain, semantic", f"{GAIN}.semantic_gain.mean", "{:.3f}"),
+    ("gain, flow", f"{GAIN}.flow_gain.mean", "{:.4f}"),
+    ("SIM, same speaker", "voices.same_speaker", "{:.3f}"),
+    ("minus cross-speaker", "voices.difference", "{:.3f}"),
     ("CER", "voices.cer", "{:.2f}"),
-    ("verdict", "verdict", "{}"),
+    ("checks", "checks", "{}"),
 )
 
 
 def scaled(config: EncoderConfig, steps: int) -> EncoderConfig:
-    """The same recipe in so many steps."""
+    """The recipe with so many steps."""
     share = steps / config.run.steps
 
     def to(step: int) -> int:
@@ -98,15 +100,15 @@ def scaled(config: EncoderConfig, steps: int) -> EncoderConfig:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of CPU of a step with everything switched on but the speaker loss, of one with it now
-    and then (`speaker_loss.every`), and of labeling a clip."""
+    """Seconds of CPU of a step with every loss but the speaker loss, of one with the speaker loss
+    at its rate, and of labeling a clip."""
 
     step: float
     cloning: float
     clip: float
 
     def steps(self, config: EncoderConfig, minutes: float) -> int:
-        """Steps of the recipe that take so many minutes."""
+        """The number of steps that takes so many minutes."""
         whole, labels = config.run.steps, config.pseudo_labels
         used = bool(config.weights.speaker_contrastive)
         cloning = max(0, whole - config.speaker_loss.start) / whole if used else 0.0
@@ -116,7 +118,7 @@ class Cost:
 
 
 def cost(config: EncoderConfig, inputs: Inputs, out: Path) -> Cost:
-    """Cost of the recipe, by a few steps of each kind."""
+    """Cost of the recipe, measured on a few steps of each kind."""
     weights = config.weights
     first = max(config.real_from, config.discriminators.start)
     last = first + PROBE_STEPS
@@ -137,8 +139,8 @@ def cost(config: EncoderConfig, inputs: Inputs, out: Path) -> Cost:
     return Cost(step_s, sum(whole) / len(whole), clip_s)
 
 
-def share(shared: Path, folder: Path) -> None:
-    """Let a run find the packed speech and the pairs of all."""
+def link_shared(shared: Path, folder: Path) -> None:
+    """Link the packed speech and the pairs, which all runs share, into a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("speech", "pairs"):
         (shared / part).mkdir(parents=True, exist_ok=True)
@@ -147,33 +149,33 @@ def share(shared: Path, folder: Path) -> None:
 
 
 def planned(config: EncoderConfig, inputs: Inputs, known: Path, minutes: float) -> int:
-    """Steps that take so many minutes. What a step costs is found out once for a recipe and all its
-    seeds, and again if the recipe has changed."""
+    """The number of steps that takes so many minutes. The cost of a recipe is measured once for all
+    seeds, and again after a change."""
     run = config.run.model_copy(update={"seed": 0})
     recipe = config.model_copy(update={"run": run}).model_dump(mode="json")
     stored = json.loads(known.read_text()) if known.exists() else {}
     if stored.get("recipe") != recipe:
         probe = known.parent / known.stem
-        shutil.rmtree(probe / "labels", ignore_errors=True)  # they would be read, and cost nothing
+        shutil.rmtree(probe / "labels", ignore_errors=True)  # stored labels cost nothing
         stored = {"recipe": recipe, "cost": asdict(cost(config, inputs, probe))}
         known.write_text(json.dumps(stored))
     return Cost(**stored["cost"]).steps(config, minutes)
 
 
-def train(given: argparse.Namespace) -> None:
-    """Every config with every seed, one after the other."""
-    shared, plans = given.out / "shared", given.out / "plans"
-    for seed in given.seed:
-        for path in given.config:
-            folder = given.out / f"{path.stem}-{seed}"
+def train(options: argparse.Namespace) -> None:
+    """Train every config with every seed."""
+    shared, plans = options.out / "shared", options.out / "plans"
+    for seed in options.seed:
+        for path in options.config:
+            folder = options.out / f"{path.stem}-{seed}"
             spent = folder / "spent.json"
             if spent.exists():
                 continue
             config = load_settings(EncoderConfig, path, [f"run.seed={seed}"])
-            inputs = Inputs(speech=given.speech, device="cpu")
-            share(shared, folder)
-            share(shared, plans / path.stem)
-            steps = planned(config, inputs, plans / f"{path.stem}.json", given.minutes)
+            inputs = Inputs(speech=options.speech, device="cpu")
+            link_shared(shared, folder)
+            link_shared(shared, plans / path.stem)
+            steps = planned(config, inputs, plans / f"{path.stem}.json", options.minutes)
             begun = time.process_time()
             code = encoder.main(scaled(config, steps), inputs, folder, Console(), resume=True)
             if code != EXIT_OK:
@@ -183,70 +185,81 @@ def train(given: argparse.Namespace) -> None:
             print(f"{folder.name}: {steps} steps, {minutes:.1f} minutes of CPU", flush=True)
 
 
-def figures_of(
-    release: Release,
-    path: Path,
-    oracle: Codec,
-    speech: SpeechSet,
-    inversions: Any,
-    plan: VoicePlan,
-    embedder: Ge2eEmbedder,
-    transcriber: CharacterTranscriber,
-) -> dict[str, Any]:
-    """Everything of one encoder."""
+@dataclass(frozen=True)
+class Bench:
+    """What all encoders are measured with."""
+
+    release: Release
+    oracle: Codec
+    speech: SpeechSet
+    inversions: dict[str, Inversion]
+    plan: CloningPlan
+    models: MetricModels
+
+
+def measure_encoder(bench: Bench, path: Path) -> dict[str, Any]:
+    """All measurements of the encoder in a file."""
+    release, speech = bench.release, bench.speech
     codec = open_codec(release, path)
     model = TTS.load(release, codec=codec)
-    found = diagnose(release, codec, speech, encoder="", model=model, inversions=inversions)
-    voices = evaluate_voices(
-        release, codec, model, speech, [embedder], [transcriber], plan, name=""
+    diagnosis = diagnose(
+        release, codec, speech, encoder="", model=model, inversions=bench.inversions
+    )
+    scores = evaluate_cloning(
+        release, codec, model, speech, bench.models, bench.plan, name=""
     ).scores[0]
-    judged = verdict(found)
+    (similarity,), (cer,) = scores.similarity.values(), scores.cer.values()
+    assert similarity.difference is not None  # of several speakers
     return {
-        "diagnosis": found.to_json(),
-        "encoder": evaluate_encoder(release, codec, speech, oracle, name="").to_json(),
-        "verdict": judged.summary,
+        "diagnosis": diagnosis.to_json(),
+        "encoder": evaluate_encoder(release, codec, speech, bench.oracle, name="").to_json(),
+        "checks": run_checks(diagnosis).summary,
         "voices": {
-            "own": voices.likeness[embedder.name]["matched"].mean,
-            "gain": voices.likeness[embedder.name]["gain"].mean,
-            "cer": voices.cer[transcriber.name],
+            "same_speaker": similarity.same_speaker.mean,
+            "difference": similarity.difference.mean,
+            "cer": cer,
         },
     }
 
 
-def measure(given: argparse.Namespace) -> None:
-    """Every encoder of the study, and the oracle."""
-    release = Release.open(given.model)
-    clips = [clip for clip in list_clips(given.speech) if clip.split == given.split]
-    speech = load_speech(choose(clips, given.seconds))
-    inversions = preset_inversions(release)
-    oracle, embedder = open_codec(release, given.oracle), Ge2eEmbedder.load()
+def measure(options: argparse.Namespace) -> None:
+    """Measure the oracle and every encoder of the study."""
+    release = Release.open(options.model)
+    clips = [clip for clip in list_clips(options.speech) if clip.split == options.split]
     transcriber = CharacterTranscriber(load_packaged_recognizer())
-    plan = VoicePlan((given.length,), given.sentences, (0,), given.cfg)
-    paths = {"oracle": given.oracle}
-    paths |= {p.parent.name: p for p in sorted(given.out.glob(f"*-*/{ENCODER_FILE}"))}
-    part, parts = (int(each) for each in given.part.split("/"))
+    bench = Bench(
+        release,
+        open_codec(release, options.oracle),
+        load_speech(select_clips(clips, options.seconds)),
+        preset_inversions(release),
+        CloningPlan((options.length,), options.sentences, (0,), options.cfg),
+        MetricModels([Ge2eEmbedder.load()], [transcriber]),
+    )
+    paths = {"oracle": options.oracle}
+    paths |= {p.parent.name: p for p in sorted(options.out.glob(f"*-*/{ENCODER_FILE}"))}
+    part, parts = (int(each) for each in options.part.split("/"))
     for name, path in list(paths.items())[part::parts]:
-        kept = given.out / f"{name}.json"
+        kept = options.out / f"{name}.json"
         if kept.exists():
             continue
-        figures = figures_of(release, path, oracle, speech, inversions, plan, embedder, transcriber)
-        kept.write_text(json.dumps(figures, indent=1))
-        print(f"{name}: {figures['verdict']}", flush=True)
+        measured = measure_encoder(bench, path)
+        kept.write_text(json.dumps(measured, indent=1))
+        print(f"{name}: {measured['checks']}", flush=True)
 
 
-def table(given: argparse.Namespace) -> None:
-    """A row for each recipe: means over seeds, and the smallest and largest where there are
+def table(options: argparse.Namespace) -> None:
+    """Print a row for each recipe: means over seeds, with the smallest and the largest of
     several."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(given.out.glob("*.json")):
+    for path in sorted(options.out.glob("*.json")):
         name = path.stem.rpartition("-")[0] or path.stem
         rows.setdefault(name, []).append(json.loads(path.read_text()))
     print("| recipe | seeds | " + " | ".join(heading for heading, *_ in COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 2) + "|")
     for name, found in rows.items():
         cells = []
-        for _, place, form in COLUMNS:
-            values = [look_up(each, place) for each in found]
+        for _, key, form in COLUMNS:
+            values = [look_up(each, key) for each in found]
             if any(isinstance(value, str) or value is None for value in values):
                 cells.append("; ".join(sorted({str(value) for value in values})))
                 continue
@@ -273,7 +286,7 @@ def main() -> None:
     measured.add_argument("--sentences", type=int, default=2)
     measured.add_argument("--cfg", type=float, default=1.2)
     measured.add_argument("--oracle", required=True, type=Path)
-    measured.add_argument("--part", default="0/1", help="this of so many processes")
+    measured.add_argument("--part", default="0/1", help="process I of N, as I/N")
     measured.set_defaults(run=measure)
     for each in (trained, measured):
         each.add_argument("--speech", required=True, type=Path)
@@ -281,9 +294,9 @@ def main() -> None:
     shown.set_defaults(run=table)
     for each in (trained, measured, shown):
         each.add_argument("-o", "--out", required=True, type=Path)
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    given.run(given)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.run(options)
 
 
 if __name__ == "__main__":

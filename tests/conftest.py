@@ -22,6 +22,7 @@ from voxclone.data.manifest import read_manifest
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
+from voxclone.voice.presets import Inversion, preset_inversions
 
 torch.set_num_threads(1)
 
@@ -58,6 +59,12 @@ def oracle_of_mini(mini_release: Release) -> Codec:
 @pytest.fixture(scope="session")
 def mini_tts(mini_release: Release, oracle_of_mini: Codec) -> TTS:
     return TTS.load(mini_release, codec=oracle_of_mini)
+
+
+@pytest.fixture(scope="session")
+def mini_inversions(mini_release: Release) -> dict[str, Inversion]:
+    """The presets of the mini release as codes; finding them takes seconds."""
+    return preset_inversions(mini_release)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""Benchmarks begin, that of a training step measures what it says, at a tiny size, and the pictures
-of failures show the runs that they are drawn from."""
+"""Benchmarks import, that of a training step measures every loss at a tiny size, and the plots of
+failures show the runs that they come from."""
 
 import argparse
 import importlib
@@ -32,11 +32,11 @@ def _bench(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "path", [p for folder in FOLDERS for p in sorted(folder.glob("*.py"))], ids=lambda p: p.stem
 )
-def test_a_benchmark_finds_what_it_measures(path: Path) -> None:
+def test_a_benchmark_imports(path: Path) -> None:
     assert Path(str(importlib.import_module(path.stem).__file__)) == path
 
 
-def test_dense_attention_is_ours() -> None:
+def test_dense_attention_equals_that_of_the_codec() -> None:
     from codec import dense_attention
 
     generator = torch.Generator().manual_seed(0)
@@ -78,12 +78,12 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """An oracle with even codes, two seeds of a recipe that ends at one code and at the ends, and a
-    seed that was stopped."""
-    even, sick = [25] * 8, [193, *[1] * 7]
-    for name, counts in (("oracle", even), ("paper-0", sick), ("paper-1", sick)):
+    """An oracle with a uniform histogram, two seeds of a recipe that collapses and saturates, and a
+    seed that was interrupted."""
+    uniform, collapsed = [25] * 8, [193, *[1] * 7]
+    for name, counts in (("oracle", uniform), ("paper-0", collapsed), ("paper-1", collapsed)):
         shares = [count / 200 for count in counts]
-        book = {
+        codes = {
             "frames": 200,
             "counts": counts,
             "prior": [1 / 8] * 8,
@@ -92,10 +92,12 @@ def study(tmp_path: Path) -> Path:
             "codes_in_use": 8,
             "largest_share": max(shares),
         }
-        (tmp_path / f"{name}.json").write_text(json.dumps({"diagnosis": {"book": book}}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"diagnosis": {"semantic_codes": codes}}))
     for name in ("paper-0", "paper-1", "paper-2"):
         (tmp_path / name).mkdir()
-        rows: list[dict[str, float | None]] = [  # of a step that was skipped, and what is lost
+        rows: list[
+            dict[str, float | None]
+        ] = [  # of a step that was skipped, and values that were not finite
             {"step": 5, "loss/stft": None},
             {"step": 5, "real/mel": None, "real/extreme": None},
         ]
@@ -110,52 +112,52 @@ def study(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def drawn(picture: str) -> tuple[list[list[tuple[float, float]]], list[str]]:
-    """The curves, as pixels, and everything that is written; all of it on paper of its own."""
-    root = ElementTree.fromstring(picture)
-    paper = next(iter(root.iter(f"{SVG}rect")))
-    assert paper.get("fill") == "#fff"
+def parse(plot: str) -> tuple[list[list[tuple[float, float]]], list[str]]:
+    """The curves, as pixels, and all labels, checked to be within the background."""
+    root = ElementTree.fromstring(plot)
+    background = next(iter(root.iter(f"{SVG}rect")))
+    assert background.get("fill") == "#fff"
     width, height = (float(root.get(side) or 0) for side in ("width", "height"))
     curves = []
     for line in root.iter(f"{SVG}polyline"):
         pairs = [pair.split(",") for pair in (line.get("points") or "").split()]
         curves.append([(float(x), float(y)) for x, y in pairs])
-    written = list(root.iter(f"{SVG}text"))
-    places = [(float(each.get("x") or 0), float(each.get("y") or 0)) for each in written]
-    places += [point for curve in curves for point in curve]
-    assert all(0 < x < width and 0 < y < height for x, y in places)
-    return curves, [each.text or "" for each in written]
+    labels = list(root.iter(f"{SVG}text"))
+    points = [(float(each.get("x") or 0), float(each.get("y") or 0)) for each in labels]
+    points += [point for curve in curves for point in curve]
+    assert all(0 < x < width and 0 < y < height for x, y in points)
+    return curves, [each.text or "" for each in labels]
 
 
-def test_the_picture_of_collapse_has_every_seed(study: Path) -> None:
-    from failures import collapse
-    from pictures import USING, read_minutes, read_study
+def test_the_plot_of_collapse_has_every_seed(study: Path) -> None:
+    from failure_plots import plot_collapse
+    from plot_failures import COLLAPSE_RECIPES, read_minutes, read_study
 
-    books = {
-        name: [each["diagnosis"]["book"] for each in read_study(study, name)]
+    codes = {
+        name: [each["diagnosis"]["semantic_codes"] for each in read_study(study, name)]
         for name in ("oracle", "paper")
     }
-    curves, written = drawn(collapse(books, read_minutes(study, USING)))
-    prior, oracle, *sick = curves
-    assert len(sick) == 2 and sick[0] == sick[1]
-    assert len(oracle) == len(prior) == len(sick[0]) == 8
+    curves, labels = parse(plot_collapse(codes, read_minutes(study, COLLAPSE_RECIPES)))
+    prior, oracle, *collapsed = curves
+    assert len(collapsed) == 2 and collapsed[0] == collapsed[1]
+    assert len(oracle) == len(prior) == len(collapsed[0]) == 8
     one, every = oracle[0][1], oracle[-1][1]
-    assert sick[0][-1][1] == every and (sick[0][0][1] - every) / (one - every) == pytest.approx(
-        (1 - 193 / 200) / (1 - 25 / 200), abs=0.01
-    )
-    assert any(each.startswith("number of commonest semantic codes") for each in written)
-    assert any(each.startswith("share of frames") for each in written)
-    assert {"oracle", "paper", "7.9", "1.2", "96.5", "12.5", "0", "100"} <= set(written)
-    assert any("for 6 minutes" in each for each in written)
+    assert collapsed[0][-1][1] == every and (collapsed[0][0][1] - every) / (
+        one - every
+    ) == pytest.approx((1 - 193 / 200) / (1 - 25 / 200), abs=0.01)
+    assert any(each.startswith("number of most frequent semantic codes") for each in labels)
+    assert any(each.startswith("share of frames") for each in labels)
+    assert {"oracle", "paper", "7.9", "1.2", "96.5", "12.5", "0", "100"} <= set(labels)
+    assert any("for 6 minutes" in each for each in labels)
 
 
-def test_the_picture_of_saturation_follows_the_steps(study: Path) -> None:
-    from failures import saturation
-    from pictures import read_logs
+def test_the_plot_of_saturation_follows_the_steps(study: Path) -> None:
+    from failure_plots import plot_saturation
+    from plot_failures import read_logs
 
     runs = read_logs(study, "paper")
-    assert len(runs) == 2  # and not the one that was stopped
-    curves, written = drawn(saturation({"paper": runs, "naive": runs}))
+    assert len(runs) == 2  # without the interrupted one
+    curves, labels = parse(plot_saturation({"paper": runs, "naive": runs}))
     assert len(curves) == 2 * 3 * 2
     for loss, mel, ends in (curves[0:6:2], curves[6::2]):
         for curve, turn in ((loss, 1), (mel, 1), (ends, -1)):  # pixels are counted from above
@@ -163,34 +165,35 @@ def test_the_picture_of_saturation_follows_the_steps(study: Path) -> None:
             heights = [turn * y for _, y in curve]
             assert heights == sorted(heights) and heights[0] < heights[-1]
     assert curves[6][0][0] > curves[0][-1][0]  # a column each
-    assert [each for each in written if each == "step"] == ["step"] * 2
-    for name in ("training: loss on sound", "mel distance", "levels at either end, %"):
-        assert len([each for each in written if name in each]) == 1
-    assert {"paper", "naive", "1", "0.2", "0.6", "30", "0.33", "0.17", "30.0"} <= set(written)
+    assert [each for each in labels if each == "step"] == ["step"] * 2
+    for name in ("training: reconstruction", "mel distance", "levels at either end, %"):
+        assert len([each for each in labels if name in each]) == 1
+    assert {"paper", "naive", "1", "0.2", "0.6", "30", "0.33", "0.17", "30.0"} <= set(labels)
 
 
-def test_the_picture_of_rejection_sets_sound_beside_acceptance() -> None:
-    from failures import RECIPES, Seen, rejected
+def test_the_plot_of_rejection_sets_mel_distance_beside_likelihood() -> None:
+    from failure_plots import RECIPES, DecodedClip, plot_rejection
 
-    def figures(mel: float, nats: float) -> dict[str, Any]:
-        around = {"passage.mel": mel, "acceptance.semantic": nats}
-        (mels, nat) = (
-            {"mean": value, "low": 0.9 * value, "high": 1.1 * value} for value in around.values()
-        )
-        book = {"perplexity": math.e, "kl": 4.0}
-        return {"passage": {"mel": mels}, "acceptance": {"semantic": nat}, "book": book}
+    def diagnosis(mel: float, nats: float) -> dict[str, Any]:
+        mels, nll = ({"mean": v, "low": 0.9 * v, "high": 1.1 * v} for v in (mel, nats))
+        return {
+            "round_trip": {"mel_distance": mels},
+            "language_model": {"conditioning_gain": {"semantic_nll": nll}},
+            "semantic_codes": {"perplexity": math.e, "kl": 4.0},
+        }
 
     generator = torch.Generator().manual_seed(0)
     waves_3S = 0.1 * torch.randn(3, 24000, generator=generator)
-    seen = [Seen("recording", waves_3S[0], "“said”")]
+    clips = [DecodedClip("recording", waves_3S[0], "“text”")]
     for (name, mel, nats), wave_S in zip(
         (("oracle", 0.31, 2.5), ("naive", 0.29, 7.5)), waves_3S[1:], strict=True
     ):
         recipe = RECIPES[name]
-        seen.append(Seen(recipe.title, wave_S, "noted", recipe.colour, figures(mel, nats)))
-    picture = rejected(seen)
-    _, written = drawn(picture)
-    root = ElementTree.fromstring(picture)
+        report = diagnosis(mel, nats)
+        clips.append(DecodedClip(recipe.title, wave_S, "note", recipe.color, report))
+    plot = plot_rejection(clips)
+    _, labels = parse(plot)
+    root = ElementTree.fromstring(plot)
     assert len({each.get("href") for each in root.iter(f"{SVG}image")}) == 3
     discs = [each for each in root.iter(f"{SVG}circle") if each.get("fill") != "none"]
     rings = [each for each in root.iter(f"{SVG}circle") if each.get("fill") == "none"]
@@ -198,21 +201,29 @@ def test_the_picture_of_rejection_sets_sound_beside_acceptance() -> None:
     assert naive_mel < oracle_mel < oracle_nats < naive_nats
     assert len(rings) == 2
     assert oracle_nats < float(rings[0].get("cx") or 0) < naive_nats  # 5 nats lie between
-    assert {"0.310", "0.290", "2.50", "7.50", "“said”", "8 kHz", "1 s"} <= set(written)
-    assert any("mel distance" in each for each in written)
-    assert any("nats per frame" in each for each in written)
+    assert {"0.310", "0.290", "2.50", "7.50", "“text”", "8 kHz", "1 s"} <= set(labels)
+    assert any("mel distance" in each for each in labels)
+    assert any("nats per frame" in each for each in labels)
 
 
-def test_pictures_need_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pictures
+def test_a_standalone_picture_has_a_background_and_a_title() -> None:
+    from failure_plots import standalone
 
-    places = [
+    picture = standalone(100, 50, "This & that", "<g/>")
+    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 50"')
+    assert 'fill="#fff"' in picture and ">This &amp; that</text><g/></svg>" in picture
+
+
+def test_plots_need_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import plot_failures
+
+    folders = [
         f"--{option}={tmp_path}" for option in ("study", "reports", "speech", "oracle", "out")
     ]
-    given = ["pictures", "--clip", "x", "--encoder", f"naive={tmp_path}", *places]
-    monkeypatch.setattr("sys.argv", given)
-    with pytest.raises(ConfigError, match=r"no runs with figures.*experiments/study\.py"):
-        pictures.main()
-    monkeypatch.setattr("sys.argv", [*given, "--encoder", f"someone={tmp_path}"])
+    options = ["plot_failures", "--clip", "x", "--encoder", f"naive={tmp_path}", *folders]
+    monkeypatch.setattr("sys.argv", options)
+    with pytest.raises(ConfigError, match=r"no measured runs.*experiments/study\.py"):
+        plot_failures.main()
+    monkeypatch.setattr("sys.argv", [*options, "--encoder", f"someone={tmp_path}"])
     with pytest.raises(SystemExit, match="2"):
-        pictures.main()
+        plot_failures.main()

@@ -2,13 +2,11 @@
 
 import ast
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "voxclone"
@@ -115,45 +113,41 @@ def test_what_speaks_knows_nothing_of_training() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("verb", ["clone", "enroll", "speak"])
-def test_a_command_of_a_user_loads_neither_training_nor_evaluation(
-    verb: str, tmp_path: Path
-) -> None:
+def test_commands_of_a_user_load_neither_training_nor_evaluation(tmp_path: Path) -> None:
     reference = str(ROOT / "examples" / "reference.flac")
-    given = {
-        "clone": [reference, "Hello.", "-o", str(tmp_path / "a.wav"), "--seed", "1"],
-        "enroll": [reference, "--name", "anna", "--consent", "self", "--statement", "Mine.",
-                   "-o", str(tmp_path / "a.voice.safetensors")],
-        "speak": ["Hello.", "--voice", "en_female_1", "-o", str(tmp_path / "a.wav"), "--seed", "1"],
-    }  # fmt: skip
+    commands = [
+        ["clone", reference, "Hello.", "-o", str(tmp_path / "a.wav"), "--seed", "1"],
+        ["enroll", reference, "--name", "anna", "--consent", "self", "--statement", "Mine.",
+         "-o", str(tmp_path / "a.voice.safetensors")],
+        ["speak", "Hello.", "--voice", "en_female_1", "-o", str(tmp_path / "a.wav"), "--seed", "1"],
+    ]  # fmt: skip
     code = (
-        f"import sys; sys.argv = {['voxclone', verb, *given[verb], '--quiet']!r}\n"
+        "import sys\n"
         "from voxclone.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "assert 'voxclone.release.release' in sys.modules\n"
-        "rooms = {'.'.join(name.split('.')[:2]) for name in sys.modules}\n"
-        "assert not rooms & {'voxclone.train', 'voxclone.evaluate'}, rooms"
+        f"for command in {commands!r}:\n"
+        "    sys.argv = ['voxclone', *command, '--quiet']\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, end.code\n"
+        "    assert 'voxclone.release.release' in sys.modules\n"
+        "    rooms = {'.'.join(name.split('.')[:2]) for name in sys.modules}\n"
+        "    assert not rooms & {'voxclone.train', 'voxclone.evaluate'}, (command, rooms)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=250)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=280)
 
 
-def test_public_names_are_there_and_cost_nothing() -> None:
+def test_public_names_cost_nothing() -> None:
     code = (
-        "import time; begun = time.perf_counter()\n"
+        "import time; begun = time.process_time()\n"
         "import voxclone\n"
-        "spent = time.perf_counter() - begun\n"
+        "spent = time.process_time() - begun\n"
         "import sys\n"
         "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "from voxclone import Codec, Release, TTS, Voice, enroll\n"
         "assert set(voxclone.__all__) <= set(dir(voxclone))\n"
         "print(spent)"
     )
-    times = [
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-        for _ in range(2)
-    ]
-    assert min(times) < 0.1
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert float(done.stdout) < 0.1
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -216,13 +210,49 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "from voxclone.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'transformers', 'soundfile'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'transformers', 'soundfile'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     times = []
-    for _ in range(3):
-        begun = time.perf_counter()
+    for _ in range(3):  # of the process alone, since the machine may be busy
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        times.append(time.perf_counter() - begun)
-    # 0.3 s is the promise; a shared machine is given four times that before this fails.
-    assert min(times) < 1.2, times
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # 0.3 s is the promise; a busy machine gets twice that.
+    assert min(times) < 0.6, times
+
+
+BANNED = {
+    "told", "heard", "said", "saying", "listener", "listeners", "judge", "judged", "opinion",
+    "likeness", "illness", "ill", "sick", "strangeness", "figures", "evenness", "brought",
+    "vouched", "workshop", "advice", "lesson", "strangers", "rehearsal", "manner", "scene",
+    "optimiser", "recogniser", "licence", "colour", "centre", "initialise", "quantise", "normalise",
+}  # fmt: skip
+BANNED_TYPES = {"Chosen", "Cast", "Going", "Made"}
+PENDING = ("train", "checkpoint")
+"""Rooms that are not checked yet."""
+
+
+def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names that a file gives: definitions, arguments, assignments, keywords."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield (node.id if isinstance(node, ast.Name) else node.attr), node.lineno
+
+
+def test_names_are_those_of_the_field() -> None:
+    """No private vocabulary and no British spelling in the names that a file gives."""
+    wrong = []
+    for path in FILES:
+        if room(path) in PENDING:
+            continue
+        for name, line in identifiers(TREES[path]):
+            words = re.findall(r"[a-z]+|[A-Z][a-z]*", name)
+            if name in BANNED_TYPES or BANNED & {word.lower() for word in words}:
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {name}")
+    assert not wrong

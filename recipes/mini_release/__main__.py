@@ -4,6 +4,7 @@ python -m recipes.mini_release train recipes/mini_release/mini.yaml --speech MAN
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,7 +15,7 @@ from recipes.mini_release import recipe, workshop
 from recipes.mini_release import report as measure
 from voxclone.cli.common import open_console
 from voxclone.cli.report import present, progress
-from voxclone.cli.tools import load_listed, make_embedders, make_mos_predictor
+from voxclone.cli.tools import load_speech, make_models
 from voxclone.config import load_settings
 from voxclone.errors import VoxcloneError
 from voxclone.mini.oracle import ASSETS
@@ -80,13 +81,12 @@ def report(
     track = progress(console)
     named = dict(item.split("=", 1) for item in encoder or [])
     folder = assets if assets is not None else ASSETS
+    recognizer = load_recognizer(folder / "recogniser")
     found = measure.report(
         Release.open(folder / "release"),
-        load_listed(speech, split, seconds, track),
+        load_speech(speech, split, seconds, track),
         {name: Path(path) for name, path in named.items()},
-        make_embedders(None)[0],
-        CharacterTranscriber(load_recognizer(folder / "recogniser")),
-        make_mos_predictor(True),
+        replace(make_models(None, None, True), transcribers=[CharacterTranscriber(recognizer)]),
         assets=folder,
         track=track,
     )

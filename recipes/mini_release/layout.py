@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from recipes.mini_release.files import small_tekken
 from recipes.mini_release.workshop import MiniSettings
 from voxclone.release.params import Params, parse_params
-from voxclone.release.tekken import small_tekken
 from voxclone.spec import AUDIO, BEGIN_AUDIO
 
 SPECIAL_TOKENS = 64

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recipes.mini_release.files import from_transformers, small_tekken, to_json
 from recipes.mini_release.layout import SPECIAL_TOKENS, mini_params
 from recipes.mini_release.workshop import (
     Workshop,
@@ -28,15 +29,13 @@ from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
 from voxclone.models.speaker_network import save_speaker_network
 from voxclone.release.encoder_file import save_encoder
-from voxclone.release.params import Params, to_json
+from voxclone.release.params import Params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import Entry, write_safetensors
-from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import codebook_offsets, expected_tensors
 from voxclone.spec import CODEC, TABLE
-from voxclone.tts.backbone import from_transformers
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
 PAUSE_SECONDS = 0.2
 
@@ -50,7 +49,7 @@ def publish(shop: Workshop, target: Path) -> None:
     params = mini_params(shop.settings, voices)
     tensors = release_tensors(params, codec, speech)
     rows = {
-        name: voice_rows(
+        name: embed_codes(
             preset_codes(shop, codec, speaker), tensors[TABLE], codebook_offsets(params)
         )
         for name, speaker in shop.settings.presets.items()

@@ -101,9 +101,10 @@ class RecogniserTask:
         corpus = self.corpus
         pairs = []
         for index in self.valid.indices[:120]:
-            said = normalize_text(corpus.clips[index].text or "")
-            pairs.append((said, self.model.transcribe(corpus.wave(index))))
-        return {"valid/cer": error_rate(pairs, characters=True), "valid/wer": error_rate(pairs)}
+            text = normalize_text(corpus.clips[index].text or "")
+            pairs.append((text, self.model.transcribe(corpus.wave(index))))
+        words = [(text.split(), transcript.split()) for text, transcript in pairs]
+        return {"valid/cer": error_rate(pairs), "valid/wer": error_rate(words)}
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         """Clips of similar length that together last about `batch_seconds`."""

@@ -3,7 +3,7 @@
 Shapes: S samples, K code books, T frames.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,23 @@ import torch
 
 from recipes.mini_release.gap import gap_accuracy
 from voxclone.codec.model import Codec
-from voxclone.evaluate.cloning import VoicePlan, VoicesReport, evaluate_voices, score_sayings
+from voxclone.evaluate.cloning import (
+    CloningPlan,
+    CloningReport,
+    evaluate_cloning,
+    score_cloning,
+)
 from voxclone.evaluate.encoder import evaluate_encoder
+from voxclone.evaluate.metric_models import MetricModels
+from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.reconstruction import VoxtralReconstructor, evaluate_codec
 from voxclone.evaluate.speechset import SpeechSet
-from voxclone.evaluate.synthesis import Saying, say
+from voxclone.evaluate.synthesis import SynthesisRequest, synthesize
 from voxclone.mini.oracle import ASSETS, oracle_codec
-from voxclone.models.dnsmos import MosPredictor
-from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
-
-Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,98 +39,59 @@ class ReportSizes:
     sentences: int = 3
     seeds: tuple[int, ...] = (0, 1)
     cfg: float = 1.2
-    preset_sayings: int = 2
+    preset_sentences: int = 2
 
 
 def report(
     release: Release,
     speech: SpeechSet,
     encoders: Mapping[str, Path],
-    embedder: SpeakerEmbedder,
-    transcriber: Transcriber,
-    listener: MosPredictor | None,
+    models: MetricModels,
     *,
     assets: Path = ASSETS,
     sizes: ReportSizes = ReportSizes(),
-    track: Track = lambda items, what: items,
+    track: Track = untracked,
 ) -> dict[str, Any]:
     """Reports by name: the codec with the oracle, presets, and codes and clones of the oracle and
     of each encoder."""
-    plan = VoicePlan(sizes.lengths, sizes.sentences, sizes.seeds, sizes.cfg)
+    plan = CloningPlan(sizes.lengths, sizes.sentences, sizes.seeds, sizes.cfg)
     oracle = oracle_codec(release, assets)
     model = TTS.load(release, codec=oracle)
     codec = evaluate_codec(
-        VoxtralReconstructor(oracle, "with the oracle"),
-        speech,
-        [embedder],
-        [transcriber],
-        listener=listener,
-        track=track,
+        VoxtralReconstructor(oracle, "with the oracle"), speech, models, track=track
     )
     found: dict[str, Any] = {
         "codec": codec.to_json() | {"gap_accuracy": _gap(oracle, speech)},
-        "presets": preset_figures(model, release, speech, embedder, transcriber, listener, sizes),
+        "presets": evaluate_presets(model, release, speech, models, sizes),
     }
     for name, path in {"oracle": None, **encoders}.items():
         own = oracle if path is None else open_codec(release, path)
-        codes = evaluate_encoder(
-            release,
-            own,
-            speech,
-            oracle,
-            name=name,
-            track=lambda items: track(items, "codes"),
-        )
+        codes = evaluate_encoder(release, own, speech, oracle, name=name, track=track)
         found[f"codes of {name}"] = codes.to_json()
-        voices = evaluate_voices(
-            release,
-            own,
-            model,
-            speech,
-            [embedder],
-            [transcriber],
-            plan,
-            name=name,
-            listener=listener,
-            track=track,
-        )
+        voices = evaluate_cloning(release, own, model, speech, models, plan, name=name, track=track)
         found[f"voices of {name}"] = voices.to_json()
     return found
 
 
-def preset_figures(
-    model: TTS,
-    release: Release,
-    speech: SpeechSet,
-    embedder: SpeakerEmbedder,
-    transcriber: Transcriber,
-    listener: MosPredictor | None,
-    sizes: ReportSizes,
+def evaluate_presets(
+    model: TTS, release: Release, speech: SpeechSet, models: MetricModels, sizes: ReportSizes
 ) -> dict[str, Any]:
     """Speech of the presets, against the preset's own decoded codes."""
     codes = preset_codes(release).codes
     texts = _texts(speech)
-    sayings = []
+    requests, references = [], {}
     for number, name in enumerate(preset_names(release)):
         with torch.inference_mode():
-            own_S = model.codec.decode(codes[name][None])[0]
+            references[name] = model.codec.decode(codes[name][None])[0]
         choice = texts.get(name[:2]) or [text for each in texts.values() for text in each]
-        for turn in range(sizes.preset_sayings):
+        for turn in range(sizes.preset_sentences):
             text = choice[(number * 7 + turn) * 13 % len(choice)]
-            sayings.append(Saying(name, load_preset(release, name), own_S, text, turn))
-    spoken = say(model, sayings, cfg=sizes.cfg)
+            requests.append(SynthesisRequest(name, load_preset(release, name), text, turn))
+    syntheses = synthesize(model, requests, cfg=sizes.cfg)
     missing: dict[str, str] = {}
     seconds = sum(codes_KT.shape[1] for codes_KT in codes.values()) / len(codes)
-    scores = score_sayings(
-        seconds / model.codec.frame_rate,
-        sayings,
-        spoken,
-        [embedder],
-        [transcriber],
-        listener,
-        missing,
-    )
-    return VoicesReport("presets", [scores], missing, []).to_json()
+    scores = score_cloning(seconds / model.codec.frame_rate, syntheses, references, models, missing)
+    return CloningReport("presets", [scores], missing, []).to_json()
 
 
 def _gap(oracle: Codec, speech: SpeechSet) -> float:

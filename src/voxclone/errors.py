@@ -1,4 +1,4 @@
-"""What goes wrong, as sentences: each error says what, where and how to mend it."""
+"""Errors are sentences: what is wrong, where, and how to mend it."""
 
 EXIT_OK = 0
 EXIT_USER = 1
@@ -19,7 +19,7 @@ class UsageError(VoxcloneError):
 
 
 class AudioError(VoxcloneError):
-    """A recording that cannot be used; `rule` says why in a word or two, to count by."""
+    """A recording that cannot be used; `rule` is the reason in a word or two, for counts."""
 
     def __init__(self, message: str, rule: str = "undecodable") -> None:
         super().__init__(message)

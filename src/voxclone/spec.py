@@ -1,7 +1,7 @@
 """The contract of the release, once: what every reader and writer of it must agree on.
 
 Sizes that a release states itself (`params.json`) are read from there; here are the numbers and
-names that its files do not state, and those of the real release that audio is brought to before
+names that its files do not state, and those of the real release that audio has before
 any release is opened.
 """
 
@@ -12,14 +12,14 @@ FRAME_SIZE = 1920
 FRAME_RATE = SAMPLING_RATE / FRAME_SIZE
 
 EMPTY_AUDIO, END_AUDIO = 0, 1
-"""Special codes that stand before the codes of every code book."""
+"""Special codes that stand before the codes of every codebook."""
 SHIFT = 2
-"""How many those are: code c of the codec is code c + 2 of the language model."""
+"""The number of special codes: code c of the codec is code c + 2 of the language model."""
 
 CODEC = "audio_tokenizer."
 """Prefix of the codec's tensors."""
 TABLE = "mm_audio_embeddings.audio_codebook_embeddings.embeddings.weight"
-"""Rows of all code books, whose sums a voice and generated frames are."""
+"""The embedding table with the rows of all codebooks; voices and frames are sums of its rows."""
 TEXT_TABLE = "mm_audio_embeddings.tok_embeddings.weight"
 PAD_ROWS = 128
 """Tables are padded to a multiple of so many rows."""
@@ -27,8 +27,8 @@ VOICES = "voice_embedding"
 """Folder of the presets."""
 
 BOS, AUDIO, BEGIN_AUDIO, REPEAT_AUDIO_TEXT, NEXT_AUDIO_TEXT = 1, 24, 25, 35, 36
-"""Token ids of a prompt: BOS, BEGIN_AUDIO, AUDIO for each row of the voice, NEXT_AUDIO_TEXT, text,
-REPEAT_AUDIO_TEXT, BEGIN_AUDIO."""
+"""Token ids of a prompt: BOS, BEGIN_AUDIO, AUDIO for each frame of the voice, NEXT_AUDIO_TEXT,
+text, REPEAT_AUDIO_TEXT, BEGIN_AUDIO."""
 AROUND_TEXT = 5
 """Positions of a prompt beside voice and text."""
 CONTEXT = 4096

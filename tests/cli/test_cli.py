@@ -37,7 +37,7 @@ def test_clone_speaks_in_the_voice_of_a_recording(releases, reference, tmp_path,
         "--model", releases / "complete", "--seed", 3,
     )  # fmt: skip
     assert code == 0
-    for word in ("Reference", "frames", "Likeness", "seed 3", "x real time", str(out)):
+    for word in ("Reference", "frames", "Similarity", "seed 3", "x real time", str(out)):
         assert word in printed.replace("\n", ""), word
     wave, rate = soundfile.read(out)
     assert rate == 24000 and len(wave) > 0
@@ -64,14 +64,14 @@ def test_enroll_and_speak_are_the_halves_of_clone(releases, reference, tmp_path,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_told(releases, reference, tmp_path, command):
+def test_a_device_that_is_not_there_is_an_error(releases, reference, tmp_path, command):
     asked = ["--model", releases / "complete", "--device", "cuda", "-o", tmp_path / "a.wav"]
     for words in (["clone", reference, "Hi."], ["speak", "Hi.", "--voice", "anna"]):
         code, _, err = command(*words, *asked)
         assert code == 1 and "no CUDA GPU" in err and not (tmp_path / "a.wav").exists()
 
 
-def test_a_device_that_is_too_small_is_told(releases, tmp_path, command, monkeypatch):
+def test_a_device_that_is_too_small_is_an_error(releases, tmp_path, command, monkeypatch):
     def full(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6 GiB.\nMore.")
 
@@ -91,11 +91,11 @@ def test_speak_with_a_preset(releases, tmp_path, command):
     assert code == 0 and "seed" in printed and out.exists()
 
 
-def test_inspect_tells_what_is_in_a_release(releases, command):
-    code, printed, _ = command("inspect", releases / "withheld")
+def test_inspect_shows_what_is_in_a_release(releases, command):
+    code, printed, _ = command("inspect", "--model", releases / "withheld")
     assert code == 0
     assert "encoder: withheld" in printed and "anna (9)" in printed and "acoustic head" in printed
-    code, printed, _ = command("inspect", releases / "complete", "--json")
+    code, printed, _ = command("inspect", "--model", releases / "complete", "--json")
     assert code == 0 and json.loads(printed)["encoder"] == "complete"
 
 
@@ -130,7 +130,7 @@ def test_bad_references_get_a_sentence(name, releases, tmp_path, command):
 @pytest.mark.parametrize(
     ("seconds", "rate", "word"), [(34.0, 24000, "30"), (4.0, 8000, "8"), (2.5, 24000, "3 s")]
 )
-def test_odd_references_are_used_and_said(seconds, rate, word, releases, tmp_path, command):
+def test_odd_references_are_used_with_a_warning(seconds, rate, word, releases, tmp_path, command):
     path, out = tmp_path / "odd.wav", tmp_path / "out.wav"
     phrases = [1.5] * int(seconds / 2)
     soundfile.write(path, speech(phrases, [0.3] * (len(phrases) + 1), rate), rate)
@@ -214,6 +214,8 @@ def test_damaged_releases_get_a_sentence(kind, releases, tmp_path, command):
     assert not out.exists()
 
 
-def test_unknown_option_is_a_usage_error(command):
-    code, _, _ = command("clone", "--nonsense")
-    assert code == 2
+def test_unknown_options_are_usage_errors(command):
+    assert command("clone", "--nonsense")[0] == 2
+    for given, now in (("--from", "--init"), ("--accept-ill", "--force"), ("--to=x", "--runtime")):
+        code, _, error = command("refine", "a.wav", given)
+        assert code == 2 and f"is now {now}." in sentence(error)

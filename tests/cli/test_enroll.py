@@ -11,11 +11,11 @@ import soundfile
 from tests.helpers.command import sentence
 from tests.helpers.signals import speech
 from tests.helpers.tiny_release import write_relative, write_tiny_release
-from voxclone.release.encoder_file import BOOK
+from voxclone.release.encoder_file import CODEBOOK_TENSORS
 from voxclone.spec import TABLE
-from voxclone.voice.file import load_voice, read_facts
+from voxclone.voice.file import Voice, read_metadata
 
-SAID = ("--consent", "self", "--statement", "I am Anna and I agree.")
+CONSENT = ("--consent", "self", "--statement", "I am Anna and I agree.")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli-enroll")
     first = write_tiny_release(folder / "complete", with_encoder=True)
     write_relative(folder / "table", first, (TABLE,))
-    write_relative(folder / "book", first, (BOOK[1],))
+    write_relative(folder / "book", first, (CODEBOOK_TENSORS[1],))
     return folder
 
 
@@ -41,10 +41,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command):
     kept = ("--voices", tmp_path / "voices")
     model = ("--model", releases / "complete")
-    code, printed, error = command("enroll", *clips, "--name", "ada", *SAID, *kept, *model)
+    code, printed, error = command("enroll", *clips, "--name", "ada", *CONSENT, *kept, *model)
     assert code == 0, error
     for word in ("a.wav: ", "b.wav: ", "c.wav: ", "Resampled", "Averaged", "Joined 3 parts",
-                 "Likeness", "% clipped", "I am Anna", "ada.voice.safetensors"):  # fmt: skip
+                 "Similarity", "% clipped", "I am Anna", "ada.voice.safetensors"):  # fmt: skip
         assert word in printed, word
     out = tmp_path / "out.wav"
     code, _, error = command("speak", "One.", "--voice", "ada", "-o", out, *kept, *model)
@@ -56,7 +56,7 @@ def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command)
     code, printed, _ = command("voices", "show", "ada", *kept)
     assert code == 0 and "I am Anna and I agree." in printed and "Joined 3 parts" in printed
     code, printed, _ = command("voices", "show", "ada", "--json", *kept)
-    assert json.loads(printed)["facts"]["consent"]["kind"] == "self"
+    assert json.loads(printed)["metadata"]["consent"]["kind"] == "self"
     assert command("voices", "remove", "ada", *kept)[0] == 0
     assert list((tmp_path / "voices").iterdir()) == []
     code, _, error = command("speak", "One.", "--voice", "ada", "-o", out, *kept, *model)
@@ -64,9 +64,9 @@ def test_a_stored_voice_is_found_by_its_name(releases, clips, tmp_path, command)
     assert "No voice is stored" in command("voices", "list", *kept)[1]
 
 
-def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, monkeypatch):
+def test_the_same_enrollment_is_made_once(releases, clips, tmp_path, command, monkeypatch):
     kept = ("--voices", tmp_path / "voices", "--model", releases / "complete")
-    enroll = ("enroll", *clips[:2], *SAID, *kept)
+    enroll = ("enroll", *clips[:2], *CONSENT, *kept)
     assert command(*enroll, "--name", "ada")[0] == 0
     path = tmp_path / "voices" / "ada.voice.safetensors"
     before = path.read_bytes()
@@ -81,15 +81,15 @@ def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, mon
     copies = [clips[0].rename(clips[0].with_name("renamed.wav")), clips[1]]
     other = ("enroll", *copies, "--consent", "written", "--statement", "A letter.", *kept)
     report = tmp_path / "report.json"
-    code, printed, error = command(*other, "--name", "eva", "--json", report)
+    code, printed, error = command(*other, "--name", "eva", "--report", report)
     copies[0].rename(clips[0])
     assert code == 0 and "Known" in printed, error
-    first, second = load_voice(path), load_voice(path.with_name("eva.voice.safetensors"))
-    assert second.facts.name == "eva" and second.facts.consent.statement == "A letter."
+    first, second = Voice.load(path), Voice.load(path.with_name("eva.voice.safetensors"))
+    assert second.metadata.name == "eva" and second.metadata.consent.statement == "A letter."
     assert (first.codes_KT == second.codes_KT).all()
-    told = json.loads(report.read_text())
-    assert told["schema"] == "voxclone.enrolment/1" and told["known"] == str(path)
-    assert [part["source"] for part in told["reference"]["parts"]] == ["a.wav", "b.wav"]
+    written = json.loads(report.read_text())
+    assert written["schema"] == "voxclone.enrollment/2" and written["known"] == str(path)
+    assert [part["source"] for part in written["reference"]["parts"]] == ["a.wav", "b.wav"]
     with pytest.raises(AssertionError, match="made again"):
         command(*enroll, "--name", "ida", "--without", "level")
     command("voices", "remove", "ada", "eva", *kept[:2])
@@ -99,17 +99,17 @@ def test_the_same_enrolment_is_made_once(releases, clips, tmp_path, command, mon
 
 def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, command):
     kept = ("--voices", tmp_path, "--model", releases / "complete")
-    assert command("enroll", clips[0], "--name", "ada", *SAID, *kept)[0] == 0
+    assert command("enroll", clips[0], "--name", "ada", *CONSENT, *kept)[0] == 0
     path = tmp_path / "ada.voice.safetensors"
     before = path.read_bytes()
-    code, _, error = command("enroll", clips[1], "--name", "ada", *SAID, *kept)
+    code, _, error = command("enroll", clips[1], "--name", "ada", *CONSENT, *kept)
     assert code == 2 and "--replace" in sentence(error)
     other = ("--consent", "synthetic", "--statement", "It is not a person's.")
     code, _, error = command("enroll", clips[0], "--name", "ada", *other, *kept)
     assert code == 2 and "consent" in sentence(error) and path.read_bytes() == before
     code, _, _ = command("enroll", clips[0], "--name", "ada", *other, "--replace", *kept)
-    assert code == 0 and read_facts(path).consent.kind == "synthetic"
-    code, _, error = command("enroll", clips[0], "--name", "bert", *SAID, *kept)
+    assert code == 0 and read_metadata(path).consent.kind == "synthetic"
+    code, _, error = command("enroll", clips[0], "--name", "bert", *CONSENT, *kept)
     assert code == 2 and "'bert' is a preset" in sentence(error)
     os.rename(path, tmp_path / "bert.voice.safetensors")
     code, _, error = command("speak", "One.", "--voice", "bert", "-o", tmp_path / "x.wav", *kept)
@@ -117,8 +117,8 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, comma
 
 
 CONSENTS = [
-    (), ("--consent", "self"), ("--statement", "I agree."), ("--consent", "unstated", *SAID[2:]),
-    ("--consent", "yes", *SAID[2:]), ("--consent", "self", "--statement", "  "),
+    (), ("--consent", "self"), ("--statement", "I agree."), ("--consent", "unstated", *CONSENT[2:]),
+    ("--consent", "yes", *CONSENT[2:]), ("--consent", "self", "--statement", "  "),
 ]  # fmt: skip
 
 
@@ -139,16 +139,16 @@ def test_nothing_is_kept_without_consent(given, releases, clips, tmp_path, comma
         (("--name", "x", "--high-pass", "80"), 2, "50"),
         (("--name", "x", "--level", "3"), 2, "level_dbfs"),
         (("--name", "x", "--best-of", "0"), 2, "best_of"),
-        (("--name", "x", "--choose-by", "luck"), 2, "likeness"),
-        (("--name", "x", "--seconds", "1"), 2, "seconds"),
+        (("--name", "x", "--select-by", "luck"), 2, "choose_by"),
+        (("--name", "x", "--max-seconds", "1"), 2, "seconds"),
         (("--name", "x", "-o", "nowhere/x.voice.safetensors"), 2, "no directory"),
-        (("--name", "x", "--json", "nowhere/x.json"), 2, "no directory"),
+        (("--name", "x", "--report", "nowhere/x.json"), 2, "no directory"),
         (("--name", "x", "--without", "resample"), 1, "16000 Hz"),
         (("--name", "x", "--without", "mix"), 1, "2 channels"),
     ],
 )
 def test_bad_options_get_a_sentence(options, code, word, releases, clips, tmp_path, command):
-    found, _, error = command("enroll", clips[2], *options, *SAID, "--voices", tmp_path / "v",
+    found, _, error = command("enroll", clips[2], *options, *CONSENT, "--voices", tmp_path / "v",
         "--model", releases / "complete",
     )  # fmt: skip
     assert found == code and word in sentence(error)
@@ -168,15 +168,25 @@ def test_actions_are_printed_and_left_out(releases, clips, tmp_path, command):
         "pause": "ends in the pause",
         "level": "the level by",
     }
-    common = ("enroll", path, "--name", "odd", *SAID, "-o", voice, "--model", releases / "complete")
+    common = (
+        "enroll",
+        path,
+        "--name",
+        "odd",
+        *CONSENT,
+        "-o",
+        voice,
+        "--model",
+        releases / "complete",
+    )
     printed = command(*common)[1]
     assert all(word in printed for word in words.values()), printed
     for step, word in words.items():
         if step != "offset":  # without it, the offset is rumble
             assert word not in command(*common, "--without", step)[1], step
-    cropped = command(*common, "--seconds", 3)[1]
+    cropped = command(*common, "--max-seconds", 3)[1]
     assert "as more than 3 s cannot be used" in cropped
-    assert "cannot be used" not in command(*common, "--seconds", 3, "--without", "crop")[1]
+    assert "cannot be used" not in command(*common, "--max-seconds", 3, "--without", "crop")[1]
     two = ("enroll", *clips[:2], *common[2:])
     assert "Joined" in command(*two)[1]
     assert "Used a.wav alone" in command(*two, "--without", "join")[1]
@@ -188,22 +198,22 @@ def test_voices_move_to_another_table_and_not_to_another_book(
     voice, moved = tmp_path / "a.voice.safetensors", tmp_path / "b.voice.safetensors"
     out = tmp_path / "x.wav"
     model = ("--model", releases / "complete")
-    assert command("enroll", clips[0], "--name", "ada", *SAID, "-o", voice, *model)[0] == 0
+    assert command("enroll", clips[0], "--name", "ada", *CONSENT, "-o", voice, *model)[0] == 0
     speak = ("speak", "One.", "--voice", voice, "-o", out, "--seed", 1)
     code, printed, error = command(*speak, "--model", releases / "table")
-    assert code == 0 and "embedded anew" in printed, error
+    assert code == 0 and "embedded again" in printed, error
     first = soundfile.read(out)[0]
     code, printed, _ = command(
         "voices", "update", voice, "-o", moved, "--model", releases / "table"
     )
-    assert code == 0 and "rows for" in printed
+    assert code == 0 and "with the embedding for" in printed
     command(
         "speak", "One.", "--voice", moved, "-o", out, "--seed", 1, "--model", releases / "table"
     )
     assert np.array_equal(first, soundfile.read(out)[0])
     for command_line in (speak, ("voices", "update", voice)):
         code, _, error = command(*command_line, "--model", releases / "book")
-        assert code == 1 and "another code book" in sentence(error)
+        assert code == 1 and "another codebook" in sentence(error)
 
 
 def test_files_that_are_no_voices_get_a_sentence(releases, tmp_path, command):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.evaluate.test_foreign import altered
+from tests.helpers.altered_encoder import with_acoustic_gain
 from tests.helpers.command import Command, sentence
 from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from voxclone.evaluate import foreign
+from voxclone.evaluate import provenance
 from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
@@ -28,57 +28,56 @@ def encoder(folder: Path, tmp_path: Path) -> Path:
     return save(tmp_path / "encoder.safetensors", Release.open(folder))
 
 
-def test_inject_says_what_it_did(folder: Path, encoder: Path, command: Command) -> None:
+def test_inject_prints_what_it_did(folder: Path, encoder: Path, command: Command) -> None:
     out = folder.parent / "out"
-    code, printed, error = command("inject", encoder, folder, out)
+    code, printed, error = command("inject", encoder, "--model", folder, "-o", out)
     assert code == 0, error
     for words in ("Linked", "Proved", "SHA-256", "mlx-audio", str(out)):
         assert words in printed, words
     assert "Copied" not in printed and "Unknown" not in printed
-    code, printed, _ = command("inspect", out)
+    code, printed, _ = command("inspect", "--model", out)
     assert code == 0 and "encoder: complete" in printed
-    code, printed, _ = command("inject", encoder, out, folder.parent / "again", "--replace",
-        "--merge", "--copy",
-    )  # fmt: skip
+    again = ("--model", out, "-o", folder.parent / "again", "--replace", "--merge", "--copy")
+    code, printed, _ = command("inject", encoder, *again)
     assert code == 0 and "Rewrites" in printed and "Copied" in printed and "Linked" not in printed
 
 
-def test_copies_are_said_where_links_cannot_be_made(
+def test_copies_are_reported_where_links_cannot_be_made(
     folder: Path, encoder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", refuse)
-    code, printed, _ = command("inject", encoder, folder, folder.parent / "out")
+    code, printed, _ = command("inject", encoder, "--model", folder, "-o", folder.parent / "out")
     assert code == 0 and "hard links cannot be made there" in printed
 
 
 def test_a_dry_run_writes_nothing(folder: Path, encoder: Path, command: Command) -> None:
     before = sorted(folder.parent.rglob("*"))
-    code, printed, _ = command("inject", encoder, folder, folder.parent / "out", "--dry-run",
-        "--json", "--merge",
-    )  # fmt: skip
+    dry = ("inject", encoder, "--model", folder, "--dry-run")
+    code, printed, _ = command(*dry, "-o", folder.parent / "out", "--json", "--merge")
     plan = json.loads(printed)
     assert code == 0 and plan["rewritten"]["consolidated.safetensors"] > 100
-    code, printed, _ = command("inject", encoder, folder, folder.parent / "hub", "--dry-run",
-        "--to-hub", "--base-model", "a/b",
-    )  # fmt: skip
+    hub = ("-o", folder.parent / "hub", "--to-hub", "--base-model", "a/b")
+    code, printed, _ = command(*dry, *hub)
     assert code == 0 and "Would write" in printed
     assert sorted(folder.parent.rglob("*")) == before
 
 
 def test_json_gives_the_proof(folder: Path, encoder: Path, command: Command) -> None:
     out = folder.parent / "out"
-    code, printed, _ = command("inject", encoder, folder, out, "--json")
+    code, printed, _ = command("inject", encoder, "--model", folder, "-o", out, "--json")
     done = json.loads(printed)
     assert code == 0 and done["written"] == ["consolidated-encoder.safetensors"]
     assert set(done["sha256"]) == set(done["linked"]) == set(done["carried"])
 
 
-def test_what_an_earlier_run_left_is_named(folder: Path, encoder: Path, command: Command) -> None:
+def test_leftovers_of_an_earlier_run_are_named(
+    folder: Path, encoder: Path, command: Command
+) -> None:
     (folder.parent / ".out.12ab.tmp").mkdir()
-    code, printed, _ = command("inject", encoder, folder, folder.parent / "out")
+    code, printed, _ = command("inject", encoder, "--model", folder, "-o", folder.parent / "out")
     assert code == 0 and ".out.12ab.tmp is of an interrupted run" in printed
 
 
@@ -98,19 +97,20 @@ def test_bad_arguments_get_a_sentence(folder: Path, encoder: Path, command: Comm
         ((there / "list.pt", folder, there / "out"), 1, "Nothing in it was run"),
         ((other, folder, there / "out"), 1, "not the whole encoder"),
         ((encoder, whole, there / "out"), 1, "--replace"),
-        ((encoder, folder, there / "out", "--data", "x"), 2, "--data goes with --to-hub"),
+        ((encoder, folder, there / "out", "--training-data", "x"), 2, "data goes with --to-hub"),
         ((encoder, folder, there / "out", "--to-hub", "--merge"), 2, "does not go with"),
         ((encoder, folder, there / "out", "--to-hub"), 2, "--base-model OWNER/NAME"),
-        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--licence", "mit"),
+        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--license", "mit"),
          2, "cc-by-nc"),
-        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--report",
+        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--evaluation",
           there / "text"), 2, "cannot be read"),
-        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--report",
+        ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--evaluation",
           folder / "params.json"), 2, "no report of"),
     ]  # fmt: skip
     before = sorted(there.rglob("*"))
     for arguments, expected, words in cases:
-        code, _, error = command("inject", *arguments)
+        (name, model, out), options = arguments[:3], arguments[3:]
+        code, _, error = command("inject", name, "--model", model, "-o", out, *options)
         assert (code, words in sentence(error)) == (expected, True), (arguments, code, error)
     assert sorted(there.rglob("*")) == before
 
@@ -123,51 +123,53 @@ def test_reports_become_the_cards_evaluation(folder: Path, encoder: Path, comman
               "presets_by_chance": kinds, "clips": 3, "speakers": 2, "seconds": 9.0}  # fmt: skip
     path = there / "report.json"
     path.write_text(json.dumps(report))
-    arguments = ("inject", encoder, folder, there / "hub", "--to-hub", "--base-model", "a/b")
-    code, printed, error = command(*arguments, "--report", path, "--data", "LibriTTS-R")
+    arguments = ("inject", encoder, "--model", folder, "--to-hub", "--base-model", "a/b")
+    given = ("-o", there / "hub", "--evaluation", path, "--training-data", "LibriTTS-R")
+    code, printed, error = command(*arguments, *given)
     assert code == 0 and "add --" not in printed, error
     text = (there / "hub" / "README.md").read_text()
     assert "| semantic codes | 50.0% (40.0% to 60.0%) | 50.0% (40.0% to 60.0%) |" in text
     assert "3 clips of 2 speakers" in text
     path.write_text(json.dumps(report | {"presets": {}}))
-    code, _, error = command(*arguments[:3], there / "hub2", *arguments[4:], "--report", path)
-    assert code == 2 and "lacks figures" in sentence(error)
+    code, _, error = command(*arguments, "-o", there / "hub2", "--evaluation", path)
+    assert code == 2 and "lacks values" in sentence(error)
 
 
-def test_an_unknown_encoder_that_cannot_be_examined_is_not_taken(
+def test_an_unknown_encoder_that_cannot_be_checked_is_refused(
     folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign, "preset_inversions", lambda release, names: {})
+    monkeypatch.setattr(provenance, "preset_inversions", lambda release, names: {})
     unknown = write_encoder(folder.parent / "unknown.safetensors", tiny_params(), prefix=False)
     out = folder.parent / "out"
-    code, printed, error = command("inject", unknown, folder, out)
-    assert code == 3 and "cannot be examined" in sentence(error) and "Unknown" in printed
+    code, printed, error = command("inject", unknown, "--model", folder, "-o", out)
+    assert code == 3 and "cannot be checked" in sentence(error) and "Unknown" in printed
     assert sorted(p.name for p in folder.parent.iterdir()) == ["release", "unknown.safetensors"]
-    code, printed, _ = command("inject", unknown, folder, out, "--accept-ill")
-    assert code == 0 and "Examined   not" in printed
+    code, printed, _ = command("inject", unknown, "--model", folder, "-o", out, "--force")
+    assert code == 0 and "Checked    not" in printed
     assert (
-        "not examined" in read_header(out / "consolidated-encoder.safetensors").metadata["findings"]
+        "not checked"
+        in read_header(out / "consolidated-encoder.safetensors").metadata["failed_checks"]
     )
 
 
-def test_the_communitys_encoder_is_diagnosed_not_trusted(
+def test_the_communitys_encoder_is_checked_not_trusted(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = Release.open("mini")
     once = functools.cache(lambda names: preset_inversions(release, names))
-    monkeypatch.setattr(foreign, "preset_inversions", lambda _, names: once(tuple(names[:2])))
+    monkeypatch.setattr(provenance, "preset_inversions", lambda _, names: once(tuple(names[:2])))
     oracle = oracle_codec(release)
     for name, gain in (("honest.pt", 1.0), ("best_encoder.pt", 4.0)):
-        state = altered(oracle, gain).require_encoder().state_dict()
+        state = with_acoustic_gain(oracle, gain).require_encoder().state_dict()
         torch.save({each: tensor.float() for each, tensor in state.items()}, tmp_path / name)
-    code, printed, error = command("inject", tmp_path / "honest.pt", "mini", tmp_path / "good")
-    assert code == 0 and "Examined   on 2 presets" in printed, error
+    code, printed, error = command("inject", tmp_path / "honest.pt", "-o", tmp_path / "good")
+    assert code == 0 and "Checked    on 2 presets" in printed, error
     bad, out = tmp_path / "best_encoder.pt", tmp_path / "out"
-    code, printed, error = command("inject", bad, "mini", out)
-    assert code == 3 and "double tanh" in sentence(error) and "--accept-ill" in error
+    code, printed, error = command("inject", bad, "-o", out)
+    assert code == 3 and "double tanh" in sentence(error) and "--force" in error
     assert "double tanh" in printed and "saturation" in printed
     assert not out.exists() and not list(tmp_path.glob(".*"))
-    code, _, error = command("inject", bad, "mini", tmp_path / "hub", "--to-hub", "--accept-ill")
+    code, _, error = command("inject", bad, "-o", tmp_path / "hub", "--to-hub", "--force")
     assert code == 0, error
     assert "- double tanh: It was trained with" in (tmp_path / "hub" / "README.md").read_text()
     assert "license: cc-by-nc-sa-4.0" in (tmp_path / "hub" / "README.md").read_text()

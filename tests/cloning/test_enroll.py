@@ -12,17 +12,18 @@ from tests.helpers.tiny_release import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import ReferenceSettings
-from voxclone.cloning.crops import Candidate, by_gain, by_likeness, choose_crops
+from voxclone.cloning.crops import Candidate, by_gain, by_similarity, choose_crops
 from voxclone.cloning.enroll import enroll, reference_settings
-from voxclone.cloning.options import STEPS, EnrolOptions, check_consent, check_steps, read_for
+from voxclone.cloning.options import STEPS, EnrollOptions, check_consent, check_steps, read_for
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
-from voxclone.release.encoder_file import book_hash
+from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
-from voxclone.voice.embedding import rows_for, rows_of
-from voxclone.voice.file import Consent, load_voice, save_voice
+from voxclone.voice.embedding import voice_embedding
+from voxclone.voice.file import Consent, Voice
+from voxclone.voice.resolve import resolve_voice
 
 CONSENT = Consent(kind="self", statement="I agree.")
 
@@ -46,21 +47,23 @@ def test_several_recordings_become_one_voice(
     release: Release, codec: Codec, tmp_path: Path
 ) -> None:
     listed = [record([3.0], "a\x1b.wav"), record([4.0], "b.wav")]
-    made = enroll(listed, release, codec, name="anna", consent=CONSENT, identity="i", measured=True)
-    facts = made.voice.facts
-    assert facts.enrolment == "i" and facts.book_hash == book_hash(release)
-    assert [part["source"] for part in facts.preprocessing["parts"]] == ["a?.wav", "b.wav"]
-    assert facts.reference_seconds == len(made.reference.wave_S) / RATE > 7
-    assert facts.reference_hash not in [each.sha256 for each in listed]
-    assert list(facts.likeness) == ["ge2e, decoded codes"]
+    made = enroll(
+        listed, release, codec, name="anna", consent=CONSENT, enrollment_id="i", measured=True
+    )
+    metadata = made.voice.metadata
+    assert metadata.enrollment_id == "i" and metadata.codebook_hash == codebook_hash(release)
+    assert [part["source"] for part in metadata.preprocessing["parts"]] == ["a?.wav", "b.wav"]
+    assert metadata.reference_seconds == len(made.reference.wave_S) / RATE > 7
+    assert metadata.reference_hash not in [each.sha256 for each in listed]
+    assert list(metadata.similarity) == ["ge2e, decoded codes"]
     path = tmp_path / "a.voice.safetensors"
-    save_voice(made.voice, path)
-    again = load_voice(path)
-    assert again.facts == facts
-    assert torch.equal(rows_for(again, release, path).rows_ND, made.voice.rows_ND)
+    made.voice.save(path)
+    again = Voice.load(path)
+    assert again.metadata == metadata
+    assert torch.equal(resolve_voice(again, release, path).embedding_ND, made.voice.embedding_ND)
     alone = enroll(
         listed, release, codec, name="anna", consent=CONSENT,
-        options=EnrolOptions(without=("join",)),
+        options=EnrollOptions(without=("join",)),
     )  # fmt: skip
     assert alone.reference.report.source == "b.wav" and not alone.reference.report.parts
 
@@ -68,7 +71,7 @@ def test_several_recordings_become_one_voice(
 def test_every_step_can_be_left_out(release: Release) -> None:
     usual = reference_settings(release)
     for step, field in STEPS.items():
-        changed = reference_settings(release, EnrolOptions(without=(step,)))
+        changed = reference_settings(release, EnrollOptions(without=(step,)))
         if field is None:
             assert changed == usual
         else:
@@ -84,10 +87,10 @@ def test_resampling_and_mixing_can_be_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     wave_S = speech([2.0], [0.2, 0.2], 16000)
     soundfile.write(path, np.stack([wave_S, wave_S], axis=1), 16000)
-    assert read_for(path, EnrolOptions()).native_rate == 16000
+    assert read_for(path, EnrollOptions()).native_rate == 16000
     for step in ("resample", "mix"):
         with pytest.raises(AudioError, match=f"`--without {step}`"):
-            read_for(path, EnrolOptions(without=(step,)))
+            read_for(path, EnrollOptions(without=(step,)))
 
 
 def by_start(seconds: float):
@@ -103,12 +106,13 @@ def by_start(seconds: float):
 def test_the_crop_with_the_best_score_is_kept(seconds: float, codec: Codec) -> None:
     recording = record([3.0] * 6)
     settings = ReferenceSettings(max_seconds=4.0)
-    (run,), (told,) = choose_crops([recording], settings, codec, by_start(seconds), 6)
-    assert run is not None and abs(run[0] / RATE - seconds) < 1.8
-    assert told.startswith(f"Chose {run[0] / RATE:.2f} s to {run[1] / RATE:.2f} s of clip.wav")
+    (segment,), (sentence,) = choose_crops([recording], settings, codec, by_start(seconds), 6)
+    assert segment is not None and abs(segment.start / RATE - seconds) < 1.8
+    start, end = (sample / RATE for sample in (segment.start, segment.end))
+    assert sentence.startswith(f"Chose {start:.2f} s to {end:.2f} s of clip.wav")
 
 
-def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) -> None:
+def test_crops_are_scored_by_those_that_share_nothing_with_them(codec: Codec) -> None:
     seen: list[tuple[Candidate, list[Candidate]]] = []
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
@@ -116,8 +120,8 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
         return [1.0] * len(others)
 
     listed = [record([1.5] * 8), record([2.0], "b.wav")]
-    runs, told = choose_crops(listed, ReferenceSettings(max_seconds=6.0), codec, score, 4)
-    assert runs[1] is None and "one crop of b.wav only" in told[1]
+    segments, sentences = choose_crops(listed, ReferenceSettings(max_seconds=6.0), codec, score, 4)
+    assert segments[1] is None and "one crop of b.wav only" in sentences[1]
     assert len(seen) > 3
     for candidate, others in seen:
         assert candidate not in others
@@ -129,9 +133,9 @@ def test_crops_are_judged_by_those_that_share_nothing_with_them(codec: Codec) ->
             )
 
 
-@pytest.mark.parametrize("choose_by", ["likeness", "gain"])
+@pytest.mark.parametrize("choose_by", ["similarity", "gain"])
 def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
-    options = EnrolOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
+    options = EnrollOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
     made = enroll(
         record([3.0, 2.0, 2.5]), release, codec, name="a", consent=CONSENT, options=options
     )
@@ -149,9 +153,9 @@ def test_references_have_the_length_that_helps(release: Release) -> None:
     assert reference_settings(wide).max_seconds == 30.0
     assert reference_settings(wide).level_dbfs == -20.0
     assert reference_settings(wide, recordings=2).max_seconds == 16.0
-    assert reference_settings(wide, EnrolOptions(best_of=3)).max_seconds == 16.0
-    assert reference_settings(wide, EnrolOptions(seconds=5)).max_seconds == 5.0
-    assert reference_settings(release, EnrolOptions(seconds=100)).max_seconds < 30
+    assert reference_settings(wide, EnrollOptions(best_of=3)).max_seconds == 16.0
+    assert reference_settings(wide, EnrollOptions(seconds=5)).max_seconds == 5.0
+    assert reference_settings(release, EnrollOptions(seconds=100)).max_seconds < 30
 
 
 def test_the_scores_are_what_they_are_called(
@@ -165,7 +169,7 @@ def test_the_scores_are_what_they_are_called(
     alike = speaker_similarity(
         Ge2eEmbedder.load(), normalize_loudness(decoded_S), normalize_loudness(wave_S)
     )
-    assert by_likeness(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
+    assert by_similarity(codec)(crop, [other, other]) == pytest.approx([alike] * 2, abs=1e-5)
 
     def loss(
         model: object, voice_ND: torch.Tensor, text: str, codes_KT: torch.Tensor
@@ -175,7 +179,7 @@ def test_the_scores_are_what_they_are_called(
 
     monkeypatch.setattr("voxclone.cloning.crops.likelihood", loss)
     presets = [float(load_preset(release, name).float().mean()) for name in preset_names(release)]
-    own = float(rows_of(crop.codes_KT, release).float().mean())
+    own = float(voice_embedding(crop.codes_KT, release).float().mean())
     (gain,) = by_gain(release, codec)(crop, [other])
     assert gain == pytest.approx(sum(presets) / 3 - own, abs=1e-6)
 

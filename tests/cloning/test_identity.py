@@ -1,4 +1,4 @@
-"""What makes two enrolments the same, and what does not."""
+"""Which contents give the same enrollment, and which do not."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from tests.helpers.tiny_release import (
     write_relative,
     write_tiny_release,
 )
-from voxclone.cloning.identity import enrolment_identity, file_hash
-from voxclone.cloning.options import EnrolOptions
+from voxclone.cloning.identity import enrollment_id, file_hash
+from voxclone.cloning.options import EnrollOptions
 from voxclone.release.encoder_file import stored_hash
 from voxclone.release.release import Release
 from voxclone.spec import TABLE
@@ -37,15 +37,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_contents_and_options_decide(folder: Path) -> None:
-    encoder, plain = folder / "encoder.safetensors", EnrolOptions()
+    encoder, plain = folder / "encoder.safetensors", EnrollOptions()
 
-    def of(name: str, recordings: list[str], options: EnrolOptions = plain) -> str:
+    def of(name: str, recordings: list[str], options: EnrollOptions = plain) -> str:
         release = Release.open(folder / name)
         used = None if name == "complete" else encoder
-        return enrolment_identity(recordings, release, used, options)
+        return enrollment_id(recordings, release, used, options)
 
     first = of("withheld", ["a", "b"])
-    assert first == of("withheld", ["a", "b"], EnrolOptions(level_dbfs=-20.0))
+    assert first == of("withheld", ["a", "b"], EnrollOptions(level_dbfs=-20.0))
     assert first == of("moved", ["a", "b"])
     different = {
         of("withheld", ["b", "a"]),
@@ -53,9 +53,9 @@ def test_contents_and_options_decide(folder: Path) -> None:
         of("other", ["a", "b"]),
         of("windows", ["a", "b"]),
         of("complete", ["a", "b"]),
-        of("withheld", ["a", "b"], EnrolOptions(level_dbfs=-23.0)),
-        of("withheld", ["a", "b"], EnrolOptions(without=("crop",))),
-        of("withheld", ["a", "b"], EnrolOptions(best_of=2)),
+        of("withheld", ["a", "b"], EnrollOptions(level_dbfs=-23.0)),
+        of("withheld", ["a", "b"], EnrollOptions(without=("crop",))),
+        of("withheld", ["a", "b"], EnrollOptions(best_of=2)),
     }
     assert len(different | {first}) == 9
 
@@ -63,22 +63,22 @@ def test_contents_and_options_decide(folder: Path) -> None:
 def test_one_number_of_the_encoder_decides(folder: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(folder / "encoder.safetensors", tmp_path))
     release = Release.open(folder / "withheld")
-    before = enrolment_identity(["a"], release, path, EnrolOptions())
+    before = enrollment_id(["a"], release, path, EnrollOptions())
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert enrolment_identity(["a"], release, path, EnrolOptions()) != before
+    assert enrollment_id(["a"], release, path, EnrollOptions()) != before
 
 
 def test_torch_is_not_needed(folder: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from voxclone.cloning.identity import enrolment_identity\n"
-        "from voxclone.cloning.options import EnrolOptions\n"
+        "from voxclone.cloning.identity import enrollment_id\n"
+        "from voxclone.cloning.options import EnrollOptions\n"
         "from voxclone.release.release import Release\n"
         f"release = Release.open(Path({str(folder / 'complete')!r}))\n"
-        "enrolment_identity(['a'], release, None, EnrolOptions())\n"
+        "enrollment_id(['a'], release, None, EnrollOptions())\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -211,12 +211,13 @@ def test_lhotse_manifests_are_read(corpus: Path, tmp_path: Path) -> None:
         _recording("whole", corpus / "ada" / "a.wav", 48000, [0]),
         _recording("long", long, 24000, [0, 1]),
     ]
-    said = {"language": "English", "text": "we go", "channel": 0}
+    supervision = {"language": "English", "text": "we go", "channel": 0}
     seconds = recordings[0]["duration"]
     supervisions = [
-        said
+        supervision
         | {"id": "s1", "recording_id": "whole", "start": 0, "duration": seconds, "speaker": "a"},
-        said | {"id": "s2", "recording_id": "long", "start": 0.2, "duration": 2.0, "speaker": "b"}
+        supervision
+        | {"id": "s2", "recording_id": "long", "start": 0.2, "duration": 2.0, "speaker": "b"}
         | {"channel": 1},
     ]  # fmt: skip
     folder = tmp_path / "manifests"
@@ -250,7 +251,7 @@ def test_cuts_of_what_a_pair_says_are_not_read_beside_it(corpus: Path, tmp_path:
     recordings = [
         _recording(name, corpus / "ada" / name, 48000, [0]) for name in ("a.wav", "b.flac")
     ]
-    said = [
+    supervisions = [
         {"id": f"s-{r['id']}", "recording_id": r["id"], "start": 0, "duration": r["duration"],
          "channel": 0, "speaker": "ada"}
         for r in recordings
@@ -258,7 +259,7 @@ def test_cuts_of_what_a_pair_says_are_not_read_beside_it(corpus: Path, tmp_path:
     cuts = [
         {"id": f"c-{r['id']}", "type": "MonoCut", "start": 0, "duration": r["duration"],
          "channel": 0, "supervisions": [s], "recording": r}
-        for r, s in zip(recordings, said, strict=True)
+        for r, s in zip(recordings, supervisions, strict=True)
     ]  # fmt: skip
     folder, out = tmp_path / "manifests", tmp_path / "out"
     folder.mkdir()
@@ -267,13 +268,13 @@ def test_cuts_of_what_a_pair_says_are_not_read_beside_it(corpus: Path, tmp_path:
         (folder / name).write_text("\n".join(json.dumps(record) for record in records))
 
     write("toy_recordings_train.jsonl", recordings)
-    write("toy_supervisions_train.jsonl", said)
+    write("toy_supervisions_train.jsonl", supervisions)
     write("any_cuts.jsonl", cuts)
     code, printed = run("prepare", folder, "-o", out, "--jobs", "1")
     assert code == 0 and "Kept 2 clips" in printed and "Dropped" not in printed
     assert [row["id"] for row in rows_in(out)] == ["s-a.wav", "s-b.flac"]
     assert all((out / row["path"]).is_file() for row in rows_in(out))
-    write("toy_supervisions_train.jsonl", said[:1])  # now the cuts say more
+    write("toy_supervisions_train.jsonl", supervisions[:1])  # now the cuts have more
     code, printed = run("prepare", folder, "-o", out, "--jobs", "1")
     assert code == 0 and "Kept 2 clips" in printed and "Dropped 1 duplicate" in printed
     assert all((out / row["path"]).is_file() for row in rows_in(out))

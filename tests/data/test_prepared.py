@@ -203,8 +203,8 @@ def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None
     print(done.stdout, done.stderr, f"{path.stat().st_size / 2**20:.0f} MiB of text")
     assert (last, kept, speakers) == ("part-26/clip-999999", 979_000, 2937)
     assert "1,000 of 980,000 clips cannot be read and are left out" in done.stderr
-    seconds = {name: figures[0] for name, figures in found.items()}
-    megabytes = {name: figures[1] for name, figures in found.items()}
+    seconds = {name: values[0] for name, values in found.items()}
+    megabytes = {name: values[1] for name, values in found.items()}
     assert 10 < megabytes["manifest"] < 120  # the text alone is three times that
     assert megabytes["cast"] < 250
     limits = {"manifest": 30, "speech": 45, "identity": 5, "weights": 5, "cast": 40}

@@ -35,17 +35,17 @@ def report_of(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[
     return validate(path, **options)
 
 
-def names_of(report: dict[str, Any], stops: bool) -> set[str]:
-    return {each["name"] for each in report["verdict"]["findings"] if each["stops"] == stops}
+def names_of(report: dict[str, Any], blocking: bool) -> set[str]:
+    return {each["name"] for each in report["checks"]["failed"] if each["blocking"] == blocking}
 
 
 def test_a_good_manifest_is_fit(folder: Path) -> None:
     report = report_of(folder, [row(n, samples=24000) for n in range(4)])
-    assert report["verdict"]["healthy"] and report["prepared"] and not report["faults"]
+    assert report["checks"]["passed"] and report["prepared"] and not report["faults"]
     assert report["clips"] == 4 and report["speakers"] == 2
     assert report["hours"] == pytest.approx(4 / 3600) and report["rates"] == {"24000": 4}
     assert report["clips_per_speaker"] == {"least": 2, "median": 2, "most": 2}
-    assert names_of(report, stops=False) == {"few speakers", "little speech"}
+    assert names_of(report, blocking=False) == {"few speakers", "little speech"}
 
 
 BAD: dict[str, list[dict[str, Any]]] = {
@@ -62,15 +62,15 @@ BAD: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_must_be_mended_stops(folder: Path, name: str) -> None:
+def test_faults_block_training(folder: Path, name: str) -> None:
     report = report_of(folder, BAD[name])
-    assert name in names_of(report, stops=True) and not report["verdict"]["healthy"]
+    assert name in names_of(report, blocking=True) and not report["checks"]["passed"]
 
 
 def test_a_few_missing_files_are_named_and_do_not_stop(folder: Path) -> None:
     rows = [row(n % 4, id=f"{n}", speaker=f"s{n % 2}") for n in range(40)] + [row(41)]
     report = report_of(folder, rows)
-    assert "missing files" in names_of(report, stops=False)
+    assert "missing files" in names_of(report, blocking=False)
     assert report["faults"]["missing files"]["examples"] == [str(folder / "41.flac")]
 
 
@@ -78,22 +78,22 @@ def test_bands_texts_and_single_clips_are_told(folder: Path) -> None:
     rows = [row(0, bandwidth_hz=7800, text=None), row(1, bandwidth_hz=9000), row(2)]
     report = report_of(folder, rows)
     expected = {"narrow band", "speakers with one clip", "clips without text"}
-    assert expected <= names_of(report, stops=False)
+    assert expected <= names_of(report, blocking=False)
     assert report["bands"] == {"below 8 kHz": 1, "8 to 11 kHz": 1, "11 kHz and above": 1}
     longer = report_of(folder, rows, frame_size=30000)
-    assert "shorter than a frame" in names_of(longer, stops=True)
+    assert "shorter than a frame" in names_of(longer, blocking=True)
 
 
 def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     report_of(folder, [row(0), row(1)])
     manifest, out = str(folder / "manifest.jsonl"), folder / "report"
     done = CliRunner().invoke(app, ["data", "validate", manifest, "-o", str(out)])
-    assert done.exit_code == 0 and "Fit to train on." in done.output
+    assert done.exit_code == 0 and "Usable for training." in done.output
     assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/2"
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")
-    assert code == 3 and "Not to be trained on: one speaker." in printed
+    assert code == 3 and "Not usable for training: one speaker." in printed
 
 
 def test_manifests_that_cannot_be_read(tmp_path: Path) -> None:

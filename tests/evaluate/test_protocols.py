@@ -1,4 +1,4 @@
-"""Published lists are read as their files are, and scored as they say."""
+"""Published test lists are read in their own format and scored by their own rules."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from voxclone.cli.app import app
 from voxclone.errors import ConfigError
 from voxclone.evaluate.cache import CachedEmbedder, CachedTranscriber
-from voxclone.evaluate.protocols import read_minimax, read_seed_tts, read_spoken, score_spoken
+from voxclone.evaluate.metric_models import MetricModels
+from voxclone.evaluate.protocols import read_minimax, read_seed_tts, read_syntheses, score_list
 from voxclone.evaluate.report.contents import tables_of
-from voxclone.evaluate.synthesis import Said
+from voxclone.evaluate.synthesis import Synthesis
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def tone(path: Path, hertz: float) -> None:
 
 
 @pytest.fixture
-def listed(tmp_path: Path) -> Path:
+def test_list(tmp_path: Path) -> Path:
     tone(tmp_path / "prompt-wavs" / "a.wav", 200)
     tone(tmp_path / "prompt-wavs" / "b.wav", 300)
     path = tmp_path / "meta.lst"
@@ -40,7 +41,7 @@ def listed(tmp_path: Path) -> Path:
 
 
 class Pitch:
-    """An embedder that tells tones apart."""
+    """A speaker encoder for tones."""
 
     name = "pitch"
 
@@ -50,53 +51,63 @@ class Pitch:
         return vector
 
 
-class Parrot:
-    name = "parrot"
+class Constant:
+    """A recognizer with one transcript."""
+
+    name = "constant"
 
     def transcribe(self, wave_S: Tensor) -> str:
         return "Good morning!"
 
 
-def test_seed_tts_is_read_and_scored(listed: Path, tmp_path: Path) -> None:
-    sentences = read_seed_tts(listed)
+def test_seed_tts_is_read_and_scored(test_list: Path, tmp_path: Path) -> None:
+    sentences = read_seed_tts(test_list)
     assert [(s.id, s.text) for s in sentences] == [
         ("one", "good morning"),
         ("two", "good evening to you"),
     ]
     tone(tmp_path / "made" / "one.wav", 200)
     with pytest.raises(ConfigError, match=r"lacks 1 of 2 files, such as two\.wav"):
-        read_spoken(sentences, tmp_path / "made")
+        read_syntheses(sentences, tmp_path / "made")
     tone(tmp_path / "made" / "two.wav", 200)
-    spoken = read_spoken(sentences, tmp_path / "made")
-    found = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
-    likeness = {kind: value.mean for kind, value in found.likeness["pitch"].items()}
-    assert likeness == {"matched": 0.5, "shuffled": 0.5, "gain": 0.0} and found.silent == []
-    assert found.wer["parrot"].mean == pytest.approx((0 + 3 / 4) / 2)  # of sentences, not of words
-    assert found.manner.ended is None and "ended by itself" in found.missing
-    assert found.manner.early.mean == 0 and found.manner.level is not None
-    assert found.manner.level.mean == pytest.approx(-17, abs=0.5)
-    spoken[0] = Said(sentences[0].speaker, "good morning", torch.zeros(24000), ended=False)
-    silent = score_spoken(sentences, spoken, [Pitch()], [Parrot()])
-    assert silent.silent == ["one"] and silent.wer["parrot"].mean == pytest.approx((1 + 3 / 4) / 2)
-    assert silent.manner.early.mean == 0.5 and silent.manner.ended is not None
-    assert silent.manner.ended.mean == 0  # of the one that tells
-    assert json.loads(json.dumps(silent.to_json()))["schema"] == "voxclone.protocol/2"
+    syntheses = read_syntheses(sentences, tmp_path / "made")
+    models = MetricModels([Pitch()], [Constant()])
+    found = score_list(sentences, syntheses, models)
+    similarity = found.similarity["pitch"]
+    assert similarity.same_speaker.mean == similarity.cross_speaker.mean == 0.5
+    assert similarity.difference.mean == 0.0 and found.silent == []
+    assert found.wer["constant"].mean == pytest.approx(
+        (0 + 3 / 4) / 2
+    )  # of sentences, not of words
+    assert found.ended is None and "ended by itself" in found.missing
+    assert found.early.mean == 0 and found.level is not None
+    assert found.level.mean == pytest.approx(-17, abs=0.5)
+    syntheses[0] = Synthesis(sentences[0].speaker, "good morning", torch.zeros(0), ended=False)
+    silent = score_list(sentences, syntheses, models)
+    assert silent.silent == ["one"] and silent.wer["constant"].mean == pytest.approx(
+        (1 + 3 / 4) / 2
+    )
+    assert silent.early.mean == 0.5 and silent.ended is not None
+    assert silent.ended.mean == 0  # of the one that is known
+    assert json.loads(json.dumps(silent.to_json()))["schema"] == "voxclone.protocol/3"
 
 
-def test_several_seeds_are_scored_together_and_one_speaker_has_no_others(listed: Path) -> None:
-    sentences = read_seed_tts(listed)[:1]
+def test_seeds_are_scored_together_and_one_speaker_has_no_cross_similarity(test_list: Path) -> None:
+    sentences = read_seed_tts(test_list)[:1]
     tone_S = 0.2 * torch.sin(2 * torch.pi * 200 * torch.arange(36000) / 24000)
-    said = [Said(sentences[0].speaker, "good morning", tone_S, ended) for ended in (True, False)]
-    found = score_spoken(sentences, said, [Pitch()], [])
-    assert found.seeds == 2 and found.manner.ended is not None and found.manner.ended.mean == 0.5
-    assert set(found.likeness["pitch"]) == {"matched"} and "likeness to others" in found.missing
+    speaker, text = sentences[0].speaker, "good morning"
+    syntheses = [Synthesis(speaker, text, tone_S, ended) for ended in (True, False)]
+    found = score_list(sentences, syntheses, MetricModels([Pitch()]))
+    assert found.seeds == 2 and found.ended is not None and found.ended.mean == 0.5
+    assert found.similarity["pitch"].cross_speaker is None
+    assert "cross-speaker similarity" in found.missing
     rows = {row.label: row for table in tables_of(found.to_json()) for row in table.rows}
-    assert rows["pitch: own"].cells[0].text.startswith("1.000")
-    assert rows["pitch: gain"].cells[0].text == "not measured"
+    assert rows["pitch, same speaker"].cells[0].text.startswith("1.000")
+    assert rows["pitch, difference"].cells[0].text == "not measured"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("one|we met|prompt-wavs/a.wav", "has 3 fields"),
         ("one|we met|prompt-wavs/c.wav|hello", r"c\.wav, which is not there"),
@@ -104,12 +115,12 @@ def test_several_seeds_are_scored_together_and_one_speaker_has_no_others(listed:
         ("a|b|prompt-wavs/a.wav|c\na|b|prompt-wavs/a.wav|c", "'a' twice"),
     ],
 )
-def test_a_bad_list_is_refused_with_its_line(listed: Path, text: str, said: str) -> None:
-    listed.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=said):
-        read_seed_tts(listed)
+def test_a_bad_list_is_refused_with_its_line(test_list: Path, text: str, reason: str) -> None:
+    test_list.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=reason):
+        read_seed_tts(test_list)
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_seed_tts(listed.with_name("none.lst"))
+        read_seed_tts(test_list.with_name("none.lst"))
 
 
 def test_minimax_is_read(tmp_path: Path) -> None:
@@ -129,18 +140,18 @@ def test_minimax_is_read(tmp_path: Path) -> None:
 def test_the_command_clones_every_prompt_of_a_list(tmp_path: Path) -> None:
     samples, rate = soundfile.read(ROOT / "examples" / "reference.flac")
     soundfile.write(tmp_path / "a.wav", samples, rate)
-    listed = tmp_path / "meta.lst"
-    listed.write_text("one|x|a.wav|we went home\ntwo|x|a.wav|never said", encoding="utf-8")
-    command = ["evaluate", "speech", str(listed), "--most", "1", "--seeds", "2"]
+    test_list = tmp_path / "meta.lst"
+    test_list.write_text("one|x|a.wav|we went home\ntwo|x|a.wav|never spoken", encoding="utf-8")
+    command = ["evaluate", "speech", str(test_list), "--limit", "1", "--seeds", "2"]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "found")])
     assert result.exit_code == 0, (result.output, result.exception)
     stored = json.loads((tmp_path / "found" / "report.json").read_text(encoding="utf-8"))
-    assert stored["sentences"] == 1 and stored["seeds"] == 2 and len(stored["likeness"]) == 1
-    assert 0 <= stored["manner"]["ended"]["mean"] <= 1 and stored["manner"]["level"]["mean"] < 0
+    assert stored["sentences"] == 1 and stored["seeds"] == 2 and len(stored["similarity"]) == 1
+    assert 0 <= stored["ended"]["mean"] <= 1 and stored["level"]["mean"] < 0
 
 
-def test_what_was_heard_is_remembered_by_content(tmp_path: Path) -> None:
-    class Counting(Pitch, Parrot):
+def test_results_are_cached_by_content(tmp_path: Path) -> None:
+    class Counting(Pitch, Constant):
         name = "counting"
         calls = 0
 

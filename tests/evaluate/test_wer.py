@@ -9,7 +9,7 @@ import torch
 from tests.helpers.synthetic_voice import noise, voice
 from tests.helpers.tiny_whisper import save_tiny_whisper
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.wer import word_error
+from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.transcribers import (
     CharacterTranscriber,
@@ -19,11 +19,11 @@ from voxclone.models.transcribers import (
 )
 
 
-def test_word_error_compares_normalised_words() -> None:
-    assert word_error([("Hello, World!", "hello world")]) == 0
-    assert word_error([("one two three four", "one too three"), ("five", "five")]) == 2 / 5
-    assert word_error([("abc", "abd")], characters=True) == pytest.approx(1 / 3)
-    assert word_error([("It\u2019s", "it's")]) == 0
+def test_error_rates_compare_normalized_texts() -> None:
+    assert word_error_rate([("Hello, World!", "hello world")]) == 0
+    assert word_error_rate([("one two three four", "one too three"), ("five", "five")]) == 2 / 5
+    assert character_error_rate([("abc", "abd")]) == pytest.approx(1 / 3)
+    assert word_error_rate([("It\u2019s", "it's")]) == 0
 
 
 def test_the_character_transcriber_wraps_the_recognizer() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recipes.mini_release.files import small_tekken, to_json
 from voxclone.codec.config import CodecConfig
 from voxclone.release.params import (
     AcousticConfig,
@@ -15,11 +16,9 @@ from voxclone.release.params import (
     AudioModelConfig,
     LanguageModelConfig,
     Params,
-    to_json,
 )
 from voxclone.release.presets import write_preset
 from voxclone.release.safetensors import Entry, write_safetensors
-from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
 
 VOICES = {"anna": 9, "bert": 14, "carla": 5}
@@ -110,8 +109,9 @@ def write_tiny_release(
     shapes = expected_tensors(params) | (encoder_tensors(params) if with_encoder else {})
     write_safetensors(folder / "consolidated.safetensors", random_entries(shapes))
     (folder / "voice_embedding").mkdir()
-    for name, rows in VOICES.items():
-        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, rows, params))
+    for name, frames in VOICES.items():
+        embedding_ND = preset_embedding(name, frames, params)
+        write_preset(folder / "voice_embedding" / f"{name}.pt", embedding_ND)
     return folder
 
 
@@ -134,9 +134,9 @@ def write_encoder(path: Path, params: Params, *, prefix: bool = True) -> Path:
     return path
 
 
-def voice_rows(name: str, rows: int, params: Params) -> Tensor:
-    """The rows that the tiny release has for a preset."""
-    return _draw(name, (rows, params.lm.dim), 0, torch.bfloat16)
+def preset_embedding(name: str, frames: int, params: Params) -> Tensor:
+    """The embedding that the tiny release has for a preset."""
+    return _draw(name, (frames, params.lm.dim), 0, torch.bfloat16)
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:

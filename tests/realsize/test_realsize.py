@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.tiny_release import voice_rows
+from recipes.mini_release.files import small_tekken
+from tests.helpers.tiny_release import preset_embedding
 from tests.release.real_params import REAL
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.safetensors import Entry, write_safetensors
-from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import encoder_tensors, expected_tensors
 
 pytestmark = [pytest.mark.realsize, pytest.mark.timeout(3600)]
@@ -72,7 +72,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
     )
     for name in params.voices:
-        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, rows, params))
+        write_preset(
+            folder / "voice_embedding" / f"{name}.pt", preset_embedding(name, rows, params)
+        )
     return folder
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipes.mini_release.codebank import encode_corpus, variants_of
+from recipes.mini_release.files import small_tekken
 from recipes.mini_release.speech import SpeechTask, SpeechTraining
 from recipes.mini_release.training import RunSettings
 from recipes.mini_release.triples import SpeechData, Transcript
@@ -14,7 +15,6 @@ from tests.helpers.tiny_release import tiny_params
 from tests.train.tiny import FAST
 from voxclone.data.corpus import Corpus
 from voxclone.release.params import Params
-from voxclone.release.tekken import small_tekken
 from voxclone.tts.prompt import PromptMaker
 
 

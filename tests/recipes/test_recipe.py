@@ -16,13 +16,14 @@ from recipes.mini_release.workshop import MiniSettings, open_workshop
 from tests.helpers.signals import speech
 from voxclone.data.pairs import PairSettings, speak_pairs
 from voxclone.errors import ConfigError
+from voxclone.evaluate.metric_models import MetricModels
 from voxclone.evaluate.report.contents import tables_of
 from voxclone.evaluate.speechset import list_clips, load_speech
 from voxclone.mini.oracle import oracle_codec
 from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
-from voxclone.release.encoder_file import book_hash, open_codec
+from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.train import encoder
@@ -116,7 +117,7 @@ def test_presets_are_the_oracle_s_codes(published: Path) -> None:
     codes = preset_codes(release)
     assert set(codes.exact.values()) == {1.0}
     assert oracle_codec(release, published).encoder is not None
-    assert len(book_hash(release)) == 64
+    assert len(codebook_hash(release)) == 64
 
 
 def test_a_run_can_go_on_from_published_weights(
@@ -148,11 +149,13 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     inputs = Inputs(str(published / "release"), manifest)
     assert encoder.main(config, inputs, tmp_path / "run", QUIET, resume=False) == 0
     made = tmp_path / "run" / "encoder.safetensors"
+    release = Release.open(published / "release")
     assert open_codec(release, made).encoder is not None
+    recognizer = load_recognizer(published / "recogniser")
+    models = MetricModels([Ge2eEmbedder.load()], [CharacterTranscriber(recognizer)])
     figures = report(
-        release, load_speech(list_clips(manifest)), {"ours": made}, Ge2eEmbedder.load(),
-        CharacterTranscriber(load_recognizer(published / "recogniser")), None, assets=published,
-        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sayings=1),
+        release, load_speech(list_clips(manifest)), {"ours": made}, models, assets=published,
+        sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sentences=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",
              "voices of ours"]  # fmt: skip
@@ -161,5 +164,5 @@ def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) ->
     assert oracle["real"]["exact"]["mean"] == 1.0  # the truth against itself
     assert 0 <= figures["codes of ours"]["oracle"]["real"]["semantic"]["mean"] <= 1
     scores = figures["voices of oracle"]["scores"][0]
-    assert -1 <= scores["likeness"]["ge2e"]["gain"]["mean"] <= 1
+    assert -1 <= scores["similarity"]["ge2e"]["difference"]["mean"] <= 1
     json.dumps(figures)

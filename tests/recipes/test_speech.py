@@ -18,7 +18,8 @@ from voxclone.rng import step_generator
 from voxclone.spec import EMPTY_AUDIO, SHIFT
 from voxclone.train.logging import Log
 from voxclone.train.sequences import Batch, scheduled_sampling
-from voxclone.voice.rows import invert_rows, voice_rows
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import invert_embedding
 
 
 def test_speech_training_learns(speech_task: SpeechTask, tmp_path: Path) -> None:
@@ -103,8 +104,8 @@ def test_rows_of_neighbouring_levels_begin_as_neighbours(speech_task: SpeechTask
     books = len(speech_task.backbone.offsets_K)
     codes_KT = torch.randint(0, 16, (books, 12), generator=torch.Generator().manual_seed(0))
     offsets = speech_task.backbone.offsets_K.tolist()
-    rows_ND = voice_rows(codes_KT, table_VD.bfloat16(), offsets)
-    found = invert_rows(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
+    rows_ND = embed_codes(codes_KT, table_VD.bfloat16(), offsets)
+    found = invert_embedding(rows_ND, table_VD.bfloat16(), offsets, [16, *[21] * (books - 1)])
     assert found.exact_T.all() and torch.equal(found.codes_KT, codes_KT)
 
 

@@ -9,7 +9,7 @@ import yaml
 from tests.helpers.tiny_release import write_encoder, write_tiny_release
 from tests.release.test_inject import save
 from voxclone.errors import QualityError, UsageError
-from voxclone.release.encoder_file import book_hash, open_brought, save_encoder
+from voxclone.release.encoder_file import codebook_hash, open_external_encoder, save_encoder
 from voxclone.release.hub import Card, write_hub_folder
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import read_header
@@ -38,7 +38,7 @@ def parts(out: Path) -> tuple[dict[str, object], str]:
 def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "hub"
     card = Card(BASE, data="LibriTTS-R, 585 h", evaluation="**Codes**\n\n| exact | 0.3 |")
-    write_hub_folder(release, open_brought(encoder, release), out, card)
+    write_hub_folder(release, open_external_encoder(encoder, release), out, card)
     assert sorted(p.name for p in out.iterdir()) == [
         "README.md",
         "config.json",
@@ -48,7 +48,7 @@ def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
     assert list(header.tensors) == list(encoder_tensors(release.params))
     assert {tensor.dtype for tensor in header.tensors.values()} == {"BF16"}
     assert load_codec(release, out / "model.safetensors").encoder is not None
-    assert open_brought(out / "model.safetensors", release).vouched
+    assert open_external_encoder(out / "model.safetensors", release).has_provenance
     top, text = parts(out)
     assert top["license"] == "cc-by-nc-4.0" and top["base_model"] == BASE
     assert top["pipeline_tag"] == "text-to-speech"
@@ -57,16 +57,16 @@ def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
         assert words in text, words
     assert "Not measured" not in text and "Do not use" not in text
     config = json.loads((out / "config.json").read_text())
-    assert config["code_book_sha256"] == book_hash(release)
+    assert config["codebook_sha256"] == codebook_hash(release)
     assert config["tensors"] == 114 and config["base_model"] == BASE
     assert config["parameters"] == sum(tensor.values for tensor in header.tensors.values())
     assert config["codec"]["dim"] == release.params.codec.dim
     assert config["base_model_revision"] is None
 
 
-def test_what_is_not_known_is_said(release: Release, encoder: Path, tmp_path: Path) -> None:
-    card = Card("a release of our own", licence="cc-by-nc-sa-4.0")
-    write_hub_folder(release, open_brought(encoder, release), tmp_path / "hub", card)
+def test_what_is_not_known_is_stated(release: Release, encoder: Path, tmp_path: Path) -> None:
+    card = Card("a release of our own", license="cc-by-nc-sa-4.0")
+    write_hub_folder(release, open_external_encoder(encoder, release), tmp_path / "hub", card)
     top, text = parts(tmp_path / "hub")
     assert "base_model" not in top and top["license"] == "cc-by-nc-sa-4.0"
     assert "Not measured." in text and "Not stated" in text and "CC BY-NC-SA 4.0" in text
@@ -75,45 +75,49 @@ def test_what_is_not_known_is_said(release: Release, encoder: Path, tmp_path: Pa
 def test_the_revision_is_that_of_the_snapshot(tmp_path: Path, encoder: Path) -> None:
     commit = "b81be46c3777f88621676791b512bb01dc1cb970"
     release = Release.open(write_tiny_release(tmp_path / commit))
-    write_hub_folder(release, open_brought(encoder, release), tmp_path / "hub", Card(BASE))
+    write_hub_folder(release, open_external_encoder(encoder, release), tmp_path / "hub", Card(BASE))
     config = json.loads((tmp_path / "hub" / "config.json").read_text())
     assert config["base_model_revision"] == commit
 
 
-def test_folders_of_the_trainers_machine_stay_at_home(release: Release, tmp_path: Path) -> None:
+def test_paths_of_the_trainers_machine_are_not_published(release: Release, tmp_path: Path) -> None:
     encoder = save(tmp_path / "encoder.safetensors", release)
-    state = {n: open_brought(encoder, release).load(n) for n in encoder_tensors(release.params)}
-    facts = {"config": {"speech": "/home/anna/secret"}, "figures": {"preset/exact": 0.25}}
-    save_encoder(encoder, state, release, facts)
-    write_hub_folder(release, open_brought(encoder, release), tmp_path / "hub", Card(BASE))
+    state = {
+        n: open_external_encoder(encoder, release).load(n) for n in encoder_tensors(release.params)
+    }
+    training = {"config": {"speech": "/home/anna/secret"}, "metrics": {"preset/exact": 0.25}}
+    save_encoder(encoder, state, release, training)
+    write_hub_folder(release, open_external_encoder(encoder, release), tmp_path / "hub", Card(BASE))
     for path in (tmp_path / "hub").iterdir():
         assert b"secret" not in path.read_bytes()
     assert "| preset/exact | 0.250 |" in parts(tmp_path / "hub")[1]
 
 
-def test_remarks_stand_in_the_card_and_refusals_leave_nothing(
+def test_failed_checks_stand_in_the_card_and_refusals_leave_nothing(
     release: Release, tmp_path: Path
 ) -> None:
-    brought = open_brought(write_encoder(tmp_path / "e.safetensors", release.params), release)
+    external = open_external_encoder(
+        write_encoder(tmp_path / "e.safetensors", release.params), release
+    )
     out = tmp_path / "hub"
 
     def refuse(path: Path) -> list[str]:
-        raise QualityError(f"{path.name} is ill")
+        raise QualityError(f"{path.name} failed its checks")
 
     with pytest.raises(QualityError):
-        write_hub_folder(release, brought, out, Card(BASE), judge=refuse)
+        write_hub_folder(release, external, out, Card(BASE), validate=refuse)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.safetensors", "release"]
-    write_hub_folder(release, brought, out, Card(BASE), judge=lambda path: ["double tanh: no."])
+    write_hub_folder(release, external, out, Card(BASE), validate=lambda path: ["double tanh: no."])
     assert "Do not use it as it is" in parts(out)[1] and "- double tanh: no." in parts(out)[1]
-    assert "double tanh" in read_header(out / "model.safetensors").metadata["findings"]
+    assert "double tanh" in read_header(out / "model.safetensors").metadata["failed_checks"]
 
 
-def test_other_licences_and_places_in_use_are_refused(
+def test_other_licenses_and_places_in_use_are_refused(
     release: Release, encoder: Path, tmp_path: Path
 ) -> None:
-    brought = open_brought(encoder, release)
+    external = open_external_encoder(encoder, release)
     with pytest.raises(UsageError, match=r"cc-by-nc-4\.0 or cc-by-nc-sa-4\.0"):
-        write_hub_folder(release, brought, tmp_path / "hub", Card(BASE, licence="mit"))
+        write_hub_folder(release, external, tmp_path / "hub", Card(BASE, license="mit"))
     (tmp_path / "hub").mkdir()
     with pytest.raises(UsageError, match="exists already"):
-        write_hub_folder(release, brought, tmp_path / "hub", Card(BASE))
+        write_hub_folder(release, external, tmp_path / "hub", Card(BASE))

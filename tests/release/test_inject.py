@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import (
+    preset_embedding,
     random_entries,
     tiny_params,
-    voice_rows,
     write_encoder,
     write_tiny_release,
 )
@@ -30,10 +31,10 @@ from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneErro
 from voxclone.io import leftovers
 from voxclone.release import inject as injection
 from voxclone.release import proof
-from voxclone.release.encoder_file import open_brought, save_encoder
+from voxclone.release.encoder_file import open_external_encoder, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
-from voxclone.release.params import parse_params, to_json
+from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoder(folder: Path) -> Path:
-    """An encoder in fp32 that its own header vouches for."""
+    """An encoder with provenance; its tensors were fp32."""
     release = Release.open(folder)
     return save(folder.parent / "encoder.safetensors", release)
 
@@ -62,7 +63,7 @@ def save(path: Path, release: Release, seed: int = 1) -> Path:
 
 def run(encoder: Path, folder: Path, out: Path, **options: Any) -> injection.Injected:
     release = Release.open(folder)
-    return inject(plan_injection(release, open_brought(encoder, release), out, **options))
+    return inject(plan_injection(release, open_external_encoder(encoder, release), out, **options))
 
 
 def state(folder: Path) -> dict[str, tuple[str, int]]:
@@ -98,11 +99,11 @@ def tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 def check(folder: Path, out: Path, encoder: Path) -> None:
     """`out` is `folder` and the encoder, in bf16, and nothing besides."""
-    before, after, brought = tensors(folder), tensors(out), Release.open(folder)
+    before, after, external = tensors(folder), tensors(out), Release.open(folder)
     ours = {name: after.pop(name) for name in list(after) if is_encoder(name)}
     assert after == {name: t for name, t in before.items() if not is_encoder(name)}
-    loaded = open_brought(encoder, brought)
-    assert list(ours) and ours.keys() == encoder_tensors(brought.params).keys()
+    loaded = open_external_encoder(encoder, external)
+    assert list(ours) and ours.keys() == encoder_tensors(external.params).keys()
     for name, (dtype, shape, content) in ours.items():
         expected = loaded.load(name).to(torch.bfloat16)
         assert (dtype, shape) == ("BF16", tuple(expected.shape))
@@ -136,14 +137,14 @@ def test_an_encoder_is_put_beside_or_into_a_release(folder: Path, encoder: Path,
     )
 
 
-def test_what_the_encoder_says_of_itself_stays_with_it(folder: Path, encoder: Path) -> None:
-    said = read_header(encoder).metadata
-    assert said["book"]
+def test_the_metadata_of_the_encoder_stay_with_it(folder: Path, encoder: Path) -> None:
+    metadata = read_header(encoder).metadata
+    assert metadata["codebook_sha256"]
     run(encoder, folder, folder.parent / "out")
-    assert read_header(folder.parent / "out" / SHARD).metadata == said
+    assert read_header(folder.parent / "out" / SHARD).metadata == metadata
     run(encoder, folder, folder.parent / "one", merge=True)
     merged = read_header(folder.parent / "one" / MERGED).metadata
-    assert merged == {f"encoder.{key}": text for key, text in said.items()}
+    assert merged == {f"encoder.{key}": text for key, text in metadata.items()}
     again = run(folder.parent / "out" / SHARD, folder, folder.parent / "again")
     assert again.tensors and tensors(folder.parent / "again") == tensors(folder.parent / "out")
 
@@ -217,7 +218,7 @@ def test_an_index_stays_true(folder: Path, encoder: Path) -> None:
 def test_merging_shards_needs_no_index(folder: Path, encoder: Path) -> None:
     write_sharded(folder)
     release, out = Release.open(folder), folder.parent / "out"
-    plan = plan_injection(release, open_brought(encoder, release), out, merge=True)
+    plan = plan_injection(release, open_external_encoder(encoder, release), out, merge=True)
     assert plan.left_out == ("consolidated-old.safetensors", INDEX)
     inject(plan)
     check(folder, out, encoder)
@@ -227,7 +228,7 @@ def test_merging_shards_needs_no_index(folder: Path, encoder: Path) -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("kind", ["one file", "own file", "shards", "partial"])
-def test_an_encoder_is_replaced_only_when_told(
+def test_an_encoder_is_replaced_only_when_asked(
     kind: str, merge: bool, folder: Path, encoder: Path
 ) -> None:
     if kind == "one file":
@@ -272,7 +273,7 @@ def change(shapes: Shapes, kind: str) -> None:
         shapes[first] = (*shapes[first][:-1], shapes[first][-1] + 1)
     elif kind == "unknown":
         shapes["audio_tokenizer.encoder_blocks.9.x"] = (2,)
-    elif kind == "optimiser":
+    elif kind == "optimizer":
         shapes["optimizer.step"] = (1,)
     else:
         shapes.clear()
@@ -286,7 +287,7 @@ def change(shapes: Shapes, kind: str) -> None:
         ("one alone", "is missing"),
         ("misshapen", "instead of"),
         ("unknown", "is not part of a release"),
-        ("optimiser", "is not of a codec encoder"),
+        ("optimizer", "is not of a codec encoder"),
         ("none", "holds no tensor of a codec encoder"),
     ],
 )
@@ -302,7 +303,7 @@ def test_unfit_encoders_are_refused(layout: str, kind: str, sentence: str, folde
     else:
         write_safetensors(path, entries)
     with pytest.raises(ReleaseError, match=sentence) as caught:
-        open_brought(path, Release.open(folder))
+        open_external_encoder(path, Release.open(folder))
     assert str(path) in str(caught.value)
 
 
@@ -325,7 +326,7 @@ def test_an_encoder_for_another_code_book_is_refused(folder: Path, tmp_path: Pat
     shapes = expected_tensors(tiny_params())
     write_safetensors(other / MERGED, random_entries(shapes, seed=5))
     path = save(tmp_path / "e.safetensors", Release.open(other))
-    with pytest.raises(ReleaseError, match="trained for another code book"):
+    with pytest.raises(ReleaseError, match="trained for another codebook"):
         run(path, folder, tmp_path / "out")
 
 
@@ -372,7 +373,7 @@ def test_places_that_cannot_be_used_are_refused_first(folder: Path, encoder: Pat
         run(encoder, folder, there / "alias" / "out")
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
+def test_a_full_disk_is_an_error_before_anything_is_written(
     folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1000))
@@ -399,7 +400,7 @@ def test_a_copy_that_differs_is_found_and_removed(
 
         return spoil
 
-    for write in (io.copy_file, proof.write_placed):
+    for write in (io.copy_file, proof.copy_tensors):
         monkeypatch.setattr(injection, write.__name__, spoiled(write))
     before = state(folder)
     for options in ({"copy": True}, {"merge": True}):
@@ -416,12 +417,12 @@ def test_who_judges_the_encoder_is_given_what_will_be_shipped(folder: Path, enco
         assert load_codec(release, path).encoder is not None
         raise QualityError("no")
 
-    plan = plan_injection(release, open_brought(encoder, release), folder.parent / "out")
+    plan = plan_injection(release, open_external_encoder(encoder, release), folder.parent / "out")
     with pytest.raises(QualityError):
-        inject(plan, judge=refuse)
+        inject(plan, validate=refuse)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["encoder.safetensors", "release"]
-    inject(plan, judge=lambda path: ["ill"])
-    assert json.loads(read_header(plan.out / SHARD).metadata["findings"]) == ["ill"]
+    inject(plan, validate=lambda path: ["collapsed"])
+    assert json.loads(read_header(plan.out / SHARD).metadata["failed_checks"]) == ["collapsed"]
 
 
 # Interruption. A child process is stopped at one of its own file operations, which the
@@ -434,7 +435,7 @@ DONE, REFUSED, BROKEN, UNHARMED = 0, 1, 2, 3
 
 def prepared(encoder: Path, folder: Path, out: Path, **options: Any) -> Callable[[], object]:
     release = Release.open(folder)
-    plan = plan_injection(release, open_brought(encoder, release), out, **options)
+    plan = plan_injection(release, open_external_encoder(encoder, release), out, **options)
     return lambda: inject(plan)
 
 
@@ -563,10 +564,10 @@ PEAK = """
     import sys
     from pathlib import Path
     from voxclone.release.release import Release
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.inject import inject, plan_injection
     release = Release.open(sys.argv[1])
-    encoder = open_brought(Path(sys.argv[2]), release)
+    encoder = open_external_encoder(Path(sys.argv[2]), release)
     inject(plan_injection(release, encoder, Path(sys.argv[3]), merge=True))
     # Not ru_maxrss: it begins with the peak of the process that started this one.
     status = dict(line.split(":") for line in open("/proc/self/status"))
@@ -626,7 +627,7 @@ def test_merging_8_gb_takes_under_500_mb_of_memory(tmp_path: Path) -> None:
     (folder / "tekken.json").write_text("{}")
     write_hollow(folder / MERGED, expected_tensors(params))
     for name in params.voices:
-        write_preset(folder / "voice_embedding" / f"{name}.pt", voice_rows(name, 3, params))
+        write_preset(folder / "voice_embedding" / f"{name}.pt", preset_embedding(name, 3, params))
     if shutil.disk_usage(tmp_path).free < 20e9:
         pytest.skip("needs 20 GB of the disk")
     encoder = tmp_path / "encoder.safetensors"

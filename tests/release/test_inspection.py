@@ -78,7 +78,7 @@ def test_every_problem_is_named(tmp_path: Path) -> None:
         "audio.sampling_rate is 16000, but params.json says 24000.",
         "'anna', but",
         "bert.pt is damaged",
-        "The voice 'carla' has 4 rows, but tekken.json says 5.",
+        "The voice 'carla' has 4 frames, and 5 by tekken.json.",
     ):
         assert clause in text
 
@@ -102,4 +102,4 @@ def test_voices_without_a_count(tmp_path: Path) -> None:
     del tekken["audio"]["voice_num_audio_tokens"]["bert"]
     (folder / "tekken.json").write_text(json.dumps(tekken))
     problems = inspect_release(Release.open(folder)).problems
-    assert problems == ("tekken.json has no row count for the voice 'bert'.",)
+    assert problems == ("tekken.json has no frame count for the voice 'bert'.",)

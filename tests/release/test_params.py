@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
 from voxclone.codec.config import CodecConfig
 from voxclone.errors import ReleaseError
-from voxclone.release.params import Params, parse_params, read_params, to_json
+from voxclone.release.params import Params, parse_params, read_params
 
 Change = Callable[[dict[str, Any]], Any]
 

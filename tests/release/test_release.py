@@ -16,9 +16,9 @@ import torch
 
 from tests.helpers.tiny_release import (
     VOICES,
+    preset_embedding,
     random_entries,
     tiny_params,
-    voice_rows,
     write_encoder,
     write_tiny_release,
 )
@@ -39,7 +39,7 @@ from voxclone.release.release import (
 )
 from voxclone.release.safetensors import write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
-from voxclone.spec import TABLE
+from voxclone.spec import CODEC, TABLE
 
 WEIGHTS = "consolidated.safetensors"
 
@@ -125,7 +125,11 @@ def test_the_codec_without_an_encoder(folder: Path) -> None:
 def test_loading_equals_a_codec_filled_by_hand(tmp_path: Path) -> None:
     release = Release.open(write_tiny_release(tmp_path / "whole", with_encoder=True))
     codec = Codec(release.params.codec)
-    tensors = release.files.load_prefix("audio_tokenizer.", torch.float32)
+    tensors = {
+        name.removeprefix(CODEC): release.files.load(name, torch.float32)
+        for name in release.files.tensors
+        if name.startswith(CODEC)
+    }
     quantizer = {n[10:]: t for n, t in tensors.items() if n.startswith("quantizer.")}
     codec.quantizer.load_state_dict(quantizer)
     codec.decoder.load_state_dict(
@@ -273,7 +277,7 @@ def test_presets_are_loaded(folder: Path) -> None:
     release = Release.open(folder)
     assert preset_names(release) == ["anna", "bert", "carla"]
     for name, rows in VOICES.items():
-        assert torch.equal(load_preset(release, name), voice_rows(name, rows, release.params))
+        assert torch.equal(load_preset(release, name), preset_embedding(name, rows, release.params))
 
 
 def test_unknown_voices_name_the_nearest(folder: Path) -> None:
@@ -290,10 +294,10 @@ def test_presets_that_do_not_fit(folder: Path) -> None:
     release = Release.open(folder)
     path = folder / "voice_embedding" / "anna.pt"
     write_preset(path, torch.zeros(8, 28, dtype=torch.bfloat16))
-    with pytest.raises(VoiceError, match=r"has 8 rows but tekken.json .* says 9"):
+    with pytest.raises(VoiceError, match=r"has 8 frames, but tekken.json .* says 9"):
         load_preset(release, "anna")
     write_preset(path, torch.zeros(9, 14, dtype=torch.bfloat16))
-    with pytest.raises(VoiceError, match="rows of 14 numbers but the release has rows of 28"):
+    with pytest.raises(VoiceError, match="a width of 14, but the release has one of 28"):
         load_preset(release, "anna")
     path.unlink()
     with pytest.raises(VoiceError, match=r"anna\.pt is missing"):

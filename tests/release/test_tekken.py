@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from recipes.mini_release.files import small_tekken
 from tests.helpers.tiny_release import SPECIAL_TOKENS, VOICES, tiny_params
 from voxclone.errors import ReleaseError
-from voxclone.release.tekken import read_tekken, small_tekken, tekken_problems, voice_counts
+from voxclone.release.tekken import read_tekken, tekken_problems, voice_counts
 
 
 def _write(folder: Path, value: Any) -> Path:
@@ -17,15 +18,15 @@ def _write(folder: Path, value: Any) -> Path:
     return path
 
 
-def test_row_counts_are_read_back(tmp_path: Path) -> None:
+def test_frame_counts_are_read_back(tmp_path: Path) -> None:
     path = _write(tmp_path, small_tekken(VOICES))
-    assert voice_counts(path) == VOICES
+    assert voice_counts(read_tekken(path)) == VOICES
     assert read_tekken(path) == small_tekken(VOICES)
     without = small_tekken(VOICES)
     del without["audio"]["voice_num_audio_tokens"]
-    assert voice_counts(_write(tmp_path, without)) == {}
+    assert voice_counts(read_tekken(_write(tmp_path, without))) == {}
     del without["audio"]
-    assert voice_counts(_write(tmp_path, without)) == {}
+    assert voice_counts(read_tekken(_write(tmp_path, without))) == {}
 
 
 def test_special_tokens_must_have_room() -> None:
@@ -47,7 +48,7 @@ def test_special_tokens_must_have_room() -> None:
 )
 def test_other_files_are_refused(tmp_path: Path, value: Any, sentence: str) -> None:
     with pytest.raises(ReleaseError, match=sentence):
-        voice_counts(_write(tmp_path, value))
+        voice_counts(read_tekken(_write(tmp_path, value)))
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipes.mini_release.files import to_json
 from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Decoder, Encoder
 from voxclone.codec.quantizer import Quantizer
 from voxclone.errors import ReleaseError
-from voxclone.release.params import Params, parse_params, to_json
+from voxclone.release.params import Params, parse_params
 from voxclone.release.safetensors import TensorInfo, read_header
 from voxclone.release.tensors import (
     Misshapen,

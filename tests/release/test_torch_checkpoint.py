@@ -20,7 +20,7 @@ from tests.helpers.tiny_release import (
 )
 from tests.release.test_presets import GADGETS, _gadgets, _zipped
 from voxclone.errors import ReleaseError
-from voxclone.release.encoder_file import open_brought
+from voxclone.release.encoder_file import open_external_encoder
 from voxclone.release.release import Release
 from voxclone.release.tensors import encoder_tensors
 from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
@@ -88,14 +88,16 @@ def test_an_encoder_of_the_communitys_layout(tmp_path: Path) -> None:
     made = {each.name: each.make() for each in random_entries(shapes, 1, torch.float32)}
     path = tmp_path / "best_encoder.pt"
     torch.save({name.removeprefix("audio_tokenizer."): t for name, t in made.items()}, path)
-    brought = open_brought(path, release)
-    assert not brought.vouched and brought.metadata == {"origin": "best_encoder.pt"}
-    assert all(torch.equal(brought.load(name), tensor) for name, tensor in made.items())
+    external = open_external_encoder(path, release)
+    assert not external.has_provenance and external.metadata == {"origin": "best_encoder.pt"}
+    assert all(torch.equal(external.load(name), tensor) for name, tensor in made.items())
     torch.save(made, path)  # with the release's prefix
-    assert all(torch.equal(open_brought(path, release).load(n), t) for n, t in made.items())
+    assert all(
+        torch.equal(open_external_encoder(path, release).load(n), t) for n, t in made.items()
+    )
 
 
-def test_a_safetensors_file_is_told_from_those_of_torch(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_none_of_torch(tmp_path: Path) -> None:
     path = write_encoder(tmp_path / "best_encoder.pt", tiny_params())
     assert not is_torch_file(path)
     for length in (0x04034B50, 0x0280):  # a header as long as a zip or a pickle begins
@@ -139,8 +141,8 @@ UNFIT: list[tuple[Callable[[], bytes], str]] = [
     (lambda: saved({"lr": 0.1}), "instruction BINFLOAT"),
     (lambda: saved({"a": torch.ones(2), "b": None}), "instruction NONE"),
     (lambda: saved({"a": torch.arange(3)}), r"holds 'torch\.LongStorage'"),
-    (lambda: saved({"a": torch.ones(3, 2).T}), "no contiguous one"),
-    (lambda: saved({"a": torch.ones(3, 4)[:, :2]}), "no contiguous one"),
+    (lambda: saved({"a": torch.ones(3, 2).T}), "not contiguous"),
+    (lambda: saved({"a": torch.ones(3, 4)[:, :2]}), "not contiguous"),
     (lambda: saved({"a": torch.nn.Parameter(torch.ones(2))}), r"asks for 'torch\._utils\._reb"),
     (lambda: saved(torch.nn.Linear(2, 2)), "asks for 'torch"),
     (lambda: saved(STATE, pickle_protocol=4), "instruction STACK_GLOBAL"),

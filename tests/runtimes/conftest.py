@@ -1,4 +1,4 @@
-"""A voice for a tiny release, and one for a release whose rows are as wide as the real ones."""
+"""A voice for a tiny release, and one for a release with embeddings as wide as the real ones."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,27 +7,27 @@ import pytest
 import torch
 
 from tests.helpers.tiny_release import tiny_params, write_tiny_release
-from voxclone.cloning.enroll import rows_of
 from voxclone.io import tensor_hash
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_table
-from voxclone.voice.file import Consent, Voice, VoiceFacts, save_voice
-from voxclone.voice.resolve import Chosen, chosen_file
+from voxclone.voice.embedding import voice_embedding
+from voxclone.voice.file import Consent, Voice, VoiceMetadata
+from voxclone.voice.resolve import ResolvedVoice, resolve_file
 
 REAL_WIDTH = 3072
 
 
 @dataclass(frozen=True)
-class World:
+class Example:
     """A release, a voice file made for it, and that voice."""
 
     release: Release
     file: Path
-    chosen: Chosen
+    voice: ResolvedVoice
 
 
 def wide_params() -> Params:
-    """Tiny, but with rows as wide as those of the real release: some runtimes know no others."""
+    """Tiny, but as wide as the real release, for runtimes that know no other width."""
     params = tiny_params()
     acoustic = params.audio.acoustic.model_copy(update={"dim": REAL_WIDTH, "input_dim": REAL_WIDTH})
     return replace(
@@ -37,14 +37,14 @@ def wide_params() -> Params:
     )
 
 
-def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora") -> Chosen:
+def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora") -> ResolvedVoice:
     """Write a voice of random codes for `release`."""
     audio = release.params.audio
     sizes = [audio.semantic_codebook_size]
     sizes += [audio.acoustic_codebook_size] * audio.n_acoustic_codebook
     generator = torch.Generator().manual_seed(frames)
     codes = torch.stack([torch.randint(s, (frames,), generator=generator) for s in sizes])
-    facts = VoiceFacts(
+    metadata = VoiceMetadata(
         name=name,
         consent=Consent(kind="self", statement="I agree."),
         encoder_hash="e",
@@ -53,21 +53,21 @@ def make_voice(release: Release, path: Path, frames: int = 40, name: str = "dora
         reference_hash="r",
         tool="test",
     )
-    save_voice(Voice(codes, rows_of(codes, release), facts), path)
-    return chosen_file(path, release)
+    Voice(codes, voice_embedding(codes, release), metadata).save(path)
+    return resolve_file(path, release)
 
 
-def make_world(folder: Path, params: Params) -> World:
+def make_example(folder: Path, params: Params) -> Example:
     release = Release.open(write_tiny_release(folder / "model", params=params))
     file = folder / "dora.voice.safetensors"
-    return World(release, file, make_voice(release, file))
+    return Example(release, file, make_voice(release, file))
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("tiny"), tiny_params())
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return make_example(tmp_path_factory.mktemp("tiny"), tiny_params())
 
 
 @pytest.fixture(scope="package")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("wide"), wide_params())
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    return make_example(tmp_path_factory.mktemp("wide"), wide_params())

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recipes.mini_release.files import small_tekken
 from tests.release.real_params import REAL
-from tests.runtimes.conftest import REAL_WIDTH, World, make_voice
+from tests.runtimes.conftest import REAL_WIDTH, Example, make_voice
 from voxclone.release.encoder_file import packaged_encoder
 from voxclone.release.params import parse_params
 from voxclone.release.release import Release, load_preset
-from voxclone.release.tekken import small_tekken
 from voxclone.release.tensors import expected_tensors
 from voxclone.runtimes.containers import read_raw, read_stored
 from voxclone.runtimes.export import export_voice
@@ -30,7 +30,7 @@ from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 from voxclone.runtimes.writers import write_torch_folder
 from voxclone.spec import TABLE
-from voxclone.voice.resolve import Chosen, chosen_preset
+from voxclone.voice.resolve import ResolvedVoice, resolve_preset
 
 pytestmark = pytest.mark.slow
 
@@ -80,25 +80,28 @@ PYTHON = {
 
 
 @pytest.mark.parametrize("script", PYTHON)
-def test_loaders_in_python(script: str, wide: World, tmp_path: Path) -> None:
+def test_loaders_in_python(script: str, wide: Example, tmp_path: Path) -> None:
     name, runtime, preset = PYTHON[script]
     source, out = checkout(name), tmp_path / "out"
-    export_voice(wide.chosen, RUNTIMES[runtime], wide.release, out, replace_preset=preset)
+    export_voice(wide.voice, RUNTIMES[runtime], wide.release, out, replace_preset=preset)
     found = loaded(script, sys.executable, source, out, preset or "dora", tmp_path)
-    assert torch.equal(found["rows"], wide.chosen.rows_ND)
+    assert torch.equal(found["rows"], wide.voice.embedding_ND)
 
 
 @pytest.fixture
-def mini_voice(tmp_path: Path) -> tuple[Release, Chosen]:
+def mini_voice(tmp_path: Path) -> tuple[Release, ResolvedVoice]:
     release = Release.open("mini")
     return release, make_voice(release, tmp_path / "dora.voice.safetensors", 30)
 
 
-def test_mlx_audio(mini_voice: tuple[Release, Chosen], tmp_path: Path) -> None:
+def test_mlx_audio(mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path) -> None:
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
-    release, chosen = mini_voice
-    export_voice(chosen, RUNTIMES["mlx-audio"], release, out)
-    for name, rows in (("dora", chosen.rows_ND), ("en_male_1", load_preset(release, "en_male_1"))):
+    release, voice = mini_voice
+    export_voice(voice, RUNTIMES["mlx-audio"], release, out)
+    for name, rows in (
+        ("dora", voice.embedding_ND),
+        ("en_male_1", load_preset(release, "en_male_1")),
+    ):
         found = loaded("mlx_audio", python, out, out, name, tmp_path)
         assert torch.equal(found["rows"], rows)
         # It adds (row - token) to the token in bf16, which costs the last bits of small numbers.
@@ -106,12 +109,12 @@ def test_mlx_audio(mini_voice: tuple[Release, Chosen], tmp_path: Path) -> None:
         assert len(found["placed"]) == len(rows) and error < 0.02
 
 
-def test_mlx_audio_speaks_without_the_voice_as_foretold(
-    mini_voice: tuple[Release, Chosen], tmp_path: Path
+def test_mlx_audio_speaks_without_the_voice_as_expected(
+    mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path
 ) -> None:
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
-    release, chosen = mini_voice
-    export_voice(chosen, RUNTIMES["mlx-audio"], release, out)
+    release, voice = mini_voice
+    export_voice(voice, RUNTIMES["mlx-audio"], release, out)
     (out / "voice_embedding" / "dora.safetensors").unlink()
     found = loaded("mlx_audio", python, out, out, "dora", tmp_path)
     placed = found.pop("placed")  # 31 times the plain [AUDIO] token
@@ -119,12 +122,12 @@ def test_mlx_audio_speaks_without_the_voice_as_foretold(
 
 
 def test_mlx_audio_refuses_a_codec_encoder(
-    mini_voice: tuple[Release, Chosen], tmp_path: Path
+    mini_voice: tuple[Release, ResolvedVoice], tmp_path: Path
 ) -> None:
     """Which is why none is exported for it."""
     python, out = checkout("mlx") / "bin" / "python", tmp_path / "out"
-    release, chosen = mini_voice
-    export_voice(chosen, RUNTIMES["mlx-audio"], release, out)
+    release, voice = mini_voice
+    export_voice(voice, RUNTIMES["mlx-audio"], release, out)
     encoder = packaged_encoder(release)
     assert encoder is not None
     shutil.copyfile(encoder, out / "consolidated-encoder.safetensors")
@@ -149,9 +152,9 @@ def printed_rows(program: Path, *arguments: object) -> torch.Tensor | None:
     return torch.frombuffer(bytearray(done.stdout), dtype=torch.bfloat16).view(-1, REAL_WIDTH)
 
 
-def both(tmp_path: Path, wide: World, rows: torch.Tensor) -> dict[str, Path]:
-    """The rows as `.pt` in several ways: as exported, under the file's own name, as a view."""
-    write_torch_folder(Chosen("dora", rows, None), "dora", wide.release, tmp_path)
+def both(tmp_path: Path, wide: Example, rows: torch.Tensor) -> dict[str, Path]:
+    """The embedding as `.pt` in several ways: as exported, under the file's own name, as a view."""
+    write_torch_folder(ResolvedVoice("dora", rows, None), "dora", wide.release, tmp_path)
     torch.save(rows.clone(), tmp_path / "own.pt")
     with (tmp_path / "view.pt").open("wb") as file:
         torch.save(torch.cat([rows, rows])[: len(rows)], file)
@@ -167,7 +170,7 @@ def same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 @pytest.mark.parametrize("rows", [2, 10, 11, 41])
-def test_voxtral_tts_c(rows: int, wide: World, tmp_path: Path) -> None:
+def test_voxtral_tts_c(rows: int, wide: Example, tmp_path: Path) -> None:
     """Its voice loader, compiled; our reader of its rules says the same of good and bad files."""
     source = checkout("voxtral-tts.c")
     program = compiled(
@@ -185,7 +188,7 @@ def test_voxtral_tts_c(rows: int, wide: World, tmp_path: Path) -> None:
         f"-I{source}", str(source / "voxtral_tts_voice.c"), "-D_GNU_SOURCE",
         "-ffunction-sections", "-Wl,--gc-sections",
     )  # fmt: skip
-    whole = torch.cat([wide.chosen.rows_ND] * 2)[-rows:]
+    whole = torch.cat([wide.voice.embedding_ND] * 2)[-rows:]
     files = both(tmp_path, wide, whole)
     for name, path in files.items():
         theirs, ours = printed_rows(program, path), read_stored(path, REAL_WIDTH)[0]
@@ -237,7 +240,7 @@ RUST = """
 LOGGING = "#[macro_export] macro_rules! NAME { ($($any:tt)*) => {{ let _ = format!($($any)*); }}; }"
 
 
-def test_voxtral_tts_rs(wide: World, tmp_path: Path) -> None:
+def test_voxtral_tts_rs(wide: Example, tmp_path: Path) -> None:
     """Its choice of the file for a name: src/voice.rs, compiled with tensors that know only where
     they come from."""
     source = checkout("voxtral_tts_rs") / "src" / "voice.rs"
@@ -250,7 +253,7 @@ def test_voxtral_tts_rs(wide: World, tmp_path: Path) -> None:
         command = ["rustc", "--edition=2021", "-Awarnings", *options]
         subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     out = tmp_path / "out"
-    export_voice(wide.chosen, RUNTIMES["voxtral_tts_rs"], wide.release, out)
+    export_voice(wide.voice, RUNTIMES["voxtral_tts_rs"], wide.release, out)
     voices = out / "voice_embedding"
     for name in ("casual_male", "emil"):  # a preset's name is read as .pt, a new one is not
         shutil.copy(voices / "dora.pt", voices / f"{name}.pt")
@@ -264,8 +267,8 @@ def test_voxtral_tts_rs(wide: World, tmp_path: Path) -> None:
         str(voices / "casual_male.pt"), "none",
     ]  # fmt: skip
     ours = [verify(RUNTIMES["voxtral_tts_rs"], out, wide.release, name=name)[0] for name in names]
-    assert [each.source if each.rows else "none" for each in ours[:3]] == theirs[:3]
-    assert any("casual_male" in trap for trap in ours[3].traps) and ours[4].rows is None
+    assert [each.source if each.frames else "none" for each in ours[:3]] == theirs[:3]
+    assert any("casual_male" in problem for problem in ours[3].problems) and ours[4].frames is None
 
 
 def sparse_release(folder: Path) -> Path:
@@ -313,9 +316,9 @@ def test_voxtral_tts_c_itself(tmp_path: Path) -> None:
     program = str(tmp_path / "voxtral_tts")
     subprocess.run(["cc", *flags, *files, "-o", program, "-lm"], check=True)
     release = Release.open(sparse_release(tmp_path / "model"))
-    chosen = make_voice(release, tmp_path / "dora.voice.safetensors", 60)
+    voice = make_voice(release, tmp_path / "dora.voice.safetensors", 60)
     out = tmp_path / "out"
-    export_voice(chosen, RUNTIMES["voxtral-tts.c"], release, out)
+    export_voice(voice, RUNTIMES["voxtral-tts.c"], release, out)
     command = [program, "-d", str(out), "--verbose", "-o", str(tmp_path / "out.wav")]
     printed = said([*command, "-v", "dora", "Hi."], "Prompt:")
     assert "Voice: dora (61 frames)" in printed and "(61 voice + 3 text)" in printed, printed
@@ -324,7 +327,7 @@ def test_voxtral_tts_c_itself(tmp_path: Path) -> None:
     assert "(0 voice + 3 text)" in printed, printed  # and goes on
 
 
-def test_executorch_runner(wide: World, tmp_path: Path) -> None:
+def test_executorch_runner(wide: Example, tmp_path: Path) -> None:
     """The runner's two loaders, cut out of its source and compiled."""
     source = checkout("executorch") / "examples/models/voxtral_tts/voxtral_tts_runner.cpp"
     found = re.search(r"\nuint16_t read_u16.*?(?=\n\} // namespace)", source.read_text(), re.S)
@@ -354,14 +357,14 @@ def test_executorch_runner(wide: World, tmp_path: Path) -> None:
         }}""",
         "-std=c++17",
     )
-    export_voice(wide.chosen, RUNTIMES["executorch"], wide.release, tmp_path / "out")
+    export_voice(wide.voice, RUNTIMES["executorch"], wide.release, tmp_path / "out")
     path = tmp_path / "out" / "dora.bin"
     for expected in (41, 147):
-        assert same(printed_rows(program, path, expected), wide.chosen.rows_ND)
-    assert same(printed_rows(program, path.with_suffix(".pt")), wide.chosen.rows_ND)
+        assert same(printed_rows(program, path, expected), wide.voice.embedding_ND)
+    assert same(printed_rows(program, path.with_suffix(".pt")), wide.voice.embedding_ND)
     path.write_bytes(path.read_bytes()[: 40 * REAL_WIDTH * 2])  # taken for 20 rows of floats
-    theirs, (ours, traps) = printed_rows(program, path, 20), read_raw(path, REAL_WIDTH, (20,))
-    assert theirs is not None and ours is not None and len(theirs) == len(ours) == 20 and traps
+    theirs, (ours, problems) = printed_rows(program, path, 20), read_raw(path, REAL_WIDTH, (20,))
+    assert theirs is not None and ours is not None and len(theirs) == len(ours) == 20 and problems
     path.write_bytes(path.read_bytes()[:-1])
     assert printed_rows(program, path, 41) is None
 
@@ -369,7 +372,7 @@ def test_executorch_runner(wide: World, tmp_path: Path) -> None:
 def test_a_preset_of_the_mini_release_reaches_vllm_omni(tmp_path: Path) -> None:
     source, out = checkout("vllm-omni"), tmp_path / "out"
     release = Release.open("mini")
-    chosen = chosen_preset("en_male_1", release)
-    export_voice(chosen, RUNTIMES["vllm-omni"], release, out, name="him")
+    voice = resolve_preset("en_male_1", release)
+    export_voice(voice, RUNTIMES["vllm-omni"], release, out, name="him")
     found = loaded("vllm_omni", sys.executable, source, out, "him", tmp_path)
-    assert torch.equal(found["rows"], chosen.rows_ND)
+    assert torch.equal(found["rows"], voice.embedding_ND)

@@ -20,9 +20,9 @@ from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import config_of as small_config
 from tests.train.tiny import language_model, with_model
 from voxclone.data.speakers import SpeakerPool
-from voxclone.evaluate.acceptance import Trial
-from voxclone.evaluate.diagnosis import speak_with_presets
-from voxclone.evaluate.synthesis import Saying, say
+from voxclone.evaluate.conditioning_gain import Trial
+from voxclone.evaluate.diagnosis import generate_with_presets
+from voxclone.evaluate.synthesis import SynthesisRequest, synthesize
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.logging import Log
 from voxclone.train.speaker_loss import SpeakerLoss
@@ -174,11 +174,11 @@ def test_speech_that_is_judged(speech_task: SpeechTask, place: str) -> None:
         voice_ND = 0.1 * torch.randn(
             7, model.params.lm.dim, generator=torch.Generator().manual_seed(0)
         )
-        sayings = [Saying("s", voice_ND, voice_ND[0], "hello", seed) for seed in range(2)]
-        trials = speak_with_presets(model, {"a": voice_ND, "b": voice_ND[1:]}, 0)
+        requests = [SynthesisRequest("s", voice_ND, "hello", seed) for seed in range(2)]
+        trials = generate_with_presets(model, {"a": voice_ND, "b": voice_ND[1:]}, 0)
         codes_KT = torch.ones(1 + model.codec.config.acoustic_dim, 4, dtype=torch.long)
         found = likelihood(model, voice_ND, "hello", codes_KT)
-        return [wave_S for wave_S, _ in say(model, sayings)], trials, found
+        return [each.wave_S for each in synthesize(model, requests)], trials, found
 
     near = judged("cpu")
     with there(place):

@@ -371,7 +371,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_name(
         main(other, tmp_path, QUIET, resume=True)
     sentence = str(caught.value)
     assert "run.seed (0 there, 1 here), weights.mel (2.0 there, 3.0 here)" in sentence
-    assert "`--changed`" in sentence and "steps" not in sentence
+    assert "`--force`" in sentence and "steps" not in sentence
     assert main(other, tmp_path, QUIET, resume=True, changed=True) == 0
     assert main(other, tmp_path, QUIET, resume=True) == 0
 
@@ -393,7 +393,7 @@ def test_a_checkpoint_of_other_speech_is_refused(
         main(more, tmp_path, QUIET, resume=True)
     sentence = str(caught.value)
     assert "on other speech (5 clips of 0.001 h there, 4 clips of 0 h here)" in sentence
-    assert "`--changed`" in sentence and "\n" not in sentence
+    assert "`--force`" in sentence and "\n" not in sentence
     assert main(more, tmp_path, QUIET, resume=True, changed=True) == 0
     assert main(more, tmp_path, QUIET, resume=True) == 0
 

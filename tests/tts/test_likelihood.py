@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers.tiny_release import write_tiny_release
-from voxclone.evaluate.acceptance import Trial, acceptance
+from voxclone.evaluate.conditioning_gain import Trial, conditioning_gain
 from voxclone.release.release import Release, load_preset
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.likelihood import likelihood
@@ -68,15 +68,15 @@ def test_flow_loss_is_exact_for_a_seed_and_near_for_another(release: Release, sp
     assert flows[0] == pytest.approx(flows[2], rel=0.1)
 
 
-def test_what_tells_nothing_of_the_speaker_has_no_gain(release: Release, speaker: TTS) -> None:
-    """Every speaker has the same voice: shuffling changes nothing at all."""
+def test_codes_without_speaker_information_have_no_gain(release: Release, speaker: TTS) -> None:
+    """Every speaker has the same voice, so other voices change nothing."""
     voice_ND = load_preset(release, "carla").float()
     trials = [
         Trial(name, voice_ND, "we went", some_codes(speaker, 6, seed))
         for seed, name in enumerate(("a", "b", "c"))
     ]
-    found = acceptance(speaker, trials)
+    found = conditioning_gain(speaker, trials)
     assert found is not None and found.speakers == 3
     assert found.semantic_gain.mean == pytest.approx(0.0, abs=1e-6)
     assert found.flow_gain.mean == pytest.approx(0.0, abs=1e-6)
-    assert acceptance(speaker, trials[:1]) is None
+    assert conditioning_gain(speaker, trials[:1]) is None

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipes.mini_release.files import from_transformers
 from tests.golden.small_params import golden_params
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from tests.helpers.tiny_release import write_tiny_release
 from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
-from voxclone.tts.backbone import Backbone, backbone_names, from_transformers, to_transformers
+from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
@@ -110,9 +111,9 @@ def test_a_voice_too_long_for_the_context_is_refused(speaker: TTS) -> None:
     assert 20 <= speaker.part_characters(100) <= 400
 
 
-def test_voice_rows_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
+def test_the_voice_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
     ids = speaker.prompts.ids("Hi.", len(voice) + 1)
-    with pytest.raises(ValueError, match="places for"):
+    with pytest.raises(ValueError, match="10 positions for 9 voice frames"):
         speaker.backbone.embed_prompt(ids, voice)
 
 

@@ -1,4 +1,4 @@
-"""Files that are no voices, by kind, drawn from a seed; and a program that loads what it is told.
+"""Files that are no voices, by kind, drawn from a seed; and a program that loads such files.
 
 They are made in one process and loaded in another, so that its memory is the loader's alone.
 """
@@ -19,7 +19,7 @@ MARKER = "harm-was-done"
 HOSTILE_VALUES: list[Any] = [
     None, True, -1, 10**40, 1e308, float("nan"), float("-inf"), "", "\x1b]0;x\x07", "\u202eevil",
     "../../etc/passwd", "a" * 5000, [], {}, [[[[]]]], {"kind": "self"}, "unstated",
-    "voxclone.voice/999", "voxclone.voice/1", "\ud800", ["x"] * 500,
+    "voxclone.voice/999", "voxclone.voice/1", "voxclone.voice/2", "\ud800", ["x"] * 500,
 ]  # fmt: skip
 
 
@@ -33,12 +33,12 @@ class Gadget:
         return os.mkdir, (str(self.folder / MARKER),)
 
 
-def facts() -> dict[str, Any]:
+def metadata() -> dict[str, Any]:
     consent = {"kind": "self", "statement": "I agree.", "date": "2026-01-01"}
     return {
-        "format": "voxclone.voice/2", "name": "anna", "consent": consent, "encoder_hash": "e",
-        "table_hash": "t", "book_hash": "b", "reference_seconds": 4.0, "reference_hash": "r",
-        "preprocessing": {"source": "a.wav", "parts": []}, "likeness": {"ge2e": 0.5},
+        "format": "voxclone.voice/3", "name": "anna", "consent": consent, "encoder_hash": "e",
+        "table_hash": "t", "codebook_hash": "b", "reference_seconds": 4.0, "reference_hash": "r",
+        "preprocessing": {"source": "a.wav", "parts": []}, "similarity": {"ge2e": 0.5},
         "tool": "voxclone test",
     }  # fmt: skip
 
@@ -49,15 +49,15 @@ def packed(header: bytes, data: bytes, length: int | None = None) -> bytes:
 
 
 def built(
-    codes: tuple[int, ...] = (7, 5), rows: tuple[int, ...] = (6, 12), **changes: Any
+    codes: tuple[int, ...] = (7, 5), embedding: tuple[int, ...] = (6, 12), **changes: Any
 ) -> tuple[dict[str, Any], bytes]:
-    """Header and data of a voice; `changes` go over the facts."""
+    """Header and data of a voice; `changes` override the metadata."""
     middle = 2 * codes[0] * codes[1]
-    end = middle + 2 * rows[0] * rows[1]
+    end = middle + 2 * embedding[0] * embedding[1]
     header = {
-        "__metadata__": {"voxclone": json.dumps(facts() | changes)},
+        "__metadata__": {"voxclone": json.dumps(metadata() | changes)},
         "codes": {"dtype": "I16", "shape": list(codes), "data_offsets": [0, middle]},
-        "embedding": {"dtype": "BF16", "shape": list(rows), "data_offsets": [middle, end]},
+        "embedding": {"dtype": "BF16", "shape": list(embedding), "data_offsets": [middle, end]},
     }
     return header, bytes(end)
 
@@ -134,8 +134,8 @@ def more_tensors(rng: random.Random, folder: Path) -> bytes:
     return packed(text(header), data)
 
 
-def odd_facts(rng: random.Random, folder: Path) -> bytes:
-    values = facts()
+def odd_metadata(rng: random.Random, folder: Path) -> bytes:
+    values = metadata()
     for _ in range(rng.randint(1, 3)):
         place = values if rng.random() < 0.7 else values["consent"]
         if not isinstance(place, dict) or not place:
@@ -159,7 +159,7 @@ def odd_reports(rng: random.Random, folder: Path) -> bytes:
     return packed(text(header), data)
 
 
-def no_facts(rng: random.Random, folder: Path) -> bytes:
+def no_metadata(rng: random.Random, folder: Path) -> bytes:
     header, data = built()
     odd = ["", "{", "null", "7", '"x"', "[" * 30_000, '{"a":' * 9_000, "9" * 60_000, "[]", "\x00"]
     header["__metadata__"] = rng.choice(
@@ -179,11 +179,11 @@ def no_numbers(rng: random.Random, folder: Path) -> bytes:
 
 def great_shapes(rng: random.Random, folder: Path) -> bytes:
     """Files that are what they say, and of sizes that no voice has."""
-    codes, rows = rng.choice(
+    codes, embedding = rng.choice(
         [((4_000_000, 1), (2, 1)), ((1, 1), (2, 2_000_000)), ((300, 4000), (4001, 900)),
          ((1, 4500), (4501, 3)), ((0, 5), (6, 12)), ((7, 0), (1, 12)), ((256, 4095), (4096, 1500))]
     )  # fmt: skip
-    header, data = built(codes, rows)
+    header, data = built(codes, embedding)
     return packed(text(header), data)
 
 
@@ -210,7 +210,7 @@ def pickled_inside(rng: random.Random, folder: Path) -> bytes:
     if place == "__metadata__":
         header["__metadata__"]["pickle"] = code
         return packed(text(header), pickle.dumps(Gadget(folder)) + data)
-    header["__metadata__"]["voxclone"] = json.dumps(facts() | {place: code})
+    header["__metadata__"]["voxclone"] = json.dumps(metadata() | {place: code})
     return packed(text(header), data)
 
 
@@ -223,7 +223,7 @@ KINDS: dict[str, Callable[[random.Random, Path], bytes | int]] = {
     each.__name__: each
     for each in (
         noise, truncated, flipped, lying_length, appended, lying_shapes, lying_offsets, odd_dtypes,
-        twice_named, more_tensors, odd_facts, odd_reports, no_facts, no_numbers, great_shapes,
+        twice_named, more_tensors, odd_metadata, odd_reports, no_metadata, no_numbers, great_shapes,
         pickled, zipped, pickled_inside, sparse,
     )
 }  # fmt: skip
@@ -245,26 +245,26 @@ def peak() -> int:
 
 
 def load_each(paths: Iterable[str]) -> None:
-    """Load the file at each path when it is named; print what came of it, as JSON. The first is a
-    voice, after which the growth of memory is counted."""
+    """Load the file at each path; print the outcome as JSON. The first is a voice, after which the
+    growth of memory is counted."""
     from voxclone.errors import VoiceError
-    from voxclone.voice.file import load_voice
-    from voxclone.voice.store import stored_report
+    from voxclone.voice.file import Voice
+    from voxclone.voice.store import reference_report
 
     before = None
     for path in paths:
-        said = ""
+        message = ""
         try:
-            report = stored_report(load_voice(Path(path.strip())).facts)
+            report = reference_report(Voice.load(Path(path.strip())).metadata)
             assert report is None or all(isinstance(s, str) for s in report.sentences())
             outcome = "accepted"
         except VoiceError as error:
-            outcome, said = "refused", str(error)
-        except BaseException as error:  # whatever it is, it is to be reported
-            outcome, said = "wrong", repr(error)
+            outcome, message = "refused", str(error)
+        except BaseException as error:  # whatever it is, report it
+            outcome, message = "wrong", repr(error)
         before = peak() if before is None else before
         grown = (peak() - before) / 1024
-        print(json.dumps({"outcome": outcome, "said": said, "mib": grown}), flush=True)
+        print(json.dumps({"outcome": outcome, "message": message, "mib": grown}), flush=True)
 
 
 if __name__ == "__main__":

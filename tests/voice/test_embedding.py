@@ -1,100 +1,77 @@
-"""A voice outlives its release: rows are made anew of codes, only where they mean the same."""
+"""Codes to embeddings and back: the END frame, one rounding, exact inversion."""
 
-from dataclasses import replace
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.helpers.tiny_release import tiny_params, write_relative, write_tiny_release
-from voxclone.errors import VoiceError
-from voxclone.io import tensor_hash
-from voxclone.release.encoder_file import BOOK, book_hash
-from voxclone.release.release import Release, load_table
-from voxclone.spec import TABLE
-from voxclone.voice.embedding import reembedded, rows_for, rows_of
-from voxclone.voice.file import FORMAT, Consent, Voice, VoiceFacts
-
-
-@pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
-    folder = tmp_path_factory.mktemp("relatives")
-    first = write_tiny_release(folder / "first")
-    write_relative(folder / "table", first, (TABLE,))
-    write_relative(folder / "book", first, (BOOK[1],))
-    write_relative(folder / "both", first, (TABLE, BOOK[0]))
-    return {path.name: Release.open(path) for path in folder.iterdir()}
+from tests.golden.small_params import DATA
+from tests.helpers.random_weights import draw
+from tests.helpers.tiny_release import tiny_params
+from voxclone.release.tensors import codebook_offsets, table_rows
+from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import invert_embedding
 
 
-def made_for(release: Release, **changes: object) -> Voice:
+@pytest.mark.parametrize("case", range(5))
+def test_the_embedding_equals_the_runtimes(case: int) -> None:
+    cases = load_file(DATA / "codec_small.cases.safetensors")
+    config = json.loads((DATA / "codec_small.config.json").read_text())
+    sizes = [config["semantic_codebook_size"] + 2] + [23] * config["acoustic_dim"]
+    offsets = [sum(sizes[:k]) for k in range(len(sizes))]
+    table = draw("audio_token_embedding.embeddings.weight", (256, 48))
+    embedding = embed_codes(cases[f"case{case}.codes"], table, offsets)
+    torch.testing.assert_close(embedding, cases[f"case{case}.voice_embedding"], atol=1e-5, rtol=0)
+
+
+def setup(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, list[int], list[int]]:
     params = tiny_params()
-    generator = torch.Generator().manual_seed(1)
-    sizes = [params.audio.semantic_codebook_size] + [21] * params.audio.n_acoustic_codebook
-    codes_KT = torch.stack([torch.randint(size, (9,), generator=generator) for size in sizes])
-    facts = VoiceFacts(
-        name="anna", consent=Consent(kind="self", statement="I agree."), encoder_hash="e",
-        table_hash=tensor_hash(load_table(release)), book_hash=book_hash(release),
-        enrolment="i", reference_seconds=0.7, reference_hash="r", tool="t",
-    )  # fmt: skip
-    return Voice(codes_KT, rows_of(codes_KT, release), facts.model_copy(update=changes))
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(table_rows(params), 96, generator=generator).bfloat16()
+    sizes = [50] + [21] * 6
+    codes = torch.stack([torch.randint(s, (frames,), generator=generator) for s in sizes])
+    return codes, table, codebook_offsets(params), sizes
 
 
-def test_rows_of_the_own_release_are_those_of_the_file(releases: dict[str, Release]) -> None:
-    voice = made_for(releases["first"])
-    nudged = replace(voice, rows_ND=voice.rows_ND.clone())
-    nudged.rows_ND[0, 0] *= 1 + 2**-7  # a sum rounded apart
-    found = rows_for(nudged, releases["first"], "anna")
-    assert torch.equal(found.rows_ND, nudged.rows_ND) and not found.made_anew
+def test_bf16_is_summed_in_fp32_and_rounded_once() -> None:
+    codes, table, offsets, _ = setup(20)
+    embedding = embed_codes(codes, table, offsets)
+    index = codes + 2 + torch.tensor(offsets)[:, None]
+    expected = table.double()[index].sum(dim=0).to(torch.bfloat16)
+    assert embedding.dtype == torch.bfloat16 and len(embedding) == 21
+    assert (
+        embedding[:-1] == expected
+    ).float().mean() > 0.999  # fp32 and fp64 sums rarely round apart
+    end = table.float()[[1, *offsets[1:]]].sum(dim=0).to(torch.bfloat16)
+    assert torch.equal(embedding[-1], end)
 
 
-def test_another_table_gets_rows_by_the_codes(releases: dict[str, Release]) -> None:
-    voice, other = made_for(releases["first"]), releases["table"]
-    found = rows_for(voice, other, "anna")
-    assert found.made_anew and torch.equal(found.rows_ND, rows_of(voice.codes_KT, other))
-    assert not torch.equal(found.rows_ND, voice.rows_ND)
-    moved = reembedded(voice, other, "anna")
-    assert moved.facts.table_hash == tensor_hash(load_table(other))
-    assert moved.facts.enrolment is None and torch.equal(moved.codes_KT, voice.codes_KT)
-    assert not rows_for(moved, other, "anna").made_anew
-    back = reembedded(moved, releases["first"], "anna")
-    assert torch.equal(back.rows_ND, voice.rows_ND)
+def test_inversion_is_exact_and_finds_the_end_frame() -> None:
+    codes, table, offsets, sizes = setup(60)
+    found = invert_embedding(embed_codes(codes, table, offsets), table, offsets, sizes)
+    assert found.has_end and bool(found.exact_T.all())
+    assert torch.equal(found.codes_KT, codes)
+    without = invert_embedding(embed_codes(codes, table, offsets)[:-1], table, offsets, sizes)
+    assert not without.has_end and torch.equal(without.codes_KT, codes)
 
 
-@pytest.mark.parametrize("name", ["book", "both"])
-def test_another_code_book_is_refused(name: str, releases: dict[str, Release]) -> None:
-    with pytest.raises(VoiceError, match=r"another code book .* Enroll the recording again"):
-        rows_for(made_for(releases["first"]), releases[name], "anna")
+def test_frames_that_are_no_sums_are_not_exact() -> None:
+    codes, table, offsets, sizes = setup(5)
+    embedding = embed_codes(codes, table, offsets)[:-1]
+    embedding[2] += 0.5
+    found = invert_embedding(embedding, table, offsets, sizes)
+    assert found.exact_T.tolist() == [True, True, False, True, True]
 
 
-def test_an_old_file_is_read_by_its_own_release_and_can_be_brought_up_to_date(
-    releases: dict[str, Release],
-) -> None:
-    old = made_for(releases["first"], book_hash=None, enrolment=None)
-    assert not rows_for(old, releases["first"], "anna").made_anew
-    with pytest.raises(VoiceError, match="did not note the code book"):
-        rows_for(old, releases["table"], "anna")
-    updated = reembedded(old, releases["first"], "anna")
-    assert updated.facts.format == FORMAT and updated.facts.book_hash
-    assert rows_for(updated, releases["table"], "anna").made_anew
-
-
-def test_rows_that_are_not_those_of_the_codes_are_refused(releases: dict[str, Release]) -> None:
-    voice = made_for(releases["first"])
-    changed_ND = voice.rows_ND.clone()
-    changed_ND[3] = changed_ND[4]
-    for rows_ND in (changed_ND, voice.rows_ND[:, :5], voice.rows_ND * 1e30):
-        with pytest.raises(VoiceError, match="not those of its codes"):
-            rows_for(replace(voice, rows_ND=rows_ND), releases["first"], "anna")
-
-
-@pytest.mark.parametrize("book, code", [(0, 50), (6, 21)])
-@pytest.mark.parametrize("name", ["first", "table"])
-def test_codes_that_no_code_book_has_are_refused(
-    book: int, code: int, name: str, releases: dict[str, Release]
-) -> None:
-    """One too many would read a row of the next code book, or none at all."""
-    voice = made_for(releases["first"])
-    voice.codes_KT[book, 2] = code
-    with pytest.raises(VoiceError, match=f"code {code} in code book {book}"):
-        rows_for(voice, releases[name], "anna")
-    with pytest.raises(VoiceError, match="codes of 6 code books"):
-        rows_for(replace(voice, codes_KT=voice.codes_KT[:6]), releases[name], "anna")
+def test_inversion_solves_a_narrow_table_with_the_real_number_of_code_books() -> None:
+    """36 acoustic codebooks in 192 dimensions: one descent stops beside the truth."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = [200] + [21] * 36
+    offsets = [0, *range(202, 202 + 23 * 36, 23)]
+    table = torch.randn(offsets[-1] + 23, 192, generator=generator).bfloat16()
+    codes = torch.stack([torch.randint(s, (12,), generator=generator) for s in sizes])
+    embedding = embed_codes(codes, table, offsets)
+    assert not bool(invert_embedding(embedding, table, offsets, sizes, rounds=1).exact_T.all())
+    found = invert_embedding(embedding, table, offsets, sizes)
+    assert bool(found.exact_T.all()) and torch.equal(found.codes_KT, codes)

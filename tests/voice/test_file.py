@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from voxclone.errors import VoiceError
-from voxclone.voice.facts import MIGRATIONS, check_name, plain
 from voxclone.voice.file import (
-    FORMAT,
     Consent,
     Voice,
-    VoiceFacts,
+    VoiceMetadata,
     copy_voice,
-    load_voice,
-    read_facts,
-    save_voice,
+    read_metadata,
 )
+from voxclone.voice.metadata import FORMAT, MIGRATIONS, check_name, printable
+from voxclone.voice.store import reference_report
 
 
-def facts(**changes: object) -> VoiceFacts:
+def metadata(**changes: object) -> VoiceMetadata:
     values = {
         "name": "anna",
         "consent": Consent(kind="self", statement="I agree."),
@@ -37,14 +35,14 @@ def facts(**changes: object) -> VoiceFacts:
         "tool": "voxclone test",
         **changes,
     }
-    return VoiceFacts.model_validate(values)
+    return VoiceMetadata.model_validate(values)
 
 
 def voice(frames: int = 5) -> Voice:
     generator = torch.Generator().manual_seed(frames)
     codes = torch.randint(21, (7, frames), generator=generator)
-    rows = torch.randn(frames + 1, 12, generator=generator).bfloat16()
-    return Voice(codes, rows, facts())
+    embedding = torch.randn(frames + 1, 12, generator=generator).bfloat16()
+    return Voice(codes, embedding, metadata())
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -52,11 +50,11 @@ def voice(frames: int = 5) -> Voice:
 def test_round_trip(frames: int, tmp_path: Path) -> None:
     path = tmp_path / "a.voice.safetensors"
     saved = voice(frames)
-    save_voice(saved, path)
-    loaded = load_voice(path)
+    saved.save(path)
+    loaded = Voice.load(path)
     assert torch.equal(loaded.codes_KT, saved.codes_KT)
-    assert torch.equal(loaded.rows_ND, saved.rows_ND)
-    assert loaded.facts == saved.facts
+    assert torch.equal(loaded.embedding_ND, saved.embedding_ND)
+    assert loaded.metadata == saved.metadata
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -64,46 +62,49 @@ def tensors(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     made = voice()
     values = {
         "codes": made.codes_KT.to(torch.int16),
-        "embedding": made.rows_ND,
+        "embedding": made.embedding_ND,
         **changes,
     }
     return {name: tensor for name, tensor in values.items() if tensor is not None}
 
 
-HEADER = {"voxclone": facts().model_dump_json()}
+HEADER = {"voxclone": metadata().model_dump_json()}
 BAD = {
     "no codes": (tensors(codes=None), HEADER),
-    "a stranger": (tensors(other=torch.zeros(2)), HEADER),
+    "another tensor": (tensors(other=torch.zeros(2)), HEADER),
     "codes as floats": (tensors(codes=torch.zeros(7, 5)), HEADER),
-    "rows in fp32": (tensors(embedding=torch.zeros(6, 12)), HEADER),
-    "a row too few": (tensors(embedding=torch.zeros(5, 12).bfloat16()), HEADER),
-    "flat rows": (tensors(embedding=torch.zeros(72).bfloat16()), HEADER),
-    "rows not finite": (tensors(embedding=torch.full((6, 12), torch.nan).bfloat16()), HEADER),
+    "embedding in fp32": (tensors(embedding=torch.zeros(6, 12)), HEADER),
+    "a frame too few": (tensors(embedding=torch.zeros(5, 12).bfloat16()), HEADER),
+    "a flat embedding": (tensors(embedding=torch.zeros(72).bfloat16()), HEADER),
+    "embedding not finite": (tensors(embedding=torch.full((6, 12), torch.nan).bfloat16()), HEADER),
     "no header": (tensors(), {}),
     "header not JSON": (tensors(), {"voxclone": "{"}),
     "header a list": (tensors(), {"voxclone": "[]"}),
-    "later format": (tensors(), {"voxclone": facts(format="voxclone.voice/3").model_dump_json()}),
+    "later format": (
+        tensors(),
+        {"voxclone": metadata(format="voxclone.voice/4").model_dump_json()},
+    ),
     "format no text": (
         tensors(),
         {"voxclone": json.dumps(json.loads(HEADER["voxclone"]) | {"format": {}})},
     ),
     "consent without a date": (
         tensors(),
-        {"voxclone": facts().model_dump_json(exclude={"consent": {"date"}})},
+        {"voxclone": metadata().model_dump_json(exclude={"consent": {"date"}})},
     ),
     "negative codes": (tensors(codes=torch.full((7, 5), -1, dtype=torch.int16)), HEADER),
-    "no code books": (tensors(codes=torch.zeros(0, 5, dtype=torch.int16)), HEADER),
-    "rows without width": (tensors(embedding=torch.zeros(6, 0).bfloat16()), HEADER),
+    "no codebooks": (tensors(codes=torch.zeros(0, 5, dtype=torch.int16)), HEADER),
+    "embedding without width": (tensors(embedding=torch.zeros(6, 0).bfloat16()), HEADER),
     "nested lists": (tensors(), {"voxclone": "[" * 20_000}),
     "a number of 60,000 digits": (tensors(), {"voxclone": "9" * 60_000}),
     "infinite seconds": (
         tensors(),
         {"voxclone": HEADER["voxclone"].replace("4.0", "Infinity")},
     ),
-    "a terminal's commands": (tensors(), {"voxclone": facts(name="\x1b[2J").model_dump_json()}),
-    "text from right to left": (tensors(), {"voxclone": facts(tool="\u202e").model_dump_json()}),
+    "a terminal's commands": (tensors(), {"voxclone": metadata(name="\x1b[2J").model_dump_json()}),
+    "text from right to left": (tensors(), {"voxclone": metadata(tool="\u202e").model_dump_json()}),
     "half a character": (tensors(), {"voxclone": HEADER["voxclone"].replace("anna", "\\ud800")}),
-    "unknown fact": (
+    "unknown key": (
         tensors(),
         {"voxclone": json.dumps(json.loads(HEADER["voxclone"]) | {"x": 1})},
     ),
@@ -116,27 +117,53 @@ def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.voice.safetensors"
     save_file(*BAD[name][:1], path, BAD[name][1])
     with pytest.raises(VoiceError) as refusal:
-        load_voice(path)
+        Voice.load(path)
     assert len(str(refusal.value)) < 1200 and str(refusal.value).isprintable()
 
 
 def test_a_later_format_names_the_version_to_use(tmp_path: Path) -> None:
     path = tmp_path / "later.voice.safetensors"
-    later = facts(format="voxclone.voice/3", tool="voxclone 7.1").model_dump_json()
+    later = metadata(format="voxclone.voice/4", tool="voxclone 7.1").model_dump_json()
     save_file(tensors(), path, {"voxclone": later})
-    with pytest.raises(VoiceError, match=r"voice/3'.* reads .*voice/2: use .*\(voxclone 7.1\)"):
-        load_voice(path)
+    with pytest.raises(VoiceError, match=r"voice/4'.* reads .*voice/3: use .*\(voxclone 7.1\)"):
+        Voice.load(path)
+
+
+DATA = Path(__file__).parent / "data"
 
 
 def test_the_first_format_is_still_read() -> None:
     """The file was written by voxclone 0.1.0 before format 2."""
-    loaded = load_voice(Path(__file__).parent / "data" / "anna-1.voice.safetensors")
+    loaded = Voice.load(DATA / "anna-1.voice.safetensors")
     expected = voice()
     assert torch.equal(loaded.codes_KT, expected.codes_KT)
-    assert torch.equal(loaded.rows_ND, expected.rows_ND)
-    dated = expected.facts.consent.model_copy(update={"date": loaded.facts.consent.date})
-    assert loaded.facts == expected.facts.model_copy(update={"consent": dated})
-    assert loaded.facts.format == FORMAT and loaded.facts.book_hash is None
+    assert torch.equal(loaded.embedding_ND, expected.embedding_ND)
+    dated = expected.metadata.consent.model_copy(update={"date": loaded.metadata.consent.date})
+    assert loaded.metadata == expected.metadata.model_copy(update={"consent": dated})
+    assert loaded.metadata.format == FORMAT and loaded.metadata.codebook_hash is None
+
+
+def test_the_second_format_is_still_read_and_written_again(tmp_path: Path) -> None:
+    """The file was written by voxclone 0.1.0 before format 3, after a refinement."""
+    path = tmp_path / "a.voice.safetensors"
+    loaded = Voice.load(DATA / "anna-2.voice.safetensors")
+    assert torch.equal(loaded.codes_KT, voice().codes_KT)
+    assert torch.equal(loaded.embedding_ND, voice().embedding_ND)
+    found = loaded.metadata
+    assert found.format == FORMAT and found.consent.statement == "A letter."
+    assert (found.codebook_hash, found.enrollment_id) == ("b", "i")
+    assert found.license.startswith("CC BY-NC") and found.similarity == {
+        "ge2e, decoded codes": 0.71
+    }
+    refinement = found.preprocessing["refinement"]
+    assert [each["similarity"] for each in refinement["evaluations"]] == [0.7, 0.75]
+    report = reference_report(found)
+    assert report is not None and report.speaker_consistency == 0.81
+    assert report.parts[0].speaker_consistency == 0.9
+    loaded.save(path)
+    assert Voice.load(path).metadata == found
+    for old in ("likeness", "enrolment", "book_hash", "licence", "judged"):
+        assert f'"{old}":' not in read_metadata(path).model_dump_json()
 
 
 def test_every_format_but_the_newest_has_a_step_to_the_next() -> None:
@@ -148,40 +175,44 @@ def test_every_format_but_the_newest_has_a_step_to_the_next() -> None:
 
 def test_a_voice_without_consent_is_not_written(tmp_path: Path) -> None:
     made = voice()
-    thrown_away = Voice(
-        made.codes_KT, made.rows_ND, facts(consent=Consent(kind="unstated", statement="at once"))
+    unstated = Voice(
+        made.codes_KT,
+        made.embedding_ND,
+        metadata(consent=Consent(kind="unstated", statement="at once")),
     )
     with pytest.raises(VoiceError, match="consent"):
-        save_voice(thrown_away, tmp_path / "a.voice.safetensors")
+        unstated.save(tmp_path / "a.voice.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     made, path = voice(), tmp_path / "a.voice.safetensors"
     for bad in (
-        Voice(made.codes_KT - 30, made.rows_ND, made.facts),
-        Voice(made.codes_KT + 2**15, made.rows_ND, made.facts),
-        Voice(made.codes_KT[:, 1:], made.rows_ND, made.facts),
-        Voice(made.codes_KT, made.rows_ND, facts(preprocessing={"x": "y" * 70_000})),
+        Voice(made.codes_KT - 30, made.embedding_ND, made.metadata),
+        Voice(made.codes_KT + 2**15, made.embedding_ND, made.metadata),
+        Voice(made.codes_KT[:, 1:], made.embedding_ND, made.metadata),
+        Voice(made.codes_KT, made.embedding_ND, metadata(preprocessing={"x": "y" * 70_000})),
     ):
         with pytest.raises(VoiceError):
-            save_voice(bad, path)
+            bad.save(path)
     assert not list(tmp_path.iterdir())
 
 
-def test_facts_are_read_and_changed_without_the_numbers(tmp_path: Path) -> None:
+def test_metadata_are_read_and_changed_without_the_tensors(tmp_path: Path) -> None:
     first, second = tmp_path / "a.voice.safetensors", tmp_path / "b.voice.safetensors"
-    save_voice(voice(), first)
-    assert read_facts(first) == voice().facts
-    copy_voice(first, second, facts(name="berta"))
-    loaded = load_voice(second)
-    assert loaded.facts.name == "berta" and torch.equal(loaded.rows_ND, voice().rows_ND)
+    voice().save(first)
+    assert read_metadata(first) == voice().metadata
+    copy_voice(first, second, metadata(name="berta"))
+    loaded = Voice.load(second)
+    assert loaded.metadata.name == "berta" and torch.equal(
+        loaded.embedding_ND, voice().embedding_ND
+    )
     assert torch.equal(loaded.codes_KT, voice().codes_KT)
     code = (
         "import sys, pathlib\n"
-        "from voxclone.voice.file import copy_voice, read_facts\n"
+        "from voxclone.voice.file import copy_voice, read_metadata\n"
         f"path = pathlib.Path({str(first)!r})\n"
-        "copy_voice(path, path, read_facts(path))\n"
+        "copy_voice(path, path, read_metadata(path))\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -198,18 +229,18 @@ def test_names_are_identifiers(name: str) -> None:
 
 def test_text_of_recordings_is_made_fit_to_print() -> None:
     hostile = {"a\x1b": ["b\ud800", ("c\u202e", 1.5, None)]}
-    assert plain(hostile) == {"a?": ["b?", ["c?", 1.5, None]]}
+    assert printable(hostile) == {"a?": ["b?", ["c?", 1.5, None]]}
 
 
 def test_missing_directory_and_text(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(VoiceError, match="no voice file"):
-            load_voice(path)
+            Voice.load(path)
     (tmp_path / "text").write_text("hello, I am not a voice")
     with pytest.raises(VoiceError):
-        load_voice(tmp_path / "text")
+        Voice.load(tmp_path / "text")
     with pytest.raises(VoiceError, match="cannot be written"):
-        save_voice(voice(), tmp_path / "nowhere" / "a.voice.safetensors")
+        voice().save(tmp_path / "nowhere" / "a.voice.safetensors")
 
 
 @settings(
@@ -220,9 +251,9 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
     place: float, value: int, cut: float, tmp_path: Path
 ) -> None:
     path = tmp_path / "damaged.voice.safetensors"
-    save_voice(voice(), path)
+    voice().save(path)
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] = value
     path.write_bytes(content[: int(cut * len(content)) + 1])
     with contextlib.suppress(VoiceError):
-        load_voice(path)
+        Voice.load(path)

@@ -13,14 +13,14 @@ import pytest
 
 from tests.voice import hostile
 from voxclone.errors import VoiceError
-from voxclone.voice.file import load_voice
+from voxclone.voice.file import Voice
 
 ROOT = Path(__file__).parents[2]
 CASES = 2400
 # Kinds of which some files are voices after all: a flipped bit in a statement, an odd report that
 # nobody can show, the offsets that were there before.
 HARMLESS = {
-    "flipped", "odd_facts", "odd_reports", "great_shapes", "lying_offsets", "odd_dtypes",
+    "flipped", "odd_metadata", "odd_reports", "great_shapes", "lying_offsets", "odd_dtypes",
 }  # fmt: skip
 
 
@@ -41,10 +41,10 @@ def test_thousands_of_hostile_files_are_refused_in_flat_memory(tmp_path: Path) -
             child.stdin.write(f"{path}\n")
             child.stdin.flush()
             found = json.loads(child.stdout.readline())
-            said = found["said"]
-            assert found["outcome"] != "wrong", (kind, said)
-            assert found["outcome"] == "accepted" or number >= 0, said
-            assert said.isprintable() and len(said) < 1500, (kind, said)
+            message = found["message"]
+            assert found["outcome"] != "wrong", (kind, message)
+            assert found["outcome"] == "accepted" or number >= 0, message
+            assert message.isprintable() and len(message) < 1500, (kind, message)
             outcomes[kind if number >= 0 else "a voice", found["outcome"]] += 1
         child.stdin.close()
     assert child.returncode == 0
@@ -61,7 +61,7 @@ def test_the_generator_starts_from_a_voice(tmp_path: Path) -> None:
     path = tmp_path / "a.voice.safetensors"
     header, data = hostile.built()
     hostile.write(path, hostile.packed(hostile.text(header), data))
-    assert load_voice(path).facts.name == "anna"
+    assert Voice.load(path).metadata.name == "anna"
 
 
 def test_the_gadgets_would_do_harm(tmp_path: Path) -> None:
@@ -75,4 +75,4 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     for path in (pipe, loop, Path("/dev/zero"), tmp_path):
         with pytest.raises(VoiceError, match="no voice file"):
-            load_voice(path)
+            Voice.load(path)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.helpers.tiny_release import write_tiny_release
-from tests.voice.test_file import facts
+from tests.voice.test_file import metadata
 from voxclone.errors import UsageError, VoiceError
 from voxclone.release.release import Release
 from voxclone.voice import store
-from voxclone.voice.file import Voice, save_voice
+from voxclone.voice.file import Voice
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 def put(folder: Path, name: str, **changes: object) -> Path:
     path = store.voice_path(store.open_folder(folder), name)
     codes_KT = torch.zeros(7, 5, dtype=torch.long)
-    save_voice(Voice(codes_KT, torch.zeros(6, 12), facts(name=name, **changes)), path)
+    Voice(codes_KT, torch.zeros(6, 12), metadata(name=name, **changes)).save(path)
     return path
 
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_listed_with_its_problem_and_can_be_removed(tmp_path: 
     (tmp_path / "notes.txt").write_text("mine")
     found = {each.name: each for each in store.list_voices(tmp_path)}
     assert set(found) == {"ada", "bad", "Upper Case"}
-    assert found["ada"].problem is None and found["bad"].facts is None
+    assert found["ada"].problem is None and found["bad"].metadata is None
     assert "no voice file" in str(found["bad"].problem)
     store.remove_voice(tmp_path, "bad")
     assert (tmp_path / "notes.txt").exists() and len(store.list_voices(tmp_path)) == 2
@@ -78,12 +78,12 @@ def test_what_speak_finds(tmp_path: Path, release: Release) -> None:
         store.find_voice("bert", release, tmp_path)
 
 
-def test_an_enrolment_is_found_by_what_it_was_made_of(tmp_path: Path) -> None:
-    path = put(tmp_path / "voices", "ada", enrolment="one")
-    put(tmp_path / "voices", "zoe", enrolment="two")
+def test_an_enrollment_is_found_by_its_identity(tmp_path: Path) -> None:
+    path = put(tmp_path / "voices", "ada", enrollment_id="one")
+    put(tmp_path / "voices", "zoe", enrollment_id="two")
     (tmp_path / "voices" / "bad.voice.safetensors").write_bytes(b"x")
-    aside = put(tmp_path / "aside", "ada", enrolment="one")
-    find = store.find_enrolment
+    aside = put(tmp_path / "aside", "ada", enrollment_id="one")
+    find = store.find_enrollment
     assert find([], tmp_path / "voices", "one") == path
     assert find([aside, tmp_path / "none"], tmp_path / "voices", "one") == aside
     assert find([aside], tmp_path / "voices", "three") is None

@@ -27,7 +27,7 @@ AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[An
 
 MAX_PART_SECONDS = 600.0
 BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
-UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says where the header leaves the length open
+UNKNOWN_FRAMES = 2**63 - 1  # of libsndfile, for a header without the length
 
 READABLE = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF")  # WAVEX: a WAV with a longer header
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
@@ -111,7 +111,7 @@ def read_part(
         with soundfile.SoundFile(str(path)) as file:
             rate, first = file.samplerate, round(start * file.samplerate)
             if not 0 <= first < file.frames or not 0 <= (channel or 0) < file.channels:
-                raise AudioError(f"{label} lies outside of {path}.", "missing")
+                raise AudioError(f"{label} is outside of {path}.", "missing")
             check_header(rate, file.channels, round(seconds * rate), label, MAX_PART_SECONDS)
             file.seek(first)
             samples_SC = file.read(round(seconds * rate), "float32", always_2d=True)
@@ -126,9 +126,9 @@ def read_part(
 def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
     """Write samples [S] as WAV, FLAC, Ogg Opus or MP3, by the suffix; a file there is replaced.
 
-    Samples beyond +-1 are clipped; their number is returned. The file appears complete or not at
-    all. Raises AudioError for an unknown suffix, samples that are missing or not finite, a rate
-    that the format cannot hold, and a folder that cannot be written.
+    Samples beyond +-1 are clipped; their number is returned. The file is written atomically. Raises
+    AudioError for an unknown suffix, samples that are missing or not finite, a rate that the format
+    cannot hold, and a folder that cannot be written.
     """
     path = Path(path)
     wave_S = np.asarray(wave_S)
@@ -301,6 +301,6 @@ def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, enc
 
 
 def _reason(error: Exception) -> str:
-    """Why, as the end of a sentence (libsndfile may say it in two)."""
+    """The reason as the end of a sentence; libsndfile's may be two sentences."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return str(text).removeprefix("Error : ").strip().rstrip(".").replace(". ", "; ")

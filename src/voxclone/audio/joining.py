@@ -1,8 +1,8 @@
 """One reference from several recordings: the best segments of each, joined at pauses.
 
 Voices of several recordings are never averaged: a mean of voice embeddings is none that the model
-was trained on, and it breaks down (`voice.rows`). The model gets the parts one after the other, as
-if the speaker had paused.
+was trained on, and it breaks down. The model gets the parts one after the other, as if the speaker
+had paused.
 
 Shapes: S samples.
 """

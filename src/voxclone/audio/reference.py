@@ -34,7 +34,7 @@ class ReferenceSettings(Settings):
     remove_offset: bool = True
     """Subtract a constant offset (DC)."""
     high_pass: bool = True
-    """Take out what lies below `high_pass_hz`, where it is more than a thousandth of the energy."""
+    """Filter out what is below `high_pass_hz`, if it is more than a thousandth of the energy."""
     high_pass_hz: float = Field(default=40.0, gt=0, le=filters.MAX_HZ)
     trim: bool = True
     """Cut silence before and after the speech, down to `lead_seconds` and `trail_seconds`."""

@@ -13,8 +13,6 @@ NOISY_DB = 15.0
 QUIET_DBFS = -45.0
 LITTLE_SPEECH = 0.4
 ONE_SPEAKER = 0.74  # similarity of windows; `cloning.speakers` has its error rates
-OLD_NAMES = {"unity": "speaker_consistency"}
-"""Fields of reports in older voice files, and their names now."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class ReferenceReport:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ReferenceReport":
         """The report that `to_dict` wrote. Raises ValueError for anything else."""
-        values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         for name in ("actions", "warnings", "hints", "parts"):
             if not isinstance(known.setdefault(name, []), list):

@@ -105,7 +105,7 @@ def hard_cut(
 
 
 def cut_off(speech: list[Segment], total: int, rate: int, end: int) -> int | None:
-    """Which segment of speech is cut off at `end`; None where `end` lies in a pause."""
+    """Which segment of speech is cut off at `end`; None if `end` is in a pause."""
     for number, each in enumerate(speech):
         if each.start < end < each.end:
             return number

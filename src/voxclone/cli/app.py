@@ -1,8 +1,12 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` is quick."""
+"""The command line: one verb a file. Everything heavy is imported inside the verbs, so that
+`--help` is quick."""
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from voxclone.cli.clone import clone
 from voxclone.cli.data import data_app
@@ -17,33 +21,72 @@ from voxclone.cli.speak import speak
 from voxclone.cli.train import train_app
 from voxclone.cli.verify import verify
 from voxclone.cli.voices import voices_app
-from voxclone.errors import EXIT_USER, VoxcloneError
+from voxclone.errors import EXIT_USER, UsageError, VoxcloneError
+
+COMMANDS: dict[str, dict[str, Any]] = {
+    "Clone and use voices": {
+        "clone": clone,
+        "enroll": enroll,
+        "speak": speak,
+        "voices": voices_app,
+        "export": export,
+        "verify": verify,
+        "refine": refine,
+    },
+    "Recover the encoder of a release": {
+        "data": data_app,
+        "train": train_app,
+        "diagnose": diagnose,
+        "evaluate": evaluate_app,
+        "inject": inject,
+    },
+    "Look inside": {"inspect": inspect},
+}
+"""For a user, for an owner of weights, and for a developer."""
+
+RENAMED = {
+    "--accept-ill": "--force",
+    "--changed": "--force",
+    "--choose-by": "--select-by",
+    "--data": "--training-data",
+    "--for": "--runtime",
+    "--fresh": "--init fresh",
+    "--from": "--init",
+    "--judge": "--select-by",
+    "--licence": "--license",
+    "--run": "--checkpoints",
+    "--speaker": "--speaker-pattern",
+    "--to": "--runtime",
+}
+"""Options of version 0.1, and their names now."""
+
+
+class _Ordered(TyperGroup):
+    """Lists commands in the order of `COMMANDS`; typer lists groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for commands in COMMANDS.values() for name in commands]
+
 
 app = typer.Typer(
+    cls=_Ordered,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Voice cloning for Voxtral TTS: recover the encoder, make voices, speak.",
+    help="Clone voices with Voxtral TTS, and recover the encoder that its release lacks.",
 )
-# As a user meets them, then who owns weights, then who makes encoders.
-app.command()(clone)
-app.command()(enroll)
-app.command()(speak)
-app.add_typer(voices_app, name="voices")
-app.command()(export)
-app.command()(verify)
-app.command()(inspect)
-app.command()(refine)
-app.add_typer(data_app, name="data")
-app.add_typer(train_app, name="train")
-app.command()(diagnose)
-app.add_typer(evaluate_app, name="evaluate")
-app.command()(inject)
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one sentence and an exit code."""
+    """Entry point. An error that the user can mend is one sentence and an exit code."""
     try:
+        refuse_renamed(sys.argv[1:])
         app()
     except VoxcloneError as error:
         print(f"voxclone: {error}", file=sys.stderr)
@@ -60,3 +103,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("voxclone: interrupted.", file=sys.stderr)
         sys.exit(EXIT_USER)
+
+
+def refuse_renamed(arguments: Iterable[str]) -> None:
+    """Raise UsageError, with the new name, for an option of an older version."""
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in RENAMED:
+            raise UsageError(f"The option {option} is now {RENAMED[option]}.")

@@ -1,7 +1,7 @@
-"""The command that says a text in the voice of a recording. What is heavy is imported inside."""
+"""`voxclone clone`: speak with the voice of a recording."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,18 +12,13 @@ from voxclone.cli.common import (
     Quiet,
     check_output,
     open_console,
+    print_line,
 )
-from voxclone.cli.speak import Cfg, Out, Seed, Text, say, text_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from voxclone.cloning.enroll import Enrolled
-    from voxclone.release.release import Release
+from voxclone.cli.speak import Cfg, Out, Seed, Text, read_text, speak_to_file
 
 
 def clone(
-    reference: Annotated[Path, typer.Argument(help="A recording of 2 to 30 s of one speaker.")],
+    reference: Annotated[Path, typer.Argument(help="Recording of one speaker, 2 to 30 s long.")],
     text: Text,
     out: Out,
     model: Model = "mini",
@@ -33,7 +28,9 @@ def clone(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Say a text in the voice of a recording."""
+    """Speak a text with the voice of a recording."""
+    import voxclone.cloning.enroll as cloning
+    from voxclone.audio.files import read_recording
     from voxclone.device import pick_device
     from voxclone.release.encoder_file import open_codec
     from voxclone.release.release import Release
@@ -41,26 +38,16 @@ def clone(
     from voxclone.voice.file import Consent
 
     check_output(out)
-    said, console, chosen = text_of(text), open_console(quiet), pick_device(device)
+    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
     codec = open_codec(release, encoder)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
-    enrolled = _enroll(reference, release, codec, "clone", consent, console)
-    speaker = TTS.load(release, codec=codec, device=chosen)
-    say(speaker, said, enrolled.voice.rows_ND, out, seed, cfg, console, enrolled.reference)
-
-
-def _enroll(
-    path: Path, release: "Release", codec: Any, name: str, consent: Any, console: "Console"
-) -> "Enrolled":
-    import voxclone.cloning.enroll as cloning
-    from voxclone.audio.files import read_recording
-
-    recording = read_recording(path)
-    enrolled = cloning.enroll(recording, release, codec, name=name, consent=consent)
+    recording = read_recording(reference)
+    enrolled = cloning.enroll(recording, release, codec, name="clone", consent=consent)
     for sentence in enrolled.reference.report.sentences():
-        console.print(f"Reference  {sentence}", highlight=False, soft_wrap=True)
-    frames = enrolled.voice.codes_KT.shape[1]
-    seconds = enrolled.voice.facts.reference_seconds
-    console.print(f"Voice      {frames} frames of codes from {seconds:.1f} s.")
-    return enrolled
+        print_line(console, "Reference", sentence)
+    voice = enrolled.voice
+    frames, seconds = voice.codes_KT.shape[1], voice.metadata.reference_seconds
+    print_line(console, "Voice", f"{frames} frames of codes from {seconds:.1f} s.")
+    tts = TTS.load(release, codec=codec, device=found_device)
+    speak_to_file(tts, words, voice.embedding_ND, out, seed, cfg, console, enrolled.reference)

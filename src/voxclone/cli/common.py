@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from voxclone.release.release import Release
-    from voxclone.voice.resolve import Chosen
+    from voxclone.voice.resolve import ResolvedVoice
 
 Model = Annotated[str, typer.Option("--model", help="Release: a directory, a Hub id, or mini.")]
 Encoder = Annotated[
@@ -48,10 +48,15 @@ def check_output(path: Path) -> None:
 
 
 def open_console(quiet: bool) -> "Console":
-    """A console that prints sentences as they are, unless `quiet`."""
+    """A console without highlights and line breaks of its own."""
     from rich.console import Console
 
     return Console(quiet=quiet, highlight=False, soft_wrap=True)
+
+
+def print_line(console: "Console", label: str, text: object, *, warning: bool = False) -> None:
+    """Print a label and a sentence, whose brackets are no markup."""
+    console.print(f"{label:<10} {text}", style="yellow" if warning else None, markup=False)
 
 
 @contextmanager
@@ -69,15 +74,16 @@ def progress_bar(
 
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
-) -> "Chosen":
+) -> "ResolvedVoice":
     """A voice by its name or path: a stored one, a voice file or a preset."""
-    from voxclone.voice.resolve import chosen_file, chosen_preset
+    from voxclone.voice.resolve import resolve_file, resolve_preset
     from voxclone.voice.store import default_folder, find_voice
 
     path = find_voice(voice, release, voices if voices is not None else default_folder())
     if path is None:
-        return chosen_preset(voice, release)
-    chosen = chosen_file(path, release)
-    if chosen.made_anew:
-        console.print("Voice      Made for another embedding table: embedded anew by its codes.")
-    return chosen
+        return resolve_preset(voice, release)
+    found = resolve_file(path, release)
+    if found.reembedded:
+        sentence = "Made for another embedding table: embedded again from its codes."
+        print_line(console, "Voice", sentence)
+    return found

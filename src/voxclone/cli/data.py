@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Device, Model, Overrides, Quiet, open_console, progress_bar
+from voxclone.cli.common import (
+    Device,
+    Model,
+    Overrides,
+    Quiet,
+    open_console,
+    print_line,
+    progress_bar,
+)
 from voxclone.errors import EXIT_QUALITY, UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +94,7 @@ def prepare(
             progress=lambda done: update(advance=done),
         )
     _print_prepared(report, console)
-    console.print(f"Wrote      {out / preparation.MANIFEST}")
+    print_line(console, "Wrote", out / preparation.MANIFEST)
 
 
 @data_app.command("validate")
@@ -125,7 +133,7 @@ def validate(
 
     report = validation.validate(manifest, frame_size=frame_size, headers=not quick, track=track)
     present(report, None, list, out, console)
-    if not report["verdict"]["healthy"]:
+    if not report["checks"]["passed"]:
         raise typer.Exit(EXIT_QUALITY)
 
 
@@ -167,10 +175,12 @@ def pairs(
             share=share, progress=lambda done: update(completed=done),
         )  # fmt: skip
     frames = sum(codes.shape[1] for codes in made)
-    console.print(
-        f"Pairs      {len(made)} utterances, {frames / release.params.audio.frame_rate / 60:.1f} "
-        f"min of codes in {out}: train with --set pairs.folder={out}"
-    )
+    found = frames / release.params.audio.frame_rate / 60
+    print_line(
+        console, "Pairs",
+        f"{len(made)} utterances, {found:.1f} min of codes in {out}: train with "
+        f"--set pairs.folder={out}",
+    )  # fmt: skip
 
 
 def _parse_part(text: str) -> tuple[int, int]:
@@ -181,16 +191,12 @@ def _parse_part(text: str) -> tuple[int, int]:
 
 
 def _print_prepared(report: dict[str, Any], console: "Console") -> None:
-    console.print(
-        f"Kept       {report['clips']:,} clips of {report['speakers']:,} speakers, "
-        f"{report['hours']:.2f} h."
-    )
-    narrow = report["narrow"]
-    if narrow["clips"]:
-        console.print(
-            f"[yellow]Narrow     {narrow['clips']:,} of them ({narrow['hours']:.2f} h) end below "
-            "11 kHz: flagged `narrow`.[/yellow]"
-        )
+    amount = f"{report['clips']:,} clips of {report['speakers']:,} speakers"
+    print_line(console, "Kept", f"{amount}, {report['hours']:.2f} h.")
+    clips, hours = report["narrow"]["clips"], report["narrow"]["hours"]
+    if clips:
+        sentence = f"{clips:,} of them ({hours:.2f} h) end below 11 kHz: flagged `narrow`."
+        print_line(console, "Narrow", sentence, warning=True)
     for rule, entry in report["dropped"].items():
-        example = f"{entry['clips']:,} {rule}, such as: {entry['examples'][0]}"
-        console.print(f"Dropped    {example}", markup=False)
+        sentence = f"{entry['clips']:,} {rule}, such as: {entry['examples'][0]}"
+        print_line(console, "Dropped", sentence)

@@ -1,105 +1,117 @@
-"""The command that makes a voice to keep. As in `cli`, what is heavy is imported inside, and torch
-not at all where the same enrolment was made before."""
+"""`voxclone enroll`: make a voice and store it. Torch is not imported if the same enrollment was
+made before."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Encoder, Model, Quiet, Voices, check_output, open_console
+from voxclone.cli.common import (
+    Encoder,
+    Model,
+    Quiet,
+    Voices,
+    check_output,
+    open_console,
+    print_line,
+)
 from voxclone.errors import UsageError, VoiceError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.cloning.options import EnrolOptions
+    from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
-    from voxclone.voice.facts import Consent, VoiceFacts
     from voxclone.voice.file import Voice
+    from voxclone.voice.metadata import Consent, VoiceMetadata
 
-JSON_SCHEMA = "voxclone.enrolment/1"
+JSON_SCHEMA = "voxclone.enrollment/2"
 
-# Options of every command that makes a voice of recordings.
+# Options of `enroll` and `refine`.
 Recordings = Annotated[
     list[Path], typer.Argument(help="Recordings of one speaker; 10 to 16 s in all are best.")
 ]
-Consenting = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Who allows it: self, written, public-domain or synthetic. Required."),
+ConsentKind = Annotated[
+    str | None,
+    typer.Option(
+        "--consent", help="Who allows it: self, written, public-domain or synthetic. Required."
+    ),
 ]
 Statement = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="The speaker's consent, or the origin, in words. Required."),
+    str | None, typer.Option(help="The speaker's consent, or the origin, in words. Required.")
 ]
 VoiceFile = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("-o", "--out", help="Write this file; else the voice is stored by its name."),
+    Path | None,
+    typer.Option("-o", "--out", help="File to write, instead of a stored voice of that name."),
 ]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Put it in place of a stored voice of this name.")
+Replace = Annotated[bool, typer.Option("--replace", help="Replace a stored voice of this name.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave out a step of the reference: offset, high-pass, trim, crop, pause, level, "
+        "miscount, join, resample, mix. May be repeated."
+    ),
 ]
-MostSeconds = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option(help="Most seconds to use: 30, or 16 of several recordings, if not given."),
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(help="Longest reference; by default 30 s, or 16 s of several recordings."),
 ]
-ReferenceReport = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--json", help="Write the report of the reference to this file, too."),
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", help="JSON file to write: the report of the reference.")
 ]
 
 
 def enroll(
     recordings: Recordings,
     name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
-    consent: Consenting = None,
+    consent: ConsentKind = None,
     statement: Statement = None,
     out: VoiceFile = None,
     voices: Voices = None,
     replace: Replace = False,
     model: Model = "mini",
     encoder: Encoder = None,
-    without: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            help="Leave out a step: offset, high-pass, trim, crop, pause, level, miscount, join, "
-            "resample, mix. May be repeated."
-        ),
-    ] = None,
-    seconds: MostSeconds = None,
+    without: Without = None,
+    max_seconds: MaxSeconds = None,
     level: Annotated[float, typer.Option(help="Level of active speech in dBFS.")] = -20.0,
-    high_pass: Annotated[float, typer.Option(help="Rumble below is taken out; at most 50.")] = 40.0,
-    best_of: Annotated[int, typer.Option(help="Choose among so many crops of each.")] = 1,
-    choose_by: Annotated[
-        str, typer.Option(help="What makes a crop best: likeness (quick), or gain by the model.")
-    ] = "likeness",
-    report: ReferenceReport = None,
+    high_pass: Annotated[
+        float, typer.Option(help="Cutoff in Hz of the filter against rumble, at most 50.")
+    ] = 40.0,
+    best_of: Annotated[
+        int, typer.Option(help="Number of crops of each recording to select from.")
+    ] = 1,
+    select_by: Annotated[
+        str, typer.Option(help="Metric of crops: similarity (quick), or gain by the model.")
+    ] = "similarity",
+    report: ReportFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Turn recordings of one speaker into a voice that is kept."""
+    """Make a voice from recordings of one speaker, and store it."""
     from voxclone.cloning import identity
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
-    from voxclone.voice.file import copy_voice, read_facts, save_voice
+    from voxclone.voice.file import copy_voice, read_metadata
 
-    given, options = check_options(recordings, name, consent, statement, {
+    values = {
         "without": without or [],
-        "seconds": seconds,
+        "seconds": max_seconds,
         "level_dbfs": level,
         "high_pass_hz": high_pass,
         "best_of": best_of,
-        "choose_by": choose_by,
-    })  # fmt: skip
+        "choose_by": select_by,
+    }
+    given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = out if out is not None else stored_place(folder, name, release)
+    path = out if out is not None else stored_path(folder, name, release)
     for file in [path, *([report] if report else [])]:
         check_output(file)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
-    key = identity.enrolment_identity([str(each) for each in hashes], release, used, options)
-    known = store.find_enrolment([path], folder, key) if None not in hashes else None
-    same = known == path and _says(read_facts(path), name, given)
+    key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
+    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
@@ -107,17 +119,17 @@ def enroll(
         )
     if known is None:
         made = _make(recordings, release, used, options, name, given, key)
-        save_voice(made, path)
-        facts = made.facts
+        made.save(path)
+        metadata = made.metadata
     else:
-        facts = read_facts(known)
+        metadata = read_metadata(known)
         if not same:
-            facts = facts.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, facts)
-    tell_voice(facts, known, console)
+            metadata = metadata.model_copy(update={"name": name, "consent": given})
+            copy_voice(known, path, metadata)
+    print_voice(metadata, known, console)
     if report is not None:
-        write_report(report, facts, path, known)
-    console.print(f"{'Kept' if same else 'Wrote':<11}{path}", soft_wrap=True)
+        write_report(report, metadata, path, known)
+    print_line(console, "Kept" if same else "Wrote", path)
 
 
 def check_options(
@@ -126,17 +138,12 @@ def check_options(
     consent: str | None,
     statement: str | None,
     values: dict[str, Any],
-) -> "tuple[Consent, EnrolOptions]":
-    """What was given on the command line. Raises UsageError, before anything is opened."""
-    from voxclone.cloning.options import (
-        MAX_RECORDINGS,
-        EnrolOptions,
-        check_consent,
-        check_steps,
-    )
+) -> "tuple[Consent, EnrollOptions]":
+    """The options, checked before anything is opened. Raises UsageError."""
+    from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
     from voxclone.config import parse_settings
     from voxclone.errors import ConfigError
-    from voxclone.voice.facts import check_name
+    from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:
         raise UsageError(f"{len(recordings)} recordings are given; {MAX_RECORDINGS} can be used.")
@@ -144,13 +151,14 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrolOptions, values, "the given options")
+        return given, parse_settings(EnrollOptions, values, "the options")
     except (ConfigError, VoiceError) as error:
         raise UsageError(str(error)) from None
 
 
-def stored_place(folder: Path, name: str, release: "Release") -> Path:
-    """The file of a voice that is to be stored; the folder is made if it is not there."""
+def stored_path(folder: Path, name: str, release: "Release") -> Path:
+    """The file of a voice that is to be stored; its folder is made. Raises UsageError for the name
+    of a preset."""
     from voxclone.release.release import preset_names
     from voxclone.voice.store import open_folder, voice_path
 
@@ -165,10 +173,10 @@ def _make(
     recordings: list[Path],
     release: "Release",
     encoder: Path | None,
-    options: "EnrolOptions",
+    options: "EnrollOptions",
     name: str,
     consent: "Consent",
-    identity: str,
+    enrollment_id: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
     from voxclone.cloning.options import read_for
@@ -177,32 +185,34 @@ def _make(
     read = [read_for(recording, options) for recording in recordings]
     codec = load_codec(release, encoder)
     return make(
-        read, release, codec, name=name, consent=consent, options=options, identity=identity,
-        measured=True,
+        read, release, codec, name=name, consent=consent, options=options,
+        enrollment_id=enrollment_id, measured=True,
     ).voice  # fmt: skip
 
 
-def _says(facts: "VoiceFacts", name: str, consent: "Consent") -> bool:
-    told = facts.consent
-    return (facts.name, told.kind, told.statement) == (name, consent.kind, consent.statement)
+def _has(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:
+    """Whether a voice has this name and consent."""
+    found = metadata.consent
+    return (metadata.name, found.kind, found.statement) == (name, consent.kind, consent.statement)
 
 
-def tell_voice(facts: "VoiceFacts", known: Path | None, console: "Console") -> None:
-    from voxclone.voice.store import stored_report
+def print_voice(metadata: "VoiceMetadata", known: Path | None, console: "Console") -> None:
+    """Print the report of the reference, similarity and consent of a voice."""
+    from voxclone.voice.store import reference_report
 
     if known is not None:
-        console.print(f"Known      The same enrolment was made before: {known}", soft_wrap=True)
-    found = stored_report(facts)
+        print_line(console, "Known", f"The same enrollment was made before: {known}")
+    found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else []:
-        console.print(f"Reference  {sentence}", markup=False, highlight=False, soft_wrap=True)
-    for network, value in facts.likeness.items():
-        console.print(f"Likeness   {value:.2f} to the reference ({network}).")
-    consent = f"{facts.consent.kind} ({facts.consent.statement})"
-    told = f"Voice      {facts.reference_seconds:.1f} s of codes; consent: {consent}"
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, "Reference", sentence)
+    for network, value in metadata.similarity.items():
+        print_line(console, "Similarity", f"{value:.2f} to the reference ({network}).")
+    consent = f"{metadata.consent.kind} ({metadata.consent.statement})"
+    print_line(console, "Voice", f"{metadata.reference_seconds:.1f} s of codes; consent: {consent}")
 
 
-def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | None) -> None:
+def write_report(report: Path, metadata: "VoiceMetadata", path: Path, known: Path | None) -> None:
+    """Write the metadata of a voice and the report of its reference as JSON."""
     import json
 
     from voxclone.io import atomic_file
@@ -211,8 +221,8 @@ def write_report(report: Path, facts: "VoiceFacts", path: Path, known: Path | No
         "schema": JSON_SCHEMA,
         "voice": str(path),
         "known": None if known is None else str(known),
-        "facts": facts.model_dump(exclude={"preprocessing"}),
-        "reference": facts.preprocessing,
+        "metadata": metadata.model_dump(exclude={"preprocessing"}),
+        "reference": metadata.preprocessing,
     }
     with atomic_file(report) as file:
         file.write(json.dumps(values, indent=1).encode())

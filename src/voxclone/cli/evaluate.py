@@ -1,40 +1,44 @@
-"""Commands that measure. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone evaluate`. Heavy modules are imported inside the commands."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, open_console
-from voxclone.cli.report import SHOWN_CLIPS, present, progress, read_report, side_by_side
+from voxclone.cli.common import Device, Encoder, Model, Quiet, open_console
+from voxclone.cli.report import SHOWN_CLIPS, present, progress, read_baseline, reconstructions
 from voxclone.cli.tools import (
     Baseline,
-    Model,
     Out,
-    Seconds,
+    Speech,
+    SpeechSeconds,
     Split,
-    load_listed,
-    make_embedders,
-    make_mos_predictor,
-    make_transcribers,
-    opened,
+    load_speech,
+    make_models,
+    open_encoder,
 )
 
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure codec, encoder and voices.")
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Speech = Annotated[
-    Path,
-    typer.Option(help="Manifest (JSON lines), or a folder with a sub-folder for each speaker."),
-]
-Opinion = Annotated[bool, typer.Option("--dnsmos", help="Rate the sound by DNSMOS, too.")]
+    from voxclone.codec.model import Codec
+    from voxclone.evaluate.protocols import Sentence
+    from voxclone.evaluate.report.page import AudioComparison
+    from voxclone.evaluate.synthesis import Synthesis
+    from voxclone.release.release import Release
+
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a codec, an encoder, or voices.")
+
+UseDnsmos = Annotated[bool, typer.Option("--dnsmos", help="Predict opinion scores by DNSMOS.")]
 Embedders = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm; may be repeated."),
+    list[str] | None,
+    typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm. May be repeated."),
 ]
 Transcribers = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--transcriber", help="mini (packaged), pocketsphinx or whisper."),
+    list[str] | None,
+    typer.Option("--transcriber", help="mini (packaged), pocketsphinx or whisper. Likewise."),
 ]
 
 
@@ -44,39 +48,34 @@ def evaluate_codec(
     model: Model = "mini",
     encoder: Encoder = None,
     mimi: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Measure Mimi with so many code books instead, to calibrate."),
+        int | None,
+        typer.Option("--mimi", help="Measure Mimi with so many codebooks instead."),
     ] = None,
     split: Split = None,
-    seconds: Seconds = 300,
+    speech_seconds: SpeechSeconds = 300,
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    dnsmos: Opinion = False,
+    dnsmos: UseDnsmos = False,
     out: Out = None,
     baseline: Baseline = None,
+    quiet: Quiet = False,
 ) -> None:
-    """How well a codec gives speech back (Table 2 of the paper)."""
+    """Measure how well a codec reconstructs speech (Table 2 of the paper)."""
     from voxclone.evaluate import reconstruction
     from voxclone.spec import SAMPLING_RATE
 
-    console = open_console(False)
-    before = read_report(baseline, reconstruction.SCHEMA)
+    console = open_console(quiet)
+    before = read_baseline(baseline, reconstruction.SCHEMA)
     track = progress(console)
-    found = load_listed(speech, split, seconds, track)
+    models = make_models(embedder, transcriber, dnsmos)
+    found = load_speech(speech, split, speech_seconds, track)
     codec: reconstruction.Reconstructor
     if mimi is not None:
-        codec = reconstruction.MimiReconstructor(books=mimi)
+        codec = reconstruction.MimiReconstructor(codebooks=mimi)
     else:
-        codec = reconstruction.VoxtralReconstructor(opened(model, encoder)[1], model)
-    scores = reconstruction.evaluate_codec(
-        codec,
-        found,
-        make_embedders(embedder),
-        make_transcribers(transcriber),
-        listener=make_mos_predictor(dnsmos),
-        track=track,
-    )
-    clips = partial(side_by_side, codec.reconstruct, found, SAMPLING_RATE)
+        codec = reconstruction.VoxtralReconstructor(open_encoder(model, encoder)[1], model)
+    scores = reconstruction.evaluate_codec(codec, found, models, track=track)
+    clips = partial(reconstructions, codec.reconstruct, found, SAMPLING_RATE)
     present(scores.to_json(), before, clips, out, console)
 
 
@@ -86,30 +85,26 @@ def evaluate_encoder(
     model: Model = "mini",
     encoder: Encoder = None,
     oracle: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="File of the true encoder, where it was kept."),
+        Path | None,
+        typer.Option("--oracle", help="File of the true encoder, where it was kept."),
     ] = None,
     split: Split = None,
-    seconds: Seconds = 300,
+    speech_seconds: SpeechSeconds = 300,
     out: Out = None,
     baseline: Baseline = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Codes of an encoder against those of presets and, where there is one, of the oracle."""
+    """Compare an encoder's codes with those of presets and of the oracle, if there is one."""
     from voxclone.evaluate import encoder as encoders
     from voxclone.release.encoder_file import open_codec
 
-    console = open_console(False)
-    before = read_report(baseline, encoders.SCHEMA)
+    console = open_console(quiet)
+    before = read_baseline(baseline, encoders.SCHEMA)
     track = progress(console)
-    release, codec, name = opened(model, encoder)
-    report = encoders.evaluate_encoder(
-        release,
-        codec,
-        load_listed(speech, split, seconds, track),
-        None if oracle is None else open_codec(release, oracle),
-        name=name,
-        track=lambda items: track(items, "encoding"),
-    )
+    release, codec, name = open_encoder(model, encoder)
+    true = None if oracle is None else open_codec(release, oracle)
+    found = load_speech(speech, split, speech_seconds, track)
+    report = encoders.evaluate_encoder(release, codec, found, true, name=name, track=track)
     present(report.to_json(), before, list, out, console)
 
 
@@ -119,50 +114,44 @@ def evaluate_voices(
     model: Model = "mini",
     encoder: Encoder = None,
     split: Split = None,
-    seconds: Seconds = 600,
+    speech_seconds: SpeechSeconds = 600,
     length: Annotated[
-        Optional[list[float]],  # noqa: UP045
-        typer.Option(help="Seconds of reference; may be repeated (3, 5, 10, 16 and 25)."),
+        list[float] | None,
+        typer.Option("--length", help="Seconds of reference. May be repeated (3, 5, 10, 16, 25)."),
     ] = None,
     sentences: Annotated[int, typer.Option(help="Sentences of each speaker and length.")] = 2,
     seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 3,
-    cfg: Annotated[float, typer.Option(help="Guidance.")] = 1.2,
+    cfg: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 1.2,
     device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    dnsmos: Opinion = False,
+    dnsmos: UseDnsmos = False,
     out: Out = None,
     baseline: Baseline = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Clone every speaker and measure likeness, errors, pace and level."""
+    """Clone every speaker; measure similarity, error rates, pace and level."""
     from voxclone.device import pick_device
     from voxclone.evaluate import cloning
-    from voxclone.evaluate.report.page import Heard
+    from voxclone.evaluate.report.page import AudioComparison
     from voxclone.tts.tts import TTS
 
-    console, chosen = open_console(False), pick_device(device)
-    before = read_report(baseline, cloning.SCHEMA)
+    console, chosen = open_console(quiet), pick_device(device)
+    before = read_baseline(baseline, cloning.SCHEMA)
     track = progress(console)
-    release, codec, name = opened(model, encoder)
-    plan = cloning.VoicePlan(sentences=sentences, seeds=tuple(range(seeds)), cfg=cfg)
-    if length:
-        plan = cloning.VoicePlan(tuple(length), sentences, tuple(range(seeds)), cfg)
-    report = cloning.evaluate_voices(
-        release,
-        codec,
-        TTS.load(release, device=chosen),
-        load_listed(speech, split, seconds, track),
-        make_embedders(embedder),
-        make_transcribers(transcriber),
-        plan,
-        name=name,
-        listener=make_mos_predictor(dnsmos),
-        track=track,
+    models = make_models(embedder, transcriber, dnsmos)
+    release, codec, name = open_encoder(model, encoder)
+    lengths = tuple(length) if length else cloning.CloningPlan.lengths
+    plan = cloning.CloningPlan(lengths, sentences, tuple(range(seeds)), cfg)
+    found = load_speech(speech, split, speech_seconds, track)
+    tts = TTS.load(release, device=chosen)
+    report = cloning.evaluate_cloning(
+        release, codec, tts, found, models, plan, name=name, track=track
     )
     clips = [
-        Heard(
+        AudioComparison(
             f"{each.speaker}, {each.seconds:g} s of reference: {each.text}",
-            {"reference": each.reference_S, "cloned": each.spoken_S},
+            {"reference": each.reference_S, "cloned": each.cloned_S},
         )
         for each in report.examples[:SHOWN_CLIPS]
     ]
@@ -171,90 +160,86 @@ def evaluate_voices(
 
 @evaluate_app.command("speech")
 def evaluate_speech(
-    listed: Annotated[
-        Path, typer.Argument(help="meta.lst of seed-tts-eval, or the folder of MiniMax's test set.")
+    test_list: Annotated[
+        Path, typer.Argument(help="meta.lst of seed-tts-eval, or folder of MiniMax's test set.")
     ],
-    model: Annotated[str, typer.Option("--model", help="Directory, Hub id, or mini.")] = "mini",
+    model: Model = "mini",
     encoder: Encoder = None,
     language: Annotated[str, typer.Option(help="Language of MiniMax's set.")] = "english",
-    spoken: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with ID.wav of another program, to be scored instead."),
+    generated: Annotated[
+        Path | None,
+        typer.Option("--generated", help="Score ID.wav of another program in this folder."),
     ] = None,
-    most: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--most", help="Only so many sentences, from the top."),
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Use only so many sentences, from the top."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 1,
     device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
-    dnsmos: Opinion = False,
+    dnsmos: UseDnsmos = False,
     out: Out = None,
     baseline: Baseline = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Run a published list: clone each prompt, say each text, score likeness and word errors."""
-    import torch
-
-    from voxclone.audio.files import read_wave
-    from voxclone.evaluate import protocols
-    from voxclone.evaluate.report.page import Heard
-
-    console = open_console(False)
-    before = read_report(baseline, protocols.SCHEMA)
-    track = progress(console)
-    read = protocols.read_seed_tts
-    sentences = protocols.read_minimax(listed, language) if listed.is_dir() else read(listed)
-    sentences = sentences[:most]
-    if spoken is not None:
-        said = protocols.read_spoken(sentences, spoken)
-    else:
-        said = _say_list(sentences, model, encoder, seeds, device, track)
-    scores = protocols.score_spoken(
-        sentences,
-        said,
-        make_embedders(embedder),
-        make_transcribers(transcriber),
-        make_mos_predictor(dnsmos),
-        track,
-    )
-
-    def clips() -> list[Heard]:
-        loud = [pair for pair in zip(sentences, said) if pair[0].id not in scores.silent]  # noqa: B905 - the first seed of several
-        return [
-            Heard(
-                f"{each.id}: {each.text}",
-                {"prompt": torch.from_numpy(read_wave(each.prompt)), "spoken": made.wave_S},
-            )
-            for each, made in loud[:SHOWN_CLIPS]
-        ]
-
-    present(scores.to_json(), before, clips, out, console)
-
-
-def _say_list(
-    sentences: Any, model: str, encoder: Path | None, seeds: int, device: str, track: Any
-) -> list[Any]:
-    from voxclone.audio.files import read_recording
-    from voxclone.cloning.enroll import enroll
+    """Score a published test list: similarity to each prompt and error rates."""
     from voxclone.device import pick_device
     from voxclone.evaluate import protocols
     from voxclone.tts.tts import TTS
+
+    console, chosen = open_console(quiet), pick_device(device)
+    before = read_baseline(baseline, protocols.SCHEMA)
+    track = progress(console)
+    models = make_models(embedder, transcriber, dnsmos)
+    if test_list.is_dir():
+        sentences = protocols.read_minimax(test_list, language)[:limit]
+    else:
+        sentences = protocols.read_seed_tts(test_list)[:limit]
+    if generated is not None:
+        syntheses = protocols.read_syntheses(sentences, generated)
+    else:
+        release, codec, _ = open_encoder(model, encoder)
+        syntheses = protocols.synthesize_list(
+            TTS.load(release, device=chosen),
+            sentences,
+            partial(_enroll_prompt, release, codec),
+            seeds=range(seeds),
+            track=track,
+        )
+    scores = protocols.score_list(sentences, syntheses, models, track)
+    clips = partial(_prompts_and_speech, sentences, syntheses)
+    present(scores.to_json(), before, clips, out, console)
+
+
+def _enroll_prompt(release: "Release", codec: "Codec", prompt: Path) -> "Tensor":
+    """The voice [N, D] of a prompt, which is not stored."""
+    from voxclone.audio.files import read_recording
+    from voxclone.cloning.enroll import enroll
     from voxclone.voice.file import Consent
 
-    chosen = pick_device(device)
-    release, codec, _ = opened(model, encoder)
-    consent = Consent(kind="unstated", statement="made and used at once by `voxclone evaluate`")
+    consent = Consent(kind="unstated", statement="used at once by `voxclone evaluate`")
+    recording = read_recording(prompt)
+    voice: Any = enroll(recording, release, codec, name="prompt", consent=consent).voice
+    rows_ND: Tensor = voice.embedding_ND
+    return rows_ND
 
-    def voice_of(prompt: Path) -> Any:
-        recording = read_recording(prompt)
-        return enroll(recording, release, codec, name="prompt", consent=consent).voice.rows_ND
 
-    speaker = TTS.load(release, device=chosen)
-    return protocols.say_all(
-        speaker,
-        sentences,
-        voice_of,
-        seeds=range(seeds),
-        track=lambda items: track(items, "speaking"),
-    )
+def _prompts_and_speech(
+    sentences: "Sequence[Sentence]", syntheses: "Sequence[Synthesis]"
+) -> "list[AudioComparison]":
+    """Some prompts beside their speech with the first seed."""
+    import torch
+
+    from voxclone.audio.files import read_wave
+    from voxclone.evaluate.report.page import AudioComparison
+
+    first = zip(sentences, syntheses[: len(sentences)], strict=True)
+    audible = [(each, made) for each, made in first if len(made.wave_S)]
+    return [
+        AudioComparison(
+            f"{each.id}: {each.text}",
+            {"prompt": torch.from_numpy(read_wave(each.prompt)), "generated": made.wave_S},
+        )
+        for each, made in audible[:SHOWN_CLIPS]
+    ]

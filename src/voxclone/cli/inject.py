@@ -1,19 +1,19 @@
-"""Commands that make releases. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone inject`: a release with an encoder, made of one without."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from voxclone.cli.common import Json, Model, Quiet, open_console, print_line, progress_bar
 from voxclone.errors import QualityError, ReleaseError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from voxclone.release.encoder_file import Brought, Judge
+    from voxclone.release.encoder_file import ExternalEncoder, Validator
     from voxclone.release.hub import Card
     from voxclone.release.inject import Injected, Plan
     from voxclone.release.release import Release
@@ -21,83 +21,81 @@ if TYPE_CHECKING:
 
 def inject(
     encoder: Annotated[Path, typer.Argument(help="Encoder file: safetensors, or best_encoder.pt.")],
-    model: Annotated[str, typer.Argument(help="Release: directory, Hub id, or mini.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make; it must not exist.")],
-    merge: Annotated[
-        bool, typer.Option("--merge", help="All tensors in one file, not the encoder in its own.")
-    ] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to make; it must not exist.")],
+    model: Model = "mini",
+    merge: Annotated[bool, typer.Option("--merge", help="Write all tensors to one file.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in the place of the release's encoder.")
+        bool, typer.Option("--replace", help="Replace the release's own encoder.")
     ] = False,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Copies of the release's files, not hard links.")
+        bool, typer.Option("--copy", help="Copy the release's files instead of linking them.")
     ] = False,
     to_hub: Annotated[
-        bool, typer.Option("--to-hub", help="A folder for the Hub: the encoder alone, and a card.")
+        bool, typer.Option("--to-hub", help="Make a folder for the Hub: the encoder and a card.")
     ] = False,
     base_model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="With --to-hub: the base model's Hub id, where MODEL is a directory."),
+        str | None, typer.Option(help="With --to-hub: Hub id of the release, if it is a directory.")
     ] = None,
-    licence: Annotated[
-        Optional[str],  # noqa: UP045
+    license: Annotated[
+        str | None,
         typer.Option(help="With --to-hub: cc-by-nc-4.0 (default) or cc-by-nc-sa-4.0."),
     ] = None,
-    data: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="With --to-hub: a sentence on what the encoder was trained on."),
+    training_data: Annotated[
+        str | None, typer.Option(help="With --to-hub: a sentence on the encoder's training data.")
     ] = None,
-    report: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="With --to-hub: report.json of diagnose or evaluate; may be repeated."),
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --to-hub: report.json of diagnose or evaluate. May be repeated."),
     ] = None,
-    accept_ill: Annotated[
-        bool, typer.Option("--accept-ill", help="Take an encoder in which an illness was found.")
+    force: Annotated[
+        bool, typer.Option("--force", help="Take an encoder that failed a check.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Make a release with an encoder from one without; the release itself is never written.
+    """Make a release with an encoder from one without; the original is never written.
 
-    An encoder whose file does not name the code book it was trained for is compared with the
-    presets first, and refused (3) if it is ill.
+    An encoder whose file does not name its codebook is compared with the presets first. If it
+    fails a check, it is refused with exit code 3.
     """
-    from rich.console import Console
-
     from voxclone.io import leftovers
     from voxclone.release import inject as injection
-    from voxclone.release.encoder_file import open_brought
+    from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.release import Release
 
-    console = Console(quiet=quiet or as_json, soft_wrap=True, highlight=False)
-    hub_only = {"--base-model": base_model, "--licence": licence, "--data": data,
-                "--report": report}  # fmt: skip
+    console = open_console(quiet or as_json)
+    hub_only = {
+        "--base-model": base_model,
+        "--license": license,
+        "--training-data": training_data,
+        "--evaluation": evaluation,
+    }
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
-    brought = open_brought(encoder, release)
+    external = open_external_encoder(encoder, release)
     for path in leftovers(out):
-        console.print(f"[yellow]Left over  {path} is of an interrupted run: remove it.[/yellow]")
-    judge = _judge(release, brought, console, accept_ill)
+        sentence = f"{path} is of an interrupted run: remove it."
+        print_line(console, "Left over", sentence, warning=True)
+    check = partial(_check_encoder, release, external, console, force)
     if to_hub:
-        card = _card(model, base_model, licence, data, report or [])
-        _publish(release, brought, out, card, judge, console, dry_run=dry_run, as_json=as_json)
+        card = _card(model, base_model, license, training_data, evaluation or [])
+        _publish(release, external, out, card, check, console, dry_run=dry_run, as_json=as_json)
         return
     plan = injection.plan_injection(
-        release, brought, out, merge=merge, replace=replace, copy=copy
+        release, external, out, merge=merge, replace=replace, copy=copy
     )  # fmt: skip
-    _announce(plan, console)
+    _print_plan(plan, console)
     if dry_run:
         if as_json:
-            print(json.dumps(_planned(plan), indent=1))
+            print(json.dumps(_plan_json(plan), indent=1))
         return
-    with _moving(console, plan.work) as advance:
-        done = injection.inject(plan, judge=judge, advance=advance)
+    done = _inject(plan, check, console)
     if as_json:
-        print(json.dumps(_planned(plan) | _done(done), indent=1))
-    _report(plan, done, console, asked=copy)
+        print(json.dumps(_plan_json(plan) | _done_json(done), indent=1))
+    _print_done(plan, done, console, asked=copy)
 
 
 def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[str, Any]) -> None:
@@ -109,78 +107,91 @@ def _refuse_together(to_hub: bool, hub_only: dict[str, Any], release_only: dict[
         )
 
 
-def _judge(release: "Release", brought: "Brought", console: "Console", accept_ill: bool) -> "Judge":
-    """Examines an encoder of unknown making; one that says where it is from passes."""
+def _check_encoder(
+    release: "Release", external: "ExternalEncoder", console: "Console", force: bool, path: Path
+) -> list[str]:
+    """Compare an encoder of unknown origin with the presets; one with provenance passes. Returns a
+    sentence for each failed check. Raises QualityError for them, unless `force`."""
+    if external.has_provenance:
+        return []
+    from voxclone.evaluate import provenance
+    from voxclone.release.release import load_codec
 
-    def judge(path: Path) -> list[str]:
-        if brought.vouched:
-            return []
-        from voxclone.evaluate import foreign
-        from voxclone.release.release import load_codec
-
-        name = brought.path
-        console.print(f"Unknown    {name} does not say for which code book it was trained.")
-        try:
-            found = foreign.examine(release, load_codec(release, path))
-        except ReleaseError as error:
-            if not accept_ill:
-                raise QualityError(
-                    f"{name} cannot be examined: {error} `--accept-ill` takes it all the same."
-                ) from None
-            console.print(f"[yellow]Examined   not: {error}[/yellow]")
-            return [f"not examined: {error}"]
-        read = [f"{value.level_error:.1f} by {how}" for how, value in found.readings.items()]
-        figures = ", ".join([*read, f"{found.deaf:.1f} of the middle ones"])
-        console.print(
-            f"Examined   on {len(found.presets)} presets, decoded and encoded again: levels are "
-            f"beside theirs by {figures}; semantic codes "
-            f"{100 * found.readings[foreign.RUNTIME].semantic:.0f} % the same "
-            f"({100 * found.chance.semantic:.0f} % by chance)."
-        )
-        ill = foreign.findings(found)
-        for each in ill:
-            console.print(
-                f"[bold]{each.name}[/bold]: {each.sentence} ({each.figure}.) {each.remedy}"
-            )
-        if ill and not accept_ill:
+    name = external.path
+    print_line(console, "Unknown", f"{name} does not name the codebook that it was trained for.")
+    try:
+        found = provenance.reencode_presets(release, load_codec(release, path))
+    except ReleaseError as error:
+        if not force:
             raise QualityError(
-                f"{name} is ill ({', '.join(each.name for each in ill)}) and was not taken: "
-                f"{ill[0].sentence} {ill[0].remedy} `--accept-ill` takes it all the same."
-            )
-        return [f"{each.name}: {each.sentence} ({each.figure}.)" for each in ill]
-
-    return judge
-
-
-def _announce(plan: "Plan", console: "Console") -> None:
-    for name, tensors in plan.rewritten.items():
-        console.print(f"Rewrites   {name}: {len(tensors)} tensors of the release, byte for byte.")
-    for name in plan.left_out:
-        console.print(f"Leaves out {name}")
-    console.print(f"Needs      {plan.written / 1e6:,.0f} MB of the disk.")
-
-
-def _report(plan: "Plan", done: "Injected", console: "Console", *, asked: bool) -> None:
-    if done.linked:
-        console.print(
-            f"Linked     {len(done.linked)} files: one file on the disk with two names. Do not "
-            "change them in place, or the original changes, too (`--copy` makes copies)."
+                f"{name} cannot be checked: {error} `--force` takes it all the same."
+            ) from None
+        print_line(console, "Checked", f"not: {error}", warning=True)
+        return [f"not checked: {error}"]
+    errors = [f"{value.level_error:.1f} by {how}" for how, value in found.by_activation.items()]
+    print_line(
+        console, "Checked",
+        f"on {len(found.presets)} presets, decoded and encoded again: mean level errors are "
+        f"{', '.join(errors)} ({found.constant_error:.1f} of median levels); "
+        f"{100 * found.by_activation[provenance.RUNTIME].semantic:.0f} % of semantic codes are the "
+        f"same ({100 * found.chance.semantic:.0f} % by chance).",
+    )  # fmt: skip
+    failed = provenance.failed_checks(found)
+    for each in failed:
+        print_line(
+            console, "Failed", f"{each.name}: {each.meaning} ({each.measured}.) {each.remedy}"
         )
+    if failed and not force:
+        raise QualityError(
+            f"{name} failed a check ({', '.join(each.name for each in failed)}) and is refused: "
+            f"{failed[0].meaning} {failed[0].remedy} `--force` takes it all the same."
+        )
+    return [f"{each.name}: {each.meaning} ({each.measured}.)" for each in failed]
+
+
+def _inject(plan: "Plan", check: "Validator", console: "Console") -> "Injected":
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+
+    from voxclone.release.inject import inject as write
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with progress_bar(console, *columns, total=plan.work) as update:
+        return write(plan, validate=check, advance=lambda count: update(advance=count))
+
+
+def _print_plan(plan: "Plan", console: "Console") -> None:
+    for name, tensors in plan.rewritten.items():
+        sentence = f"{name}: {len(tensors)} tensors of the release, byte for byte."
+        print_line(console, "Rewrites", sentence)
+    for name in plan.left_out:
+        print_line(console, "Leaves out", name)
+    print_line(console, "Needs", f"{plan.written / 1e6:,.0f} MB of the disk.")
+
+
+def _print_done(plan: "Plan", done: "Injected", console: "Console", *, asked: bool) -> None:
+    if done.linked:
+        print_line(
+            console, "Linked",
+            f"{len(done.linked)} files: one file on the disk with two names. Do not change them in "
+            "place, or the original changes, too (`--copy` makes copies).",
+        )  # fmt: skip
     if done.copied:
         why = "as asked" if asked else "hard links cannot be made there"
-        console.print(f"Copied     {len(done.copied)} files ({why}).")
-    console.print(
-        f"Proved     {done.tensors} tensors and {len(done.sha256)} files are the same as in "
-        f"{plan.release.path}, by SHA-256; {len(plan.encoder.shapes)} tensors of the encoder."
-    )
-    console.print(
-        "Readers    vLLM-Omni takes recordings (`ref_audio`) with it. mlx-audio refuses a release "
-        "with an encoder: leave it the original."
-    )
-    console.print(f"Wrote      {plan.out}")
+        print_line(console, "Copied", f"{len(done.copied)} files ({why}).")
+    print_line(
+        console, "Proved",
+        f"{done.tensors} tensors and {len(done.sha256)} files are the same as in "
+        f"{plan.release.path}, by SHA-256; {len(plan.encoder.shapes)} tensors of the encoder.",
+    )  # fmt: skip
+    print_line(
+        console, "Readers",
+        "vLLM-Omni takes recordings (`ref_audio`) with it. mlx-audio refuses a release with an "
+        "encoder: leave it the original.",
+    )  # fmt: skip
+    print_line(console, "Wrote", plan.out)
 
 
-def _planned(plan: "Plan") -> dict[str, Any]:
+def _plan_json(plan: "Plan") -> dict[str, Any]:
     return {
         "release": str(plan.release.path),
         "encoder": str(plan.encoder.path),
@@ -192,7 +203,7 @@ def _planned(plan: "Plan") -> dict[str, Any]:
     }
 
 
-def _done(done: "Injected") -> dict[str, Any]:
+def _done_json(done: "Injected") -> dict[str, Any]:
     return {
         "linked": done.linked,
         "copied": done.copied,
@@ -203,7 +214,11 @@ def _done(done: "Injected") -> dict[str, Any]:
 
 
 def _card(
-    model: str, base_model: str | None, licence: str | None, data: str | None, reports: list[Path]
+    model: str,
+    base_model: str | None,
+    license: str | None,
+    training_data: str | None,
+    reports: list[Path],
 ) -> "Card":
     from voxclone.release.hub import Card
     from voxclone.release.release import HUB_ID, MINI
@@ -215,18 +230,19 @@ def _card(
         base = model
     if base is None:
         raise UsageError(
-            f"Say which model {model} is, for the card: --base-model OWNER/NAME, such as "
+            f"The card needs the Hub id of {model}: add --base-model OWNER/NAME, such as "
             "mistralai/Voxtral-4B-TTS-2603."
         )
-    # Some of the recordings in the mini release ask for the same licence.
-    usual = "cc-by-nc-sa-4.0" if model == MINI else "cc-by-nc-4.0"
-    evaluation = "\n\n".join(_evaluation(path) for path in reports) or None
-    return Card(base, licence or usual, data, evaluation)
+    # Some of the recordings in the mini release ask for the same license.
+    default = "cc-by-nc-sa-4.0" if model == MINI else "cc-by-nc-4.0"
+    evaluation = "\n\n".join(_markdown(path) for path in reports) or None
+    return Card(base, license or default, training_data, evaluation)
 
 
-def _evaluation(path: Path) -> str:
-    """A report of `diagnose` or `evaluate` as Markdown."""
-    from voxclone.evaluate.report.contents import BUILDERS, summary_of, tables_of
+def _markdown(path: Path) -> str:
+    """A report of `diagnose` or `evaluate` as Markdown. Raises UsageError for anything else."""
+    from voxclone.evaluate.report.contents import TABLES, tables_of
+    from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
 
     try:
@@ -234,7 +250,7 @@ def _evaluation(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UsageError(f"The report {path} cannot be read: {error}.") from None
     schema = report.get("schema") if isinstance(report, dict) else None
-    if not isinstance(schema, str) or schema.split("/")[0] not in BUILDERS:
+    if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."
@@ -243,15 +259,15 @@ def _evaluation(path: Path) -> str:
         tables = [markdown(table) for table in tables_of(report)]
         return "\n\n".join([" ".join(summary_of(report)), *tables])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f"The report {path} lacks figures ({error!r}): measure again.") from None
+        raise UsageError(f"The report {path} lacks values ({error!r}): measure again.") from None
 
 
 def _publish(
     release: "Release",
-    brought: "Brought",
+    external: "ExternalEncoder",
     out: Path,
     card: "Card",
-    judge: "Judge",
+    check: "Validator",
     console: "Console",
     *,
     dry_run: bool,
@@ -264,26 +280,15 @@ def _publish(
     if dry_run:
         require_new(out)
     else:
-        write_hub_folder(release, brought, out, card, judge=judge)
+        write_hub_folder(release, external, out, card, validate=check)
     if as_json:
-        print(json.dumps({"out": str(out), "written": names, "licence": card.licence}, indent=1))
+        print(json.dumps({"out": str(out), "written": names, "license": card.license}, indent=1))
     if card.data is None:
-        console.print("Card       says that the training data are not stated: add --data.")
+        sentence = "without the training data: add --training-data."
+        print_line(console, "Card", sentence)
     if card.evaluation is None:
-        console.print("Card       says that nothing was measured: add --report REPORT.JSON.")
-    verb = "Would write" if dry_run else "Wrote     "
-    console.print(f"{verb} {out}: {', '.join(names)}; licence {card.licence}.")
+        print_line(console, "Card", "without an evaluation: add --evaluation REPORT.JSON.")
+    files = f"{out}: {', '.join(names)}; license {card.license}."
+    print_line(console, "Would write" if dry_run else "Wrote", files)
     if not dry_run:
-        console.print(f"Publish    hf upload OWNER/NAME {out}")
-
-
-@contextmanager
-def _moving(console: "Console", total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar of bytes, where somebody looks at it."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    shown = console.is_terminal and not console.quiet
-    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)
+        print_line(console, "Publish", f"hf upload OWNER/NAME {out}")

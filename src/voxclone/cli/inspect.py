@@ -1,17 +1,13 @@
-"""The command that shows what is in a release."""
-
-from typing import Annotated
+"""`voxclone inspect`: the contents of a release."""
 
 import typer
 
+from voxclone.cli.common import Json, Model
 from voxclone.errors import EXIT_USER
 
 
-def inspect(
-    model: Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")] = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what is in a release: sizes, parts, voices, and whether the encoder is there."""
+def inspect(model: Model = "mini", as_json: Json = False) -> None:
+    """Show the contents of a release: sizes, parts, voices, and whether it has an encoder."""
     import dataclasses
     import json
 

@@ -1,4 +1,4 @@
-"""How measuring commands print, and the files that they read and write."""
+"""How measuring commands print, and their report files."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from voxclone.evaluate.report.page import Heard
+    from voxclone.evaluate.progress import Track
+    from voxclone.evaluate.report.page import AudioComparison
     from voxclone.evaluate.report.tables import Table
     from voxclone.evaluate.speechset import SpeechSet
 
@@ -22,36 +23,32 @@ SHOWN_SECONDS = 6
 
 def present(
     report: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    clips: "Callable[[], list[Heard]]",
+    baseline: Mapping[str, Any] | None,
+    clips: "Callable[[], list[AudioComparison]]",
     out: Path | None,
     console: "Console",
 ) -> None:
-    """Print a report, beside an earlier one if there is one, and write report.json and report.html
-    to `out`, each complete or not at all. `clips` are made only for the page."""
-    from voxclone.evaluate.report.contents import summary_of, tables_of
+    """Print a report, beside a baseline if there is one, and write report.json and report.html to
+    the folder `out`, each complete or not at all. `clips` are computed only for the page."""
+    from voxclone.evaluate.report.contents import tables_of
     from voxclone.evaluate.report.page import page
+    from voxclone.evaluate.report.summaries import summary_of
 
-    earlier = None if before is None else tables_of(before)
+    earlier = None if baseline is None else tables_of(baseline)
     for table in tables_of(report):
         _print_table(table, earlier, console)
-    for kind, name in (("unreadable", "Left out"), ("missing", "Missing")):
-        for what, why in report.get(kind, {}).items():
-            console.print(f"{name:<10} {what}: {why}", highlight=False, soft_wrap=True)
-    for finding in report.get("verdict", {}).get("findings", ()):
-        console.print(
-            f"[bold]{finding['name']}[/bold]: {finding['sentence']} ({finding['figure']}.) "
-            f"{finding['remedy']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"Verdict    {summary_of(report)[0]}", highlight=False, soft_wrap=True)
+    for kind in ("unreadable", "missing"):
+        for name, reason in report.get(kind, {}).items():
+            console.print(f"{kind.title():<10} {name}: {reason}", highlight=False, soft_wrap=True)
+    for check in report.get("checks", {}).get("failed", ()):
+        print_failed_check(check, console)
+    console.print(f"Summary    {summary_of(report)[0]}", highlight=False, soft_wrap=True)
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
     texts = {
         "report.json": json.dumps(report, indent=1, allow_nan=False),
-        "report.html": page(report, clips(), before),
+        "report.html": page(report, clips(), baseline),
     }
     for name, text in texts.items():
         with atomic_file(out / name) as file:
@@ -59,8 +56,18 @@ def present(
     console.print(f"Wrote      {out / 'report.html'} and {out / 'report.json'}")
 
 
-def read_report(path: Path | None, schema: str) -> dict[str, Any] | None:
-    """A report to compare with. Raises UsageError for anything but one of `schema`."""
+def print_failed_check(check: Mapping[str, Any], console: "Console") -> None:
+    """One failed check of a report: name, meaning, measurement and remedy."""
+    console.print(
+        f"[bold]{check['name']}[/bold]: {check['meaning']} ({check['measured']}.) "
+        f"{check['remedy']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def read_baseline(path: Path | None, schema: str) -> dict[str, Any] | None:
+    """An earlier report of the same schema. Raises UsageError for anything else."""
     if path is None:
         return None
     try:
@@ -70,34 +77,35 @@ def read_report(path: Path | None, schema: str) -> dict[str, Any] | None:
     found = report.get("schema") if isinstance(report, dict) else None
     if found != schema:
         raise UsageError(
-            f"{path} is of schema {found!r}; here only {schema!r} can be compared with: "
-            "measure again."
+            f"{path} has the schema {found!r}, and this command compares only {schema!r}: measure "
+            "the baseline again with this version."
         )
     assert isinstance(report, dict)
     return report
 
 
-def side_by_side(
+def reconstructions(
     reconstruct: "Callable[[Tensor], Tensor]", speech: "SpeechSet", rate: int
-) -> "list[Heard]":
-    """The first clip of some speakers, and what `reconstruct` makes of it."""
-    from voxclone.evaluate.report.page import Heard
+) -> "list[AudioComparison]":
+    """The first clip of some speakers beside its reconstruction."""
+    from voxclone.evaluate.report.page import AudioComparison
 
     shown = []
     for name, own in list(speech.by_speaker().items())[:SHOWN_CLIPS]:
         wave_S = own[0].wave_S[: SHOWN_SECONDS * rate]
-        shown.append(Heard(name, {"recording": wave_S, "decoded": reconstruct(wave_S)}))
+        waves = {"recording": wave_S, "decoded": reconstruct(wave_S)}
+        shown.append(AudioComparison(name, waves))
     return shown
 
 
-def progress(console: "Console") -> Callable[[Iterable[Any], str], Iterable[Any]]:
-    """Progress bars, where somebody looks."""
+def progress(console: "Console") -> "Track":
+    """Progress bars on a terminal."""
     from rich.progress import track
 
-    def show(items: Iterable[Any], what: str) -> Iterable[Any]:
+    def show(items: Iterable[Any], label: str, /) -> Iterable[Any]:
         return track(
             list(items),
-            description=what,
+            description=label,
             console=console,
             transient=True,
             disable=console.quiet or not console.is_terminal,
@@ -109,11 +117,11 @@ def progress(console: "Console") -> Callable[[Iterable[Any], str], Iterable[Any]
 def _print_table(table: "Table", earlier: "list[Table] | None", console: "Console") -> None:
     from rich.table import Table as RichTable
 
-    from voxclone.evaluate.report.tables import compared
+    from voxclone.evaluate.report.tables import compare
 
     marks = None
     if earlier is not None:
-        table, marks = compared(table, earlier)
+        table, marks = compare(table, earlier)
     shown = RichTable(box=None, padding=(0, 2, 0, 0), title_justify="left")
     shown.add_column(f"[bold]{table.title}[/bold]", no_wrap=True)
     width = max(len(row.cells) for row in table.rows) if table.rows else 0

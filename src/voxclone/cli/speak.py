@@ -1,10 +1,8 @@
-"""The command that says a text with a voice. What is heavy is imported inside."""
+"""`voxclone speak`: speak with a voice that is there."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +14,8 @@ from voxclone.cli.common import (
     check_output,
     choose_voice,
     open_console,
+    print_line,
+    progress_bar,
 )
 from voxclone.errors import AudioError, VoxcloneError
 from voxclone.spec import FRAME_RATE
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from voxclone.audio.reference import Reference
-    from voxclone.tts.tts import TTS, Speech
+    from voxclone.tts.tts import TTS
 
-Text = Annotated[str, typer.Argument(help="What to say; - reads standard input.")]
+Text = Annotated[str, typer.Argument(help="Text to speak; - reads standard input.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
-Seed = Annotated[Optional[int], typer.Option(help="Same seed, same speech.")]  # noqa: UP045
-Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 suits clean voices, more noisy ones.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers; random by default.")]
+Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 for clean voices, more for noisy ones.")]
 
 
 def speak(
@@ -44,88 +44,85 @@ def speak(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Say a text with a stored voice, a preset or a voice file."""
+    """Speak a text with a stored voice, a preset or a voice file."""
     from voxclone.device import pick_device
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
     check_output(out)
-    said, console, chosen = text_of(text), open_console(quiet), pick_device(device)
+    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
     release = Release.open(model)
-    rows_ND = choose_voice(voice, release, voices, console).rows_ND
-    speaker = TTS.load(release, device=chosen)
-    say(speaker, said, rows_ND, out, seed, cfg, console, None)
+    voice_ND = choose_voice(voice, release, voices, console).embedding_ND
+    tts = TTS.load(release, device=found_device)
+    speak_to_file(tts, words, voice_ND, out, seed, cfg, console, None)
 
 
-def say(
-    speaker: "TTS",
+def read_text(text: str) -> str:
+    """The text, or standard input for `-`. Raises UsageError for a text that cannot be spoken."""
+    from voxclone.tts.text import check_text
+
+    return check_text(sys.stdin.read() if text == "-" else text)
+
+
+def speak_to_file(
+    tts: "TTS",
     text: str,
-    rows_ND: "Tensor",
+    voice_ND: "Tensor",
     out: Path,
     seed: int | None,
     cfg: float,
     console: "Console",
     reference: "Reference | None",
 ) -> None:
-    from voxclone.audio.files import write_wave
+    """Speak, write the sound file, and print how it went; with a `reference`, also how similar the
+    speech is to it. Raises VoxcloneError if the model ends before it speaks."""
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    with _speaking(console) as progress:
-        speech = speaker.speak(text, rows_ND, seed=seed, cfg=cfg, progress=progress)
+    seconds = TextColumn("{task.fields[seconds]:.1f} s")
+    columns = (TextColumn("Speaking"), BarColumn(), seconds, TimeElapsedColumn())
+    with progress_bar(console, *columns, seconds=0.0) as update:
+        speech = tts.speak(
+            text, voice_ND, seed=seed, cfg=cfg,
+            progress=lambda done, of: update(
+                completed=done, total=max(of, done), seconds=done / FRAME_RATE
+            ),
+        )  # fmt: skip
     if not len(speech.wave_S):
         raise VoxcloneError(
-            f"The model ended before it said anything (seed {speech.seed}): try another seed."
+            f"The model ended before it spoke (seed {speech.seed}): try another seed."
         )
-    clipped = write_wave(out, speech.wave_S.numpy(), speech.sampling_rate)
+    clipped = speech.save(out)
     ratio = speech.seconds / speech.duration
-    console.print(
-        f"Speech     {speech.duration:.1f} s in {speech.seconds:.1f} s ({ratio:.2f} x real time), "
-        f"seed {speech.seed}, cfg {speech.cfg:g}."
-    )
+    print_line(
+        console, "Speech",
+        f"{speech.duration:.1f} s in {speech.seconds:.1f} s ({ratio:.2f} x real time), "
+        f"seed {speech.seed}, cfg {speech.cfg:g}.",
+    )  # fmt: skip
     if clipped:
-        console.print(f"[yellow]Clipped    {clipped} samples were beyond full scale.[/yellow]")
+        print_line(console, "Clipped", f"{clipped} samples exceed full scale.", warning=True)
     for part in speech.truncated:
-        console.print(f"[yellow]Truncated  The model did not end by itself: {part!r}.[/yellow]")
+        sentence = f"The model did not end by itself: {part!r}."
+        print_line(console, "Truncated", sentence, warning=True)
     if reference is not None:
-        _print_likeness(speech, reference, console)
-    console.print(f"Wrote      {out}")
+        _print_similarity(speech.wave_S, reference, console)
+    print_line(console, "Wrote", out)
 
 
-def _print_likeness(speech: "Speech", reference: "Reference", console: "Console") -> None:
+def _print_similarity(wave_S: "Tensor", reference: "Reference", console: "Console") -> None:
     import torch
 
     from voxclone.audio.loudness import normalize_loudness
     from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 
     embedder = Ge2eEmbedder.load()
-    reference_S = torch.from_numpy(reference.wave_S)
+    reference_S = normalize_loudness(torch.from_numpy(reference.wave_S))
     try:
-        value = speaker_similarity(
-            embedder, normalize_loudness(speech.wave_S), normalize_loudness(reference_S)
-        )
+        value = speaker_similarity(embedder, normalize_loudness(wave_S), reference_S)
     except AudioError as error:
-        console.print(f"[yellow]Likeness   not measured: {error}[/yellow]")
+        print_line(console, "Similarity", f"not measured: {error}", warning=True)
         return
-    console.print(
-        f"Likeness   {value:.2f} to the reference ({embedder.name}: one speaker's own recordings "
-        "are near 0.75, strangers near 0.5)."
-    )
-
-
-@contextmanager
-def _speaking(console: "Console") -> Iterator[Callable[[int, float], None]]:
-    """A progress bar of frames, where somebody looks at it."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("Speaking"), BarColumn(), TextColumn("{task.fields[s]:.1f} s"))
-    shown = console.is_terminal and not console.quiet
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not shown) as bar:
-        task = bar.add_task("", total=None, s=0.0)
-        yield lambda done, of: bar.update(
-            task, completed=done, total=max(of, done), s=done / FRAME_RATE
-        )
-
-
-def text_of(text: str) -> str:
-    from voxclone.tts.text import check_text
-
-    return check_text(sys.stdin.read() if text == "-" else text)
+    print_line(
+        console, "Similarity",
+        f"{value:.2f} to the reference ({embedder.name}: one speaker's own recordings are near "
+        "0.75, other speakers' near 0.5).",
+    )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What measuring commands take and open: releases, speech, and networks that remember."""
+"""Options of the measuring commands, and how they open releases, speech and networks."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,37 +10,35 @@ from voxclone.errors import UsageError
 
 if TYPE_CHECKING:
     from voxclone.codec.model import Codec
+    from voxclone.evaluate.metric_models import MetricModels
+    from voxclone.evaluate.progress import Track
     from voxclone.evaluate.speechset import SpeechSet
-    from voxclone.models.dnsmos import MosPredictor
     from voxclone.release.release import Release
 
-
-Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
-
-
-Split = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="Only clips of this split of the manifest."),
+Speech = Annotated[
+    Path,
+    typer.Option("--speech", help="Manifest (JSON lines), or folder with a folder per speaker."),
 ]
-
-
-Seconds = Annotated[float, typer.Option(help="About how much speech, speakers in turn.")]
-
-
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Use only this split of the manifest."),
+]
+SpeechSeconds = Annotated[
+    float,
+    typer.Option("--speech-seconds", help="Use about so much speech, speakers in turn."),
+]
 Out = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("-o", "--out", help="Folder for report.html and report.json."),
 ]
-
-
 Baseline = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="report.json of an earlier run, to compare with."),
+    Path | None,
+    typer.Option("--baseline", help="Compare with the report.json of an earlier run."),
 ]
 
 
-def opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
-    """A release, its codec with an encoder, and what reports call that encoder."""
+def open_encoder(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
+    """A release, its codec with an encoder, and the encoder's name in reports."""
     from voxclone.release.encoder_file import open_codec
     from voxclone.release.release import Release
 
@@ -49,53 +47,57 @@ def opened(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
     return release, open_codec(release, encoder), name
 
 
-def load_listed(source: Path, split: str | None, seconds: float, track: Any) -> "SpeechSet":
-    from voxclone.evaluate.speechset import choose, list_clips, load_speech
+def load_speech(source: Path, split: str | None, seconds: float, track: "Track") -> "SpeechSet":
+    """About `seconds` of speech. Raises UsageError for an empty split."""
+    from voxclone.evaluate import speechset
 
-    clips = [clip for clip in list_clips(source) if split in (None, clip.split)]
+    clips = [clip for clip in speechset.list_clips(source) if split in (None, clip.split)]
     if not clips:
         raise UsageError(f"{source} has no clip of the split {split!r}.")
-    return load_speech(choose(clips, seconds), lambda items: track(items, "reading"))
+    return speechset.load_speech(speechset.select_clips(clips, seconds), track)
 
 
-def make_embedders(names: list[str] | None) -> list[Any]:
-    from voxclone.evaluate.cache import CachedEmbedder, default_folder
+def make_models(
+    embedders: list[str] | None, transcribers: list[str] | None, dnsmos: bool
+) -> "MetricModels":
+    """Networks by name, each with a cache. Raises UsageError for an unknown name."""
+    from voxclone.evaluate.cache import (
+        CachedEmbedder,
+        CachedMosPredictor,
+        CachedTranscriber,
+        default_folder,
+    )
+    from voxclone.evaluate.metric_models import MetricModels
     from voxclone.models import speaker_encoder
+    from voxclone.models import transcribers as recognizers
+    from voxclone.models.ctc_asr import load_packaged_recognizer
+    from voxclone.models.dnsmos import Dnsmos
 
-    kinds: dict[str, Callable[[], Any]] = {
+    known_embedders: dict[str, Callable[[], Any]] = {
         "ge2e": speaker_encoder.Ge2eEmbedder.load,
         "ecapa": speaker_encoder.EcapaEmbedder,
         "wavlm": speaker_encoder.WavLmEmbedder,
     }
-    made = [_pick(kinds, name, "--embedder")() for name in names or ["ge2e"]]
-    return [CachedEmbedder(each, default_folder()) for each in made]
-
-
-def make_mos_predictor(wanted: bool) -> "MosPredictor | None":
-    from voxclone.evaluate.cache import CachedMosPredictor, default_folder
-    from voxclone.models.dnsmos import Dnsmos
-
-    return CachedMosPredictor(Dnsmos(), default_folder()) if wanted else None
-
-
-def make_transcribers(names: list[str] | None) -> list[Any]:
-    from voxclone.evaluate.cache import CachedTranscriber, default_folder
-    from voxclone.models import transcribers
-    from voxclone.models.ctc_asr import load_recognizer
-    from voxclone.release.release import mini_release
-
-    kinds: dict[str, Callable[[], Any]] = {
-        "mini": lambda: transcribers.CharacterTranscriber(
-            load_recognizer(mini_release().parent / "recogniser")
-        ),
-        "pocketsphinx": transcribers.PocketsphinxTranscriber,
-        "whisper": transcribers.WhisperTranscriber,
+    known_transcribers: dict[str, Callable[[], Any]] = {
+        "mini": lambda: recognizers.CharacterTranscriber(load_packaged_recognizer()),
+        "pocketsphinx": recognizers.PocketsphinxTranscriber,
+        "whisper": recognizers.WhisperTranscriber,
     }
-    made = [_pick(kinds, name, "--transcriber")() for name in names or ["mini"]]
-    return [CachedTranscriber(each, default_folder()) for each in made]
+    folder = default_folder()
+    return MetricModels(
+        embedders=[
+            CachedEmbedder(_pick(known_embedders, name, "--embedder"), folder)
+            for name in embedders or ["ge2e"]
+        ],
+        transcribers=[
+            CachedTranscriber(_pick(known_transcribers, name, "--transcriber"), folder)
+            for name in transcribers or ["mini"]
+        ],
+        mos=CachedMosPredictor(Dnsmos(), folder) if dnsmos else None,
+    )
 
 
-def _pick(kinds: Mapping[str, Callable[[], Any]], name: str, option: str) -> Callable[[], Any]:
-    if name not in kinds:
-        raise UsageError(f"{option} takes {', '.join(kinds)}, not {name!r}.")
-    return kinds[name]
+def _pick(known: Mapping[str, Callable[[], Any]], name: str, option: str) -> Any:
+    if name not in known:
+        raise UsageError(f"{option} takes {', '.join(known)}, not {name!r}.")
+    return known[name]()

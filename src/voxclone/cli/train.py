@@ -1,11 +1,11 @@
-"""The command that trains what a release lacks. What is heavy is imported inside."""
+"""`voxclone train`: train what a release lacks."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Device, Model, Quiet, open_console
+from voxclone.cli.common import Device, Model, Overrides, Quiet, open_console
 from voxclone.errors import UsageError
 
 train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks.")
@@ -13,43 +13,42 @@ train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks."
 
 @train_app.command("encoder")
 def train_encoder(
-    config: Annotated[Path, typer.Argument(help="For example configs/encoder/mini.yaml.")],
+    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/encoder/mini.yaml.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run.")],
-    model: Model = "mini",
     speech: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Manifest of the speech to train on."),
+        Path | None, typer.Option(help="Manifest (JSON lines) of the speech to train on.")
     ] = None,
+    model: Model = "mini",
     init: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="First weights: an encoder file, `release` for the release's own encoder, or "
-            "`fresh`. Needed where the release has an encoder."
+            help="Initial weights: an encoder file, `release` for the release's own encoder, or "
+            "`fresh`. Required if the release has an encoder."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
     ] = False,
-    changed: Annotated[
-        bool, typer.Option("--changed", help="With --resume: allow values other than before.")
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: accept other settings or speech.")
     ] = False,
-    overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", help="Override a value of the config, such as run.steps=100."),
-    ] = None,
+    overrides: Overrides = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Recover the withheld encoder of a release. On many GPUs: `torchrun --nproc-per-node 8 -m
-    voxclone train encoder ...`; the batches of the config are those of all together."""
+    """Recover the withheld encoder of a release.
+
+    On many GPUs: `torchrun --nproc-per-node 8 -m voxclone train encoder ...`. A batch of the config
+    is that of all processes together.
+    """
     from voxclone.config import load_settings
     from voxclone.train import encoder
     from voxclone.train.encoder_config import EncoderConfig
     from voxclone.train.material import Inputs
 
-    if changed and not resume:
-        raise UsageError("--changed belongs to --resume.")
+    if force and not resume:
+        raise UsageError("--force goes with --resume: add that, or leave it out.")
     values = load_settings(EncoderConfig, config, overrides or [])
     inputs = Inputs(model, speech, init, device)
-    code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=changed)
+    code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=force)
     raise typer.Exit(code)

@@ -1,68 +1,61 @@
-"""The command that says what other programs would load. What is heavy is imported inside."""
+"""`voxclone verify`: what another program would load of a voice."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Voices, choose_voice
+from voxclone.cli.common import Json, Voices, choose_voice, open_console, print_line
+from voxclone.cli.export import Runtime
 from voxclone.errors import EXIT_QUALITY, UsageError
 
-For = Annotated[str, typer.Option("--for", help="A runtime, as in `export --to`.")]
+SHOWN = 8  # names of unusable voices
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="What the runtime is given: a folder or a file.")],
-    runtime: For,
+    path: Annotated[Path, typer.Argument(help="Folder or file that the runtime gets.")],
+    runtime: Runtime,
     model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--model", help="The release that speaks, where PATH is none itself."),
+        str | None, typer.Option(help="Release that speaks; by default PATH itself.")
     ] = None,
-    voice: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="This voice alone."),
-    ] = None,
+    voice: Annotated[str | None, typer.Option(help="Check only this voice in PATH.")] = None,
     like: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Stored voice, voice file or preset whose rows it must have."),
+        str | None,
+        typer.Option(help="Stored voice, voice file or preset that it must equal bit for bit."),
     ] = None,
     voices: Voices = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say what a program would load of a voice, and every trap; ends with 3 if there is one."""
+    """Show what a program would load of a voice, and every problem. Exit code 3 means one."""
     import json
-
-    from rich.console import Console
 
     from voxclone.release.release import Release
     from voxclone.runtimes.table import find_runtime
     from voxclone.runtimes.verify import sentences
     from voxclone.runtimes.verify import verify as read_all
 
-    found = find_runtime(runtime)
+    target = find_runtime(runtime)
     if not path.exists():
-        raise UsageError(f"There is no {path}: name what {found.name} is given.")
+        raise UsageError(f"There is no {path}: name the file or folder that {target.name} gets.")
     if model is None and not (path / "params.json").exists():
         raise UsageError(f"{path} is no release: name the one that speaks with --model.")
     release = Release.open(model if model is not None else path)
-    console = Console(highlight=False, soft_wrap=True, markup=False, quiet=as_json)
-    chosen = None if like is None else choose_voice(like, release, voices, console)
-    readings = read_all(found, path, release, name=voice, like=chosen)
-    unheard = [reading.name for reading in readings if not reading.heard]
+    console = open_console(as_json)
+    expected = None if like is None else choose_voice(like, release, voices, console)
+    readings = read_all(target, path, release, name=voice, like=expected)
+    unusable = [reading.name for reading in readings if not reading.usable]
     if as_json:
-        fields = ("name", "source", "rows", "places", "traps", "notes", "heard")
+        fields = ("name", "source", "frames", "positions", "problems", "notes", "usable")
         values = [{field: getattr(reading, field) for field in fields} for reading in readings]
-        print(json.dumps({"runtime": found.name, "voices": values}, indent=1))
-    else:
-        console.print(f"Runtime    {found.name} reads {found.reads}.")
-        width = max(10, *(len(reading.name) for reading in readings))
-        for reading in readings:
-            for number, sentence in enumerate(sentences(reading)):
-                console.print(f"{reading.name if not number else '':<{width}} {sentence}")
-        shown = f": {', '.join(unheard[:8])}{' ...' if len(unheard) > 8 else ''}" if unheard else ""
-        console.print(
-            f"Verdict    {len(readings) - len(unheard)} of {len(readings)} voices would be heard "
-            f"as meant{'; not' if unheard else ''}{shown}."
-        )
-    if unheard:
+        print(json.dumps({"runtime": target.name, "voices": values}, indent=1))
+    print_line(console, "Runtime", f"{target.name} reads {target.reads}.")
+    width = max(10, *(len(reading.name) for reading in readings))
+    for reading in readings:
+        for number, sentence in enumerate(sentences(reading)):
+            print_line(console, f"{'' if number else reading.name:<{width}}", sentence)
+    names = f"; not: {', '.join(unusable[:SHOWN])}" if unusable else ""
+    usable = f"{len(readings) - len(unusable)} of {len(readings)} voices would speak as intended"
+    more = " ..." if len(unusable) > SHOWN else ""
+    print_line(console, "Verdict", f"{usable}{names}{more}.")
+    if unusable:
         raise typer.Exit(EXIT_QUALITY)

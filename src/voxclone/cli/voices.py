@@ -1,16 +1,15 @@
-"""Commands on stored voices. As in `cli`, what is heavy is imported inside them."""
+"""`voxclone voices`: list, show, remove and update stored voices."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Model, Voices, check_output
+from voxclone.cli.common import Json, Model, Voices, check_output
 
-voices_app = typer.Typer(no_args_is_help=True, help="Stored voices: list, show, remove, update.")
+voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @voices_app.command("list")
@@ -25,7 +24,7 @@ def list_(voices: Voices = None, as_json: Json = False) -> None:
     if as_json:
         rows = [
             {"name": each.name, "path": str(each.path), "problem": each.problem}
-            | ({} if each.facts is None else {"facts": each.facts.model_dump()})
+            | ({} if each.metadata is None else {"metadata": each.metadata.model_dump()})
             for each in found
         ]
         print(json.dumps(rows, indent=1))
@@ -34,38 +33,39 @@ def list_(voices: Voices = None, as_json: Json = False) -> None:
         print(f"No voice is stored in {folder}; `voxclone enroll` makes one.")
     width = max((len(each.name) for each in found), default=0)
     for each in found:
-        if each.facts is None:
+        if each.metadata is None:
             print(f"{each.name:{width}}  cannot be used: {each.problem}")
             continue
-        consent = each.facts.consent
+        consent = each.metadata.consent
         print(
-            f"{each.name:{width}}  {each.facts.reference_seconds:5.1f} s  consent: {consent.kind}, "
-            f"{consent.date}  {each.facts.tool}"
+            f"{each.name:{width}}  {each.metadata.reference_seconds:5.1f} s  "
+            f"consent: {consent.kind}, {consent.date}  {each.metadata.tool}"
         )
 
 
 @voices_app.command()
 def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
-    """Show what a voice says of itself: consent, origin, and the report of its reference."""
+    """Show the consent and origin of a voice, and the report of its reference."""
     import json
 
-    from voxclone.voice.file import read_facts
-    from voxclone.voice.store import stored_report
+    from voxclone.voice.file import read_metadata
+    from voxclone.voice.store import reference_report
 
     path = _voice_file(name, voices)
-    facts = read_facts(path)
+    metadata = read_metadata(path)
     if as_json:
-        print(json.dumps({"path": str(path), "facts": facts.model_dump()}, indent=1))
+        print(json.dumps({"path": str(path), "metadata": metadata.model_dump()}, indent=1))
         return
-    print(f"Voice      {facts.name}, {facts.reference_seconds:.1f} s of speech, by {facts.tool}")
+    seconds = f"{metadata.reference_seconds:.1f} s of speech"
+    print(f"Voice      {metadata.name}, {seconds}, by {metadata.tool}")
     print(f"File       {path}")
-    consent = facts.consent
+    consent = metadata.consent
     print(f"Consent    {consent.kind}, {consent.date}: {consent.statement or 'no statement'}")
-    print(f"Licence    {facts.licence}")
-    for network, value in facts.likeness.items():
-        print(f"Likeness   {value:.2f} ({network})")
-    found = stored_report(facts)
-    for sentence in found.sentences() if found is not None else ["No report is kept."]:
+    print(f"License    {metadata.license}")
+    for network, value in metadata.similarity.items():
+        print(f"Similarity {value:.2f} ({network})")
+    found = reference_report(metadata)
+    for sentence in found.sentences() if found is not None else ["No report is stored."]:
         print(f"Reference  {sentence}")
 
 
@@ -74,7 +74,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="Names of stored voices.")],
     voices: Voices = None,
 ) -> None:
-    """Delete stored voices. Nothing of them is kept anywhere else."""
+    """Delete stored voices; nothing of them remains elsewhere."""
     from voxclone.voice.store import default_folder, remove_voice
 
     for name in names:
@@ -86,26 +86,26 @@ def remove(
 def update(
     name: Name,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="Voice file to write; the voice's own if not given."),
+        Path | None,
+        typer.Option("-o", "--out", help="Voice file to write; by default the voice's own."),
     ] = None,
     voices: Voices = None,
     model: Model = "mini",
 ) -> None:
-    """Bring a voice to today's format and to the embedding table of a release, by its codes."""
+    """Update a voice to the present format and to the embedding table of a release."""
     from voxclone.release.release import Release
-    from voxclone.voice.embedding import reembedded
-    from voxclone.voice.file import load_voice, save_voice
+    from voxclone.voice.file import Voice
+    from voxclone.voice.resolve import reembed
 
     path = _voice_file(name, voices)
     target = out if out is not None else path
     check_output(target)
     release = Release.open(model)
-    voice = load_voice(path)
-    made = reembedded(voice, release, path)
-    save_voice(made, target)
-    same = made.facts.table_hash == voice.facts.table_hash
-    what = "in today's format" if same else f"with rows for {release.path}"
+    voice = Voice.load(path)
+    made = reembed(voice, release, path)
+    made.save(target)
+    same = made.metadata.table_hash == voice.metadata.table_hash
+    what = "in the present format" if same else f"with the embedding for {release.path}"
     print(f"Wrote      {target}, {what}.")
 
 

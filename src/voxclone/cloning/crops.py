@@ -1,12 +1,11 @@
-"""Which of several crops makes the best voice: judged by what it says of the other crops.
+"""Choose the crop of a recording that makes the best voice, by the other crops.
 
-*Likeness*: of the crop's decoded codes to the other crops, by the packaged speaker network; it
-runs the codec alone. *Gain*: how much likelier the model finds the other crops after the crop's
-voice than after presets' (the conditioning gain of `evaluate.acceptance`, semantic and flow losses
-added as in training); it needs the language model. What the crops say is heard by the packaged
-recogniser, which knows English: a text misheard is misheard in both terms of the difference.
+Similarity is the cosine of the crop's decoded codes to the other crops, by the packaged speaker
+encoder. It needs the codec alone. Gain is the conditioning gain on the other crops: how much
+likelier they are to the model after the crop's voice than after presets. Semantic and flow losses
+are added as in training. It needs the language model.
 
-Shapes: S samples, K code books, T frames, N voice rows, D width.
+Shapes: S samples, K codebooks, T frames, N frames of a voice embedding, D width.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +18,14 @@ from voxclone.audio.files import Recording
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import ReferenceSettings, candidate_segments, prepare_reference
 from voxclone.audio.segments import Segment
+from voxclone.cloning.transcription import load_transcriber
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder
-from voxclone.release.release import Release, load_preset, preset_names
-from voxclone.tts.likelihood import OTHERS, likelihood
-from voxclone.voice.embedding import rows_of
-
-UNHEARD = "a"  # stands for words where none are heard
+from voxclone.release.release import Release
+from voxclone.tts.likelihood import likelihood, other_speakers
+from voxclone.tts.tts import TTS
+from voxclone.voice.embedding import voice_embedding
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Candidate:
     codes_KT: Tensor
 
 
-# Of each candidate, its score by each other candidate that it shares nothing with.
 Score = Callable[[Candidate, list[Candidate]], list[float]]
+"""The scores of a candidate by each of the others, with which it shares no sample."""
 
 
 def choose_crops(
@@ -52,38 +51,35 @@ def choose_crops(
 ) -> tuple[list[Segment | None], list[str]]:
     """The best of up to `count` crops of each recording, and a sentence on each choice.
 
-    None where a recording has one crop only, or there is nothing else to judge it by.
+    None for a recording with one crop only, or without other crops to compare with.
     """
     candidates = [
-        Candidate(number, segment, wave_S, _encode(codec, wave_S))
+        _candidate(number, recording, segment, settings, codec)
         for number, recording in enumerate(recordings)
         for segment in candidate_segments(recording, settings, count)
-        for wave_S in [
-            torch.from_numpy(prepare_reference(recording, settings, segment=segment).wave_S)
-        ]
     ]
-    chosen: list[Segment | None] = []
+    best: list[Segment | None] = []
     sentences = []
     for number, recording in enumerate(recordings):
         own = [each for each in candidates if each.source == number]
-        judged = [(_mean(score(each, _others(each, candidates))), each) for each in own]
-        figures = [(value, each) for value, each in judged if value is not None]
-        if len(own) < 2 or len(figures) < len(own):
-            chosen.append(None)
+        means = [_mean(score(each, _others(each, candidates))) for each in own]
+        scored = [(mean, each) for mean, each in zip(means, own, strict=True) if mean is not None]
+        if len(own) < 2 or len(scored) < len(own):
+            best.append(None)
             sentences.append(f"There is one crop of {recording.source} only: nothing to choose.")
             continue
-        figures.sort(key=lambda item: -item[0])
-        start, end = (place / recording.sampling_rate for place in figures[0][1].segment)
-        values = ", ".join(f"{value:.3f}" for value, _ in figures[1:])
-        chosen.append(figures[0][1].segment)
+        scored.sort(key=lambda item: -item[0])
+        start, end = (sample / recording.sampling_rate for sample in scored[0][1].segment)
+        rest = ", ".join(f"{value:.3f}" for value, _ in scored[1:])
+        best.append(scored[0][1].segment)
         sentences.append(
             f"Chose {start:.2f} s to {end:.2f} s of {recording.source}, the best of "
-            f"{len(figures)} crops: {figures[0][0]:.3f}, the others {values}."
+            f"{len(scored)} crops: {scored[0][0]:.3f}, the others {rest}."
         )
-    return chosen, sentences
+    return best, sentences
 
 
-def by_likeness(codec: Codec) -> Score:
+def by_similarity(codec: Codec) -> Score:
     """Cosine of a crop's decoded codes to each other crop."""
     embedder = Ge2eEmbedder.load()
 
@@ -91,63 +87,60 @@ def by_likeness(codec: Codec) -> Score:
         with torch.inference_mode():
             decoded_S = codec.decode(candidate.codes_KT[None])[0].float()
         own_E = embedder.embed(normalize_loudness(decoded_S))
-        return [float(own_E @ embedder.embed(normalize_loudness(other.wave_S))) for other in others]
+        return [float(own_E @ embedder.embed(normalize_loudness(each.wave_S))) for each in others]
 
     return score
 
 
 def by_gain(release: Release, codec: Codec) -> Score:
-    """Nats and squared errors by which each other crop is likelier after a crop's voice than after
-    presets'. Raises UsageError for a release without presets."""
-    from voxclone.models.ctc_asr import load_packaged_recognizer
-    from voxclone.models.transcribers import CharacterTranscriber, transcribe_or_empty
-    from voxclone.tts.tts import TTS
-
-    names = preset_names(release)
-    if not names:
-        raise UsageError(f"{release.path} has no preset to compare with: choose by likeness.")
-    step = max(1, len(names) // OTHERS)
-    strangers = [load_preset(release, name) for name in names[::step][:OTHERS]]
-    model = TTS.load(release, codec=codec)
-    recogniser = CharacterTranscriber(load_packaged_recognizer())
+    """Conditioning gain of a crop's voice on each other crop, in nats plus squared error. Raises
+    UsageError for a release without presets."""
+    presets = other_speakers(release)
+    if not presets:
+        raise UsageError(f"{release.path} has no preset to compare with: choose by similarity.")
+    tts, transcribe = TTS.load(release, codec=codec), load_transcriber()
     known: dict[int, tuple[str, float]] = {}
 
-    def loss(rows_ND: Tensor, text: str, codes_KT: Tensor) -> float:
-        found = likelihood(model, rows_ND, text, codes_KT)
+    def loss(voice_ND: Tensor, text: str, codes_KT: Tensor) -> float:
+        found = likelihood(tts, voice_ND, text, codes_KT)
         return found.semantic + found.flow
 
-    def unconditional(other: Candidate) -> tuple[str, float]:
+    def after_presets(other: Candidate) -> tuple[str, float]:
         if id(other) not in known:
-            text = transcribe_or_empty(recogniser, other.wave_S).strip() or UNHEARD
-            losses = [loss(rows_ND, text, other.codes_KT) for rows_ND in strangers]
+            text = transcribe(other.wave_S)
+            losses = [loss(voice_ND, text, other.codes_KT) for voice_ND in presets]
             known[id(other)] = text, sum(losses) / len(losses)
         return known[id(other)]
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
-        rows_ND = rows_of(candidate.codes_KT, release)
+        voice_ND = voice_embedding(candidate.codes_KT, release)
         gains = []
         for other in others:
-            text, stranger = unconditional(other)
-            gains.append(stranger - loss(rows_ND, text, other.codes_KT))
+            text, baseline = after_presets(other)
+            gains.append(baseline - loss(voice_ND, text, other.codes_KT))
         return gains
 
     return score
 
 
-def _encode(codec: Codec, wave_S: Tensor) -> Tensor:
+def _candidate(
+    number: int, recording: Recording, segment: Segment, settings: ReferenceSettings, codec: Codec
+) -> Candidate:
+    reference = prepare_reference(recording, settings, segment=segment)
+    wave_S = torch.from_numpy(reference.wave_S)
     with torch.inference_mode():
         codes_KT: Tensor = codec.encode(wave_S[None])[0]
-    return codes_KT
+    return Candidate(number, segment, wave_S, codes_KT)
 
 
 def _others(candidate: Candidate, candidates: list[Candidate]) -> list[Candidate]:
     """The candidates that share no sample with this one."""
-
-    def apart(other: Candidate) -> bool:
-        (_, end), (start, _) = sorted([candidate.segment, other.segment])
-        return other.source != candidate.source or end <= start
-
-    return [other for other in candidates if other is not candidate and apart(other)]
+    return [
+        other
+        for other in candidates
+        if other is not candidate
+        and (other.source != candidate.source or not other.segment.overlap(candidate.segment))
+    ]
 
 
 def _mean(values: list[float]) -> float | None:

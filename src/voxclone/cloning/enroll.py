@@ -1,12 +1,13 @@
-"""Turn recordings into a voice: reference, codes, rows, facts.
+"""Turn recordings into a voice: reference, codes, embedding, metadata.
 
-Shapes: S samples, K code books, T frames, N rows, D width.
+Shapes: S samples, K codebooks, T frames, N = T + 1 frames of the embedding, D width.
 """
 
 import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,62 +17,68 @@ from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
 from voxclone.audio.segments import Segment
-from voxclone.cloning.crops import by_gain, by_likeness, choose_crops
-from voxclone.cloning.options import STEPS, EnrolOptions
-from voxclone.cloning.speakers import unity
+from voxclone.cloning.crops import by_gain, by_similarity, choose_crops
+from voxclone.cloning.options import STEPS, EnrollOptions, read_for
+from voxclone.cloning.speakers import speaker_consistency
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
 from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
-from voxclone.release.encoder_file import book_hash
+from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
-from voxclone.voice.embedding import rows_of
-from voxclone.voice.facts import plain
-from voxclone.voice.file import Consent, Voice, VoiceFacts
+from voxclone.voice.embedding import voice_embedding
+from voxclone.voice.file import Consent, Voice, VoiceMetadata
+from voxclone.voice.metadata import printable
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0
-"""Of several recordings, or of crops to choose from: likeness does not grow beyond
+"""Limit for several recordings, or chosen crops: similarity does not grow beyond
 (mlx-voxtral-swift: 0.72 with 16 s and with 24 s)."""
 VOICE_SHARE = 0.35
-DEFAULT_OPTIONS = EnrolOptions()
+DEFAULT_OPTIONS = EnrollOptions()
+
+Source = Recording | Path | str
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A voice and what was kept of the recordings."""
+    """A voice and the reference that it was made of."""
 
     voice: Voice
     reference: Reference
 
 
 def enroll(
-    recordings: Recording | Sequence[Recording],
+    recordings: Source | Sequence[Source],
     release: Release,
-    codec: Codec,
+    codec: Codec | None = None,
     *,
     name: str,
     consent: Consent,
-    settings: ReferenceSettings | None = None,
-    options: EnrolOptions = DEFAULT_OPTIONS,
-    identity: str | None = None,
+    options: EnrollOptions = DEFAULT_OPTIONS,
+    enrollment_id: str | None = None,
     measured: bool = False,
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
-    `settings` of the reference stand before those of `options`. `identity` goes into the facts, and
-    where `measured`, the likeness of the decoded codes to the reference too. Raises AudioError for
-    a recording that cannot be used and ReleaseError if `codec` has no encoder.
+    Recordings are files, or were read already. `codec` is that of `open_codec` if not given. The
+    metadata get `enrollment_id`, and if `measured`, the similarity of the decoded codes to the
+    reference. Raises AudioError for a recording that cannot be used and ReleaseError if there is no
+    encoder.
     """
+    codec = open_codec(release) if codec is None else codec
     encoder = codec.require_encoder()
-    listed = [recordings] if isinstance(recordings, Recording) else list(recordings)
-    reference = make_reference(listed, release, codec, settings, options)
+    given = [recordings] if isinstance(recordings, Recording | Path | str) else recordings
+    listed = [
+        each if isinstance(each, Recording) else read_for(Path(each), options) for each in given
+    ]
+    reference = make_reference(listed, release, codec, options)
     with torch.inference_mode():
         codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
     voice = voice_of(
         codes_KT, reference, listed, release, codec, name=name, consent=consent,
-        encoder_hash=tensor_hash(*encoder.state_dict().values()), identity=identity,
+        encoder_hash=tensor_hash(*encoder.state_dict().values()), enrollment_id=enrollment_id,
         measured=measured,
     )  # fmt: skip
     return Enrolled(voice, reference)
@@ -87,25 +94,25 @@ def voice_of(
     name: str,
     consent: Consent,
     encoder_hash: str,
-    identity: str | None = None,
+    enrollment_id: str | None = None,
     measured: bool = False,
 ) -> Voice:
-    """The voice of codes [K, T] that were made of a reference, however they were."""
+    """The voice of codes [K, T] of a reference, whatever made the codes."""
     table_VD = load_table(release)
-    facts = VoiceFacts(
+    metadata = VoiceMetadata(
         name=name,
         consent=consent,
         encoder_hash=encoder_hash,
         table_hash=tensor_hash(table_VD),
-        book_hash=book_hash(release),
-        enrolment=identity,
+        codebook_hash=codebook_hash(release),
+        enrollment_id=enrollment_id,
         reference_seconds=len(reference.wave_S) / codec.sampling_rate,
         reference_hash=recordings_hash(recordings),
-        preprocessing=plain(reference.report.to_dict()),
-        likeness=_likeness(codec, codes_KT, reference) if measured else {},
+        preprocessing=printable(reference.report.to_dict()),
+        similarity=_similarity(codec, codes_KT, reference) if measured else {},
         tool=f"voxclone {importlib.metadata.version('voxclone')}",
     )
-    return Voice(codes_KT, rows_of(codes_KT, release, table_VD), facts)
+    return Voice(codes_KT, voice_embedding(codes_KT, release, table_VD), metadata)
 
 
 def recordings_hash(recordings: Sequence[Recording]) -> str:
@@ -115,10 +122,10 @@ def recordings_hash(recordings: Sequence[Recording]) -> str:
 
 
 def reference_settings(
-    release: Release, options: EnrolOptions = DEFAULT_OPTIONS, recordings: int = 1
+    release: Release, options: EnrollOptions = DEFAULT_OPTIONS, recordings: int = 1
 ) -> ReferenceSettings:
-    """Settings for references of a release: at most about a third of the model's context, so that
-    there is room for text and speech, and what `options` says."""
+    """Settings for references of a release by `options`. A reference takes at most about a third
+    of the model's context, so that there is room for text and speech."""
     context = min(release.params.lm.max_seq_len, CONTEXT)
     room = VOICE_SHARE * context / release.params.codec.frame_rate
     usual = JOINED_SECONDS if recordings > 1 or options.best_of > 1 else MAX_SECONDS
@@ -136,33 +143,34 @@ def make_reference(
     recordings: list[Recording],
     release: Release,
     codec: Codec,
-    given: ReferenceSettings | None = None,
-    options: EnrolOptions = DEFAULT_OPTIONS,
+    options: EnrollOptions = DEFAULT_OPTIONS,
 ) -> Reference:
-    """One reference of all recordings, with a hint of several speakers in its report. `given`
-    settings stand before those of `options`. Raises AudioError."""
-    settings = given or reference_settings(release, options, len(recordings))
+    """One reference of all recordings, with its speaker consistency in the report. Raises
+    AudioError."""
+    settings = reference_settings(release, options, len(recordings))
     joining = len(recordings) > 1 and "join" not in options.without
-    within: list[Segment | None] = [None] * len(recordings)
-    told: list[str] = []
+    segments: list[Segment | None] = [None] * len(recordings)
+    choices: list[str] = []
     if options.best_of > 1:
-        score = by_likeness(codec) if options.choose_by == "likeness" else by_gain(release, codec)
+        by_model = options.choose_by == "gain"
+        score = by_gain(release, codec) if by_model else by_similarity(codec)
         count = len(recordings) if joining else 1
         share = (settings.max_seconds - PAUSE_SECONDS * (count - 1)) / count
         small = settings.model_copy(update={"max_seconds": share})
-        within, told = choose_crops(recordings, small, codec, score, options.best_of)
+        segments, choices = choose_crops(recordings, small, codec, score, options.best_of)
     if joining:
-        reference = prepare_joined(recordings, settings, within)
+        reference = prepare_joined(recordings, settings, segments)
     elif len(recordings) > 1:
-        reference = best_alone(recordings, settings, within)
+        reference = best_alone(recordings, settings, segments)
     else:
-        reference = prepare_reference(recordings[0], settings, segment=within[0])
-    report = reference.report.with_speaker_consistency(unity(torch.from_numpy(reference.wave_S)))
-    return replace(reference, report=replace(report, actions=(*told, *report.actions)))
+        reference = prepare_reference(recordings[0], settings, segment=segments[0])
+    consistency = speaker_consistency(torch.from_numpy(reference.wave_S))
+    report = reference.report.with_speaker_consistency(consistency)
+    return replace(reference, report=replace(report, actions=(*choices, *report.actions)))
 
 
-def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
-    """Cosine of the decoded codes to the reference: what the codes have kept of the voice."""
+def _similarity(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
+    """Cosine of the decoded codes to the reference, by the name of the speaker encoder."""
     embedder = Ge2eEmbedder.load()
     device = codec.quantizer.semantic_codebook.cluster_usage.device
     with torch.inference_mode():
@@ -173,5 +181,5 @@ def _likeness(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str,
             embedder, normalize_loudness(decoded_S), normalize_loudness(reference_S)
         )
     except AudioError:
-        return {}  # codes that decode to silence are alike to nothing
+        return {}  # codes that decode to silence
     return {f"{embedder.name}, decoded codes": round(value, 4)}

@@ -1,5 +1,5 @@
-"""The identity of an enrolment: the same recordings, options, encoder and release give the same
-voice, so it is found again and not made again. Torch is not needed."""
+"""The identity of an enrollment: the same recordings, options, encoder and release give the same
+voice, so it is made once and then found. Torch is not needed."""
 
 import hashlib
 import importlib.metadata
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxclone.audio.files import DEFAULT_LIMITS
-from voxclone.cloning.options import EnrolOptions
+from voxclone.cloning.options import EnrollOptions
 from voxclone.io import hash_file
-from voxclone.release.encoder_file import BOOK, stored_hash
+from voxclone.release.encoder_file import CODEBOOK_TENSORS, stored_hash
 from voxclone.release.release import Release
 from voxclone.release.safetensors import TensorFiles, read_header
 from voxclone.release.tensors import is_encoder
 from voxclone.spec import TABLE
-from voxclone.voice.facts import FORMAT
+from voxclone.voice.metadata import FORMAT
 
 
-def enrolment_identity(
-    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrolOptions
+def enrollment_id(
+    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrollOptions
 ) -> str:
-    """SHA-256 over the contents (not the names) of what an enrolment is made of.
+    """SHA-256 over the contents (not the names) of everything that an enrollment depends on.
 
     `recordings` are the SHA-256 of their files, in order; `encoder` is a file, or None for the
     release's own. Raises ReleaseError for tensors that are missing.
@@ -33,7 +33,7 @@ def enrolment_identity(
         importlib.metadata.version("voxclone"),
         *recordings,
         stored_hash(files, names),
-        stored_hash(release.files, [*BOOK, TABLE]),
+        stored_hash(release.files, [*CODEBOOK_TENSORS, TABLE]),
         repr(release.params),
         options.model_dump_json(),
     ]
@@ -41,8 +41,8 @@ def enrolment_identity(
 
 
 def file_hash(path: Path) -> str | None:
-    """SHA-256 of a recording's file, as `read_recording` gives it; None for what it would refuse
-    or wait for."""
+    """SHA-256 of a recording's file, as `read_recording` gives it; None for a path that it would
+    refuse or wait for."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) or not 0 < info.st_size <= DEFAULT_LIMITS.max_bytes:

@@ -1,5 +1,4 @@
-"""What a user may choose when a voice is made. Nothing heavy is imported: the options are part of
-the identity by which an enrolment is found again."""
+"""Options of enrollment. They are part of its identity, so nothing heavy is imported here."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from voxclone.config import Settings
 from voxclone.errors import AudioError, UsageError
-from voxclone.voice.facts import Consent, plain
+from voxclone.voice.metadata import Consent, printable
 
 if TYPE_CHECKING:
     from voxclone.audio.files import Recording
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 MAX_RECORDINGS = 32
 MAX_CANDIDATES = 16
 
-# What is done to recordings without being asked for, and the setting of a reference behind it
-# (none: it is done here or refused when the recording is read).
+# Steps that change recordings, and the setting of a reference behind each. None: the step is here,
+# or in reading the recording.
 STEPS = {
     "offset": "remove_offset",
     "high-pass": "high_pass",
@@ -34,8 +33,8 @@ STEPS = {
 CONSENTS = ("self", "written", "public-domain", "synthetic")
 
 
-class EnrolOptions(Settings):
-    """How recordings become a reference. Defaults cost no run of any network but the encoder."""
+class EnrollOptions(Settings):
+    """How recordings become a reference. The defaults run no network but the encoder."""
 
     without: tuple[str, ...] = ()
     """Steps that are left out, see STEPS."""
@@ -45,12 +44,12 @@ class EnrolOptions(Settings):
     high_pass_hz: float = Field(default=40.0, gt=0, le=50)
     best_of: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
     """Crops of each recording to choose from."""
-    choose_by: Literal["likeness", "gain"] = "likeness"
-    """Of decoded codes to the other crops, or how much likelier they make those to the model."""
+    choose_by: Literal["similarity", "gain"] = "similarity"
+    """Speaker similarity of decoded codes to the other crops, or conditioning gain on them."""
 
 
 def check_steps(names: list[str]) -> tuple[str, ...]:
-    """The names, sorted. Raises UsageError, with the nearest step, for one that is none."""
+    """The names, sorted. Raises UsageError, with the nearest step, for an unknown one."""
     for name in names:
         if name not in STEPS:
             near = get_close_matches(name, STEPS, n=1)
@@ -60,26 +59,26 @@ def check_steps(names: list[str]) -> tuple[str, ...]:
 
 
 def check_consent(kind: str | None, statement: str | None) -> Consent:
-    """The consent that a user states. Raises UsageError if any of it is missing: none is assumed,
-    and no statement is made up."""
+    """The consent that a user states. Raises UsageError if a part of it is missing; nothing is
+    assumed."""
     if kind is None or kind not in CONSENTS:
         found = "" if kind is None else f", not {kind!r}"
         raise UsageError(
-            f"A voice is kept with its owner's consent only: --consent takes {', '.join(CONSENTS)}"
-            f"{found}."
+            f"A voice is stored with its owner's consent only: --consent takes "
+            f"{', '.join(CONSENTS)}{found}."
         )
-    words: str = plain(" ".join((statement or "").split()))
+    words: str = printable(" ".join((statement or "").split()))
     if not words:
         raise UsageError(
             "Say who allows what in --statement, such as --statement 'I am Anna and this is my "
-            "voice.': it is kept in the voice file, and none is made up."
+            "voice.'; the voice file stores it."
         )
     if len(words) > 2000:
-        raise UsageError(f"--statement has {len(words)} characters; 2000 can be kept.")
+        raise UsageError(f"--statement has {len(words)} characters; 2000 can be stored.")
     return Consent(kind=kind, statement=words)  # type: ignore[arg-type]
 
 
-def read_for(path: Path, options: EnrolOptions) -> "Recording":
+def read_for(path: Path, options: EnrollOptions) -> "Recording":
     """Read a recording. Raises AudioError if it cannot be used, or would have to be resampled or
     mixed against the options."""
     from voxclone.audio.files import read_recording

@@ -1,9 +1,9 @@
-"""Is a reference of one speaker? A hint, from the packaged speaker network.
+"""Speaker consistency: a hint of several speakers in a reference, by the packaged speaker encoder.
 
-Windows of 1.6 s are parted into the two groups that are most unlike, and the likeness of the
-groups is given. Measured on 100 clips of 12 s, drawn from 175 speakers in several languages, and
-100 of two speakers, 6 s each: below 0.74 lie 3 % of the clips of one speaker and 90 % of those of
-two (88 % where both are of one sex).
+Windows of 1.6 s are clustered into their two most different groups, and the result is the cosine
+of these. It was measured on clips of 12 s of 175 speakers in several languages: 100 of one speaker,
+and 100 of two, 6 s each. Below 0.74 are 3 % of the clips of one speaker and 90 % of those of two
+(88 % for two of one sex).
 
 Shapes: S samples at 24 kHz, R samples at 16 kHz, W windows, E embedding.
 """
@@ -23,9 +23,9 @@ ROUNDS = 10
 
 
 @torch.no_grad()
-def unity(wave_S: Tensor) -> float | None:
-    """Cosine between the two most unlike groups of windows of a clip; 1 if there are no two groups,
-    None for less than about 5 s of speech."""
+def speaker_consistency(wave_S: Tensor) -> float | None:
+    """Cosine between the two most different groups of windows of a clip [S]; 1 if there are no two
+    groups, None for less than about 5 s of speech."""
     try:
         speech_R = preprocess_wave(normalize_loudness(wave_S))
     except AudioError:
@@ -34,22 +34,22 @@ def unity(wave_S: Tensor) -> float | None:
     if len(starts) < LEAST_WINDOWS:
         return None
     windows_WR = torch.stack([speech_R[start : start + WINDOW] for start in starts])
-    return _unity(Ge2eEmbedder.load().embed_windows(windows_WR))
+    return _cluster_cosine(Ge2eEmbedder.load().embed_windows(windows_WR))
 
 
-def _unity(embedded_WE: Tensor) -> float:
+def _cluster_cosine(embedded_WE: Tensor) -> float:
     """Two groups by spherical k-means from the sign of the first principal direction."""
-    away_WE = embedded_WE - embedded_WE.mean(dim=0)
-    first_W = away_WE @ torch.linalg.svd(away_WE, full_matrices=False).Vh[0] > 0
-    centres = torch.ones(2, 1)
+    centered_WE = embedded_WE - embedded_WE.mean(dim=0)
+    first_W = centered_WE @ torch.linalg.svd(centered_WE, full_matrices=False).Vh[0] > 0
+    centers = torch.ones(2, 1)
     for _ in range(ROUNDS):
         least = min(int(first_W.sum()), int((~first_W).sum()))
         if least < LEAST_SHARE * len(embedded_WE):
             return 1.0
         means = torch.stack([embedded_WE[first_W].mean(dim=0), embedded_WE[~first_W].mean(dim=0)])
-        centres = F.normalize(means, dim=-1)
-        nearer_W = embedded_WE @ centres[0] > embedded_WE @ centres[1]
+        centers = F.normalize(means, dim=-1)
+        nearer_W = embedded_WE @ centers[0] > embedded_WE @ centers[1]
         if torch.equal(nearer_W, first_W):
             break
         first_W = nearer_W
-    return float(centres[0] @ centres[1])
+    return float(centers[0] @ centers[1])

@@ -165,7 +165,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Windowed self-attention; queries and keys are normalised over the full width, before the
+    """Windowed self-attention; queries and keys are normalized over the full width, before the
     split into heads."""
 
     def __init__(self, config: CodecConfig, window: int) -> None:

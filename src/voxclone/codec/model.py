@@ -4,7 +4,7 @@
 `audio_tokenizer.`. The encoder may be absent: the release withholds it.
 
 Shapes: B batch, S samples, P samples of a patch, T positions (patches or frames), D width,
-K code books.
+K codebooks.
 """
 
 import copy
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Quantised latent [B, D, T] -> waveform [B, T * frame]."""
+    """Quantized latent [B, D, T] -> waveform [B, T * frame]."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()

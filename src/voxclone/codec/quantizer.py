@@ -1,10 +1,10 @@
-"""Semantic vector quantisation and acoustic finite scalar quantisation (FSQ).
+"""Semantic vector quantization and acoustic finite scalar quantization (FSQ).
 
 The numbers are vLLM-Omni's `MistralAudioCodebook`. Latents are [B, D, T]: the first `semantic_dim`
 channels are semantic, the others acoustic and *before* the tanh, which is applied here and only
 here. Codes are [B, K, T], semantic first, without the +2 of the language model.
 
-Shapes: B batch, D latent width, T frames, K code books, V semantic code vectors, N rows.
+Shapes: B batch, D latent width, T frames, K codebooks, V semantic code vectors, N rows.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ USAGE_FLOOR = 1e-5
 
 
 def to_levels(value: Tensor, count: int) -> Tensor:
-    """Values -1 .. 1 -> places among `count` levels, 0 .. count - 1, not rounded yet."""
+    """Values -1 .. 1 -> positions among `count` levels, 0 .. count - 1, not rounded yet."""
     return (value + 1) / 2 * (count - 1)
 
 
@@ -41,7 +41,7 @@ class SemanticCodebook(nn.Module):
         self.register_buffer("embedding_sum", torch.zeros(size, dim))
 
     def vectors(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The code book [V, D] in `dtype`; the division is carried out in that dtype, as the
+        """The codebook [V, D] in `dtype`; the division is carried out in that dtype, as the
         runtimes do (bf16 in vLLM-Omni)."""
         usage_V = self.cluster_usage.to(dtype).clamp(min=USAGE_FLOOR)
         return self.embedding_sum.to(dtype) / usage_V[:, None]
@@ -80,7 +80,7 @@ class SemanticCodebook(nn.Module):
 
 @dataclass(frozen=True)
 class Quantized:
-    """What the decoder receives in training, and what was quantised on the way."""
+    """What the decoder receives in training, and what was quantized on the way."""
 
     latent_BDT: Tensor
     codes_BKT: Tensor
@@ -88,7 +88,7 @@ class Quantized:
 
 
 class Quantizer(nn.Module):
-    """Both quantisers of a codec. It has no parameters; the code book is a pair of buffers."""
+    """Both quantizers of a codec. It has no parameters; the codebook is a pair of buffers."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Quantizer(nn.Module):
         semantic_share: float = 0.5,
         acoustic_shares: tuple[float, float] = (0.5, 0.25),
     ) -> Quantized:
-        """The paper's stochastic quantisation (arXiv 2603.25551, 2.1), drawn per item of the batch.
+        """The paper's stochastic quantization (arXiv 2603.25551, 2.1), drawn per item of the batch.
 
         Semantic: the nearest vector with probability `semantic_share`, else the latent as it is.
         Acoustic: tanh, then rounded with the first probability, dithered by uniform noise of

@@ -54,7 +54,7 @@ class Corpus(ABC):
         """Samples [S] of a clip as float32, all of them within it."""
 
     def wave(self, index: int, start: int = 0, count: int | None = None) -> Tensor:
-        """Samples [S] of a clip as float32; what lies beyond its end is silence."""
+        """Samples [S] of a clip as float32; silence beyond its end."""
         left = self.length(index) - start
         count = left if count is None else count
         wave_S = torch.from_numpy(self.read(index, start, max(0, min(left, count))))

@@ -23,7 +23,7 @@ from torch import Tensor
 from voxclone.config import Settings
 from voxclone.errors import ConfigError
 from voxclone.io import atomic_file, atomic_path
-from voxclone.release.encoder_file import book_hash
+from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.rng import step_generator
 from voxclone.tts.generate import Request, Sampling, generate_many
@@ -108,7 +108,7 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
     """Codes [K, T] (int16) that `speak_pairs` stored. Raises ConfigError for a folder that holds
     none, and for pairs of another codebook."""
     facts = _read_facts(folder)
-    if facts["book"] != book_hash(release):
+    if facts["book"] != codebook_hash(release):
         raise ConfigError(
             f"The pairs in {folder} are of another codebook than that of {release.path}: make "
             "some with `voxclone data pairs`."
@@ -124,7 +124,7 @@ def _identity(release: Release, texts: Sequence[str], settings: PairSettings) ->
     """Values that all pairs in a folder have in common; their number is not among them."""
     hashed = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     given = settings.model_dump(mode="json", exclude={"minutes"})
-    return {"book": book_hash(release), "texts": hashed, "settings": given}
+    return {"book": codebook_hash(release), "texts": hashed, "settings": given}
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:

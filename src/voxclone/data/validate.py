@@ -89,21 +89,21 @@ class _Totals:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A failed check: what it means, what was measured, the remedy. Training must not begin with
-    one that `stops`."""
+class FailedCheck:
+    """A check that failed: what that means, what was measured, and the remedy. Training must not
+    begin after one that is `blocking`."""
 
     name: str
-    stops: bool
-    sentence: str
-    figure: str
+    blocking: bool
+    meaning: str
+    measured: str
     remedy: str
 
 
 def validate(
     manifest: Path, *, frame_size: int = FRAME_SIZE, headers: bool = True, track: Track = iter
 ) -> dict[str, Any]:
-    """The report of a manifest: amounts, faults by kind, and a verdict.
+    """The report of a manifest: amounts, faults by kind, and checks.
 
     Without `headers` files are only looked for. `track` wraps the rows, to show progress. Raises
     ConfigError for a manifest that cannot be read or lists nothing.
@@ -143,10 +143,10 @@ def validate(
         "shared_speakers": _shared(totals.splits),
         "faults": {kind: asdict(fault) for kind, fault in totals.faults.items()},
     }
-    findings = sorted(_findings(report), key=lambda each: not each.stops)
-    report["verdict"] = {
-        "healthy": not any(each.stops for each in findings),
-        "findings": [asdict(each) for each in findings],
+    failed = sorted(_failed_checks(report), key=lambda each: not each.blocking)
+    report["checks"] = {
+        "passed": not any(each.blocking for each in failed),
+        "failed": [asdict(each) for each in failed],
     }
     return report
 
@@ -223,19 +223,21 @@ def _shared(splits: dict[str, _Split]) -> dict[str, list[str]]:
     return {pair: speakers[:MAX_EXAMPLES] for pair, speakers in both.items() if speakers}
 
 
-def _findings(report: dict[str, Any]) -> Iterator[Finding]:
+def _failed_checks(report: dict[str, Any]) -> Iterator[FailedCheck]:
     clips, bands = max(1, report["clips"]), report["bands"]
     train = report["splits"].get("train", {"clips": 0, "hours": 0.0, "speakers": 0})
     if not train["clips"]:
-        yield Finding(
+        yield FailedCheck(
             "nothing to train on", True, "No clip is in the split `train`.",
             f"splits: {', '.join(report['splits'])}", "Set `split` of some clips to train.",
         )  # fmt: skip
     elif (reason := rules.too_few(train["speakers"])) is not None:
-        yield Finding("one speaker", True, reason, "1 speaker in train", "Add speech of others.")
+        yield FailedCheck(
+            "one speaker", True, reason, "1 speaker in train", "Add speech of others."
+        )
     if report["shared_speakers"]:
         pair, speakers = next(iter(report["shared_speakers"].items()))
-        yield Finding(
+        yield FailedCheck(
             "shared speakers", True, "Splits share speakers, which makes metrics on them too good.",
             f"{pair}: {', '.join(speakers[:3])}", "Move each speaker to one split.",
         )  # fmt: skip
@@ -243,37 +245,37 @@ def _findings(report: dict[str, Any]) -> Iterator[Finding]:
         if kind in report["faults"]:
             fault = report["faults"][kind]
             exact = kind == "other than listed" and report["prepared"]
-            yield Finding(
+            yield FailedCheck(
                 kind, rules.too_many(fault["clips"], clips, 0.0 if exact else share), sentence,
                 f"{fault['clips']} of {report['clips']}, the first: {fault['examples'][0]}", remedy,
             )  # fmt: skip
     narrow = (bands.get("below 8 kHz", 0) + bands.get("8 to 11 kHz", 0)) / clips
     if narrow > 0.5:
-        yield Finding(
+        yield FailedCheck(
             "narrow band", False,
             "Most clips end below 11 kHz, as upsampled corpora do: the encoder will not learn the "
             "upper band of timbre from them.",
             f"{narrow:.0%} of clips", "Add recordings at 24 kHz or more.",
         )  # fmt: skip
     if 1 < train["speakers"] < MIN_SPEAKERS:
-        yield Finding(
+        yield FailedCheck(
             "few speakers", False, "New voices will differ from all training voices.",
             f"{train['speakers']} in train", "Some hundreds are better.",
         )  # fmt: skip
     if 0 < train["hours"] < MIN_HOURS:
-        yield Finding(
+        yield FailedCheck(
             "little speech", False, "This is little to train on.",
             f"{train['hours']:.2f} h in train", "Ten hours and more are better.",
         )  # fmt: skip
     if report["speakers_with_one_clip"]:
-        yield Finding(
+        yield FailedCheck(
             "speakers with one clip", False,
             "The loss `pseudo_label` needs another clip of the speaker, and leaves these out.",
             f"{report['speakers_with_one_clip']} of {report['speakers']} speakers",
             "None is needed without that loss.",
         )  # fmt: skip
     if report["without_text"]:
-        yield Finding(
+        yield FailedCheck(
             "clips without text", False,
             "The loss `pseudo_label` leaves them out; for `asr_distillation` Whisper transcribes "
             "them.",

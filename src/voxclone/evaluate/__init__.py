@@ -1,1 +1,1 @@
-"""Figures that decide: codes, signal, likeness, intelligibility."""
+"""Metrics of codecs, encoders and cloned voices: codes, signal, speaker similarity, error rates."""

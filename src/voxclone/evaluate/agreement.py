@@ -1,6 +1,6 @@
-"""Figures of codes: how far two encoders agree, and how codes are used.
+"""How far two encoders agree on the codes of one clip.
 
-Shapes: K code books, T frames.
+Shapes: K codebooks, T frames.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares of equal codes: `semantic`, acoustic levels `exact` and `within_one`, and the mean
+    """Shares of equal codes: `semantic`, and acoustic levels `exact` and `within_one`; and the mean
     absolute difference of levels."""
 
     semantic: float
@@ -21,7 +21,7 @@ class Agreement:
 
 
 def agreement(truth_KT: Tensor, estimate_KT: Tensor) -> Agreement:
-    """Compare the codes of one clip. Frames that only one of the two has are left out."""
+    """Compare the codes of one clip, over the frames that both have."""
     frames = min(truth_KT.shape[1], estimate_KT.shape[1])
     truth_KT, estimate_KT = truth_KT[:, :frames], estimate_KT[:, :frames]
     difference = (truth_KT[1:] - estimate_KT[1:]).abs().float()
@@ -34,6 +34,6 @@ def agreement(truth_KT: Tensor, estimate_KT: Tensor) -> Agreement:
 
 
 def mean_agreement(values: Sequence[Agreement]) -> Agreement:
-    """Mean of each figure over clips."""
+    """Mean of each metric over clips."""
     rows = [asdict(value) for value in values]
     return Agreement(**{key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})

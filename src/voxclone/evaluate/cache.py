@@ -1,10 +1,10 @@
-"""Embeddings and transcripts of recordings, kept by the content of the recording.
+"""Cache of embeddings, transcripts and opinion scores by the content of the recording.
 
-What a slow network says of the same samples does not change, so a second evaluation of the same
-references, recordings and texts costs nothing. Entries are files of a few kilobytes, named by the
-SHA-256 of the network's name and the samples; a damaged one is made anew.
+A frozen network gives the same result for the same samples, so a second evaluation of the same
+recordings costs nothing. Entries are small files, named by the SHA-256 of network name and samples;
+damaged ones are computed again.
 
-Shapes: S samples, E embedding.
+Shapes: S samples.
 """
 
 import hashlib
@@ -22,60 +22,54 @@ from voxclone.models.speaker_encoder import SpeakerEmbedder
 from voxclone.models.transcribers import Transcriber
 
 FORMAT = "voxclone.cache/1"
-ValueT = TypeVar("ValueT")
+ValueT = TypeVar("ValueT", list[float], str, dict[str, float])
 
 
 def default_folder() -> Path:
-    """Where entries lie unless another folder is named."""
-    return Path.home() / ".cache" / "voxclone" / "heard"
+    """The folder of the entries."""
+    return Path.home() / ".cache" / "voxclone" / "evaluation"
 
 
 class CachedEmbedder:
-    """A speaker embedder that remembers."""
+    """A speaker encoder with a cache."""
 
     def __init__(self, embedder: SpeakerEmbedder, folder: Path) -> None:
         self.embedder, self.folder = embedder, folder
         self.name = embedder.name
 
     def embed(self, wave_S: Tensor) -> Tensor:
-        def compute() -> list[float]:
-            return [float(value) for value in self.embedder.embed(wave_S)]
-
-        return torch.tensor(_remembered(self.folder, self.name, wave_S, compute, list))
+        values = _cached(
+            self.folder, self.name, wave_S, list, lambda: self.embedder.embed(wave_S).tolist()
+        )
+        return torch.tensor(values)
 
 
 class CachedTranscriber:
-    """A transcriber that remembers."""
+    """A recognizer with a cache."""
 
     def __init__(self, transcriber: Transcriber, folder: Path) -> None:
         self.transcriber, self.folder = transcriber, folder
         self.name = transcriber.name
 
     def transcribe(self, wave_S: Tensor) -> str:
-        def compute() -> str:
-            return self.transcriber.transcribe(wave_S)
-
-        words: str = _remembered(self.folder, self.name, wave_S, compute, str)
-        return words
+        return _cached(
+            self.folder, self.name, wave_S, str, lambda: self.transcriber.transcribe(wave_S)
+        )
 
 
 class CachedMosPredictor:
-    """A listener that remembers."""
+    """A predictor of opinion scores with a cache."""
 
-    def __init__(self, listener: MosPredictor, folder: Path) -> None:
-        self.listener, self.folder = listener, folder
-        self.name = listener.name
+    def __init__(self, predictor: MosPredictor, folder: Path) -> None:
+        self.predictor, self.folder = predictor, folder
+        self.name = predictor.name
 
     def predict(self, wave_S: Tensor) -> dict[str, float]:
-        def compute() -> dict[str, float]:
-            return self.listener.predict(wave_S)
-
-        ratings: dict[str, float] = _remembered(self.folder, self.name, wave_S, compute, dict)
-        return ratings
+        return _cached(self.folder, self.name, wave_S, dict, lambda: self.predictor.predict(wave_S))
 
 
-def _remembered(
-    folder: Path, name: str, wave_S: Tensor, compute: Callable[[], ValueT], kind: type[ValueT]
+def _cached(
+    folder: Path, name: str, wave_S: Tensor, kind: type[ValueT], compute: Callable[[], ValueT]
 ) -> ValueT:
     digest = hashlib.sha256(f"{FORMAT} {name} ".encode())
     digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
@@ -86,9 +80,9 @@ def _remembered(
             value: ValueT = stored["value"]
             return value
     except (OSError, ValueError):
-        pass  # not there, or damaged: made anew
-    made = compute()
+        pass  # absent or damaged
+    computed = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        file.write(json.dumps({"name": name, "value": made}).encode())
-    return made
+        file.write(json.dumps({"name": name, "value": computed}).encode())
+    return computed

@@ -1,8 +1,8 @@
-"""The known illnesses of encoders, each told from figures.
+"""Checks of an encoder for its known failures, as functions of a diagnosis.
 
-Who tried to restore this encoder met them all (arXiv 2603.25551 has none of them, the public
-attempts have): each rule names its figure and the bound, so that a reader can disagree. Bounds are
-relative to what the release itself shows (prior, presets, its own speech) wherever it shows it.
+Everybody who tried to restore this encoder met some of them. Each failed check gives its metric and
+its bound, so that a reader can disagree. Bounds are relative to what the release itself shows
+(prior, presets, its own speech) wherever it shows that.
 """
 
 import math
@@ -11,228 +11,250 @@ from typing import Any
 
 from voxclone.evaluate.diagnosis import Diagnosis
 
-COLLAPSED_SHARE = 0.1
-ODD_SCALE = 2.0
-SATURATED = 0.05
-DOUBLE_TANH_LEAST = 20  # levels that should lie there: of fewer, none may be chance
-OFFSET_SPREADS = 1.5
-STRANGE = 1.5
-LOUDNESS_DB = 4.0
+COLLAPSED_PERPLEXITY = 0.1  # of the prior's
+NORM_RATIO = 2.0
+EXTREME_SHARE = 0.05
+MIN_OUTER_LEVELS = 20  # expected ones: of fewer, none may be chance
+MEAN_SHIFT = 1.5
+MAHALANOBIS = 1.5
+LEVEL_DB = 4.0
 BATCH_EXACT = 0.99
 BF16_WITHIN_ONE = 0.97
 BF16_SEMANTIC = 0.75
-GAIN_SHARE = 0.2
+GAIN_SHARE = 0.2  # of the gain of generated speech
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One illness: its name, what it means, the figure it was told from, and what helps."""
+class FailedCheck:
+    """A check that failed: its name, what that means, what was measured, and the remedy."""
 
     name: str
-    sentence: str
-    figure: str
+    meaning: str
+    measured: str
     remedy: str
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`healthy` if nothing was found. `unsure` says what could not be examined."""
+class CheckResults:
+    """Failed checks, and the names of those that could not be made."""
 
-    healthy: bool
-    findings: list[Finding]
-    unsure: list[str]
+    failed: list[FailedCheck]
+    skipped: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
 
     @property
     def summary(self) -> str:
-        """One sentence."""
-        if not self.findings:
-            return "Healthy: none of the known illnesses was found." + (
-                f" Not examined: {', '.join(self.unsure)}." if self.unsure else ""
-            )
-        names = ", ".join(finding.name for finding in self.findings)
-        return f"Ill: {names}."
+        """One sentence or two."""
+        if self.failed:
+            return f"Failed: {', '.join(each.name for each in self.failed)}."
+        skipped = f" Skipped: {', '.join(self.skipped)}." if self.skipped else ""
+        return f"All checks passed.{skipped}"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"summary": self.summary}
+        """JSON values."""
+        return asdict(self) | {"passed": self.passed, "summary": self.summary}
 
 
-def verdict(found: Diagnosis) -> Verdict:
-    """Examine a diagnosis for every illness that is known."""
-    rules = (
-        _collapse, _saturation, _double_tanh, _offsets, _off_manifold, _loudness, _end_row,
-        _batch_leakage, _bf16_drift, _foreign, _unheard,
+def run_checks(diagnosis: Diagnosis) -> CheckResults:
+    """All checks of an encoder."""
+    checks = (
+        check_collapse, check_saturation, check_double_tanh, check_channel_offsets,
+        check_level_distribution, check_level_difference, check_end_embeddings, check_batching,
+        check_bf16, check_semantic_codes, check_conditioning,
     )  # fmt: skip
-    findings = [finding for rule in rules if (finding := rule(found)) is not None]
-    unsure = []
-    if found.levels.strangeness is None:
-        unsure.append("off-manifold (too few preset frames)")
-    if found.acceptance is None:
-        unsure.append("acceptance by the model")
-    return Verdict(not findings, findings, unsure)
+    failed = [found for check in checks if (found := check(diagnosis)) is not None]
+    skipped = []
+    if diagnosis.levels.mahalanobis is None:
+        skipped.append("off-distribution levels (too few preset frames)")
+    if diagnosis.language_model is None or diagnosis.language_model.conditioning_gain is None:
+        skipped.append("acceptance by the language model")
+    return CheckResults(failed, skipped)
 
 
-def _collapse(found: Diagnosis) -> Finding | None:
-    book = found.book
-    if book.perplexity >= COLLAPSED_SHARE * book.expected_perplexity:
+def check_collapse(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The perplexity of semantic codes, against as many draws from the prior."""
+    codes = diagnosis.semantic_codes
+    if codes.perplexity >= COLLAPSED_PERPLEXITY * codes.expected_perplexity:
         return None
-    figure = (
-        f"perplexity {book.perplexity:.1f} where as many frames of the prior give "
-        f"{book.expected_perplexity:.0f}; {book.codes_in_use} codes in {book.frames} frames"
+    measured = (
+        f"perplexity {codes.perplexity:.1f}, for as many frames of the prior "
+        f"{codes.expected_perplexity:.0f}; {codes.codes_in_use} codes in {codes.frames} frames"
     )
-    if not 1 / ODD_SCALE < book.scale < ODD_SCALE:
-        return Finding(
-            "collapse by scale mismatch",
-            "Semantic latents are of another size than the code vectors, so that almost all fall "
-            "to the few vectors nearest to zero or farthest out.",
-            f"{figure}; latents have {book.scale:.2f} times the norm of code vectors",
-            "Initialise the output to the code book's mean and spread and train with the distance "
-            "cross-entropy, whose logits set the scale.",
+    if not 1 / NORM_RATIO < codes.norm_ratio < NORM_RATIO:
+        return FailedCheck(
+            "codebook collapse by scale",
+            "Semantic latents and code vectors differ in scale, so almost all latents fall to the "
+            "few vectors of the smallest or the largest norm.",
+            f"{measured}; latents have {codes.norm_ratio:.2f} times the norm of code vectors",
+            "Initialize the output with the codebook's mean and spread, and train with the "
+            "cross-entropy of distances, whose logits fix the scale.",
         )
-    return Finding(
-        "collapse into one cell",
-        "Semantic latents have the size of code vectors but all lie in the cells of a few.",
-        f"{figure}; the commonest has {100 * book.largest_share:.0f} % of the frames",
-        "Train on pairs with the true code as target; a loss on reconstruction alone does not "
-        "need the semantic stream.",
+    return FailedCheck(
+        "codebook collapse",
+        "Semantic latents have the norm of code vectors, but fall to a few of them.",
+        f"{measured}; the most frequent has {100 * codes.largest_share:.0f} % of the frames",
+        "Train on pairs with the true code as target; a reconstruction loss alone does not need "
+        "the semantic stream.",
     )
 
 
-def _saturation(found: Diagnosis) -> Finding | None:
-    own, genuine = found.levels.own.extreme, found.levels.genuine.extreme
-    if own <= max(SATURATED, 3 * genuine):
+def check_saturation(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The share of levels at either end, against that of the presets."""
+    encoder, presets = diagnosis.levels.encoder.extreme, diagnosis.levels.presets.extreme
+    return saturation(encoder, presets)
+
+
+def saturation(encoder: float, presets: float) -> FailedCheck | None:
+    """The check for shares of levels at either end."""
+    if encoder <= max(EXTREME_SHARE, 3 * presets):
         return None
-    return Finding(
+    return FailedCheck(
         "saturation",
-        "Acoustic levels are driven to the ends of their range, where genuine codes hardly are.",
-        f"{100 * own:.1f} % of levels at either end, presets {100 * genuine:.1f} %",
-        "Hold levels to the presets' histograms, or train on pairs; reconstruction losses alone "
+        "Acoustic levels lie at the ends of their range, where those of the presets hardly are.",
+        f"{100 * encoder:.1f} % of levels at either end, presets {100 * presets:.1f} %",
+        "Match the presets' histograms of levels, or train on pairs; reconstruction losses alone "
         "reward extremes.",
     )
 
 
-def _double_tanh(found: Diagnosis) -> Finding | None:
-    own, genuine = found.levels.own.outer, found.levels.genuine.outer
-    levels = found.levels.own.frames * len(found.levels.own.mean)
-    if genuine * levels < DOUBLE_TANH_LEAST or own > genuine / 20:
+def check_double_tanh(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The share of levels that a second tanh could not reach."""
+    levels = diagnosis.levels
+    encoder, presets = levels.encoder.outer, levels.presets.outer
+    expected = presets * levels.encoder.frames * len(levels.encoder.mean)
+    if expected < MIN_OUTER_LEVELS or encoder > presets / 20:
         return None
-    return Finding(
+    return FailedCheck(
         "double tanh",
-        "No level lies beyond what a tanh of a tanh can reach, though genuine codes do.",
-        f"{100 * own:.3f} % of levels outside 2..18, presets {100 * genuine:.2f} %",
-        "The encoder must end without a tanh: the quantizer applies the only one.",
+        "No level lies beyond the range of a tanh of a tanh, though levels of the presets do.",
+        f"{100 * encoder:.3f} % of levels outside 2..18, presets {100 * presets:.2f} %",
+        "End the encoder without a tanh: the quantizer applies the only one.",
     )
 
 
-def _offsets(found: Diagnosis) -> Finding | None:
-    moved = [
-        (abs(by), channel) for channel, by in enumerate(found.levels.moved)
-        if abs(by) > OFFSET_SPREADS
-    ]  # fmt: skip
-    if not moved:
+def check_channel_offsets(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The mean level of each channel, against that of the presets."""
+    shifts = [abs(shift) for shift in diagnosis.levels.mean_shift]
+    shifted = [shift for shift in shifts if shift > MEAN_SHIFT]
+    if not shifted:
         return None
-    most, channel = max(moved)
-    return Finding(
-        "offset channels",
-        "Some acoustic channels lie beside where genuine codes have them.",
-        f"{len(moved)} channels moved by more than {OFFSET_SPREADS} spreads, the most channel "
-        f"{channel} by {most:.1f}",
-        "Hold every channel's mean to that of the presets; channels of this codec have offsets of "
-        "their own, one common mean is wrong.",
+    return FailedCheck(
+        "channel offsets",
+        "The mean levels of some acoustic channels differ from those of the presets.",
+        f"{len(shifted)} channels shifted by more than {MEAN_SHIFT} standard deviations, channel "
+        f"{shifts.index(max(shifts))} by {max(shifts):.1f}",
+        "Match the mean of every channel to that of the presets; each channel of this codec has "
+        "its own offset.",
     )
 
 
-def _off_manifold(found: Diagnosis) -> Finding | None:
-    own, most = found.levels.strangeness, found.levels.strangest_genuine
-    if own is None or most is None or own <= max(STRANGE, 1.2 * most):
+def check_level_distribution(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The joint distribution of levels, against that of the presets."""
+    own, most = diagnosis.levels.mahalanobis, diagnosis.levels.mahalanobis_max_preset
+    if own is None or most is None or own <= max(MAHALANOBIS, 1.2 * most):
         return None
-    return Finding(
-        "off-manifold",
-        "Levels do not go together as those of genuine codes do: the decoder may sound right, but "
-        "the language model never saw such frames.",
-        f"strangeness {own:.2f} (genuine codes 1, the strangest preset {most:.2f})",
-        "Train on pairs from the release and with the critic; codes optimised for the waveform "
-        "alone end here.",
+    return FailedCheck(
+        "off-distribution levels",
+        "The joint distribution of levels is not that of the presets. The decoder may sound right, "
+        "but the language model never saw such frames.",
+        f"Mahalanobis distance {own:.2f} (presets 1 on average, {most:.2f} at most)",
+        "Train on pairs from the release; codes optimized for the waveform alone end here.",
     )
 
 
-def _loudness(found: Diagnosis) -> Finding | None:
-    change = found.passage.loudness
-    if abs(change.mean) <= LOUDNESS_DB:
+def check_level_difference(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The loudness of decoded speech, against the recordings."""
+    change = diagnosis.round_trip.level_difference.mean
+    if abs(change) <= LEVEL_DB:
         return None
-    return Finding(
-        "wrong loudness",
-        "Speech comes back from the codes at another level than it went in.",
-        f"{change.mean:+.1f} dB from recordings to decoded speech",
-        "Check the scale of what the encoder is given: samples in -1 .. 1, no normalisation.",
+    return FailedCheck(
+        "level difference",
+        "Decoded speech is louder or quieter than the recordings.",
+        f"{change:+.1f} dB from recordings to decoded speech",
+        "Check the scale of the encoder's input: samples in -1 .. 1, without normalization.",
     )
 
 
-def _end_row(found: Diagnosis) -> Finding | None:
-    without = found.inversion.no_end
+def check_end_embeddings(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The END embedding of every voice."""
+    without = diagnosis.preset_inversion.no_end
     if not without:
         return None
-    return Finding(
-        "missing END row",
-        "Voices without the END row run on: the model does not know where they stop.",
+    return FailedCheck(
+        "missing END embedding",
+        "Speech in a voice without the END embedding does not stop.",
         f"{len(without)} voices, such as {without[0]}",
-        "Append the row of the END frame, semantic code 1 and zeros in the shifted space.",
+        "Append the embedding of the END frame: semantic code 1 and zeros in the shifted space.",
     )
 
 
-def _batch_leakage(found: Diagnosis) -> Finding | None:
-    batched = found.passage.batched
+def check_batching(diagnosis: Diagnosis) -> FailedCheck | None:
+    """Codes of clips in a batch, against those of clips alone."""
+    batched = diagnosis.round_trip.batched
     if batched.exact >= BATCH_EXACT:
         return None
-    return Finding(
+    return FailedCheck(
         "batch leakage",
         "Clips that are encoded together get other codes than alone.",
         f"only {100 * batched.exact:.1f} % of levels and {100 * batched.semantic:.1f} % of "
         "semantic codes are the same",
-        "Attention must be over [batch, time], never over both joined.",
+        "Attend over [batch, time], and never over both joined.",
     )
 
 
-def _bf16_drift(found: Diagnosis) -> Finding | None:
-    drifted = found.passage.bf16
-    if drifted.within_one >= BF16_WITHIN_ONE and drifted.semantic >= BF16_SEMANTIC:
+def check_bf16(diagnosis: Diagnosis) -> FailedCheck | None:
+    """Codes computed in bf16, as the runtimes do, against those in fp32."""
+    bf16 = diagnosis.round_trip.bf16
+    if bf16.within_one >= BF16_WITHIN_ONE and bf16.semantic >= BF16_SEMANTIC:
         return None
-    return Finding(
+    return FailedCheck(
         "bf16 drift",
-        "Computed in bf16, as the runtimes do, the encoder gives other codes than in fp32.",
-        f"{100 * drifted.semantic:.1f} % of semantic codes the same, "
-        f"{100 * drifted.within_one:.1f} % of levels within one",
-        "Look for large activations that cancel; train in bf16 autocast.",
+        "In bf16, as the runtimes compute it, the encoder gives other codes than in fp32.",
+        f"{100 * bf16.semantic:.1f} % of semantic codes the same, "
+        f"{100 * bf16.within_one:.1f} % of levels within one",
+        "Look for large activations that cancel; train with bf16 autocast.",
     )
 
 
-def _foreign(found: Diagnosis) -> Finding | None:
-    """What the codes cost without any context, guessed from the prior alone, is entropy plus KL."""
-    if found.acceptance is None:
+def check_semantic_codes(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The likelihood of semantic codes given voice and text, against the prior's (entropy plus
+    KL)."""
+    stats, codes = diagnosis.language_model, diagnosis.semantic_codes
+    if stats is None or stats.conditioning_gain is None:
         return None
-    nats, guessed = found.acceptance.semantic.mean, math.log(found.book.perplexity) + found.book.kl
-    if nats < guessed:
+    nll, prior_nll = stats.conditioning_gain.semantic_nll.mean, math.log(codes.perplexity)
+    prior_nll += codes.kl
+    if nll < prior_nll:
         return None
-    return Finding(
-        "foreign semantic codes",
-        "The model, given voice and text, finds the semantic codes less likely than the prior does "
-        "without either: they are real codes that say something else.",
-        f"{nats:.2f} nats per frame where the prior alone gives {guessed:.2f}",
-        "Reconstruction does not fix which code stands for which sound: learn it from pairs, and "
-        "for real speech through a recogniser.",
+    return FailedCheck(
+        "permuted semantic codes",
+        "Given voice and text, the language model finds the semantic codes less likely than the "
+        "prior does: they are valid codes of other sounds.",
+        f"{nll:.2f} nats per frame, {prior_nll:.2f} by the prior alone",
+        "Reconstruction does not fix which code stands for which sound: train on pairs, and for "
+        "real speech through a recognizer.",
     )
 
 
-def _unheard(found: Diagnosis) -> Finding | None:
-    """Only where the model hears its own voices: a model too small to be moved by any voice says
-    nothing of an encoder."""
-    if found.acceptance is None or found.own_acceptance is None:
+def check_conditioning(diagnosis: Diagnosis) -> FailedCheck | None:
+    """The conditioning gain, against that of generated speech. Skipped for a language model that
+    no voice conditions."""
+    stats = diagnosis.language_model
+    if stats is None or not stats.conditioning_gain or not stats.generated_conditioning_gain:
         return None
-    gain, own = found.acceptance.flow_gain, found.own_acceptance.flow_gain
-    if not own.above(0.0) or not gain.below(GAIN_SHARE * own.mean):
+    gain, generated = (
+        stats.conditioning_gain.flow_gain,
+        stats.generated_conditioning_gain.flow_gain,
+    )
+    if not generated.above(0.0) or not gain.below(GAIN_SHARE * generated.mean):
         return None
-    return Finding(
-        "not heard by the model",
-        "It makes no difference to the model whose voice it is given in these codes.",
-        f"conditioning gain of the flow {gain.mean:.4f}, of its own speech {own.mean:.4f}",
-        "Reconstruction does not show this: train towards the codes, not towards the waveform.",
+    return FailedCheck(
+        "no speaker conditioning",
+        "The codes of a voice do not condition the language model: any speaker's do as well.",
+        f"conditioning gain of the flow {gain.mean:.4f}, of generated speech {generated.mean:.4f}",
+        "Reconstruction does not show this: train towards the codes, and not the waveform.",
     )

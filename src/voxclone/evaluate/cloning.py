@@ -1,43 +1,40 @@
-"""Cloning measured: references of several lengths become voices, voices say texts, and what is said
-is compared with its speaker and with the others.
+"""Evaluation of voice cloning by length of reference.
 
-Shapes: S samples, N rows, D width.
+References of several lengths become voices, the voices speak texts, and the speech is compared with
+its own speaker and with the others.
+
+Shapes: S samples, N voice embeddings, D width.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import MIN_SAMPLES, normalize_loudness
 from voxclone.codec.model import Codec
-from voxclone.errors import ConfigError, MissingExtraError, UsageError
-from voxclone.evaluate.mos import rate_all
-from voxclone.evaluate.similarity import likeness_of
+from voxclone.errors import ConfigError, UsageError
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
+from voxclone.evaluate.progress import Track, untracked
+from voxclone.evaluate.similarity import Similarity, similarity_by_embedder
 from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
-from voxclone.evaluate.synthesis import Saying, as_said, manner_of, say
-from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import MosPredictor
-from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber, transcribe_or_empty
+from voxclone.evaluate.synthesis import Synthesis, SynthesisRequest, speech_stats, synthesize
+from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import embed_codes
 
-SCHEMA = "voxclone.voices/2"
+SCHEMA = "voxclone.voices/3"
 PAUSE = 4800  # samples between joined clips
-
-Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
-class VoicePlan:
-    """What is measured: seconds of reference, sentences of each speaker, seeds, guidance."""
+class CloningPlan:
+    """Seconds of reference, sentences of each speaker, seeds of each sentence, and guidance."""
 
     lengths: tuple[float, ...] = (3.0, 5.0, 10.0, 16.0, 25.0)
     sentences: int = 2
@@ -46,17 +43,17 @@ class VoicePlan:
 
 
 @dataclass(frozen=True)
-class VoiceScores:
-    """Figures of one length of reference. `likeness` is by embedder: matched, shuffled and gain;
-    the last four as in `said.Manner`."""
+class CloningScores:
+    """Metrics for one length of reference. `similarity` is by embedder, `cer` and `wer` by
+    transcriber, `dnsmos` by scale; the last four as in `synthesis.SpeechStats`."""
 
     seconds: float
     speakers: int
-    sayings: int
-    likeness: dict[str, dict[str, Interval]]
+    utterances: int
+    similarity: dict[str, Similarity]
     cer: dict[str, float]
     wer: dict[str, float]
-    opinion: dict[str, Interval]
+    dnsmos: dict[str, Interval]
     ended: Interval | None
     early: Interval
     pace: Interval
@@ -64,25 +61,25 @@ class VoiceScores:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A reference [S] of so many seconds, and the text in its voice [S]."""
+class CloningExample:
+    """A reference [S] of some seconds, and a text in its voice [S]."""
 
     speaker: str
     seconds: float
     text: str
     reference_S: Tensor
-    spoken_S: Tensor
+    cloned_S: Tensor
 
 
 @dataclass(frozen=True)
-class VoicesReport:
-    """Scores by length of reference; `missing` names lengths and figures that could not be had.
-    `examples` are one of each speaker, of the longest reference that was measured."""
+class CloningReport:
+    """Scores by length of reference; `missing` names what could not be measured. `examples` are one
+    of each speaker, for the longest reference."""
 
     encoder: str
-    scores: list[VoiceScores]
+    scores: list[CloningScores]
     missing: dict[str, str]
-    examples: list[Example]
+    examples: list[CloningExample]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with their schema, without the examples."""
@@ -94,95 +91,94 @@ class VoicesReport:
         }
 
 
-def evaluate_voices(
+@dataclass(frozen=True)
+class ClonedVoice:
+    """A voice [N, D], its reference [S], and texts to speak that are not in the reference."""
+
+    voice_ND: Tensor
+    reference_S: Tensor
+    texts: list[str]
+
+
+def evaluate_cloning(
     release: Release,
     codec: Codec,
     model: TTS,
     speech: SpeechSet,
-    embedders: Sequence[SpeakerEmbedder],
-    transcribers: Sequence[Transcriber],
-    plan: VoicePlan,
+    models: MetricModels,
+    plan: CloningPlan,
     *,
     name: str,
-    listener: MosPredictor | None = None,
-    track: Track = lambda items, what: items,
-) -> VoicesReport:
-    """Clone every speaker of `speech` and measure. Raises ConfigError with fewer than two."""
-    owners = speech.by_speaker()
-    if len(owners) < 2:
-        raise ConfigError("A shuffled comparison needs speech of at least two speakers.")
+    track: Track = untracked,
+) -> CloningReport:
+    """Clone every speaker of `speech` and measure. `name` is the encoder's in the report.
+
+    Raises ConfigError with fewer than two speakers.
+    """
+    speakers = speech.by_speaker()
+    if len(speakers) < 2:
+        raise ConfigError("Cross-speaker similarity needs speech of at least two speakers.")
     missing: dict[str, str] = {}
     scores = []
-    examples: dict[str, Example] = {}
+    examples: list[CloningExample] = []
     for seconds in plan.lengths:
-        sayings = plan_sayings(release, codec, model, owners, seconds, plan)
-        if len({each.speaker for each in sayings}) < 2:
+        voices = clone_speakers(release, codec, model, speakers, seconds)
+        if len(voices) < 2:
             missing[f"{seconds:g} s"] = (
                 "fewer than two speakers have so much speech and a context with room for it"
             )
             continue
-        groups = [sayings[i : i + 16] for i in range(0, len(sayings), 16)]
-        spoken: list[tuple[Tensor, bool]] = []
-        for group in track(groups, f"speaking after {seconds:g} s"):
-            spoken += say(model, group, cfg=plan.cfg)
-        scores.append(
-            score_sayings(
-                seconds, sayings, spoken, embedders, transcribers, listener, missing, track
-            )
-        )
-        examples = {
-            each.speaker: Example(each.speaker, seconds, each.text, each.reference_S, wave_S)
-            for each, (wave_S, _) in reversed(list(zip(sayings, spoken, strict=True)))
-            if len(wave_S) >= MIN_SAMPLES
-        }
-    return VoicesReport(name, scores, missing, list(examples.values()))
+        syntheses = synthesize(model, plan_requests(voices, plan), cfg=plan.cfg, track=track)
+        references = {speaker: voice.reference_S for speaker, voice in voices.items()}
+        scores.append(score_cloning(seconds, syntheses, references, models, missing, track))
+        audible = {each.speaker: each for each in reversed(syntheses) if len(each.wave_S)}
+        examples = [
+            CloningExample(each.speaker, seconds, each.text, reference_S, each.wave_S)
+            for speaker, reference_S in references.items()
+            if (each := audible.get(speaker)) is not None
+        ]
+    return CloningReport(name, scores, missing, examples)
 
 
-def plan_sayings(
+def clone_speakers(
     release: Release,
     codec: Codec,
     model: TTS,
-    owners: Mapping[str, Sequence[Utterance]],
+    speakers: Mapping[str, Sequence[Utterance]],
     seconds: float,
-    plan: VoicePlan,
-) -> list[Saying]:
-    """Voices from the first `seconds` of each speaker, and texts of the speaker's later clips (or,
-    where those have none, of any clip in the same language). Speakers with less speech, and voices
-    that leave the context no room, are left out."""
+) -> dict[str, ClonedVoice]:
+    """Voices from the first `seconds` of each speaker, with texts of the speaker's later clips, or
+    else of any clip in the same language, or else of any clip. Speakers with less speech, and
+    voices that leave no room in the context, are left out."""
     table_VD, offsets = load_table(release), codebook_offsets(release.params)
-    texts: dict[str | None, list[str]] = {}
-    for each in (utterance for own in owners.values() for utterance in own):
+    by_language: dict[str | None, list[str]] = {}
+    for each in (utterance for own in speakers.values() for utterance in own):
         if each.clip.text:
-            texts.setdefault(each.clip.language, []).append(each.clip.text)
-    sayings = []
-    for number, (speaker, own) in enumerate(owners.items()):
-        reference_S, used = reference_of(own, seconds)
+            by_language.setdefault(each.clip.language, []).append(each.clip.text)
+    every = [text for texts in by_language.values() for text in texts]
+    voices = {}
+    for speaker, own in speakers.items():
+        reference_S, used = join_reference(own, seconds)
         if reference_S is None:
             continue
         with torch.inference_mode():
             codes_KT = codec.encode(reference_S[None])[0]
-        rows_ND = voice_rows(codes_KT, table_VD, offsets)
+        voice_ND = embed_codes(codes_KT, table_VD, offsets)
         later = [each.clip.text for each in own[used:] if each.clip.text]
-        choice = (
-            later or texts.get(own[0].clip.language) or [t for ts in texts.values() for t in ts]
-        )
+        texts = later or by_language.get(own[0].clip.language) or every
         try:
-            room = model.part_characters(len(rows_ND))
+            room = model.part_characters(len(voice_ND))
         except UsageError:
             continue
-        choice = [text for text in choice if len(text) <= room]
-        if not choice:
-            continue
-        for turn in range(plan.sentences):
-            text = choice[(number * 13 + turn) % len(choice)]
-            for seed in plan.seeds:
-                sayings.append(Saying(speaker, rows_ND, reference_S, text, seed))
-    return sayings
+        texts = [text for text in texts if len(text) <= room]
+        if texts:
+            voices[speaker] = ClonedVoice(voice_ND, reference_S, texts)
+    return voices
 
 
-def reference_of(own: Sequence[Utterance], seconds: float) -> tuple[Tensor | None, int]:
-    """The first `seconds` of clips joined with short pauses, and how many clips went in; None if
-    there is less speech."""
+def join_reference(own: Sequence[Utterance], seconds: float) -> tuple[Tensor | None, int]:
+    """The first `seconds` of clips joined with short pauses, and the number of clips in them; None
+    if there is less speech."""
     wanted = round(seconds * SAMPLING_RATE)
     parts: list[Tensor] = []
     for used, each in enumerate(own, 1):
@@ -193,44 +189,38 @@ def reference_of(own: Sequence[Utterance], seconds: float) -> tuple[Tensor | Non
     return None, len(own)
 
 
-def score_sayings(
+def plan_requests(voices: Mapping[str, ClonedVoice], plan: CloningPlan) -> list[SynthesisRequest]:
+    """The sentences of each voice, each with every seed."""
+    return [
+        SynthesisRequest(
+            speaker, voice.voice_ND, voice.texts[(number * 13 + turn) % len(voice.texts)], seed
+        )
+        for number, (speaker, voice) in enumerate(voices.items())
+        for turn in range(plan.sentences)
+        for seed in plan.seeds
+    ]
+
+
+def score_cloning(
     seconds: float,
-    sayings: Sequence[Saying],
-    spoken: Sequence[tuple[Tensor, bool]],
-    embedders: Sequence[SpeakerEmbedder],
-    transcribers: Sequence[Transcriber],
-    listener: MosPredictor | None,
+    syntheses: Sequence[Synthesis],
+    references: Mapping[str, Tensor],
+    models: MetricModels,
     missing: dict[str, str],
-    track: Track = lambda items, what: items,
-) -> VoiceScores:
-    """Figures of what was said after references of so many seconds; what cannot be had goes into
-    `missing` with the reason."""
-    names = [each.speaker for each in sayings]
-    said = as_said(sayings, spoken)
-    references = {each.speaker: normalize_loudness(each.reference_S) for each in reversed(sayings)}
-    alike = {}
-    for embedder in embedders:
-        try:
-            embedded = {name: embedder.embed(wave_S) for name, wave_S in references.items()}
-            alike[embedder.name] = likeness_of(said, embedded, embedder)
-        except MissingExtraError as error:
-            missing[embedder.name] = str(error)
-    waves = [wave_S for wave_S, _ in spoken]
-    heard = {
-        each.name: [
-            transcribe_or_empty(each, wave_S) for wave_S in track(waves, f"hearing, {each.name}")
-        ]
-        for each in transcribers
-    }
-    texts = [each.text for each in sayings]
-    pairs = {name: list(zip(texts, words, strict=True)) for name, words in heard.items()}
-    return VoiceScores(
+    track: Track = untracked,
+) -> CloningScores:
+    """Metrics of syntheses after references [S] of some seconds, by speaker; reasons for what could
+    not be measured are added to `missing`."""
+    waves = [each.wave_S for each in syntheses]
+    pairs = transcripts(models, [each.text for each in syntheses], waves, track)
+    speakers = [each.speaker for each in syntheses]
+    return CloningScores(
         seconds=seconds,
-        speakers=len(set(names)),
-        sayings=len(sayings),
-        likeness=alike,
-        cer={name: word_error(both, characters=True) for name, both in pairs.items()},
-        wer={name: word_error(both) for name, both in pairs.items()},
-        opinion=rate_all(listener, track(waves, "rating"), names, missing) if listener else {},
-        **vars(manner_of(said)),
+        speakers=len(set(speakers)),
+        utterances=len(syntheses),
+        similarity=similarity_by_embedder(syntheses, references, models.embedders, missing, track),
+        cer={name: character_error_rate(each) for name, each in pairs.items()},
+        wer={name: word_error_rate(each) for name, each in pairs.items()},
+        dnsmos=mean_mos(models.mos, waves, speakers, missing, track),
+        **vars(speech_stats(syntheses)),
     )

@@ -1,14 +1,14 @@
 """An encoder against what is known of the true one.
 
-Presets are always known: decode their codes, encode, compare. Where the true encoder was kept (the
-mini release's oracle), every clip of every speaker is known: the withheld-encoder benchmark.
-Agreement means little alone, so it is also given *normalised*: 0 is chance (another clip's codes),
-1 is the re-encoding bound (the oracle on its own decoded codes).
+The presets' codes are always known: decode them, encode the result, compare. Where the true encoder
+was kept (the oracle of the mini release), the true codes of every clip are known. Agreement alone
+means little, so it is also *normalized*: 0 is chance (another clip's codes), 1 is the re-encoding
+bound (the oracle on speech decoded from its own codes).
 
-Shapes: S samples, K code books, T frames, N rows, D width.
+Shapes: K codebooks, T frames.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,14 +18,15 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.evaluate.agreement import Agreement, agreement
-from voxclone.evaluate.speechset import SpeechSet, Utterance
+from voxclone.evaluate.progress import Track, untracked
+from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets
+from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import preset_codes
-from voxclone.voice.rows import voice_rows
 
-SCHEMA = "voxclone.encoder/1"
+SCHEMA = "voxclone.encoder/2"
 KINDS = ("semantic", "exact", "within_one", "level_error")
 
 
@@ -40,32 +41,31 @@ class CodeScores:
 
 
 @dataclass(frozen=True)
-class AgainstOracle:
-    """On real speech (`real`) and on the oracle's decoded codes (`decoded`), beside `chance` and
-    the oracle's own `bound`. Normalised scores are of `real`; `row_cosine` is between voice rows;
-    `bf16` compares both encoders as the runtimes compute them; `extreme` is the share of the
-    encoder's levels at either end, `codes_in_use` counts its semantic codes, both on real
-    speech."""
+class OracleComparison:
+    """Agreement with the oracle on real speech (`real`), on speech decoded from the oracle's codes
+    (`decoded`) and with both encoders in bf16, beside `chance` and the re-encoding `bound`. On real
+    speech: `normalized` agreement, `embedding_cosine` of voice embeddings, the encoder's share of
+    levels at either end (`extreme`) and its number of semantic codes."""
 
     real: CodeScores
     decoded: CodeScores
     bf16: CodeScores
-    extreme: Interval
-    codes_in_use: int
     chance: CodeScores
     bound: CodeScores
-    normalised: dict[str, Interval]
-    row_cosine: Interval
+    normalized: dict[str, Interval]
+    embedding_cosine: Interval
+    extreme: Interval
+    codes_in_use: int
 
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """`presets` against `presets_by_chance` need no oracle; `oracle` is None without one."""
+    """`presets` and `presets_by_chance` need no oracle; `oracle` is None without one."""
 
     encoder: str
     presets: CodeScores
     presets_by_chance: CodeScores
-    oracle: AgainstOracle | None
+    oracle: OracleComparison | None
     clips: int
     speakers: int
     seconds: float
@@ -83,76 +83,69 @@ def evaluate_encoder(
     oracle: Codec | None,
     *,
     name: str,
-    track: Callable[[Iterable[Utterance]], Iterable[Utterance]] = iter,
+    track: Track = untracked,
 ) -> EncoderReport:
-    """Score the encoder of `codec` on the presets, and on `speech` where there is an `oracle`."""
+    """Score the encoder of `codec` on the presets, and on `speech` if there is an `oracle`."""
     presets = preset_codes(release).codes
     names = sorted(presets)
-    again = [codec.encode(codec.decode(presets[each][None]))[0] for each in names]
     truth = [presets[each] for each in names]
+    again = [codec.encode(codec.decode(codes_KT[None]))[0] for codes_KT in truth]
     return EncoderReport(
         encoder=name,
         presets=_scores([agreement(a, b) for a, b in zip(truth, again, strict=True)], names),
         presets_by_chance=_scores(_by_chance(truth), names),
-        oracle=None if oracle is None else _against(release, codec, speech, oracle, track),
+        oracle=None if oracle is None else _compare(release, codec, speech, oracle, track),
         clips=len(speech.utterances),
         speakers=len(speech.by_speaker()),
         seconds=speech.seconds,
     )
 
 
-def _against(
-    release: Release,
-    codec: Codec,
-    speech: SpeechSet,
-    oracle: Codec,
-    track: Callable[[Iterable[Utterance]], Iterable[Utterance]],
-) -> AgainstOracle:
+def _compare(
+    release: Release, codec: Codec, speech: SpeechSet, oracle: Codec, track: Track
+) -> OracleComparison:
     table_VD, offsets = load_table(release), codebook_offsets(release.params)
-    truth: list[Tensor] = []
-    real, decoded, drifted, bound, cosines, extreme, speakers = [], [], [], [], [], [], []
-    used: set[int] = set()
-    half = torch.bfloat16
-    for each in track(speech.utterances):
+    truth, own, decoded, bf16, bound = [], [], [], [], []
+    for each in track(speech.utterances, "encoding"):
         wave_BS = each.wave_S[None]
-        true_KT, own_KT = oracle.encode(wave_BS)[0], codec.encode(wave_BS)[0]
-        made_BS = oracle.decode(true_KT[None])
+        true_KT = oracle.encode(wave_BS)[0]
+        decoded_BS = oracle.decode(true_KT[None])
         truth.append(true_KT)
-        real.append(agreement(true_KT, own_KT))
-        decoded.append(agreement(true_KT, codec.encode(made_BS)[0]))
-        bound.append(agreement(true_KT, oracle.encode(made_BS)[0]))
-        drifted.append(
-            agreement(oracle.encode(wave_BS, dtype=half)[0], codec.encode(wave_BS, dtype=half)[0])
+        own.append(codec.encode(wave_BS)[0])
+        decoded.append(agreement(true_KT, codec.encode(decoded_BS)[0]))
+        bound.append(agreement(true_KT, oracle.encode(decoded_BS)[0]))
+        bf16.append(
+            agreement(*(c.encode(wave_BS, dtype=torch.bfloat16)[0] for c in (oracle, codec)))
         )
-        rows = [
-            voice_rows(codes_KT, table_VD, offsets)[:-1].float() for codes_KT in (true_KT, own_KT)
-        ]
-        cosines.append(float(F.cosine_similarity(rows[0], rows[1], dim=-1).mean()))
-        top = codec.quantizer.levels - 1
-        extreme.append(float(((own_KT[1:] == 0) | (own_KT[1:] == top)).float().mean()))
-        used |= set(own_KT[0].tolist())
-        speakers.append(each.speaker)
+    speakers = [each.speaker for each in speech.utterances]
+    real = [agreement(a, b) for a, b in zip(truth, own, strict=True)]
     chance = _by_chance(truth)
-    return AgainstOracle(
+    cosines = []
+    for pair in zip(truth, own, strict=True):
+        a_ND, b_ND = (embed_codes(codes_KT, table_VD, offsets)[:-1].float() for codes_KT in pair)
+        cosines.append(float(F.cosine_similarity(a_ND, b_ND, dim=-1).mean()))
+    top = codec.quantizer.levels - 1
+    extreme = [float(((each[1:] == 0) | (each[1:] == top)).float().mean()) for each in own]
+    return OracleComparison(
         real=_scores(real, speakers),
         decoded=_scores(decoded, speakers),
-        bf16=_scores(drifted, speakers),
-        extreme=bootstrap(extreme, speakers),
-        codes_in_use=len(used),
+        bf16=_scores(bf16, speakers),
         chance=_scores(chance, speakers),
         bound=_scores(bound, speakers),
-        normalised=_normalised(real, chance, bound, speakers),
-        row_cosine=bootstrap(cosines, speakers),
+        normalized=_normalized(real, chance, bound, speakers),
+        embedding_cosine=bootstrap(cosines, speakers),
+        extreme=bootstrap(extreme, speakers),
+        codes_in_use=len(torch.cat([each[0] for each in own]).unique()),
     )
 
 
-def _normalised(
+def _normalized(
     real: Sequence[Agreement],
     chance: Sequence[Agreement],
     bound: Sequence[Agreement],
     speakers: Sequence[str],
 ) -> dict[str, Interval]:
-    """Chance and bound are taken over all clips: their own spread is small beside the encoder's."""
+    """Chance and bound are means over all clips: their variance is small beside the encoder's."""
     result = {}
     for kind in KINDS:
         low = _mean(chance, kind)

@@ -1,19 +1,19 @@
-"""Published test lists, run as they are.
+"""Published test lists in their own format.
 
 - seed-tts-eval (github.com/BytedanceSpeech/seed-tts-eval): `meta.lst`, a line for each sentence,
-  `id|text of the prompt|prompt file|text to say`, files relative to the list. Its scores are the
-  mean over sentences of the word error rate, and of the cosine of speech and whole prompt.
+  `id|text of the prompt|prompt file|text to speak`, files relative to the list. Its scores are the
+  means over sentences of the word error rate, and of the cosine of speech and whole prompt.
 - MiniMax TTS-Multilingual-Test-Set (arXiv 2505.07916): `text/<language>.txt` with lines
-  `speaker|text to say`, the speaker's one prompt in `speaker/<language>/<speaker>/`. No official
-  script; scored alike.
+  `speaker|text to speak`, the speaker's one prompt in `speaker/<language>/<speaker>/`. It has no
+  official script and is scored by the same rules.
 
-Speech may be made here, or by any other program: one file `<id>.wav` for each sentence.
+The speech is synthesized here, or read from another program's files `<id>.wav`.
 
-Shapes: S samples, N rows, D width.
+Shapes: S samples, N voice embeddings, D width.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,27 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
-from voxclone.audio.loudness import normalize_loudness
 from voxclone.errors import AudioError, ConfigError
-from voxclone.evaluate.mos import rate_all
-from voxclone.evaluate.similarity import likeness_of
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
+from voxclone.evaluate.progress import Track, untracked
+from voxclone.evaluate.similarity import Similarity, similarity_by_embedder
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.synthesis import Manner, Said, Saying, manner_of, say
-from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import MosPredictor
-from voxclone.models.speaker_encoder import SpeakerEmbedder
-from voxclone.models.transcribers import Transcriber
+from voxclone.evaluate.synthesis import (
+    Synthesis,
+    SynthesisRequest,
+    speech_stats,
+    synthesize,
+    without_silence,
+)
+from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.tts.tts import TTS
 
-SCHEMA = "voxclone.protocol/2"
-BATCH = 16
-NOTHING_S = torch.zeros(0)
+SCHEMA = "voxclone.protocol/3"
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One line of a list: what to say, in the voice of which prompt."""
+    """One line of a list: a text, and the prompt whose voice speaks it."""
 
     id: str
     speaker: str
@@ -50,22 +51,24 @@ class Sentence:
 
 @dataclass(frozen=True)
 class ProtocolScores:
-    """Means over sentences (and seeds), intervals over speakers. `likeness` is by embedder, against
-    whole prompts: matched, shuffled and gain, the last two where there are several speakers; `wer`
-    and `cer` by transcriber, each the mean of the sentences' rates; `manner` as in `said.Manner`.
-    `silent` names sentences that nothing was said for: they count as likeness 0 and error rate 1.
-    `missing` says why a figure could not be had."""
+    """Means over sentences and seeds, intervals over speakers. `similarity` to whole prompts is by
+    embedder; `wer` and `cer` by transcriber are means of the sentences' rates; `ended` to `level`
+    are as in `synthesis.SpeechStats`. `silent` names sentences without speech: they count with
+    similarity 0 and error rate 1. `missing` gives the reason of what was not measured."""
 
     sentences: int
     speakers: int
     seeds: int
-    likeness: dict[str, dict[str, Interval]]
+    similarity: dict[str, Similarity]
     wer: dict[str, Interval]
     cer: dict[str, Interval]
-    opinion: dict[str, Interval]
-    manner: Manner
-    missing: dict[str, str]
+    dnsmos: dict[str, Interval]
+    ended: Interval | None
+    early: Interval
+    pace: Interval
+    level: Interval | None
     silent: list[str]
+    missing: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with their schema."""
@@ -102,108 +105,86 @@ def read_minimax(folder: Path, language: str) -> list[Sentence]:
     return _checked(sentences, path)
 
 
-def say_all(
+def synthesize_list(
     model: TTS,
     sentences: Sequence[Sentence],
-    voice_of: Callable[[Path], Tensor],
+    enroll: Callable[[Path], Tensor],
     *,
     seeds: Sequence[int],
     cfg: float = 1.2,
-    track: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> list[Said]:
-    """All sentences with the first seed, then with the next one: each prompt becomes a voice
-    [N, D] once, by `voice_of`."""
-    voices: dict[Path, Tensor] = {}
-    said: list[Said] = []
-    wanted = [(seed, each) for seed in seeds for each in sentences]
-    for start in track(range(0, len(wanted), BATCH)):
-        group = wanted[start : start + BATCH]
-        for _, each in group:
-            if each.prompt not in voices:
-                voices[each.prompt] = voice_of(each.prompt)
-        sayings = [
-            Saying(each.speaker, voices[each.prompt], NOTHING_S, each.text, seed)
-            for seed, each in group
-        ]
-        for (_, each), (wave_S, ended) in zip(
-            group, say(model, sayings, cfg=cfg, batch=BATCH), strict=True
-        ):
-            said.append(Said(each.speaker, each.text, wave_S, ended))
-    return said
+    track: Track = untracked,
+) -> list[Synthesis]:
+    """All sentences with the first seed, then with the next one. `enroll` makes the voice [N, D] of
+    a prompt, once for each prompt."""
+    prompts = list(dict.fromkeys(each.prompt for each in sentences))
+    voices = {prompt: enroll(prompt) for prompt in track(prompts, "enrolling")}
+    requests = [
+        SynthesisRequest(each.speaker, voices[each.prompt], each.text, seed)
+        for seed in seeds
+        for each in sentences
+    ]
+    return synthesize(model, requests, cfg=cfg, track=track)
 
 
-def read_spoken(sentences: Sequence[Sentence], folder: Path) -> list[Said]:
-    """Speech of another program. Raises ConfigError if files are missing."""
+def read_syntheses(sentences: Sequence[Sentence], folder: Path) -> list[Synthesis]:
+    """Speech of another program; undecodable files count as silence. Raises ConfigError if files
+    are missing."""
     missing = [each.id for each in sentences if not (folder / f"{each.id}.wav").is_file()]
     if missing:
         raise ConfigError(
             f"{folder} lacks {len(missing)} of {len(sentences)} files, such as {missing[0]}.wav."
         )
-    said = []
+    syntheses = []
     for each in sentences:
         try:
-            wave_S = torch.from_numpy(read_wave(folder / f"{each.id}.wav"))
+            wave_S = without_silence(torch.from_numpy(read_wave(folder / f"{each.id}.wav")))
         except AudioError:
-            wave_S = NOTHING_S  # silence, or no sound
-        said.append(Said(each.speaker, each.text, wave_S, None))
-    return said
+            wave_S = torch.zeros(0)
+        syntheses.append(Synthesis(each.speaker, each.text, wave_S, None))
+    return syntheses
 
 
-def score_spoken(
+def score_list(
     sentences: Sequence[Sentence],
-    spoken: Sequence[Said],
-    embedders: Sequence[SpeakerEmbedder],
-    transcribers: Sequence[Transcriber],
-    listener: MosPredictor | None = None,
-    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
+    syntheses: Sequence[Synthesis],
+    models: MetricModels,
+    track: Track = untracked,
 ) -> ProtocolScores:
-    """Score what was said of a list, once or with several seeds, against prompts and texts."""
-    said = [each if _sounds(each.wave_S) else replace(each, wave_S=NOTHING_S) for each in spoken]
-    speakers = [each.speaker for each in said]
+    """Score the syntheses of a list, with one or several seeds, against its prompts and texts."""
+    speakers = [each.speaker for each in syntheses]
     prompts = {each.speaker: each.prompt for each in reversed(sentences)}
-    likeness, wer, cer = {}, {}, {}
     missing: dict[str, str] = {}
-    for embedder in embedders:
-        references = {}
-        for speaker, prompt in track(list(prompts.items()), f"likeness, {embedder.name}"):
-            prompt_S = torch.from_numpy(read_wave(prompt))
-            references[speaker] = embedder.embed(normalize_loudness(prompt_S))
-        likeness[embedder.name] = likeness_of(said, references, embedder)
+    references = {
+        speaker: torch.from_numpy(read_wave(prompt)) for speaker, prompt in prompts.items()
+    }
+    similarity = similarity_by_embedder(syntheses, references, models.embedders, missing, track)
     if len(prompts) < 2:
-        missing["likeness to others"] = "the list has one speaker"
-    for transcriber in transcribers:
-        words, characters = [], []
-        for each in track(said, f"hearing, {transcriber.name}"):
-            heard = transcriber.transcribe(each.wave_S) if len(each.wave_S) else ""
-            words.append(word_error([(each.text, heard)]))
-            characters.append(word_error([(each.text, heard)], characters=True))
-        wer[transcriber.name] = bootstrap(words, speakers)
-        cer[transcriber.name] = bootstrap(characters, speakers)
-    opinion = {}
-    if listener is not None:
-        waves = [each.wave_S for each in said]
-        opinion = rate_all(listener, track(waves, "rating"), speakers, missing)
-    manner = manner_of(said)
-    if manner.ended is None:
-        missing["ended by itself"] = "a file does not tell whether its program stopped or was cut"
+        missing["cross-speaker similarity"] = "the list has one speaker"
+    waves = [each.wave_S for each in syntheses]
+    pairs = transcripts(models, [each.text for each in syntheses], waves, track)
+    stats = speech_stats(syntheses)
+    if stats.ended is None:
+        missing["ended by itself"] = "a file does not show whether its program stopped or was cut"
     names = [each.id for each in sentences]
-    silent = [names[i % len(names)] for i, each in enumerate(said) if not len(each.wave_S)]
+    silent = [names[i % len(names)] for i, each in enumerate(syntheses) if not len(each.wave_S)]
     return ProtocolScores(
         sentences=len(sentences),
         speakers=len(prompts),
-        seeds=len(said) // len(sentences),
-        likeness=likeness,
-        wer=wer,
-        cer=cer,
-        opinion=opinion,
-        manner=manner,
-        missing=missing,
+        seeds=len(syntheses) // len(sentences),
+        similarity=similarity,
+        wer={
+            name: bootstrap([word_error_rate([pair]) for pair in each], speakers)
+            for name, each in pairs.items()
+        },
+        cer={
+            name: bootstrap([character_error_rate([pair]) for pair in each], speakers)
+            for name, each in pairs.items()
+        },
+        dnsmos=mean_mos(models.mos, waves, speakers, missing, track),
+        **vars(stats),
         silent=list(dict.fromkeys(silent)),
+        missing=missing,
     )
-
-
-def _sounds(wave_S: Tensor) -> bool:
-    return len(wave_S) > 0 and bool(wave_S.abs().max() > 1e-5)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

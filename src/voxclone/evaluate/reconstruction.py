@@ -1,13 +1,13 @@
-"""How well a codec gives speech back: one table for any codec.
+"""How well a codec reconstructs speech: one table for any codec.
 
-The metrics of arXiv 2603.25551, Table 2 (definitions in `signal`, `likeness`, `transcribe`). The
-paper gives none of their settings, so its rows can be compared with only once the rows of a public
-codec have been measured with these: that is what `MimiReconstructor` is for.
+The metrics are those of arXiv 2603.25551, Table 2; `signal`, `similarity` and `wer` define them.
+The paper states no settings. Compare with its rows only after measuring a public codec here:
+`MimiReconstructor` is for that.
 
 Shapes: S samples.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -17,21 +17,20 @@ from torch import Tensor
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
-from voxclone.evaluate.mos import rate_all
-from voxclone.evaluate.signal import evaluate_pair
+from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
+from voxclone.evaluate.progress import Track, untracked
+from voxclone.evaluate.signal import SignalScores, evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.wer import word_error
-from voxclone.models.dnsmos import MosPredictor
+from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.models.pretrained import load_pretrained
 from voxclone.models.speaker_encoder import SpeakerEmbedder, speaker_similarity
-from voxclone.models.transcribers import Transcriber, transcribe_or_empty
 
-SCHEMA = "voxclone.reconstruction/1"
+SCHEMA = "voxclone.reconstruction/2"
 
 
 class Reconstructor(Protocol):
-    """A codec as this table sees it: 24 kHz in, as many samples of 24 kHz out."""
+    """A codec with 24 kHz input and as many samples of output."""
 
     name: str
     kbps: float
@@ -42,17 +41,16 @@ class Reconstructor(Protocol):
 
 
 class VoxtralReconstructor:
-    """A release's codec; its encoder must be there."""
+    """A release's codec with its encoder."""
 
     def __init__(self, codec: Codec, name: str) -> None:
+        """Raises ReleaseError for a codec without an encoder."""
         codec.require_encoder()
         self.codec = codec
         self.name = name
         config = codec.config
-        bits = torch.tensor(
-            [config.semantic_codebook_size, *[codec.quantizer.levels] * config.acoustic_dim]
-        )
-        self.kbps = float(bits.log2().sum()) * codec.frame_rate / 1000
+        sizes = [config.semantic_codebook_size] + [codec.quantizer.levels] * config.acoustic_dim
+        self.kbps = float(torch.tensor(sizes).log2().sum()) * codec.frame_rate / 1000
 
     @torch.inference_mode()
     def reconstruct(self, wave_S: Tensor) -> Tensor:
@@ -60,47 +58,49 @@ class VoxtralReconstructor:
 
 
 class MimiReconstructor:
-    """Mimi through transformers with its first `books` code books (8, 16 and 32 in the paper)."""
+    """Mimi through transformers with its first codebooks (8, 16 and 32 in the paper)."""
 
-    def __init__(self, source: str = "kyutai/mimi", books: int = 32, device: str = "cpu") -> None:
+    def __init__(
+        self, source: str = "kyutai/mimi", codebooks: int = 32, device: str = "cpu"
+    ) -> None:
         """Raises MissingExtraError without transformers, VoxcloneError if it does not load."""
         self.model = load_pretrained("MimiModel", source, "Comparing with Mimi").to(device)
-        self.books = books
-        self.name = f"mimi-{books}"
-        self.kbps = 11 * books * float(self.model.config.frame_rate) / 1000
+        self.codebooks = codebooks
+        self.name = f"mimi-{codebooks}"
+        self.kbps = 11 * codebooks * float(self.model.config.frame_rate) / 1000
 
     @torch.inference_mode()
     def reconstruct(self, wave_S: Tensor) -> Tensor:
-        given = wave_S[None, None].to(self.model.device)
-        codes = self.model.encode(given, num_quantizers=self.books).audio_codes
+        wave_BCS = wave_S[None, None].to(self.model.device)
+        codes = self.model.encode(wave_BCS, num_quantizers=self.codebooks).audio_codes
         decoded: Tensor = self.model.decode(codes).audio_values[0, 0].cpu()
         return decoded[: len(wave_S)]
 
 
 @dataclass(frozen=True)
 class ReconstructionScores:
-    """Means over speakers with intervals; what was not measured is None, and `missing` says why.
-    Word errors are over all clips with a text together: of decoded speech, and of the recordings
-    themselves, which is the least that could be reached. `opinion` is by scale of a listener, and
-    likewise."""
+    """Means over speakers with intervals; None where not measured, for the reason in `missing`.
+
+    Error rates are over all clips with a text together. `recordings_*` is the same metric of the
+    recordings themselves, the best that decoded speech could reach."""
 
     codec: str
     kbps: float
     clips: int
     speakers: int
     seconds: float
-    mel_distance: Interval
-    stft_distance: Interval
+    mel_distance: Interval | None
+    stft_distance: Interval | None
     level_difference: Interval | None
     pesq: Interval | None
     estoi: Interval | None
-    likeness: dict[str, Interval]
+    similarity: dict[str, Interval]
     cer: dict[str, float]
     wer: dict[str, float]
     recordings_cer: dict[str, float]
     recordings_wer: dict[str, float]
-    opinion: dict[str, Interval]
-    recordings_opinion: dict[str, Interval]
+    dnsmos: dict[str, Interval]
+    recordings_dnsmos: dict[str, Interval]
     missing: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -111,82 +111,74 @@ class ReconstructionScores:
 def evaluate_codec(
     codec: Reconstructor,
     speech: SpeechSet,
-    embedders: Sequence[SpeakerEmbedder],
-    transcribers: Sequence[Transcriber],
+    models: MetricModels,
     *,
-    listener: MosPredictor | None = None,
-    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, what: items,
+    track: Track = untracked,
 ) -> ReconstructionScores:
-    """Send every clip through a codec and compare."""
-    values: dict[str, list[float]] = {}
-    owners: dict[str, list[str]] = {}
-    missing: dict[str, str] = {}
-    said: dict[str, list[tuple[str, str]]] = {each.name: [] for each in transcribers}
-    recorded: dict[str, list[tuple[str, str]]] = {each.name: [] for each in transcribers}
-    made: list[Tensor] = []
-
-    def note(name: str, speaker: str, value: float | None) -> None:
-        if value is not None:
-            values.setdefault(name, []).append(value)
-            owners.setdefault(name, []).append(speaker)
-
-    for each in track(speech.utterances, "measuring"):
-        decoded_S = codec.reconstruct(each.wave_S)
-        made.append(decoded_S)
-        scores = evaluate_pair(each.wave_S, decoded_S)
-        missing |= scores.missing
-        for name in ("mel_distance", "stft_distance", "level_difference", "pesq", "estoi"):
-            note(name, each.speaker, getattr(scores, name))
-        for embedder in embedders:
-            note(embedder.name, each.speaker, _alike(embedder, each.wave_S, decoded_S, missing))
-        for transcriber in transcribers if each.clip.text else ():
-            text = each.clip.text or ""
-            said[transcriber.name].append((text, transcribe_or_empty(transcriber, decoded_S)))
-            recorded[transcriber.name].append((text, transcribe_or_empty(transcriber, each.wave_S)))
-
-    def interval(name: str) -> Interval | None:
-        return bootstrap(values[name], owners[name]) if name in values else None
-
-    def opinion(waves: Iterable[Tensor]) -> dict[str, Interval]:
-        speakers = [each.speaker for each in speech.utterances]
-        if listener is None:
-            return {}
-        return rate_all(listener, track(waves, "rating"), speakers, missing)
-
-    mel, stft = interval("mel_distance"), interval("stft_distance")
-    assert mel is not None and stft is not None  # every clip has them
-    alike = {each.name: interval(each.name) for each in embedders}
+    """Reconstruct every clip and compare it with the recording."""
+    recordings = [each.wave_S for each in speech.utterances]
+    speakers = [each.speaker for each in speech.utterances]
+    decoded = [codec.reconstruct(wave_S) for wave_S in track(recordings, "reconstructing")]
+    pairs = list(zip(recordings, decoded, strict=True))
+    signal = [evaluate_pair(a, b) for a, b in track(pairs, "signal metrics")]
+    missing = {name: reason for each in signal for name, reason in each.missing.items()}
+    similarity = {
+        embedder.name: mean
+        for embedder in models.embedders
+        if (mean := _mean_similarity(embedder, pairs, speakers, missing, track)) is not None
+    }
+    with_text = [i for i, each in enumerate(speech.utterances) if each.clip.text]
+    texts = [speech.utterances[i].clip.text or "" for i in with_text]
+    own, true = (
+        transcripts(models, texts, [waves[i] for i in with_text], track) if texts else {}
+        for waves in (decoded, recordings)
+    )
     return ReconstructionScores(
         codec=codec.name,
         kbps=codec.kbps,
         clips=len(speech.utterances),
         speakers=len(speech.by_speaker()),
         seconds=speech.seconds,
-        mel_distance=mel,
-        stft_distance=stft,
-        level_difference=interval("level_difference"),
-        pesq=interval("pesq"),
-        estoi=interval("estoi"),
-        likeness={name: value for name, value in alike.items() if value is not None},
-        cer={name: word_error(pairs, characters=True) for name, pairs in said.items() if pairs},
-        wer={name: word_error(pairs) for name, pairs in said.items() if pairs},
-        recordings_cer={
-            name: word_error(pairs, characters=True) for name, pairs in recorded.items() if pairs
-        },
-        recordings_wer={name: word_error(pairs) for name, pairs in recorded.items() if pairs},
-        opinion=opinion(made),
-        recordings_opinion=opinion(each.wave_S for each in speech.utterances),
+        mel_distance=_mean(signal, "mel_distance", speakers),
+        stft_distance=_mean(signal, "stft_distance", speakers),
+        level_difference=_mean(signal, "level_difference", speakers),
+        pesq=_mean(signal, "pesq", speakers),
+        estoi=_mean(signal, "estoi", speakers),
+        similarity=similarity,
+        cer={name: character_error_rate(each) for name, each in own.items()},
+        wer={name: word_error_rate(each) for name, each in own.items()},
+        recordings_cer={name: character_error_rate(each) for name, each in true.items()},
+        recordings_wer={name: word_error_rate(each) for name, each in true.items()},
+        dnsmos=mean_mos(models.mos, decoded, speakers, missing, track),
+        recordings_dnsmos=mean_mos(models.mos, recordings, speakers, missing, track),
         missing=missing,
     )
 
 
-def _alike(
-    embedder: SpeakerEmbedder, wave_S: Tensor, decoded_S: Tensor, missing: dict[str, str]
-) -> float | None:
-    try:
-        return speaker_similarity(
-            embedder, normalize_loudness(wave_S), normalize_loudness(decoded_S)
-        )
-    except (AudioError, MissingExtraError) as error:
-        missing[embedder.name] = str(error)
+def _mean(scores: Sequence[SignalScores], metric: str, speakers: Sequence[str]) -> Interval | None:
+    values = [getattr(each, metric) for each in scores]
+    known = [i for i, value in enumerate(values) if value is not None]
+    if not known:
         return None
+    return bootstrap([values[i] for i in known], [speakers[i] for i in known])
+
+
+def _mean_similarity(
+    embedder: SpeakerEmbedder,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    speakers: Sequence[str],
+    missing: dict[str, str],
+    track: Track,
+) -> Interval | None:
+    """Similarity of decoded speech to its own recording."""
+    values, owners = [], []
+    for (a_S, b_S), speaker in track(list(zip(pairs, speakers, strict=True)), embedder.name):
+        try:
+            values.append(
+                speaker_similarity(embedder, normalize_loudness(a_S), normalize_loudness(b_S))
+            )
+        except (AudioError, MissingExtraError) as error:
+            missing[embedder.name] = str(error)
+            continue
+        owners.append(speaker)
+    return bootstrap(values, owners) if values else None

@@ -1,15 +1,13 @@
-"""Figures of a signal against its reference: spectral distances, PESQ, ESTOI, SI-SDR, level.
+"""Signal metrics of an estimate against its reference: spectral distances, level, PESQ, ESTOI.
 
-Every figure takes (reference, estimate) at 24 kHz and cuts the longer of the two at its end. A
-distance falls as the estimate improves; PESQ, ESTOI and SI-SDR rise. The Voxtral paper names mel
-and STFT distances without defining them, so only figures from this module may be compared.
+Every metric takes (reference, estimate) at 24 kHz and cuts the longer of the two at its end. A
+distance falls as the estimate improves; PESQ and ESTOI rise. The Voxtral paper names mel and STFT
+distances without defining them: compare only values of this module.
 
-Shapes: B batch, S samples, F samples in a frame.
+Shapes: B batch, S samples, M mel bands, F frequency bins, T frames.
 """
 
-import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -28,14 +26,10 @@ STFT_SIZES = (2048, 1024, 512)
 
 @dataclass(frozen=True)
 class SignalScores:
-    """All figures of one clip; None means not measured, and `missing` says why, by figure.
-
-    `level_difference` is the level of the estimate minus that of the reference, in dB.
-    """
+    """All metrics of one clip; None means not measured, for the reason in `missing`."""
 
     mel_distance: float
     stft_distance: float
-    si_sdr: float | None
     level_difference: float | None
     pesq: float | None
     estoi: float | None
@@ -43,28 +37,23 @@ class SignalScores:
 
 
 def evaluate_pair(reference_S: Tensor, estimate_S: Tensor) -> SignalScores:
-    """All figures of one clip at 24 kHz. A figure that cannot be had is None, never 0.
+    """All metrics of one clip at 24 kHz; one that is not defined is None, and never 0.
 
-    Raises AudioError when the reference is silent, or either wave is empty or not finite: then
-    there is nothing to compare.
+    Raises AudioError if the reference is silent, or either wave is empty or not finite.
     """
     reference_S, estimate_S = _aligned(reference_S, estimate_S)
     missing: dict[str, str] = {}
-
-    def measured(name: str, figure: Callable[[Tensor, Tensor], float]) -> float | None:
+    optional: dict[str, float | None] = {}
+    for metric in (level_difference, pesq, estoi):
+        name = metric.__name__
         try:
-            return figure(reference_S, estimate_S)
+            optional[name] = metric(reference_S, estimate_S)
         except (MissingExtraError, AudioError) as error:
-            missing[name] = str(error)
-            return None
-
+            optional[name], missing[name] = None, str(error)
     return SignalScores(
         mel_distance=mel_distance(reference_S, estimate_S),
         stft_distance=stft_distance(reference_S, estimate_S),
-        si_sdr=measured("si_sdr", si_sdr),
-        level_difference=measured("level_difference", level_difference),
-        pesq=measured("pesq", pesq),
-        estoi=measured("estoi", estoi),
+        **optional,
         missing=missing,
     )
 
@@ -97,21 +86,6 @@ def stft_distance(reference_S: Tensor, estimate_S: Tensor) -> float:
         )
         total += float((a_BFT - b_BFT).abs().mean())
     return total / len(STFT_SIZES)
-
-
-def si_sdr(reference_S: Tensor, estimate_S: Tensor) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB, limited to +-100 (arXiv 1811.02508).
-
-    Means are removed first. Phase counts: a decoder that sounds alike may score below 0 dB.
-    Raises AudioError when either wave is silent.
-    """
-    a_S, b_S = (wave_S.double() for wave_S in _aligned(reference_S, estimate_S))
-    a_S, b_S = a_S - a_S.mean(), b_S - b_S.mean()
-    for wave_S in (a_S, b_S):
-        check_wave(wave_S)
-    target_S = a_S * (a_S @ b_S) / (a_S @ a_S)
-    signal, noise = float(target_S.square().sum()), float((b_S - target_S).square().sum())
-    return 10 * math.log10(max(signal, 1e-10 * noise) / max(noise, 1e-10 * signal))
 
 
 def level_difference(reference_S: Tensor, estimate_S: Tensor) -> float:
@@ -159,7 +133,7 @@ def estoi(reference_S: Tensor, estimate_S: Tensor) -> float:
     reference_S, estimate_S = _aligned(reference_S, estimate_S)
     check_wave(estimate_S)
     with warnings.catch_warnings():
-        # pystoi answers 1e-5 with a warning when too few frames are left; that is no figure.
+        # pystoi returns 1e-5 with a warning for too few frames; that is no measurement.
         warnings.simplefilter("error", RuntimeWarning)
         try:
             return float(

@@ -1,49 +1,72 @@
-"""Speaker similarity of what was said: to the own reference, and to those of the others.
+"""Speaker similarity of synthesized speech.
 
 Shapes: S samples, D width of an embedding, N speakers.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from voxclone.audio.loudness import normalize_loudness
+from voxclone.errors import MissingExtraError
+from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.evaluate.synthesis import Said
+from voxclone.evaluate.synthesis import Synthesis
 from voxclone.models.speaker_encoder import SpeakerEmbedder
 
 
-def likenesses(
-    said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
-) -> tuple[list[float], list[float]]:
-    """Of each thing said the cosine to its speaker's reference, and the mean of those to the
-    others' (0 where there are none). `references` are embeddings [D] by speaker. What does not
-    sound counts as 0."""
-    order = {name: place for place, name in enumerate(references)}
-    references_ND = torch.stack(list(references.values()))
-    matched, shuffled = [], []
-    for each in said:
-        own_likeness = other_likeness = 0.0
-        if len(each.wave_S):
-            alike_N = references_ND @ embedder.embed(normalize_loudness(each.wave_S))
-            own_likeness = float(alike_N[order[each.speaker]])
-            others = max(1, len(alike_N) - 1)
-            other_likeness = (float(alike_N.sum()) - own_likeness) / others
-        matched.append(own_likeness)
-        shuffled.append(other_likeness)
-    return matched, shuffled
+@dataclass(frozen=True)
+class Similarity:
+    """Mean cosine to the reference of the same speaker, to those of other speakers, and their
+    difference; the last two are None where there is one speaker."""
+
+    same_speaker: Interval
+    cross_speaker: Interval | None
+    difference: Interval | None
 
 
-def likeness_of(
-    said: Sequence[Said], references: Mapping[str, Tensor], embedder: SpeakerEmbedder
-) -> dict[str, Interval]:
-    """Means over speakers of `likenesses` (`matched`, `shuffled`) and of their difference
-    (`gain`); the last two are left out where there is only one speaker."""
-    matched, shuffled = likenesses(said, references, embedder)
-    names = [each.speaker for each in said]
-    found = {"matched": bootstrap(matched, names)}
-    if len(references) > 1:
-        gain = [a - b for a, b in zip(matched, shuffled, strict=True)]
-        found |= {"shuffled": bootstrap(shuffled, names), "gain": bootstrap(gain, names)}
+def similarity_by_embedder(
+    syntheses: Sequence[Synthesis],
+    references: Mapping[str, Tensor],
+    embedders: Sequence[SpeakerEmbedder],
+    missing: dict[str, str],
+    track: Track = untracked,
+) -> dict[str, Similarity]:
+    """Similarity of syntheses to `references`, the recordings [S] by speaker. An embedder whose
+    package is not installed is left out, and the reason is added to `missing`."""
+    found = {}
+    for embedder in embedders:
+        try:
+            embeddings = {
+                speaker: embedder.embed(normalize_loudness(wave_S))
+                for speaker, wave_S in track(list(references.items()), embedder.name)
+            }
+            found[embedder.name] = speaker_similarities(syntheses, embeddings, embedder)
+        except MissingExtraError as error:
+            missing[embedder.name] = str(error)
     return found
+
+
+def speaker_similarities(
+    syntheses: Sequence[Synthesis], embeddings: Mapping[str, Tensor], embedder: SpeakerEmbedder
+) -> Similarity:
+    """Compare syntheses with the reference embeddings [D] by speaker. Silence counts as 0."""
+    index = {name: i for i, name in enumerate(embeddings)}
+    references_ND = torch.stack(list(embeddings.values()))
+    same, cross = [], []
+    for each in syntheses:
+        cosine_N = torch.zeros(len(index))
+        if len(each.wave_S):
+            cosine_N = references_ND @ embedder.embed(normalize_loudness(each.wave_S))
+        own = float(cosine_N[index[each.speaker]])
+        same.append(own)
+        cross.append((float(cosine_N.sum()) - own) / max(1, len(index) - 1))
+    speakers = [each.speaker for each in syntheses]
+    if len(index) < 2:
+        return Similarity(bootstrap(same, speakers), None, None)
+    difference = [a - b for a, b in zip(same, cross, strict=True)]
+    return Similarity(
+        bootstrap(same, speakers), bootstrap(cross, speakers), bootstrap(difference, speakers)
+    )

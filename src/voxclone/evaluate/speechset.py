@@ -1,10 +1,9 @@
-"""Speech to evaluate on: clips of several speakers, read once and held in memory.
+"""Speech to evaluate on: clips of several speakers, held in memory.
 
 Shapes: S samples.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from torch import Tensor
 from voxclone.audio.files import SOUND_SUFFIXES, read_wave
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import AudioError, ConfigError
+from voxclone.evaluate.progress import Track, untracked
 from voxclone.spec import SAMPLING_RATE
 
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +34,10 @@ class Utterance:
     def seconds(self) -> float:
         return len(self.wave_S) / SAMPLING_RATE
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the samples: the name under which what is derived from them may be kept."""
-        return hashlib.sha256(self.wave_S.numpy().tobytes()).hexdigest()
-
 
 @dataclass(frozen=True)
 class SpeechSet:
-    """Utterances, and the clips that could not be read with the reason of each."""
+    """Utterances, and the reason of each clip that could not be read."""
 
     utterances: list[Utterance]
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -52,7 +47,7 @@ class SpeechSet:
         return sum(each.seconds for each in self.utterances)
 
     def by_speaker(self) -> dict[str, list[Utterance]]:
-        """Utterances of each speaker, speakers in order of their names."""
+        """Utterances of each speaker, sorted by speaker."""
         found: dict[str, list[Utterance]] = {}
         for each in self.utterances:
             found.setdefault(each.speaker, []).append(each)
@@ -60,8 +55,8 @@ class SpeechSet:
 
 
 def list_clips(source: str | Path) -> list[Clip]:
-    """Clips of a manifest (JSON lines), or of a folder whose sub-folders are speakers (sound files
-    beside no sub-folder are each a speaker of their own). Raises ConfigError if there are none."""
+    """Clips of a manifest (JSON lines), or of a folder with a sub-folder for each speaker; a sound
+    file in no sub-folder is a speaker of its own. Raises ConfigError if there are none."""
     path = Path(source)
     if not path.is_dir():
         return read_manifest(path)
@@ -73,46 +68,43 @@ def list_clips(source: str | Path) -> list[Clip]:
         inner = file.relative_to(path)
         speaker = inner.parts[0] if len(inner.parts) > 1 else inner.stem
         text = file.with_suffix(".txt")
-        said = text.read_text(encoding="utf-8").strip() if text.is_file() else None
-        clips.append(Clip(str(inner), file, speaker, 0.0, text=said or None))
+        content = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+        clips.append(Clip(str(inner), file, speaker, 0.0, text=content or None))
     return clips
 
 
-def choose(clips: Sequence[Clip], seconds: float) -> list[Clip]:
-    """Clips of about `seconds` in all (their durations as listed), one of each speaker in turn, so
-    that every speaker is in it as evenly as there is speech."""
+def select_clips(clips: Sequence[Clip], seconds: float) -> list[Clip]:
+    """Clips of about `seconds` in all, by their listed durations, one of each speaker in turn."""
     queues: dict[str, list[Clip]] = {}
     for clip in clips:
         queues.setdefault(clip.speaker, []).append(clip)
-    chosen: list[Clip] = []
+    selected: list[Clip] = []
     total = 0.0
     while queues and total < seconds:
         for speaker in sorted(queues):
             clip = queues[speaker].pop(0)
             if not queues[speaker]:
                 del queues[speaker]
-            chosen.append(clip)
-            total += max(clip.duration, LEAST_SECONDS)
+            selected.append(clip)
+            total += max(clip.duration, MIN_SECONDS)
             if total >= seconds:
                 break
-    return chosen
+    return selected
 
 
-def load_speech(
-    clips: Sequence[Clip], track: Callable[[Iterable[Clip]], Iterable[Clip]] = iter
-) -> SpeechSet:
-    """Read clips. Those that cannot be decoded or are shorter than a second are left out and told
-    in `unreadable`. Raises ConfigError if none remains."""
+def load_speech(clips: Sequence[Clip], track: Track = untracked) -> SpeechSet:
+    """Read clips. Those that cannot be decoded or are shorter than a second are left out and listed
+    as `unreadable`. Raises ConfigError if none remains."""
     kept: list[Utterance] = []
     unreadable: dict[str, str] = {}
-    for clip in track(clips):
+    for clip in track(clips, "reading"):
         try:
             wave_S = torch.from_numpy(read_wave(clip.path))
         except AudioError as error:
             unreadable[clip.id] = str(error)
             continue
-        if len(wave_S) < LEAST_SECONDS * SAMPLING_RATE:
-            unreadable[clip.id] = f"shorter than {LEAST_SECONDS:g} s"
+        if len(wave_S) < MIN_SECONDS * SAMPLING_RATE:
+            unreadable[clip.id] = f"shorter than {MIN_SECONDS:g} s"
             continue
         kept.append(Utterance(clip, wave_S))
     if not kept:

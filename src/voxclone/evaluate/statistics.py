@@ -1,8 +1,8 @@
-"""Means with intervals.
+"""Means with confidence intervals.
 
-Utterances of one speaker are alike, so the bootstrap draws speakers and not utterances.
+Utterances of one speaker are correlated, so the bootstrap resamples speakers and not utterances.
 
-Shapes: N values, G groups, R resamples.
+Shapes: G groups, R resamples.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, its 95 % interval, and how many values of how many groups it is of. Without a second
-    group nothing is known of other groups: the interval is then None."""
+    """A mean with its 95 % interval, and the numbers of values and groups. The interval is None for
+    a single group, which shows nothing of other groups."""
 
     mean: float
     low: float | None
@@ -34,8 +34,10 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> Interval:
-    """Mean over groups of the groups' means, with its percentile interval under resampling of the
-    groups. Raises ValueError without values."""
+    """Mean of the groups' means, with its percentile interval under resampling of groups.
+
+    Raises ValueError without values.
+    """
     if not values or len(values) != len(groups):
         raise ValueError(f"expected as many groups as values, got {len(groups)} and {len(values)}")
     by_group: dict[str, list[float]] = {}
@@ -49,18 +51,3 @@ def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) 
     drawn_RG = generator.integers(len(means_G), size=(RESAMPLES, len(means_G)))
     low, high = np.quantile(means_G[drawn_RG].mean(axis=1), (0.025, 0.975))
     return Interval(mean, float(low), float(high), len(values), len(means_G))
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's correlation of two rows of figures; ties share their mean rank."""
-    if len(a) != len(b) or len(a) < 3:
-        raise ValueError(f"expected two rows of at least three values, got {len(a)} and {len(b)}")
-    ranks = [_ranks(np.asarray(row, dtype=float)) for row in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(row_N: np.ndarray) -> np.ndarray:
-    below = (row_N[:, None] > row_N).sum(axis=1)
-    same = (row_N[:, None] == row_N).sum(axis=1)
-    ranks: np.ndarray = below + (same - 1) / 2
-    return ranks

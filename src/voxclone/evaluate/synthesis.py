@@ -1,10 +1,6 @@
-"""Speech of cloned voices, in batches: how long, how loud, and whether it came to an end.
+"""Synthesis of many texts in cloned voices, and its speaking rate, level and endings.
 
-What `evaluate voices` and `evaluate speech` have in common. Every figure is a mean over speakers
-with an interval; *gain* is likeness to the own reference minus likeness to those of the others
-(`matched` and `shuffled`): an average voice is alike to everybody.
-
-Shapes: S samples, D width of an embedding, N speakers.
+Shapes: S samples, N voice embeddings, D width.
 """
 
 from collections.abc import Sequence
@@ -13,32 +9,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import MIN_SAMPLES, active_level
+from voxclone.audio.loudness import MIN_SAMPLES, SILENCE, active_level
+from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
 from voxclone.spec import SAMPLING_RATE
-from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.generate import Generated, Sampling, generate
 from voxclone.tts.text import expected_seconds, frame_cap
 from voxclone.tts.tts import TTS
 
 EARLY_PACE = 0.5
-"""Speech of less than half of the seconds that its text takes has stopped before its end."""
+"""Speech that takes less than half of the seconds expected of its text has stopped early."""
 
 
 @dataclass(frozen=True)
-class Saying:
-    """A voice [N, D] that says a text; `reference` is the recording of `speaker` it was made of."""
+class SynthesisRequest:
+    """A text for a speaker's voice [N, D]."""
 
     speaker: str
     voice_ND: Tensor
-    reference_S: Tensor
     text: str
     seed: int
 
 
 @dataclass(frozen=True)
-class Said:
-    """A text as it was said in a speaker's voice: samples [S], none of them where nothing sounds,
-    and whether it ended by itself (None where a file does not tell)."""
+class Synthesis:
+    """A text in a speaker's voice: samples [S] on the CPU, none for silence, and whether the model
+    ended by itself (None where that is unknown, as for files of other programs)."""
 
     speaker: str
     text: str
@@ -46,37 +42,47 @@ class Said:
     ended: bool | None
 
 
-def say(
-    speaker: TTS, sayings: Sequence[Saying], *, cfg: float = 1.2, batch: int = 16
-) -> list[tuple[Tensor, bool]]:
-    """Waveform [S] of each saying, on the CPU, and whether it ended by itself."""
+def generate_codes(
+    model: TTS, requests: Sequence[SynthesisRequest], cfg: float = 1.2
+) -> list[Generated]:
+    """The codes of all requests as one batch."""
+    prompts = [model.prompt(each.text, each.voice_ND) for each in requests]
+    caps = [frame_cap(each.text, model.codec.frame_rate) for each in requests]
+    seeds = [each.seed for each in requests]
+    return generate(model.backbone, model.head, prompts, seeds, caps, Sampling(cfg))
+
+
+def synthesize(
+    model: TTS,
+    requests: Sequence[SynthesisRequest],
+    *,
+    cfg: float = 1.2,
+    batch: int = 16,
+    track: Track = untracked,
+) -> list[Synthesis]:
+    """The speech of each request; a result too short to be speech counts as silence."""
     results = []
-    for start in range(0, len(sayings), batch):
-        group = sayings[start : start + batch]
-        prompts = [speaker.prompt(item.text, item.voice_ND) for item in group]
-        caps = [frame_cap(item.text, speaker.codec.frame_rate) for item in group]
-        seeds = [item.seed for item in group]
-        spoken = generate(speaker.backbone, speaker.head, prompts, seeds, caps, Sampling(cfg))
-        with torch.inference_mode():
-            for made in spoken:
-                wave_S = speaker.codec.decode(made.codes_KT[None].to(speaker.device))[0]
-                results.append((wave_S.cpu(), not made.truncated))
+    for start in track(range(0, len(requests), batch), "synthesis"):
+        group = requests[start : start + batch]
+        for each, made in zip(group, generate_codes(model, group, cfg), strict=True):
+            with torch.inference_mode():
+                wave_S = model.codec.decode(made.codes_KT[None].to(model.device))[0].cpu()
+            wave_S = without_silence(wave_S, MIN_SAMPLES)
+            results.append(Synthesis(each.speaker, each.text, wave_S, not made.truncated))
     return results
 
 
-def as_said(sayings: Sequence[Saying], spoken: Sequence[tuple[Tensor, bool]]) -> list[Said]:
-    """Sayings as they were said (`say`); what is too short to be speech has no samples."""
-    return [
-        Said(each.speaker, each.text, wave_S if len(wave_S) >= MIN_SAMPLES else wave_S[:0], ended)
-        for each, (wave_S, ended) in zip(sayings, spoken, strict=True)
-    ]
+def without_silence(wave_S: Tensor, least: int = 1) -> Tensor:
+    """The samples, or none of them if they are fewer than `least` or digital silence."""
+    sounds = len(wave_S) >= least and float(wave_S.abs().max()) >= SILENCE
+    return wave_S if sounds else wave_S[:0]
 
 
 @dataclass(frozen=True)
-class Manner:
-    """`ended` is the share that ended by itself (None where nobody knows), `early` the share that
-    stopped before half of the seconds expected of its text, `pace` the seconds over those expected,
-    `level` that of active speech in dBFS."""
+class SpeechStats:
+    """`ended`: share that ended by itself (None if unknown). `early`: share that stopped before
+    half of the seconds expected of its text. `pace`: seconds over those expected. `level`: of
+    active speech, dBFS (None if all is silent)."""
 
     ended: Interval | None
     early: Interval
@@ -84,15 +90,15 @@ class Manner:
     level: Interval | None
 
 
-def manner_of(said: Sequence[Said]) -> Manner:
-    """End, pace and level of what was said."""
-    names = [each.speaker for each in said]
-    pace = [len(each.wave_S) / SAMPLING_RATE / expected_seconds(each.text) for each in said]
-    known = [(each.speaker, each.ended) for each in said if each.ended is not None]
-    loud = [(each.speaker, active_level(each.wave_S)) for each in said if len(each.wave_S)]
-    return Manner(
-        ended=bootstrap([float(end) for _, end in known], [n for n, _ in known]) if known else None,
-        early=bootstrap([float(each < EARLY_PACE) for each in pace], names),
-        pace=bootstrap(pace, names),
-        level=bootstrap([level for _, level in loud], [n for n, _ in loud]) if loud else None,
+def speech_stats(syntheses: Sequence[Synthesis]) -> SpeechStats:
+    """Endings, pace and level; means over speakers."""
+    speakers = [each.speaker for each in syntheses]
+    pace = [len(each.wave_S) / SAMPLING_RATE / expected_seconds(each.text) for each in syntheses]
+    known = [(float(each.ended), each.speaker) for each in syntheses if each.ended is not None]
+    levels = [(active_level(each.wave_S), each.speaker) for each in syntheses if len(each.wave_S)]
+    return SpeechStats(
+        ended=bootstrap(*map(list, zip(*known, strict=True))) if known else None,
+        early=bootstrap([float(each < EARLY_PACE) for each in pace], speakers),
+        pace=bootstrap(pace, speakers),
+        level=bootstrap(*map(list, zip(*levels, strict=True))) if levels else None,
     )

@@ -1,34 +1,27 @@
-"""What a recording says, by four recognisers of one protocol, for word error rates.
-
-Whisper is the yardstick of published figures. Pocketsphinx (English) and the project's own
-character recogniser need no download; their error rates only compare sounds with each other.
-
-Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz.
-"""
+"""Word and character error rates."""
 
 from collections.abc import Sequence
 
 from voxclone.models.ctc_asr import normalize_text
 
 
-def word_error(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:
-    """Word (or character) error rate of (said, heard) pairs taken together, as a share.
+def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
+    """Word errors over reference words, of all (reference, hypothesis) pairs together.
 
-    Both sides are normalised first: lower case, letters and apostrophes only. May exceed 1.
+    Both texts are normalized first. A share; may exceed 1.
     """
-    normalised = [(normalize_text(said), normalize_text(heard)) for said, heard in pairs]
-    return error_rate(normalised, characters=characters)
+    return error_rate([(a.split(), b.split()) for a, b in _normalized(pairs)])
 
 
-def error_rate(pairs: Sequence[tuple[str, str]], *, characters: bool = False) -> float:
-    """Edits over the length of what was said, over all (said, heard) pairs together."""
-    edits = length = 0
-    for said, heard in pairs:
-        a = list(said) if characters else said.split()
-        b = list(heard) if characters else heard.split()
-        edits += edit_distance(a, b)
-        length += len(a)
-    return edits / max(1, length)
+def character_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
+    """As `word_error_rate`, of characters."""
+    return error_rate(_normalized(pairs))
+
+
+def error_rate(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> float:
+    """Edits over reference length, of all (reference, hypothesis) pairs together."""
+    edits = sum(edit_distance(a, b) for a, b in pairs)
+    return edits / max(1, sum(len(a) for a, _ in pairs))
 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
@@ -39,3 +32,7 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
         for j, y in enumerate(b, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
     return row[-1]
+
+
+def _normalized(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(normalize_text(a), normalize_text(b)) for a, b in pairs]

@@ -34,7 +34,7 @@ MIN_COVERAGE = 0.75
 TARGET_RMS = 10 ** (-30 / 20)  # quieter clips are raised to -30 dBFS
 PAUSE_WINDOW, PAUSE_DEPTH_DB = 480, 30.0  # a window this far below the loudest one is a pause
 SMOOTHING, MARGIN = 8, 3  # windows averaged, and windows kept on both sides of speech
-LEAST_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, ECAPA's less
+MIN_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, ECAPA's less
 
 
 class SpeakerEmbedder(Protocol):
@@ -245,8 +245,6 @@ def _long_enough_16k(wave_S: Tensor, network: str) -> Tensor:
     """The clip [R] at 16 kHz on the CPU, checked."""
     wave_R = clip_at_16k(wave_S)
     seconds = len(wave_S) / SAMPLING_RATE
-    if seconds < LEAST_SECONDS:
-        raise AudioError(
-            f"{network} needs {LEAST_SECONDS} s of sound; the clip has {seconds:.2f} s."
-        )
+    if seconds < MIN_SECONDS:
+        raise AudioError(f"{network} needs {MIN_SECONDS} s of sound; the clip has {seconds:.2f} s.")
     return wave_R

@@ -1,6 +1,6 @@
 """Speech recognizers behind one protocol, for error rates.
 
-Whisper is the yardstick of published figures. Pocketsphinx (English) and the project's own
+Whisper is the yardstick of published error rates. Pocketsphinx (English) and the project's own
 character recognizer are offline; their error rates compare sounds only with each other.
 
 Shapes: B batch, S samples at 24 kHz, R samples at 16 kHz, T tokens.
@@ -37,6 +37,7 @@ class Transcriber(Protocol):
 def transcribe_or_empty(transcriber: Transcriber, wave_S: Tensor) -> str:
     """The transcript of a clip, "" for one without sound."""
     try:
+        check_wave(wave_S)
         return transcriber.transcribe(wave_S)
     except AudioError:
         return ""

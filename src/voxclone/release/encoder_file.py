@@ -1,10 +1,10 @@
-"""Recovered encoders: files of their own, each made for one code book.
+"""Encoder files: the withheld tensors of a release, recovered for its codebook.
 
-An encoder file is safetensors with the withheld tensors under their names in the release. Its
-header says for which code book it was trained, so that it is never used with another one.
+An encoder file is safetensors with the tensors under their names in the release. Its header has the
+hash of the codebook that it was trained for, so that it is never used with another one.
 
-What somebody else made is opened and checked too: safetensors with or without `audio_tokenizer.`
-before the names, and the community's `best_encoder.pt`.
+Encoders of unknown origin are opened and checked, too: safetensors with or without
+`audio_tokenizer.` before the names, and the community's `best_encoder.pt`.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
-from voxclone.io import atomic_path
 from voxclone.release.release import Release, encoder_prefix, load_codec
 from voxclone.release.safetensors import (
     DTYPE_BYTES,
     Entry,
+    Header,
     TensorFiles,
     read_header,
     write_safetensors,
@@ -35,19 +35,21 @@ if TYPE_CHECKING:
 
     from voxclone.codec.model import Codec
 
-Judge = Callable[[Path], Sequence[str]]
+Validator = Callable[[Path], Sequence[str]]
+"""Gives a sentence for each check that an encoder file failed, or raises to refuse it."""
 
-FORMAT = "voxclone.encoder/1"
+FORMAT = "voxclone.encoder/2"
+FORMAT_1 = "voxclone.encoder/1"
 BLOCK = 2**20
-BOOK = (
+CODEBOOK_TENSORS = (
     f"{CODEC}quantizer.semantic_codebook.cluster_usage",
     f"{CODEC}quantizer.semantic_codebook.embedding_sum",
 )
 
 
-def book_hash(release: Release) -> str:
-    """SHA-256 of the release's code book, as it is stored."""
-    return stored_hash(release.files, BOOK)
+def codebook_hash(release: Release) -> str:
+    """SHA-256 of the release's codebook, as it is stored."""
+    return stored_hash(release.files, CODEBOOK_TENSORS)
 
 
 def stored_hash(files: TensorFiles, names: Iterable[str]) -> str:
@@ -71,32 +73,47 @@ def stored_hash(files: TensorFiles, names: Iterable[str]) -> str:
 
 
 def save_encoder(
-    path: Path, state: Mapping[str, "Tensor"], release: Release, facts: Mapping[str, Any]
+    path: Path, state: Mapping[str, "Tensor"], release: Release, training: Mapping[str, Any]
 ) -> None:
-    """Write an encoder for `release` in bf16, complete or not at all; `facts` (JSON values) go into
-    the header. Raises ReleaseError for tensors that are missing or misshapen."""
-    import torch
-    from safetensors.torch import save_file
-
+    """Write an encoder for `release` in bf16, whole or not at all. `training` (JSON values) goes
+    into the header: `config`, `step` and `metrics`. Raises ReleaseError for tensors that are
+    missing, misshapen or not finite."""
     shapes = encoder_tensors(release.params)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if found != shapes:
         wrong = sorted({*found.items()} ^ {*shapes.items()})[:3]
         raise ReleaseError(f"These are not the tensors of the encoder of {release.path}: {wrong}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"format": FORMAT, "book": book_hash(release), "facts": json.dumps(dict(facts))}
-    tensors = {name: state[name].to(torch.bfloat16).contiguous() for name in shapes}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
+    metadata = encoder_metadata(codebook_hash(release), training)
+    encoder = ExternalEncoder(path, shapes, metadata, state.__getitem__, has_provenance=True)
+    write_encoder(path, encoder, metadata)
 
 
-def require_same_book(path: Path, metadata: Mapping[str, str], release: Release) -> None:
-    """Raise ReleaseError if the header of the encoder `path` names another code book than that of
-    `release`. A header that names none passes."""
-    made_for = metadata.get("book")
-    if made_for is not None and made_for != book_hash(release):
+def encoder_metadata(codebook: str, training: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata in the header of an encoder file."""
+    return {"format": FORMAT, "codebook_sha256": codebook, "training": json.dumps(dict(training))}
+
+
+def read_encoder_metadata(header: Header) -> dict[str, str]:
+    """The metadata in a header, migrated from format 1."""
+    metadata = header.metadata
+    if metadata.get("format") != FORMAT_1:
+        return metadata
+    try:
+        training = json.loads(metadata["facts"])
+        training["metrics"] = training.pop("figures", {})
+        return encoder_metadata(metadata["book"], training)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ReleaseError(f"The metadata of {header.path} are damaged: {error!r}.") from None
+
+
+def require_same_codebook(path: Path, metadata: Mapping[str, str], release: Release) -> None:
+    """Raise ReleaseError if the metadata of the encoder `path` name another codebook than that of
+    `release`. Metadata that name none pass."""
+    made_for = metadata.get("codebook_sha256")
+    if made_for is not None and made_for != codebook_hash(release):
         raise ReleaseError(
-            f"{path} was trained for another code book than that of {release.path}: codes "
+            f"{path} was trained for another codebook than that of {release.path}: codes "
             "would mean nothing there. Train one for this release."
         )
 
@@ -107,25 +124,25 @@ def packaged_encoders() -> list[Path]:
 
 
 def packaged_encoder(release: Release) -> Path | None:
-    """The encoder of the package that was made for the code book of `release`, if there is one."""
+    """The encoder of the package that was made for the codebook of `release`, if there is one."""
     packaged = packaged_encoders()
     if packaged:
-        wanted = book_hash(release)
+        wanted = codebook_hash(release)
         for path in packaged:
-            if read_header(path).metadata.get("book") == wanted:
+            if read_encoder_metadata(read_header(path)).get("codebook_sha256") == wanted:
                 return path
     return None
 
 
 def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
-    """The file of the best encoder there is for a release: `encoder` if given, else the release's
-    own (None), else a packaged one that was made for this code book.
+    """The encoder file for a release: `encoder` if given; else None if the release has its own
+    encoder; else a packaged one that was made for its codebook.
 
     Raises ReleaseError if there is none, with the ways to get one, or if `encoder` was made for
-    another code book.
+    another codebook.
     """
     if encoder is not None:
-        require_same_book(encoder, read_header(encoder).metadata, release)
+        require_same_codebook(encoder, read_encoder_metadata(read_header(encoder)), release)
         return encoder
     if release.report.encoder != "withheld":
         return None
@@ -145,16 +162,16 @@ def open_codec(release: Release, encoder: Path | None = None) -> "Codec":
 
 
 @dataclass(frozen=True)
-class Brought:
+class ExternalEncoder:
     """A complete, well-shaped encoder for one release. `load` gives a tensor by its name in the
-    release. `vouched` is whether the file says that it was trained for this release's code book;
-    what anybody else made must be examined before it is used."""
+    release. `has_provenance` if the file names the release's codebook as that of its training; any
+    other encoder must be examined before it is used."""
 
     path: Path
     shapes: Shapes
     metadata: dict[str, str]
     load: "Callable[[str], Tensor]"
-    vouched: bool
+    has_provenance: bool
 
     @property
     def bytes(self) -> int:
@@ -162,28 +179,30 @@ class Brought:
         return 2 * sum(prod(shape) for shape in self.shapes.values())
 
 
-def open_brought(path: Path, release: Release) -> Brought:
+def open_external_encoder(path: Path, release: Release) -> ExternalEncoder:
     """Open an encoder of any layout for `release`; only its header is read, nothing is unpickled.
 
     Raises ReleaseError if it is not all of the encoder's tensors and nothing else, or was trained
-    for another code book.
+    for another codebook.
     """
     shapes = encoder_tensors(release.params)
     if is_torch_file(path):
         checkpoint = read_checkpoint(path)
         missing = encoder_prefix(release.params, checkpoint.tensors, path)
         load = partial(_load, checkpoint.load, missing)
-        return Brought(path, shapes, {"origin": path.name}, load, vouched=False)
+        return ExternalEncoder(path, shapes, {"origin": path.name}, load, has_provenance=False)
     header = read_header(path)
     missing = encoder_prefix(release.params, header.tensors, path)
-    require_same_book(path, header.metadata, release)
+    metadata = read_encoder_metadata(header)
+    require_same_codebook(path, metadata, release)
     load = partial(_load, TensorFiles([header]).load, missing)
-    vouched = header.metadata.get("format") == FORMAT and "book" in header.metadata
-    metadata = header.metadata if vouched else {"origin": path.name}
-    return Brought(path, shapes, metadata, load, vouched)
+    has_provenance = metadata.get("format") == FORMAT and "codebook_sha256" in metadata
+    if not has_provenance:
+        metadata = {"origin": path.name}
+    return ExternalEncoder(path, shapes, metadata, load, has_provenance)
 
 
-def write_brought(path: Path, brought: Brought, metadata: dict[str, str]) -> dict[str, str]:
+def write_encoder(path: Path, encoder: ExternalEncoder, metadata: dict[str, str]) -> dict[str, str]:
     """Write an encoder in bf16 under the names of the release, one tensor in memory at a time.
 
     Gives the SHA-256 of each tensor's bytes. Raises ReleaseError for values that are not finite.
@@ -193,10 +212,10 @@ def write_brought(path: Path, brought: Brought, metadata: dict[str, str]) -> dic
     digests: dict[str, str] = {}
 
     def make(name: str) -> "Tensor":
-        tensor = brought.load(name).to(torch.bfloat16).contiguous()
+        tensor = encoder.load(name).detach().cpu().to(torch.bfloat16).contiguous()
         if not tensor.isfinite().all():
             raise ReleaseError(
-                f"In {brought.path}, {name} has values that are not finite: the training that "
+                f"In {encoder.path}, {name} has values that are not finite: the training that "
                 "made it had failed; take an earlier checkpoint."
             )
         data = tensor.flatten().view(torch.uint8).numpy().data
@@ -207,29 +226,31 @@ def write_brought(path: Path, brought: Brought, metadata: dict[str, str]) -> dic
         path,
         [
             Entry(name, torch.bfloat16, shape, partial(make, name))
-            for name, shape in brought.shapes.items()
+            for name, shape in encoder.shapes.items()
         ],
         metadata,
     )
     return digests
 
 
-def write_judged(
-    path: Path, encoder: Brought, metadata: dict[str, str], judge: Judge
+def write_validated(
+    path: Path, encoder: ExternalEncoder, metadata: dict[str, str], validate: Validator
 ) -> tuple[dict[str, str], Sequence[str]]:
-    """Write an encoder and have it judged; gives the SHA-256 of its tensors and the remarks."""
-    digests = write_brought(path, encoder, metadata)
-    remarks = judge(path)
-    if remarks:
-        write_brought(path, encoder, metadata | {"findings": json.dumps(list(remarks))})
-    return digests, remarks
+    """Write an encoder and validate the file. Failed checks go into its header. Gives the SHA-256
+    of its tensors, and the failed checks."""
+    digests = write_encoder(path, encoder, metadata)
+    failed = validate(path)
+    if failed:
+        write_encoder(path, encoder, metadata | {"failed_checks": json.dumps(list(failed))})
+    return digests, failed
 
 
-def training_figures(brought: Brought) -> dict[str, float]:
-    """Figures that the trainer of a `vouched` encoder wrote into its header, if it did."""
+def training_metrics(encoder: ExternalEncoder) -> dict[str, float]:
+    """The metrics that the training wrote into the header of an encoder with provenance, if it
+    did."""
     try:
-        figures = json.loads(brought.metadata.get("facts", "{}")).get("figures", {})
-        return {str(name): float(value) for name, value in figures.items()}
+        metrics = json.loads(encoder.metadata.get("training", "{}")).get("metrics", {})
+        return {str(name): float(value) for name, value in metrics.items()}
     except (ValueError, TypeError, AttributeError):
         return {}
 

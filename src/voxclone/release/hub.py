@@ -1,7 +1,7 @@
 """A folder with an encoder for the Hub: `model.safetensors`, `config.json` and a model card.
 
-The encoder alone, under vLLM-Omni's names, so that one file serves both (spec/ecosystem 7). The
-weights of the release are not in it: who uses it has accepted their licence.
+The encoder has vLLM-Omni's names, so that one file serves both programs (spec/ecosystem 7). The
+folder holds no weights of the release: whoever uses it has accepted their license.
 """
 
 import importlib.metadata
@@ -17,17 +17,17 @@ import yaml
 from voxclone.errors import UsageError
 from voxclone.io import atomic_file, atomic_folder, require_new
 from voxclone.release.encoder_file import (
-    FORMAT,
-    Brought,
-    Judge,
-    book_hash,
-    training_figures,
-    write_judged,
+    ExternalEncoder,
+    Validator,
+    codebook_hash,
+    encoder_metadata,
+    training_metrics,
+    write_validated,
 )
 from voxclone.release.release import HUB_ID, Release
 
 WEIGHTS = "model.safetensors"
-LICENCES = {
+LICENSES = {
     "cc-by-nc-4.0": ("CC BY-NC 4.0", "https://creativecommons.org/licenses/by-nc/4.0/"),
     "cc-by-nc-sa-4.0": ("CC BY-NC-SA 4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
 }
@@ -37,34 +37,39 @@ NOT_MEASURED = "Not measured."
 
 @dataclass(frozen=True)
 class Card:
-    """What only the publisher knows: the base model (a Hub id, or words), the licence (a key of
-    `LICENCES`), what was trained on, and the evaluation as Markdown if there is one."""
+    """What only the publisher knows: the base model (a Hub id, or words), the license (a key of
+    `LICENSES`), the training data, and the evaluation as Markdown if there is one."""
 
     base_model: str
-    licence: str = "cc-by-nc-4.0"
+    license: str = "cc-by-nc-4.0"
     data: str | None = None
     evaluation: str | None = None
 
 
 def write_hub_folder(
-    release: Release, encoder: Brought, out: Path, card: Card, *, judge: Judge = lambda path: ()
+    release: Release,
+    encoder: ExternalEncoder,
+    out: Path,
+    card: Card,
+    *,
+    validate: Validator = lambda path: (),
 ) -> None:
-    """Write the folder; it appears complete or not at all. `judge` is as for `inject`.
+    """Write the folder, whole or not at all. `validate` is as for `inject`.
 
-    Raises UsageError for an `out` that exists or a licence that is not known.
+    Raises UsageError for an `out` that exists or a license that is not known.
     """
     require_new(out)
-    if card.licence not in LICENCES:
+    if card.license not in LICENSES:
         raise UsageError(
-            f"The licence {card.licence!r} is not one that allows what Voxtral's weights allow: "
-            f"name {' or '.join(LICENCES)}."
+            f"The license {card.license!r} does not agree with that of Voxtral's weights: name "
+            f"{' or '.join(LICENSES)}."
         )
-    book = book_hash(release)
+    codebook = codebook_hash(release)
     with atomic_folder(out) as folder:
-        _, remarks = write_judged(folder / WEIGHTS, encoder, _header(encoder), judge)
+        _, failed = write_validated(folder / WEIGHTS, encoder, _metadata(encoder), validate)
         texts = {
-            "config.json": json.dumps(_config(release, encoder, card, book), indent=2) + "\n",
-            "README.md": card_text(release, encoder, card, book, remarks),
+            "config.json": json.dumps(_config(release, encoder, card, codebook), indent=2) + "\n",
+            "README.md": card_text(release, encoder, card, codebook, failed),
         }
         for name, text in texts.items():
             with atomic_file(folder / name) as file:
@@ -72,12 +77,12 @@ def write_hub_folder(
 
 
 def card_text(
-    release: Release, encoder: Brought, card: Card, book: str, remarks: Sequence[str]
+    release: Release, encoder: ExternalEncoder, card: Card, codebook: str, failed: Sequence[str]
 ) -> str:
-    """The model card: YAML that the Hub reads, and what a user must know."""
-    codec, (licence, address) = release.params.codec, LICENCES[card.licence]
+    """The model card: YAML for the Hub, and text for the user."""
+    codec, (license_name, address) = release.params.codec, LICENSES[card.license]
     on_hub = HUB_ID.fullmatch(card.base_model) is not None
-    top: dict[str, Any] = {"license": card.licence}
+    top: dict[str, Any] = {"license": card.license}
     if on_hub:
         top |= {"base_model": card.base_model, "base_model_relation": "adapter"}
     top |= {
@@ -86,17 +91,17 @@ def card_text(
         "tags": ["voice-cloning", "neural-codec", "voxtral"],
     }
     base = f"[{card.base_model}](https://huggingface.co/{card.base_model})"
-    figures = training_figures(encoder)
-    held_out = "".join(f"| {name} | {value:.3f} |\n" for name, value in figures.items())
+    metrics = training_metrics(encoder)
+    held_out = "".join(f"| {name} | {value:.3f} |\n" for name, value in metrics.items())
     evaluation = card.evaluation or NOT_MEASURED
-    if remarks:
-        found = "\n".join(f"- {remark}" for remark in remarks)
+    if failed:
+        found = "\n".join(f"- {sentence}" for sentence in failed)
         warning = "**Do not use it as it is.** On the release's own presets:"
         evaluation = f"{warning}\n\n{found}\n\n{evaluation}"
     if held_out:
         evaluation += (
-            "\n\nFigures that the trainer wrote into the file, on what it held out:\n\n"
-            f"| figure | value |\n|---|---|\n{held_out}"
+            "\n\nMetrics of the training on its validation data:\n\n"
+            f"| metric | value |\n|---|---|\n{held_out}"
         )
     return f"""---
 {yaml.safe_dump(top, sort_keys=False, allow_unicode=True).strip()}
@@ -113,7 +118,7 @@ release's own weights are not in here.
 ## Use
 
 ```
-voxclone inject {WEIGHTS} path/to/the/release path/to/a/new/release
+voxclone inject {WEIGHTS} --model path/to/the/release -o path/to/a/new/release
 ```
 
 makes a release with the encoder beside hard links to the original files. vLLM-Omni then takes
@@ -122,15 +127,15 @@ makes a release with the encoder beside hard links to the original files. vLLM-O
 References: 10 to 16 s (3 s at least, 30 s at most) of one speaker, dry, without music, recorded at
 {codec.sampling_rate} Hz or more, ending in a pause. No transcript is needed.
 
-## Licence
+## License
 
-[{licence}]({address}): no commercial use. It is made against the weights of the base model and is
-bound by their licence.
+[{license_name}]({address}): no commercial use. It was trained with the weights of the base
+model and is bound by their license.
 
 ## Base model
 
-{base if on_hub else card.base_model}. Codes mean something only with its code book, whose SHA-256
-is `{book}`; do not use this encoder with another.
+{base if on_hub else card.base_model}. Codes mean something only with its codebook. Its
+SHA-256 is `{codebook}`; do not use this encoder with another.
 
 ## Training data
 
@@ -157,21 +162,24 @@ is `{book}`; do not use this encoder with another.
 """
 
 
-def _header(encoder: Brought) -> dict[str, str]:
-    """Format and code book. The trainer's facts hold folders of its machine, and stay at home."""
-    if not encoder.vouched:
+def _metadata(encoder: ExternalEncoder) -> dict[str, str]:
+    """Codebook and metrics. The configuration of the training names folders of its machine, and is
+    not published."""
+    if not encoder.has_provenance:
         return dict(encoder.metadata)
-    facts = json.dumps({"figures": training_figures(encoder)})
-    return {"format": FORMAT, "book": encoder.metadata["book"], "facts": facts}
+    metrics = {"metrics": training_metrics(encoder)}
+    return encoder_metadata(encoder.metadata["codebook_sha256"], metrics)
 
 
-def _config(release: Release, encoder: Brought, card: Card, book: str) -> dict[str, Any]:
+def _config(
+    release: Release, encoder: ExternalEncoder, card: Card, codebook: str
+) -> dict[str, Any]:
     codec, commit = release.params.codec, release.path.resolve().name
     return {
         "model_type": "voxtral_codec_encoder",
         "base_model": card.base_model,
         "base_model_revision": commit if COMMIT.fullmatch(commit) else None,
-        "code_book_sha256": book,
+        "codebook_sha256": codebook,
         "dtype": "bfloat16",
         "tensors": len(encoder.shapes),
         "parameters": encoder.bytes // 2,

@@ -1,10 +1,10 @@
-"""A new release with an encoder, beside one without: planned, carried out, and proved by hash.
+"""A new release with an encoder, made of one without: planned, carried out, and proved by hash.
 
 By default the encoder is a second file, `consolidated-encoder.safetensors`, beside hard links to
 the files of the release: vLLM loads all `consolidated*.safetensors` of a folder, or those that an
-index names (spec/checkpoint 2.6). Merged, all tensors are in `consolidated.safetensors`. The
-release itself is only read. vLLM-Omni takes a part of an encoder without a word and leaves the rest
-random, and stops at tensors that it does not know: neither can come from here.
+index names (spec/checkpoint 2.6). With `merge`, all tensors are in `consolidated.safetensors`. The
+release itself is only read. vLLM-Omni accepts an incomplete encoder silently, with random numbers
+for the rest, and fails for unknown tensors; injection makes neither.
 """
 
 import json
@@ -24,8 +24,14 @@ from voxclone.io import (
     refuse_inside,
     require_new,
 )
-from voxclone.release.encoder_file import Brought, Judge, write_judged
-from voxclone.release.proof import Placed, placed_tensors, prove_files, prove_tensors, write_placed
+from voxclone.release.encoder_file import ExternalEncoder, Validator, write_validated
+from voxclone.release.proof import (
+    StoredTensor,
+    copy_tensors,
+    prove_files,
+    prove_tensors,
+    stored_tensors,
+)
 from voxclone.release.release import Release
 from voxclone.release.safetensors import INDEX, read_header
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
@@ -37,14 +43,14 @@ MERGED = "consolidated.safetensors"
 @dataclass(frozen=True)
 class Plan:
     """What will be done. `carried` files stay as they are (names within the release); `rewritten`
-    gives the tensors of each file that is written anew; `left_out` is not in the new release.
-    `copy` is whether carried files are copied, as told or since `out` is on another disk."""
+    has the tensors of each file that is written again; `left_out` files are not in the new release.
+    `copy` if carried files are copied, as asked or since `out` is on another disk."""
 
     release: Release
-    encoder: Brought
+    encoder: ExternalEncoder
     out: Path
     carried: tuple[str, ...]
-    rewritten: dict[str, tuple[Placed, ...]]
+    rewritten: dict[str, tuple[StoredTensor, ...]]
     left_out: tuple[str, ...]
     merge: bool
     copy: bool
@@ -73,7 +79,7 @@ class Plan:
 @dataclass(frozen=True)
 class Injected:
     """What was done: files that are linked, copied, and written; SHA-256 of each carried file; and
-    how many tensors of the release are proved to be the same in the new one."""
+    the number of tensors that are proved to be those of the release."""
 
     linked: tuple[str, ...]
     copied: tuple[str, ...]
@@ -84,14 +90,14 @@ class Injected:
 
 def plan_injection(
     release: Release,
-    encoder: Brought,
+    encoder: ExternalEncoder,
     out: Path,
     *,
     merge: bool = False,
     replace: bool = False,
     copy: bool = False,
 ) -> Plan:
-    """Look at everything and write nothing.
+    """Check everything and write nothing.
 
     Raises UsageError for an `out` that exists or lies in the release, ReleaseError for a release
     that is damaged, has an encoder (unless `replace`), or whose files leave no name or room.
@@ -105,13 +111,13 @@ def plan_injection(
             f"{release.path} has {'an' if state == 'complete' else 'a partial'} encoder already: "
             "`--replace` makes a release with the other one in its place."
         )
-    placed = placed_tensors(release)
-    own = {name: each.info for name, each in placed.items()}
+    stored = stored_tensors(release)
+    own = {name: each.info for name, each in stored.items()}
     require_complete(check_manifest(release.params, own), release.path)
     names, hidden = _files(release.path)
     read = {header.path.name for header in release.files.headers}
     strays = {name for name in names if _is_weights(name)} - read
-    rewritten = {MERGED: tuple(placed.values())} if merge else _without_encoder(release)
+    rewritten = {MERGED: tuple(stored.values())} if merge else _without_encoder(release)
     # In one file nothing is left that an index, or a file beside it, could add.
     dropped = {INDEX} | read | strays if merge else {INDEX} | rewritten.keys()
     if (not merge and SHARD in set(names) - dropped) or rewritten.get(SHARD):
@@ -140,18 +146,18 @@ def plan_injection(
 
 
 def inject(
-    plan: Plan, *, judge: Judge = lambda path: (), advance: Advance = lambda count: None
+    plan: Plan, *, validate: Validator = lambda path: (), advance: Advance = lambda count: None
 ) -> Injected:
     """Make the new release; it appears complete and proved, or not at all.
 
-    `judge` is given the encoder as it will be shipped (a file), before anything else is written,
-    and raises if it shall not be; what it remarks goes into the header. Raises ReleaseError if the
-    disk fails or anything differs.
+    `validate` is called with the encoder's new file before anything else is written, and raises to
+    refuse it; the failed checks that it returns go into the header. Raises ReleaseError if the disk
+    fails or anything differs.
     """
     source, merge = plan.release.path, plan.merge
     with atomic_folder(plan.out) as folder:
         shard = folder / SHARD
-        made, _ = write_judged(shard, plan.encoder, plan.encoder.metadata, judge)
+        made, _ = write_validated(shard, plan.encoder, plan.encoder.metadata, validate)
         linked: list[str] = []
         copied: list[str] = []
         for name in plan.carried:
@@ -164,9 +170,11 @@ def inject(
             metadata = _metadata(plan, name)
             if merge:
                 header = read_header(shard)
-                tensors += tuple(Placed(each, shard, info) for each, info in header.tensors.items())
+                tensors += tuple(
+                    StoredTensor(each, shard, info) for each, info in header.tensors.items()
+                )
                 metadata |= {f"encoder.{key}": text for key, text in header.metadata.items()}
-            write_placed(folder / name, tensors, metadata, advance)
+            copy_tensors(folder / name, tensors, metadata, advance)
         if merge:
             shard.unlink()
         elif (source / INDEX).exists():
@@ -187,16 +195,16 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     def refuse(error: OSError) -> None:
         raise ReleaseError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:
-            raise ReleaseError(f"{place} is a second way into {real}: remove that link.")
+            raise ReleaseError(f"{parent} is a second way into {real}: remove that link.")
         seen.add(real)
         if len(seen) == 1:
             hidden = sorted(name for name in [*folders, *files] if name.startswith("."))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            path = Path(place, name)
+            path = Path(parent, name)
             if name.startswith("."):
                 continue
             if not path.is_file():
@@ -209,11 +217,11 @@ def _is_weights(name: str) -> bool:
     return "/" not in name and name.startswith("consolidated") and name.endswith(".safetensors")
 
 
-def _without_encoder(release: Release) -> dict[str, tuple[Placed, ...]]:
+def _without_encoder(release: Release) -> dict[str, tuple[StoredTensor, ...]]:
     """For each file that has tensors of the encoder, the others in it (perhaps none)."""
     return {
         header.path.name: tuple(
-            Placed(name, header.path, info)
+            StoredTensor(name, header.path, info)
             for name, info in header.tensors.items()
             if not is_encoder(name)
         )
@@ -223,7 +231,7 @@ def _without_encoder(release: Release) -> dict[str, tuple[Placed, ...]]:
 
 
 def _metadata(plan: Plan, name: str) -> dict[str, str]:
-    """What the headers say beside tensors: of the one file, or of all that are merged."""
+    """The metadata of one file, or of all that are merged."""
     kept: dict[str, str] = {}
     for header in plan.release.files.headers:
         if plan.merge or header.path.name == name:
@@ -234,11 +242,11 @@ def _metadata(plan: Plan, name: str) -> dict[str, str]:
 def _write_index(plan: Plan, folder: Path) -> None:
     """The release's index, with the encoder's tensors in their new file."""
     index: dict[str, Any] = json.loads((plan.release.path / INDEX).read_text(encoding="utf-8"))
-    where = {name: file for name, file in index["weight_map"].items() if not is_encoder(name)}
-    index["weight_map"] = where | dict.fromkeys(plan.encoder.shapes, SHARD)
+    files = {name: file for name, file in index["weight_map"].items() if not is_encoder(name)}
+    index["weight_map"] = files | dict.fromkeys(plan.encoder.shapes, SHARD)
     if "total_size" in (index.get("metadata") or {}):
         held = sum(
-            each.info.stop - each.info.start for each in placed_tensors(plan.release).values()
+            each.info.stop - each.info.start for each in stored_tensors(plan.release).values()
         )
         index["metadata"]["total_size"] = held + plan.encoder.bytes
     with atomic_file(folder / INDEX) as file:

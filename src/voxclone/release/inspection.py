@@ -1,11 +1,11 @@
-"""What is in a release, without loading a tensor."""
+"""The content of a release, without loading a tensor."""
 
 from dataclasses import dataclass
 
 from voxclone.errors import ReleaseError, VoiceError
-from voxclone.release.presets import count_rows
+from voxclone.release.presets import count_frames
 from voxclone.release.release import Release, preset_names, preset_path
-from voxclone.release.tekken import read_tekken, row_counts, tekken_problems
+from voxclone.release.tekken import read_tekken, tekken_problems, voice_counts
 from voxclone.release.tensors import ENCODER_PREFIXES
 from voxclone.spec import CODEC, VOICES
 
@@ -37,8 +37,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a release: bytes of each file, size of each part, rows of each voice, state of the
-    encoder (withheld, partial, complete), dtypes, and a sentence for each problem."""
+    """The content of a release: bytes of each file, size of each part, frames of each voice, state
+    of the encoder (withheld, partial, complete), dtypes, and a sentence for each problem."""
 
     path: str
     bytes: dict[str, int]
@@ -58,20 +58,20 @@ def inspect_release(release: Release) -> Inspection:
     try:
         tekken = read_tekken(release.path / "tekken.json")
         problems += tekken_problems(tekken, release.params)
-        counts = row_counts(tekken)
+        counts = voice_counts(tekken)
     except ReleaseError as error:
         problems.append(str(error))
     for name in preset_names(release):
         try:
-            voices[name] = count_rows(preset_path(release, name), release.params.lm.dim)
+            voices[name] = count_frames(preset_path(release, name), release.params.lm.dim)
         except VoiceError as error:
             problems.append(str(error))
             continue
         if counts and name not in counts:
-            problems.append(f"tekken.json has no row count for the voice {name!r}.")
+            problems.append(f"tekken.json has no frame count for the voice {name!r}.")
         elif counts and counts[name] != voices[name]:
             problems.append(
-                f"The voice {name!r} has {voices[name]} rows, but tekken.json says {counts[name]}."
+                f"The voice {name!r} has {voices[name]} frames, and {counts[name]} by tekken.json."
             )
     tensors = release.files.tensors
     parts = {}
@@ -106,8 +106,8 @@ def describe(found: Inspection) -> str:
     values = sum(size.values for size in found.parts.values())
     lines.append(f"  {'together':<16} {tensors:>4} tensors {values:>14,} values")
     lines.append(f"  encoder: {found.encoder}{ENCODER_HINTS[found.encoder]}")
-    voices = ", ".join(f"{name} ({rows})" for name, rows in found.voices.items())
-    lines.append(f"  {len(found.voices)} voices (rows): {voices}")
+    voices = ", ".join(f"{name} ({frames})" for name, frames in found.voices.items())
+    lines.append(f"  {len(found.voices)} voices (frames): {voices}")
     lines += [f"  ! {problem}" for problem in found.problems]
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
-"""`params.json` as typed configs, and back.
+"""`params.json` as typed configs.
 
 The language model stands at the top level; `multimodal` holds the audio model with its acoustic
 head (`audio_model_args`) and the codec (`audio_tokenizer_args`). Names and defaults are those of
-vLLM-Omni's `AcousticTransformerArgs`, `MultimodalAudioModelArgs` and `AudioTokenizerArgs`. Keys
-that nothing here uses are left aside, because later revisions of a release may add some; a wrong
-type or an impossible value is refused.
+vLLM-Omni's `AcousticTransformerArgs`, `MultimodalAudioModelArgs` and `AudioTokenizerArgs`. Unknown
+keys are ignored, because later revisions of a release may add some. A wrong type or an impossible
+value is refused.
 """
 
 import json
@@ -24,8 +24,6 @@ Size = Annotated[int, Field(ge=1, le=2**24)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Token = Annotated[int, Field(ge=0, le=2**24)]
 Positive = Annotated[float, Field(gt=0)]
-
-ENCODER_KEYS = frozenset(name for name in CodecConfig.model_fields if name.startswith("encoder_"))
 
 
 class _Section(Settings):
@@ -165,54 +163,6 @@ def parse_params(values: Any, where: str = "params.json") -> Params:
         raise ReleaseError(f"In {where}: {error}") from None
 
 
-def to_json(params: Params) -> dict[str, Any]:
-    """The value of a full `params.json` in the layout of the release.
-
-    As there, the `encoder_*` keys of the codec are left out, and so are the acoustic head's
-    `norm_eps` and `n_decoding_steps` if they have their default. `parse_params` reads it back.
-    Raises ReleaseError if the encoder's topology is not the default one: it would be lost.
-    """
-    altered = [key for key in sorted(ENCODER_KEYS) if not _is_default(params.codec, key)]
-    if altered:
-        raise ReleaseError(
-            f"params.json has no place for the codec's {', '.join(altered)}: a release is written "
-            "without its encoder, whose topology must be the default one."
-        )
-    audio, acoustic = params.audio, params.audio.acoustic
-    optional = {
-        key: getattr(acoustic, key)
-        for key in ("norm_eps", "n_decoding_steps")
-        if not _is_default(acoustic, key)
-    }
-    codec = params.codec.model_dump(exclude=set(ENCODER_KEYS), exclude_none=True)
-    return {
-        **params.lm.model_dump(),
-        "model_parallel": 1,
-        "multimodal": {
-            "bos_token_id": params.bos_token_id,
-            "audio_model_args": {
-                **audio.model_dump(exclude={"encoding", "acoustic"}),
-                "audio_encoding_args": {
-                    "codebook_pattern": "parallel",
-                    "interleave_audio_tokens_per_segment": 8192,
-                    "interleave_text_tokens_per_segment": 8192,
-                    "single_trailing_segment": False,
-                    **audio.encoding.model_dump(),
-                },
-                "acoustic_transformer_args": {
-                    **acoustic.model_dump(exclude={"norm_eps", "n_decoding_steps"}),
-                    "rope_theta": 10000.0,  # no runtime reads it: the head has no positions
-                    **optional,
-                },
-                "p_uncond": 0.0,
-                "text_feature_bugged": False,
-                "condition_dropped_token_id": 42,
-            },
-            "audio_tokenizer_args": {**codec, "voice": dict(params.voices)},
-        },
-    }
-
-
 SectionT = TypeVar("SectionT", bound=_Section)
 
 
@@ -241,10 +191,6 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
         return value
     found = "missing" if value is None else "no mapping"
     raise ReleaseError(f"In {where}: the section is {found}; this is no Voxtral TTS release.")
-
-
-def _is_default(config: Settings, key: str) -> bool:
-    return bool(getattr(config, key) == type(config).model_fields[key].default)
 
 
 def _contradictions(params: Params) -> list[str]:

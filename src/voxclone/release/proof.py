@@ -1,28 +1,26 @@
-"""Tensors copied byte for byte from file to file, and proof that a release with an encoder is,
-besides that, the release it was made from.
+"""Tensors copied byte for byte from file to file, and the proof that a release with an encoder has
+everything else from the release that it was made from.
 
-The largest tensor of the real release has 805 MB: what goes through here is never whole in memory.
+The largest tensor of the real release has 805 MB: no tensor is whole in memory here.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from voxclone.errors import ReleaseError
-from voxclone.io import Advance, atomic_file, digest_file, pieces
+from voxclone.io import Advance, atomic_file, hash_file, pieces
 from voxclone.release.release import Release
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, encode_header
 from voxclone.release.tensors import is_encoder, require_complete
 
 
 @dataclass(frozen=True)
-class Placed:
+class StoredTensor:
     """A tensor and the file that it is in."""
 
     name: str
@@ -35,7 +33,7 @@ class Placed:
         return self.info.start, self.info.stop
 
 
-def digest_tensors(tensors: Iterable[Placed], advance: Advance) -> dict[str, str]:
+def digest_tensors(tensors: Iterable[StoredTensor], advance: Advance) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, each file being opened once."""
     found = {}
     with ExitStack() as opened:
@@ -49,36 +47,25 @@ def digest_tensors(tensors: Iterable[Placed], advance: Advance) -> dict[str, str
     return found
 
 
-def write_placed(
-    path: Path, tensors: Sequence[Placed], metadata: dict[str, str], advance: Advance
+def copy_tensors(
+    path: Path, tensors: Sequence[StoredTensor], metadata: dict[str, str], advance: Advance
 ) -> None:
-    """Write a safetensors file of tensors as they are in others, byte for byte."""
-    # Wide numbers first keep every tensor aligned to its own size.
+    """Write a safetensors file of tensors of other files, byte for byte."""
     ordered = sorted(tensors, key=lambda each: -DTYPE_BYTES[each.info.dtype])
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    end = 0
-    for each in ordered:
-        start, end = end, end + each.info.stop - each.info.start
-        header[each.name] = {
-            "dtype": each.info.dtype,
-            "shape": list(each.info.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    described = [(each.name, each.info.dtype, each.info.shape) for each in ordered]
     with ExitStack() as opened, atomic_file(path) as file:
         files: dict[Path, FileIO] = {}
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(encode_header(described, metadata))
         for each in ordered:
             for piece in pieces(_opened(each.path, files, opened), *each.span):
                 file.write(piece)
                 advance(len(piece))
 
 
-def placed_tensors(release: Release) -> dict[str, Placed]:
-    """Where each tensor of a release is that is not of its encoder."""
+def stored_tensors(release: Release) -> dict[str, StoredTensor]:
+    """The tensors of a release without those of its encoder, and their files."""
     return {
-        name: Placed(name, release.files.header_of(name).path, info)
+        name: StoredTensor(name, release.files.header_of(name).path, info)
         for name, info in release.files.tensors.items()
         if not is_encoder(name)
     }
@@ -87,16 +74,16 @@ def placed_tensors(release: Release) -> dict[str, Placed]:
 def prove_files(
     source: Path, folder: Path, names: Collection[str], advance: Advance
 ) -> dict[str, str]:
-    """SHA-256 of files of `source`, each found to be that of the file of this name in `folder`.
+    """SHA-256 of files of `source`, compared with the files of the same names in `folder`.
 
-    Raises ReleaseError for one that differs.
+    Raises ReleaseError for a file that differs.
     """
     found = {}
     for name in names:
         before, after = source / name, folder / name
-        found[name] = digest_file(before, advance)
+        found[name] = hash_file(before, advance)
         # A hard link is that file: there is nothing else to read.
-        if not os.path.samefile(before, after) and digest_file(after, advance) != found[name]:
+        if not os.path.samefile(before, after) and hash_file(after, advance) != found[name]:
             raise _differs(source, name)
     return found
 
@@ -108,17 +95,17 @@ def prove_tensors(
     made: Mapping[str, str],
     advance: Advance,
 ) -> int:
-    """Open `folder` as a reader would, and compare every tensor with where it came from: the
-    encoder's with `made` (SHA-256 when they were written), the others with those of `release`.
+    """Open `folder` as a reader would, and compare every tensor with its origin: those of the
+    encoder with `made` (SHA-256 when they were written), the others with those of `release`.
 
-    What lies in the same `carried` file as before is proved with that file. Gives the number of
-    the others. Raises ReleaseError if any differs, is missing, or was not there.
+    A tensor in the same `carried` file as before is proved with that file. Gives the number of
+    tensors of the release. Raises ReleaseError if a tensor differs, is missing, or is new.
     """
     new = Release.open(folder)
     require_complete(new.report, folder)
-    before = placed_tensors(release)
+    before = stored_tensors(release)
     after = {
-        name: Placed(name, new.files.header_of(name).path, info)
+        name: StoredTensor(name, new.files.header_of(name).path, info)
         for name, info in new.files.tensors.items()
     }
     if after.keys() != before.keys() | made.keys():
@@ -130,10 +117,10 @@ def prove_tensors(
     ]
     wanted = dict(made) | digest_tensors([before[name] for name in moved], advance)
     found = digest_tensors([after[name] for name in [*made, *moved]], advance)
-    for name, placed in after.items():
-        old_info = before[name].info if name in before else placed.info
-        alike = (placed.info.dtype, placed.info.shape) == (old_info.dtype, old_info.shape)
-        if not alike or found.get(name) != wanted.get(name):
+    for name, stored in after.items():
+        old_info = before[name].info if name in before else stored.info
+        same = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
+        if not same or found.get(name) != wanted.get(name):
             raise _differs(release.path, name)
     return len(before)
 

@@ -1,4 +1,4 @@
-"""A release: opened by its headers alone, and what is read from it on demand."""
+"""A release: opened by its headers alone; tensors are read on demand."""
 
 import re
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ from voxclone.errors import ReleaseError, VoiceError
 from voxclone.release.params import Params, read_params
 from voxclone.release.presets import read_preset
 from voxclone.release.safetensors import TensorFiles, TensorInfo, find_shards, read_header
-from voxclone.release.tekken import voice_counts
+from voxclone.release.tekken import read_tekken, voice_counts
 from voxclone.release.tensors import (
     ENCODER_PREFIXES,
-    SHOWN,
     ManifestReport,
     check_manifest,
     expected_tensors,
@@ -44,7 +43,7 @@ DECODER = (f"{CODEC}decoder_blocks.", f"{CODEC}output_proj.", f"{CODEC}quantizer
 
 @dataclass(frozen=True)
 class Release:
-    """A release directory. `report` tells whether its tensors are those of `params`."""
+    """A release directory. `report` compares its tensors with those that `params` asks for."""
 
     path: Path
     params: Params
@@ -55,9 +54,9 @@ class Release:
     def open(cls, source: str | Path) -> "Release":
         """Open a directory, the packaged release ("mini") or a Hub repository ("owner/name").
 
-        Only params.json and the headers of the tensor files are read. Tensors that are missing or
-        misshapen stand in `report`; what needs them refuses. Raises ReleaseError if there is no
-        such release, or its files are missing, damaged or contradictory.
+        Only params.json and the headers of the tensor files are read. `report` has the tensors that
+        are missing or misshapen; loading them fails. Raises ReleaseError if there is no such
+        release, or its files are missing, damaged or contradictory.
         """
         path = find_release(source)
         params = read_params(path / "params.json")
@@ -66,9 +65,9 @@ class Release:
 
     @cached_property
     def voice_counts(self) -> dict[str, int]:
-        """Rows of each preset by tekken.json; empty if it does not tell."""
+        """Frames of each preset by tekken.json; empty if it has no counts."""
         path = self.path / "tekken.json"
-        return voice_counts(path) if path.exists() else {}
+        return voice_counts(read_tekken(path)) if path.exists() else {}
 
 
 def find_release(source: str | Path) -> Path:
@@ -99,12 +98,12 @@ def mini_release() -> Path:
 
 
 def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
-    """The codec in fp32, for inference. The encoder is that of the file `encoder` if given,
-    otherwise the release's own if it has one; else the codec is without.
+    """The codec in fp32, for inference. Its encoder is that of the file `encoder` if given, else
+    the release's own if it has one, else None.
 
-    The file is safetensors with exactly the encoder's tensors, named with or without
-    `audio_tokenizer.`; what a release has besides is passed over. Raises ReleaseError for tensors
-    that are missing or misshapen.
+    The file is safetensors with all the encoder's tensors, named with or without
+    `audio_tokenizer.`; other tensors of a release are ignored. Raises ReleaseError for tensors that
+    are missing or misshapen.
     """
     from voxclone.codec.model import Codec
 
@@ -116,7 +115,7 @@ def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
     elif release.report.encoder != "withheld":
         require_complete(release.report, release.path, ENCODER_PREFIXES)
     has_encoder = encoder is not None or release.report.encoder != "withheld"
-    with _without_initialisation():
+    with _without_initialization():
         codec = Codec(params.codec, with_encoder=has_encoder)
     _fill(codec.quantizer, files, f"{CODEC}quantizer.")
     _fill(codec.decoder, files, CODEC)
@@ -126,7 +125,7 @@ def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
 
 
 def load_table(release: Release) -> "Tensor":
-    """The embedding table [rows, dim] of all code books, as it is stored (bf16)."""
+    """The embedding table [V, D] of all codebooks, as it is stored (bf16)."""
     require_complete(release.report, release.path, TABLE)
     return release.files.load(TABLE)
 
@@ -151,20 +150,20 @@ def preset_path(release: Release, name: str) -> Path:
 
 
 def load_preset(release: Release, name: str) -> "Tensor":
-    """The rows of a preset [N, dim] in bf16; nothing is unpickled.
+    """The embedding of a preset [N, D] in bf16; nothing is unpickled.
 
     Raises VoiceError if there is no such voice, its file is no plain tensor, or it has another
-    number of rows than tekken.json says (the prompt would not fit).
+    number of frames than tekken.json has for it (the prompt would not fit).
     """
     path = preset_path(release, name)
-    rows_ND = read_preset(path, release.params.lm.dim)
-    count = release.voice_counts.get(name, len(rows_ND))
-    if count != len(rows_ND):
+    embedding_ND = read_preset(path, release.params.lm.dim)
+    count = release.voice_counts.get(name, len(embedding_ND))
+    if count != len(embedding_ND):
         raise VoiceError(
-            f"The voice {name!r} has {len(rows_ND)} rows but tekken.json in {release.path} says "
-            f"{count}: fetch both files again, or correct voice_num_audio_tokens."
+            f"The voice {name!r} has {len(embedding_ND)} frames, but tekken.json in {release.path} "
+            f"says {count}: fetch both files again, or correct voice_num_audio_tokens."
         )
-    return rows_ND
+    return embedding_ND
 
 
 def _fetch(name: str) -> Path:
@@ -177,14 +176,14 @@ def _fetch(name: str) -> Path:
         raise ReleaseError(
             f"There is no directory {name}, and the Hub does not give a repository of that name "
             f"({type(error).__name__}: {reason}): check the name, the network, and that you "
-            "have accepted the licence and logged in with `hf auth login`."
+            "have accepted the license and logged in with `hf auth login`."
         ) from None
 
 
 def encoder_prefix(params: Params, found: Mapping[str, TensorInfo], path: Path) -> str:
-    """What the names in an encoder's file lack to those of a release: "" or `audio_tokenizer.`.
+    """The prefix that the names in an encoder's file lack: "" or `audio_tokenizer.`.
 
-    What a release has besides an encoder may be in the file, too. Raises ReleaseError for tensors
+    Other tensors of a release may be in the file, too. Raises ReleaseError for tensors
     that are missing, misshapen or of something else.
     """
     prefix = "" if any(name.startswith(CODEC) for name in found) else CODEC
@@ -192,24 +191,22 @@ def encoder_prefix(params: Params, found: Mapping[str, TensorInfo], path: Path) 
     own = {name: tensor for name, tensor in tensors.items() if is_encoder(name)}
     if not own:
         raise ReleaseError(f"{path} holds no tensor of a codec encoder: name another file.")
-    clauses = check_manifest(params, own).problems(ENCODER_PREFIXES)
-    if clauses:
-        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+    if problems := check_manifest(params, own).summary(ENCODER_PREFIXES):
         raise ReleaseError(
-            f"{path} is not the whole encoder that params.json describes: "
-            f"{'; '.join(clauses[:SHOWN])}{more}. Name another file, or train one for this release."
+            f"{path} is not the whole encoder that params.json describes: {problems}. Name another "
+            "file, or train one for this release."
         )
-    strange = sorted(tensors.keys() - own.keys() - expected_tensors(params).keys())
-    if strange:
+    unknown = sorted(tensors.keys() - own.keys() - expected_tensors(params).keys())
+    if unknown:
         raise ReleaseError(
-            f"{path} holds {strange[0].removeprefix(CODEC)!r}, which is not of a codec encoder: "
+            f"{path} holds {unknown[0].removeprefix(CODEC)!r}, which is not of a codec encoder: "
             "name the file that `voxclone train encoder` wrote."
         )
     return prefix
 
 
 def _open_encoder(params: Params, path: Path) -> tuple[TensorFiles, str]:
-    """The file of an encoder, checked, and what its names start with."""
+    """The file of an encoder, checked, and the prefix of its names."""
     header = read_header(path)
     missing = encoder_prefix(params, header.tensors, path)
     return TensorFiles([header]), CODEC.removeprefix(missing)
@@ -221,7 +218,7 @@ def _fill(module: "Module", files: TensorFiles, prefix: str) -> None:
     module.load_state_dict({name: tensors[prefix + name] for name in names})
 
 
-def _without_initialisation() -> Any:
+def _without_initialization() -> Any:
     """Modules built inside keep their parameters as they are allocated: loading overwrites all of
     them, and drawing 300 million random numbers first takes seconds."""
     import torch

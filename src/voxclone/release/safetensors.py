@@ -6,7 +6,7 @@ to dtype, shape and range of bytes; the bytes of all tensors, without gaps
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -32,7 +32,8 @@ DTYPE_BYTES = FLOATS | OTHERS | INTEGERS
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of a tensor; `start` and `stop` are bytes from the start of the file."""
+    """The entry of a tensor in a header; `start` and `stop` are bytes from the start of the
+    file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -109,10 +110,10 @@ class TensorFiles:
     def __init__(self, headers: Iterable[Header], index: dict[str, str] | None = None) -> None:
         self.headers = tuple(headers)
         self._where: dict[str, Header] = {}
-        chosen = index or {}
+        files = index or {}
         for header in self.headers:
             for name in header.tensors:
-                if chosen.get(name, header.path.name) != header.path.name:
+                if files.get(name, header.path.name) != header.path.name:
                     continue
                 if name in self._where:
                     raise ReleaseError(
@@ -120,13 +121,13 @@ class TensorFiles:
                         "remove one of the files."
                     )
                 self._where[name] = header
-        for name, file in chosen.items():
+        for name, file in files.items():
             if name not in self._where:
                 raise ReleaseError(f"{INDEX} says that {name!r} is in {file}, but it is not.")
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """What the headers say, by name."""
+        """The entries of the headers, by name."""
         return {name: header.tensors[name] for name, header in self._where.items()}
 
     def header_of(self, name: str) -> Header:
@@ -140,11 +141,6 @@ class TensorFiles:
     def load(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
         """One tensor, in `dtype` or as it is stored. Raises ReleaseError for an unknown name."""
         return self.load_many([name], dtype)[name]
-
-    def load_prefix(self, prefix: str, dtype: "torch.dtype | None" = None) -> "dict[str, Tensor]":
-        """All tensors whose name starts with `prefix`, by the rest of their name."""
-        names = [name for name in self._where if name.startswith(prefix)]
-        return {name.removeprefix(prefix): t for name, t in self.load_many(names, dtype).items()}
 
     def load_many(
         self, names: list[str], dtype: "torch.dtype | None" = None
@@ -192,29 +188,36 @@ class Entry(NamedTuple):
     make: "Callable[[], Tensor]"
 
 
+def encode_header(
+    tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: dict[str, str] | None = None
+) -> bytes:
+    """The length and the header of a file with tensors (name, dtype, shape) in this order. Wide
+    numbers first keep every tensor aligned to its own size. Raises ValueError for a name that is
+    given twice."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, dtype, shape in tensors:
+        if name in header:
+            raise ValueError(f"{name!r} is given twice")
+        start, end = end, end + prod(shape) * DTYPE_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 def write_safetensors(
     path: str | Path, entries: Iterable[Entry], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with one tensor in memory at a time; it appears complete or not at
-    all. Raises ValueError if `make` gives another dtype or shape than announced."""
+    """Write a safetensors file, whole or not at all, with one tensor in memory at a time. Raises
+    ValueError if `make` gives another dtype or shape than announced."""
     import torch
 
     names = {getattr(torch, full): short for short, full in _TORCH_NAMES.items()}
-    # Wide numbers first keep every tensor aligned to its own size.
     ordered = sorted((Entry(*entry) for entry in entries), key=lambda entry: -entry.dtype.itemsize)
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    end = 0
-    for entry in ordered:
-        if entry.name in header:
-            raise ValueError(f"{entry.name!r} is given twice")
-        start, end = end, end + prod(entry.shape) * entry.dtype.itemsize
-        shape = list(entry.shape)
-        described = {"dtype": names[entry.dtype], "shape": shape, "data_offsets": [start, end]}
-        header[entry.name] = described
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    described = [(entry.name, names[entry.dtype], entry.shape) for entry in ordered]
     with atomic_file(Path(path)) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(encode_header(described, metadata))
         for entry in ordered:
             tensor = entry.make()
             if tensor.dtype != entry.dtype or tuple(tensor.shape) != tuple(entry.shape):

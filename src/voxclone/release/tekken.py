@@ -1,100 +1,16 @@
-"""`tekken.json`, the tokenizer: what the rest of a release needs to know of it, and a small one.
+"""`tekken.json`, the tokenizer: its counts of frames, and its ids.
 
 Its layout is mistral-common's (`tokens/tokenizers/tekken.py`, `audio.py`). The prompt of a speech
-request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each row of the voice, [NEXT_AUDIO_TEXT], text,
+request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each frame of the voice, [NEXT_AUDIO_TEXT], text,
 [REPEAT_AUDIO_TEXT], [BEGIN_AUDIO].
 """
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
 
 from voxclone.errors import ReleaseError
 from voxclone.release.params import Params
-from voxclone.spec import (
-    AUDIO,
-    BEGIN_AUDIO,
-    BOS,
-    FRAME_RATE,
-    NEXT_AUDIO_TEXT,
-    REPEAT_AUDIO_TEXT,
-    SAMPLING_RATE,
-)
-
-# Ranks of the release; those between them are filled as mistral-common does.
-SPECIAL = {
-    0: "<unk>",
-    BOS: "<s>",
-    2: "</s>",
-    3: "[INST]",
-    4: "[/INST]",
-    5: "[AVAILABLE_TOOLS]",
-    6: "[/AVAILABLE_TOOLS]",
-    7: "[TOOL_RESULTS]",
-    8: "[/TOOL_RESULTS]",
-    9: "[TOOL_CALLS]",
-    10: "[IMG]",
-    11: "<pad>",
-    12: "[IMG_BREAK]",
-    13: "[IMG_END]",
-    14: "[PREFIX]",
-    15: "[MIDDLE]",
-    16: "[SUFFIX]",
-    17: "[SYSTEM_PROMPT]",
-    18: "[/SYSTEM_PROMPT]",
-    19: "[TOOL_CONTENT]",
-    AUDIO: "[AUDIO]",
-    BEGIN_AUDIO: "[BEGIN_AUDIO]",
-    26: "[OUTPUT_AUDIO]",
-    34: "[TRANSCRIBE]",  # mistral-common asks for it when there is an audio block
-    REPEAT_AUDIO_TEXT: "[REPEAT_AUDIO_TEXT]",
-    NEXT_AUDIO_TEXT: "[NEXT_AUDIO_TEXT]",
-}
-
-
-def small_tekken(
-    voice_rows: dict[str, int],
-    *,
-    special_tokens: int = 40,
-    sampling_rate: int = SAMPLING_RATE,
-    frame_rate: float = FRAME_RATE,
-) -> dict[str, Any]:
-    """The value of a `tekken.json` whose text tokens are the 256 bytes.
-
-    A byte b of the UTF-8 text has the id `special_tokens` + b, so the vocabulary has
-    `special_tokens` + 256 ids. `voice_rows` gives the rows of each preset.
-    """
-    if special_tokens <= max(SPECIAL):
-        raise ValueError(f"special_tokens must be above {max(SPECIAL)}, got {special_tokens}")
-    return {
-        "config": {
-            "pattern": r"\S+|\s+",  # with bytes for tokens, any pattern gives the same ids
-            "num_vocab_tokens": 256,
-            "default_vocab_size": special_tokens + 256,
-            "default_num_special_tokens": special_tokens,
-            "version": "v7",
-        },
-        "vocab": [
-            {
-                "rank": byte,
-                "token_bytes": base64.b64encode(bytes([byte])).decode(),
-                "token_str": chr(byte) if byte < 128 else None,
-            }
-            for byte in range(256)
-        ],
-        "special_tokens": [
-            {"rank": i, "token_str": SPECIAL.get(i, f"<SPECIAL_{i}>"), "is_control": True}
-            for i in range(special_tokens)
-        ],
-        "audio": {
-            "sampling_rate": sampling_rate,
-            "frame_rate": frame_rate,
-            # Of no use to speech requests, but mistral-common wants it.
-            "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-            "voice_num_audio_tokens": dict(voice_rows),
-        },
-    }
 
 
 def read_tekken(path: str | Path) -> dict[str, Any]:
@@ -114,13 +30,9 @@ def read_tekken(path: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
-def voice_counts(path: str | Path) -> dict[str, int]:
-    """Rows of each preset by the file's `audio.voice_num_audio_tokens` (see `row_counts`)."""
-    return row_counts(read_tekken(path))
-
-
-def row_counts(tekken: dict[str, Any]) -> dict[str, int]:
-    """Rows of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there."""
+def voice_counts(tekken: dict[str, Any]) -> dict[str, int]:
+    """Frames of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there.
+    Raises ReleaseError for anything but a mapping to integers."""
     counts = tekken.get("audio", {}).get("voice_num_audio_tokens") or {}
     if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
         raise ReleaseError("In tekken.json, voice_num_audio_tokens must map names to integers.")
@@ -128,7 +40,7 @@ def row_counts(tekken: dict[str, Any]) -> dict[str, int]:
 
 
 def tekken_problems(tekken: dict[str, Any], params: Params) -> list[str]:
-    """A sentence for each point in which a tokenizer and `params.json` contradict each other."""
+    """A sentence for each contradiction between a tokenizer and `params.json`."""
     audio, config = tekken.get("audio", {}), tekken["config"]
     special = {
         token.get("token_str"): token.get("rank")

@@ -1,8 +1,8 @@
 """Names and shapes of the tensors of a release, by its hyper-parameters, and a check against them.
 
-Names are rules, not a list: they hold for every size. Those of the codec are what `Encoder`,
-`Decoder` and `Quantizer` have in their state dicts, in the same order, under `audio_tokenizer.`
-(a test compares them); they are spelled out here so that a release can be opened without torch.
+The rules hold for every size. Names of the codec are those in the state dicts of `Encoder`,
+`Decoder` and `Quantizer`, in the same order, under `audio_tokenizer.` (a test compares them). They
+stand here too, so that a release can be opened without torch.
 """
 
 from collections.abc import Mapping
@@ -57,14 +57,22 @@ def is_encoder(name: str) -> bool:
     return name.startswith(ENCODER_PREFIXES)
 
 
+def codebook_sizes(params: Params) -> list[int]:
+    """Codes of every codebook, without the special ones: 8192, 21, 21, ... in the release."""
+    audio = params.audio
+    return [audio.semantic_codebook_size] + [
+        audio.acoustic_codebook_size
+    ] * audio.n_acoustic_codebook
+
+
 def codebook_offsets(params: Params) -> list[int]:
-    """First row of every code book in the embedding table: 0, 8194, 8217, ... in the release."""
-    return [0, *accumulate(_codebook_rows(params))][:-1]
+    """First row of every codebook in the embedding table: 0, 8194, 8217, ... in the release."""
+    return [0, *accumulate(size + SHIFT for size in codebook_sizes(params))][:-1]
 
 
 def table_rows(params: Params) -> int:
-    """Rows of the embedding table: those of all code books, padded once (9088 in the release)."""
-    return _padded(sum(_codebook_rows(params)))
+    """Rows of the embedding table: those of all codebooks, padded once (9088 in the release)."""
+    return _padded(sum(size + SHIFT for size in codebook_sizes(params)))
 
 
 def semantic_rows(params: Params) -> int:
@@ -107,6 +115,12 @@ class ManifestReport:
         clauses += [f"{name} is not part of a release" for name in self.unexpected]
         return [clause for clause in clauses if clause.startswith(prefix)]
 
+    def summary(self, prefix: str | tuple[str, ...] = "") -> str:
+        """The first of these problems, and how many more there are; "" if there are none."""
+        clauses = self.problems(prefix)
+        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+        return "; ".join(clauses[:SHOWN]) + more
+
 
 def check_manifest(params: Params, found: Mapping[str, TensorInfo]) -> ManifestReport:
     """Compare the tensors of some files (`TensorFiles.tensors`, or those of one header) with what
@@ -139,21 +153,11 @@ def require_complete(
 ) -> None:
     """Raise ReleaseError, with the first few problems, if any tensor whose name starts with
     (one of) `prefix` is missing, misshapen, mistyped or unknown."""
-    clauses = report.problems(prefix)
-    if clauses:
-        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+    if problems := report.summary(prefix):
         raise ReleaseError(
-            f"The tensors in {where} are not those that params.json describes: "
-            f"{'; '.join(clauses[:SHOWN])}{more}. Fetch the release again."
+            f"The tensors in {where} are not those that params.json describes: {problems}. Fetch "
+            "the release again."
         )
-
-
-def _codebook_rows(params: Params) -> list[int]:
-    audio = params.audio
-    sizes = [audio.semantic_codebook_size] + [audio.acoustic_codebook_size] * (
-        audio.num_codebooks - 1
-    )
-    return [size + SHIFT for size in sizes]
 
 
 def _padded(rows: int) -> int:

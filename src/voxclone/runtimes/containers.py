@@ -1,9 +1,9 @@
 """The files in which runtimes find a voice, read by the rules of those runtimes.
 
-Each function gives the rows, or None, and a sentence for what is wrong; none of them runs a pickle
-or raises for a bad file.
+Each function gives the embedding, or None, and a sentence for each problem. None of them runs a
+pickle, or raises for a bad file.
 
-Shapes: N rows, D width.
+Shapes: N frames, D width.
 """
 
 import struct
@@ -26,8 +26,8 @@ Found = tuple[Tensor | None, list[str]]
 
 
 def read_torch(path: Path, dim: int) -> Found:
-    """A `.pt` file as `torch.load` reads it, if it is one plain bf16 matrix [N, D]. Of anything
-    else nothing is known, because its pickle would have to be run."""
+    """A `.pt` file as `torch.load` reads it, if it is one plain bf16 matrix [N, D]. For anything
+    else the pickle would have to be run."""
     try:
         return read_preset(path, dim), []
     except VoiceError as error:
@@ -50,7 +50,7 @@ def read_stored(path: Path, width: int, *, small: bool = False) -> Found:
         return None, [f"{path} is not read: {error}."]
     if not size or size % (2 * width):
         return None, [
-            f"{path} is not read: it holds {size} bytes, which are no rows of {width} numbers in "
+            f"{path} is not read: it holds {size} bytes, which are no frames of {width} numbers in "
             "16 bits."
         ]
     return _bf16(content[begin : begin + size], width), []
@@ -70,15 +70,15 @@ def read_embedding(path: Path) -> Found:
     info = header.tensors[name]
     if info.dtype not in FLOATS or len(info.shape) != 2 or 0 in info.shape:
         shape = list(info.shape)
-        return None, [f"In {path}, {name!r} is {info.dtype} {shape}: no rows [N, D] of numbers."]
-    traps = []
+        return None, [f"In {path}, {name!r} is {info.dtype} {shape}: no embedding [N, D]."]
+    problems = []
     if name != "embedding" and len(names) > 1:
-        traps.append(f"{path} has no tensor 'embedding' but {len(names)} others: any may be taken.")
-    return TensorFiles([header]).load(name), traps
+        problems.append(f"{path} has {len(names)} tensors and no 'embedding': any may be taken.")
+    return TensorFiles([header]).load(name), problems
 
 
 def tensor_names(path: Path) -> list[str]:
-    """Names of the tensors in a safetensors file; none if it cannot be read."""
+    """Names of the tensors in a safetensors file; empty if it cannot be read."""
     try:
         return list(read_header(path).tensors)
     except ReleaseError:
@@ -86,21 +86,20 @@ def tensor_names(path: Path) -> list[str]:
 
 
 def read_raw(path: Path, width: int, expected: tuple[int, ...]) -> Found:
-    """A `.bin` file as ExecuTorch's runner reads it: rows of 32-bit numbers if by its size there
-    would be as many as expected (where that is not known: one of several numbers), else of 16-bit
-    ones (`load_bin_voice_tensor`)."""
+    """A `.bin` file as ExecuTorch's runner reads it (`load_bin_voice_tensor`): frames of 32-bit
+    numbers if by its size there would be one of the `expected` counts, else of 16-bit numbers."""
     try:
         content = _content(path)
     except ValueError as error:
         return None, [f"{path} is not read: {error}."]
     if not content or len(content) % (2 * width):
         return None, [
-            f"{path} has {len(content)} bytes, which are no rows of {width} numbers in 16 bits."
+            f"{path} has {len(content)} bytes, which are no frames of {width} numbers in 16 bits."
         ]
-    rows = len(content) // (4 * width)
-    if rows in expected and len(content) == 4 * width * rows:
+    frames = len(content) // (4 * width)
+    if frames in expected and len(content) == 4 * width * frames:
         return torch.frombuffer(bytearray(content), dtype=torch.float32).view(-1, width), [
-            f"{path} is taken for {rows} rows of 32-bit numbers instead of {2 * rows} of "
+            f"{path} is taken for {frames} frames of 32-bit numbers instead of {2 * frames} of "
             "16-bit ones, which makes noise: put the voice as .pt beside it."
         ]
     return _bf16(content, width), []
@@ -127,17 +126,17 @@ def _stored_entry(content: bytes) -> tuple[int, int]:
     end = content.rfind(END_OF_DIRECTORY.to_bytes(4, "little"), first, max(0, last + 4))
     if end < 0:
         raise ValueError("there is no end of a zip directory in its last 64 KiB")
-    (place,) = struct.unpack_from("<I", content, end + 16)
+    (position,) = struct.unpack_from("<I", content, end + 16)
     entries: dict[str, tuple[int, int, int]] = {}
-    while place + 46 < len(content):
+    while position + 46 < len(content):
         signature, method, packed, size, name_length, extra, comment, local = struct.unpack_from(
-            "<I6xH8xIIHHH8xI", content, place
+            "<I6xH8xIIHHH8xI", content, position
         )
         if signature != DIRECTORY_ENTRY:
             break
-        name = content[place + 46 : place + 46 + name_length].decode("utf-8", "replace")
+        name = content[position + 46 : position + 46 + name_length].decode("utf-8", "replace")
         entries.setdefault(name, (method, size or packed, local))
-        place += 46 + name_length + extra + comment
+        position += 46 + name_length + extra + comment
     for wanted in STORED_ENTRIES:
         if wanted not in entries:
             continue

@@ -1,4 +1,4 @@
-"""A voice, written for a runtime and read back by its rules before it appears."""
+"""Voices written for a runtime, and read back by its rules before they appear."""
 
 import os
 from contextlib import AbstractContextManager
@@ -11,12 +11,12 @@ from voxclone.release.release import Release
 from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
 from voxclone.runtimes.table import Runtime
-from voxclone.runtimes.verify import Place, read_voice
-from voxclone.voice.resolve import Chosen
+from voxclone.runtimes.verify import RuntimeInput, read_voice
+from voxclone.voice.resolve import ResolvedVoice
 
 
 def export_voice(
-    chosen: Chosen,
+    voice: ResolvedVoice,
     runtime: Runtime,
     release: Release,
     out: Path,
@@ -24,26 +24,26 @@ def export_voice(
     name: str | None = None,
     replace_preset: str | None = None,
 ) -> Reading:
-    """Write a voice to `out` as `runtime` reads it, under its own name, `name`, or that of a preset
-    which it replaces. Gives what the runtime would make of it.
+    """Write a voice to `out` for `runtime`, under its own name, `name`, or that of a preset that
+    it replaces. Gives what the runtime would load.
 
-    `out` appears complete or not at all. Raises UsageError for a name or place that cannot be,
-    ReleaseError for what the disk refuses, and QualityError, with every trap, if the runtime would
-    not say anything in this voice.
+    `out` appears whole or not at all. Raises UsageError for an impossible name or path,
+    ReleaseError for errors of the disk, and QualityError, with every problem, if the runtime would
+    not speak with this voice.
     """
     out = Path(os.path.abspath(out))  # `.` has no name; a link stays a link
-    chosen_name = replace_preset or name or chosen.name
+    own_name = replace_preset or name or voice.name
     if name is not None and replace_preset is not None:
         raise UsageError("Give either --name or --replace-preset: both would name the voice.")
-    check_name(chosen_name, runtime, release, replaces=replace_preset is not None)
+    check_name(own_name, runtime, release, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
-    with _appearing(runtime, out) as place:
-        runtime.write(chosen, chosen_name, release, place)
-        reading = read_voice(Place.of(runtime, place, release), chosen_name, chosen)
-        if not reading.heard:
+    with _atomic(runtime, out) as path:
+        runtime.write(voice, own_name, release, path)
+        reading = read_voice(RuntimeInput.of(runtime, path, release), own_name, voice)
+        if not reading.usable:
             raise QualityError(
-                f"{runtime.name} would not speak in the voice {chosen_name!r}, so nothing was "
-                f"written: {' '.join(reading.traps)}".replace(str(place), str(out))
+                f"{runtime.name} would not speak with the voice {own_name!r}, so nothing was "
+                f"written: {' '.join(reading.problems)}".replace(str(path), str(out))
             )
     return reading
 
@@ -53,7 +53,7 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
     if not is_voice_name(name):
         raise UsageError(f"{name!r} cannot be the name of a file: choose another with --name.")
     if replaces:
-        if runtime.place != "release":
+        if runtime.input != "release":
             raise UsageError(f"{runtime.name} is given no release: --replace-preset is for others.")
         known = set(release.params.voices)
         if runtime.name in ("voxtral_tts_rs", "comfyui"):
@@ -68,15 +68,15 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
             f"{runtime.name} offers the names of the 20 presets only: replace one with "
             "--replace-preset, such as casual_male."
         )
-    if runtime.place == "release" and name in release.params.voices:
+    if runtime.input == "release" and name in release.params.voices:
         raise UsageError(
             f"{release.path} has a voice {name!r} already: choose another with --name, or say "
             f"--replace-preset {name}."
         )
     if runtime.name == "vllm-omni" and (name != name.lower() or name == "default"):
         raise UsageError(
-            f"vLLM-Omni cannot be asked for {name!r}, because it puts names into lower case and "
-            "takes 'default' for none: choose another with --name."
+            f"vLLM-Omni cannot find {name!r}, because it puts names into lower case and takes "
+            "'default' for none: choose another with --name."
         )
     if runtime.name == "voxtral_tts_rs" and name.lower() in ALIASES:
         raise UsageError(
@@ -85,9 +85,9 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
         )
 
 
-def _appearing(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
-    """Where to write; what is written there takes its place only if the block ends well."""
-    if runtime.place == "file":
+def _atomic(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
+    """A temporary path to write to, which replaces `out` only if the block ends well."""
+    if runtime.input == "file":
         if out.suffix != runtime.suffix:
             raise UsageError(f"{runtime.name} reads a file *{runtime.suffix}: name {out} so.")
         if out.is_dir():
@@ -95,9 +95,9 @@ def _appearing(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
         if not out.parent.is_dir():
             raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
         return atomic_add(out)
-    if runtime.place == "voices" and out.is_dir():
+    if runtime.input == "voices" and out.is_dir():
         return atomic_add(out)
-    if runtime.place == "voices" and out.exists():
+    if runtime.input == "voices" and out.exists():
         raise UsageError(f"{out} is a file: {runtime.name} reads a folder of voices.")
     require_new(out)
     return atomic_folder(out)

@@ -1,10 +1,10 @@
 """The rules by which each runtime finds and reads a voice, from the specification of its files.
 
-A reader takes the place that the runtime is given (a release folder, a folder of voices or a file),
-the name of the voice, and the release whose model speaks. Sources: checkpoint spec 2.6, 4.4, 5;
-ecosystem spec 2; and the public files that are named at each reader.
+A reader takes the input of the runtime (a release folder, a folder of voices or a file), the name
+of the voice, and the release whose model speaks. Sources: checkpoint spec 2.6, 4.4, 5; ecosystem
+spec 2; and the public files that are named at each reader.
 
-Shapes: N rows, D width, K code books, T frames.
+Shapes: N frames of an embedding, D width, K codebooks, T frames of codes.
 """
 
 from dataclasses import replace
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from voxclone.errors import ReleaseError
-from voxclone.release.release import Release, load_table
+from voxclone.release.release import Release
 from voxclone.release.safetensors import INTEGERS, TensorFiles, read_header
-from voxclone.release.tensors import codebook_offsets, is_encoder
+from voxclone.release.tensors import codebook_sizes, is_encoder
 from voxclone.runtimes.containers import (
     Found,
     read_embedding,
@@ -24,15 +24,14 @@ from voxclone.runtimes.containers import (
     read_torch,
     tensor_names,
 )
-from voxclone.runtimes.reading import Reading, of_rows
+from voxclone.runtimes.reading import Reading, reading_of, self_counted
 from voxclone.spec import VOICES
-from voxclone.voice.rows import voice_rows
+from voxclone.voice.embedding import voice_embedding
 
-REAL_WIDTH = (
-    3072  # what voxtral-tts.c and Faster-Voxtral are written for, whatever params.json says
-)
-# What ExecuTorch's program expects of a .bin file: rows of its default voice, or its fallback.
-ASSUMED_ROWS = (218, 147)
+REAL_WIDTH = 3072
+"""The width in the sources of voxtral-tts.c and Faster-Voxtral, whatever params.json says."""
+ASSUMED_FRAMES = (218, 147)
+"""Frames that ExecuTorch's program expects in a .bin file: its default voice, or its fallback."""
 PRESETS = {
     *(f"{mood}_{sex}" for mood in ("casual", "neutral") for sex in ("female", "male")),
     *(f"{tongue}_{sex}" for tongue in ("pt", "nl", "it", "fr", "es", "de", "hi") for sex in
@@ -59,65 +58,64 @@ def read_vllm_omni(folder: Path, name: str, release: Release) -> Reading:
     """The preset path: the voice map of params.json, the count of tekken.json, and the `.pt`, which
     `torch.load` reads (models/voxtral_tts/voxtral_tts.py, tts_adapters/voxtral.py, 0.30)."""
     path = voice_file(folder, name, ".pt")
-    rows_ND, traps = read_torch(path, release.params.lm.dim)
+    embedding_ND, problems = read_torch(path, release.params.lm.dim)
     if name not in release.params.voices:
-        traps.append(f"params.json does not name {name!r}, so it is not offered (error 400).")
+        problems.append(f"params.json does not name {name!r}, so it is not offered (error 400).")
     if name != name.lower():
-        traps.append(
+        problems.append(
             f"Requests are put into lower case, so {name!r} is never found: rename the voice."
         )
     if name == "default":
-        traps.append("'default' in a request means no voice: rename the voice.")
-    traps += _uncounted(name, release)
+        problems.append("'default' in a request means no voice: rename the voice.")
+    problems += _uncounted(name, release)
     if release.report.encoder == "partial":
-        traps.append(
-            "Some tensors of the codec encoder are missing: it is used all the same, with random "
-            "numbers in their place."
+        problems.append(
+            "Some tensors of the codec encoder are missing: they will be random numbers."
         )
-    return of_rows(name, str(path), rows_ND, release.voice_counts.get(name), traps)
+    return reading_of(name, path, (embedding_ND, problems), release.voice_counts.get(name))
 
 
 def read_mlx_audio(folder: Path, name: str, release: Release) -> Reading:
-    """`voice_embedding/NAME.safetensors`, without which the model speaks with no voice
+    """`voice_embedding/NAME.safetensors`; without it the model speaks with no voice
     (mlx_audio/tts/models/voxtral_tts/voxtral_tts.py, mlx_audio/utils.py)."""
     path = voice_file(folder, name, ".safetensors")
     if path.exists():
-        rows_ND, traps = read_embedding(path)
+        embedding_ND, problems = read_embedding(path)
     else:
         also = " (the .pt is not looked at)" if voice_file(folder, name, ".pt").exists() else ""
-        rows_ND, traps = None, [f"{path} is missing{also}."]
-    if rows_ND is None:
-        traps.append("It is spoken without a voice, without a word about it.")
-    traps += _uncounted(name, release)
+        embedding_ND, problems = None, [f"{path} is missing{also}."]
+    if embedding_ND is None:
+        problems.append("It speaks without a voice, silently.")
+    problems += _uncounted(name, release)
     if not (folder / "config.json").exists():
-        traps.append(f"{folder} has no config.json, so it is not loaded: copy params.json to it.")
+        problems.append(f"{folder} has no config.json and is not loaded: copy params.json to it.")
     if _tensors_of_encoder(folder):
-        traps.append(
+        problems.append(
             f"{folder} holds a codec encoder, which is refused on loading: give the release "
             "without it."
         )
-    return of_rows(name, str(path), rows_ND, release.voice_counts.get(name), traps)
+    return reading_of(name, path, (embedding_ND, problems), release.voice_counts.get(name))
 
 
 def read_swift(path: Path, name: str, release: Release) -> Reading:
     """mlx-voxtral-swift with `--voice-embedding FILE`: `embedding`, else any tensor."""
-    return of_rows(name, str(path), *_with_own_count(read_embedding(path)))
+    return self_counted(name, path, read_embedding(path))
 
 
 def read_voxtral_c(folder: Path, name: str, release: Release) -> Reading:
-    """voxtral-tts.c: the numbers in `voice_embedding/NAME.pt`, by their place in the zip and their
-    size alone; whatever is wrong, it goes on without a voice (voxtral_tts_voice.c)."""
+    """voxtral-tts.c: the numbers in `voice_embedding/NAME.pt`, by their position in the zip and
+    their size alone. For any error it speaks without a voice (voxtral_tts_voice.c)."""
     path = voice_file(folder, name, ".pt")
     if release.params.lm.dim != REAL_WIDTH:
-        return of_rows(name, str(path), None, None, _other_width("voxtral-tts.c", release))
-    rows_ND, traps = read_stored(path, REAL_WIDTH)
-    if rows_ND is None:
-        traps.append("It is spoken without a voice; the exit code is 0.")
+        return self_counted(name, path, (None, _other_width("voxtral-tts.c", release)))
+    embedding_ND, problems = read_stored(path, REAL_WIDTH)
+    if embedding_ND is None:
+        problems.append("It speaks without a voice; the exit code is 0.")
     else:
-        traps += _differs_from_torch(path, rows_ND)
+        problems += _differs_from_torch(path, embedding_ND)
     if not (folder / "consolidated.safetensors").exists():
-        traps.append(f"{folder} has no consolidated.safetensors, the only file that is opened.")
-    return of_rows(name, str(path), *_with_own_count((rows_ND, traps)))
+        problems.append(f"{folder} has no consolidated.safetensors, the only file that is opened.")
+    return self_counted(name, path, (embedding_ND, problems))
 
 
 def read_voxtral_rs(folder: Path, name: str, release: Release) -> Reading:
@@ -126,23 +124,23 @@ def read_voxtral_rs(folder: Path, name: str, release: Release) -> Reading:
     own, torch_file = voice_file(folder, name, ".safetensors"), voice_file(folder, name, ".pt")
     path = own
     if own.exists():
-        rows_ND, traps = read_embedding(own)
+        embedding_ND, problems = read_embedding(own)
         names = tensor_names(own)
         if len(names) > 1:
-            traps.append(f"{own} holds {', '.join(sorted(names))}: any of them may be taken.")
+            problems.append(f"{own} holds {', '.join(sorted(names))}: any of them may be taken.")
     elif name in PRESETS:
         path = torch_file
-        rows_ND, traps = read_torch(torch_file, release.params.lm.dim)
+        embedding_ND, problems = read_torch(torch_file, release.params.lm.dim)
     else:
-        rows_ND, traps = None, [f"{own} is missing, so the voice is not found."]
+        embedding_ND, problems = None, [f"{own} is missing, so the voice is not found."]
     if name.lower() in ALIASES:
-        traps.append(f"{name!r} is another name of {ALIASES[name.lower()]!r} there: rename it.")
+        problems.append(f"{name!r} is another name of {ALIASES[name.lower()]!r} there: rename it.")
     notes = []
     if path == torch_file:
         notes.append("Builds for MLX read no .pt; those for libtorch do.")
     if name not in PRESETS:
         notes.append("Older builds know the names of the 20 presets only (--replace-preset).")
-    reading = of_rows(name, str(path), *_with_own_count((rows_ND, traps)))
+    reading = self_counted(name, path, (embedding_ND, problems))
     return replace(reading, notes=tuple(notes))
 
 
@@ -151,66 +149,57 @@ def read_faster(folder: Path, name: str, release: Release) -> Reading:
     out with a warning (voxtral/tts.py)."""
     path = folder / f"{name}.pt"
     if release.params.lm.dim != REAL_WIDTH:
-        return of_rows(name, str(path), None, None, _other_width("Faster-Voxtral", release))
-    return of_rows(name, str(path), *_with_own_count(read_torch(path, REAL_WIDTH)))
+        return self_counted(name, path, (None, _other_width("Faster-Voxtral", release)))
+    return self_counted(name, path, read_torch(path, REAL_WIDTH))
 
 
 def read_executorch(folder: Path, name: str, release: Release) -> Reading:
-    """ExecuTorch's runner with `--voice FOLDER/NAME.bin`: raw rows, whose number it compares with
+    """ExecuTorch's runner with `--voice FOLDER/NAME.bin`: raw frames, whose number it compares with
     that of a `.pt` beside it, else with its program's (voxtral_tts_runner.cpp, voice.py)."""
     path, peer = folder / f"{name}.bin", folder / f"{name}.pt"
     dim = release.params.lm.dim
     peer_ND = read_stored(peer, dim, small=True)[0] if peer.exists() else None
-    expected = ASSUMED_ROWS if peer_ND is None else (len(peer_ND),)
-    rows_ND, traps = read_raw(path, dim, expected)
-    if peer_ND is not None and rows_ND is not None and not torch.equal(peer_ND, rows_ND):
-        traps.append(f"{peer} holds other rows; asked for by name, it is the one that is read.")
-    return of_rows(name, str(path), *_with_own_count((rows_ND, traps)))
+    expected = ASSUMED_FRAMES if peer_ND is None else (len(peer_ND),)
+    embedding_ND, problems = read_raw(path, dim, expected)
+    if peer_ND is not None and embedding_ND is not None and not torch.equal(peer_ND, embedding_ND):
+        problems.append(f"{peer} holds another embedding; a request by name reads that one.")
+    return self_counted(name, path, (embedding_ND, problems))
 
 
 def read_comfyui(folder: Path, name: str, release: Release) -> Reading:
-    """The two node packs: a fixed list of names, `voice_embedding/NAME.pt` by `torch.load`, places
-    by tekken.json (filliptm/ComfyUI-FL-VoxtralTTS, sienadrayy/VoxtralTTS-ComfyUI)."""
+    """The two node packs: a fixed list of names, `voice_embedding/NAME.pt` by `torch.load`,
+    positions by tekken.json (filliptm/ComfyUI-FL-VoxtralTTS, sienadrayy/VoxtralTTS-ComfyUI)."""
     path = voice_file(folder, name, ".pt")
-    rows_ND, traps = read_torch(path, release.params.lm.dim)
+    embedding_ND, problems = read_torch(path, release.params.lm.dim)
     if name not in PRESETS:
-        traps.append(
+        problems.append(
             f"The nodes offer the 20 preset names only, not {name!r}: export it with "
             "--replace-preset."
         )
-    traps += _uncounted(name, release)
-    return of_rows(name, str(path), rows_ND, release.voice_counts.get(name), traps)
+    problems += _uncounted(name, release)
+    return reading_of(name, path, (embedding_ND, problems), release.voice_counts.get(name))
 
 
 def read_codes(path: Path, name: str, release: Release) -> Reading:
-    """Raw codes: `codes` [T, K], embedded with the release's own table, and the END row."""
+    """Raw codes: `codes` [T, K], embedded with the release's own table."""
     try:
-        header = read_header(path)
-        info = header.tensors.get("codes")
-        sizes = [release.params.audio.semantic_codebook_size]
-        sizes += [release.params.audio.acoustic_codebook_size] * (
-            release.params.audio.n_acoustic_codebook
-        )
-        if info is None or info.dtype not in INTEGERS or len(info.shape) != 2:
-            return of_rows(name, str(path), None, None, [f"{path} has no integers 'codes' [T, K]."])
-        if info.shape[1] != len(sizes) or not info.shape[0]:
-            shape = list(info.shape)
-            trap = f"{path} has codes {shape}, but the release has {len(sizes)} code books."
-            return of_rows(name, str(path), None, None, [trap])
-        codes_KT = TensorFiles([header]).load("codes").long().T
+        return self_counted(name, path, _embedded_codes(path, release))
     except ReleaseError as error:
-        return of_rows(name, str(path), None, None, [str(error)])
+        return self_counted(name, path, (None, [str(error)]))
+
+
+def _embedded_codes(path: Path, release: Release) -> Found:
+    header, sizes = read_header(path), codebook_sizes(release.params)
+    info = header.tensors.get("codes")
+    if info is None or info.dtype not in INTEGERS or len(info.shape) != 2:
+        return None, [f"{path} has no integers 'codes' [T, K]."]
+    if info.shape[1] != len(sizes) or not info.shape[0]:
+        shape = list(info.shape)
+        return None, [f"{path} has codes {shape}, but the release has {len(sizes)} codebooks."]
+    codes_KT = TensorFiles([header]).load("codes").long().T
     if bool((codes_KT < 0).any()) or bool((codes_KT >= torch.tensor(sizes)[:, None]).any()):
-        trap = f"{path} has codes that the release's code books do not have."
-        return of_rows(name, str(path), None, None, [trap])
-    rows_ND = voice_rows(codes_KT, load_table(release), codebook_offsets(release.params))
-    return of_rows(name, str(path), *_with_own_count((rows_ND.to(torch.bfloat16), [])))
-
-
-def _with_own_count(found: Found) -> tuple[torch.Tensor | None, int | None, list[str]]:
-    """For runtimes that make as many places as the file has rows."""
-    rows_ND, traps = found
-    return rows_ND, None if rows_ND is None else len(rows_ND), traps
+        return None, [f"{path} has codes that the release's codebooks do not have."]
+    return voice_embedding(codes_KT, release), []
 
 
 def _other_width(runtime: str, release: Release) -> list[str]:
@@ -223,14 +212,15 @@ def _other_width(runtime: str, release: Release) -> list[str]:
 def _uncounted(name: str, release: Release) -> list[str]:
     if name in release.voice_counts:
         return []
-    return [f"tekken.json has no row count for {name!r}, so mistral-common refuses the voice."]
+    return [f"tekken.json has no frame count for {name!r}, so mistral-common refuses the voice."]
 
 
-def _differs_from_torch(path: Path, rows_ND: torch.Tensor) -> list[str]:
-    """A trap if the file describes another tensor than all of its bytes."""
-    described_ND, traps = read_torch(path, rows_ND.shape[1])
-    if described_ND is None or not torch.equal(described_ND, rows_ND):
-        return [f"It takes all {len(rows_ND)} rows that the file stores. But: {' '.join(traps)}"]
+def _differs_from_torch(path: Path, embedding_ND: torch.Tensor) -> list[str]:
+    """A problem if the file describes another tensor than all of its bytes."""
+    described_ND, problems = read_torch(path, embedding_ND.shape[1])
+    if described_ND is None or not torch.equal(described_ND, embedding_ND):
+        found = f"It takes all {len(embedding_ND)} frames that the file stores."
+        return [f"{found} But: {' '.join(problems)}"]
     return []
 
 

@@ -1,90 +1,85 @@
-"""What a runtime would do with a voice, and what all runtimes need of it.
+"""The result of reading a voice as a runtime does, and the checks that all runtimes share.
 
-Shapes: N rows, D width, K code books.
+Shapes: N frames, D width.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from voxclone.release.release import Release, load_table
-from voxclone.release.tensors import codebook_offsets
+from voxclone.runtimes.containers import Found
 from voxclone.spec import AROUND_TEXT
-from voxclone.voice.rows import voice_rows
 
 MIN_SPEECH = 25  # frames: below 2 s there is no room for a sentence
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a runtime makes of the voice `name`.
+    """The voice `name` as a runtime loads it.
 
-    `rows` is how many rows it would put into the prompt, None if the voice is not used at all;
-    `places` is how many places the prompt has for them. `rows_ND` are the rows themselves, where
-    the file holds them. A trap is a sentence for each reason why the voice is not heard as meant; a
-    note changes nothing of what is heard.
+    `frames` of it would go into the prompt, None if the voice is not used at all, and `positions`
+    in the prompt are made for them. `embedding_ND` is the embedding itself, where the file holds
+    it. A problem is a sentence on why the runtime would not speak as intended; a note is not.
     """
 
     name: str
     source: str
-    rows: int | None = None
-    places: int | None = None
-    rows_ND: Tensor | None = None
-    traps: tuple[str, ...] = ()
+    frames: int | None = None
+    positions: int | None = None
+    embedding_ND: Tensor | None = None
+    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
-    def heard(self) -> bool:
-        """Whether the voice would be heard as meant."""
-        return self.rows is not None and not self.traps
+    def usable(self) -> bool:
+        """Whether the runtime would speak with the voice as intended."""
+        return self.frames is not None and not self.problems
 
 
-def of_rows(
-    name: str, source: str, rows_ND: Tensor | None, places: int | None, traps: list[str]
-) -> Reading:
-    """The reading of a runtime that puts `rows_ND` (none if there are none) into `places`."""
-    rows = None if rows_ND is None else len(rows_ND)
-    return Reading(name, source, rows, places, rows_ND, tuple(traps))
+def reading_of(name: str, path: Path, found: Found, positions: int | None) -> Reading:
+    """The reading of a runtime that puts what was found into `positions`."""
+    embedding_ND, problems = found
+    frames = None if embedding_ND is None else len(embedding_ND)
+    return Reading(name, str(path), frames, positions, embedding_ND, tuple(problems))
 
 
-def end_row(release: Release) -> Tensor:
-    """The END row [D] with which every voice of a release ends (checkpoint spec, 4.1)."""
-    offsets = codebook_offsets(release.params)
-    none_K0 = torch.zeros(len(offsets), 0, dtype=torch.long)
-    return voice_rows(none_K0, load_table(release), offsets)[0].to(torch.bfloat16)
+def self_counted(name: str, path: Path, found: Found) -> Reading:
+    """The reading of a runtime that makes as many positions as the file has frames."""
+    return reading_of(name, path, found, None if found[0] is None else len(found[0]))
 
 
-def judge(reading: Reading, end_D: Tensor, context: int, mismatch: str) -> Reading:
-    """The reading with the traps that do not depend on the runtime: width, numbers that are not
-    finite, no END row, no room for speech in `context` positions, and a number of rows that is not
-    the number of places, of which `mismatch` tells the consequence."""
-    traps, rows_ND = list(reading.traps), reading.rows_ND
-    if rows_ND is not None:
-        traps += _about_rows(rows_ND, end_D)
-    rows, places = reading.rows, reading.places
-    if rows is not None and places is not None and rows != places:
-        traps.append(f"The prompt has {places} places for {rows} rows: {mismatch}.")
-    longest = max(rows or 0, places or 0)
+def check_reading(reading: Reading, end_D: Tensor, context: int, mismatch: str) -> Reading:
+    """The reading with the problems that all runtimes share: another width, numbers that are not
+    finite, no END frame, no room for speech in `context` positions, and a number of frames that is
+    not the number of positions. `mismatch` is the consequence of the last one."""
+    problems = list(reading.problems)
+    if reading.embedding_ND is not None:
+        problems += _embedding_problems(reading.embedding_ND, end_D)
+    frames, positions = reading.frames, reading.positions
+    if frames is not None and positions is not None and frames != positions:
+        problems.append(f"The prompt has {positions} positions for {frames} frames: {mismatch}.")
+    longest = max(frames or 0, positions or 0)
     if longest + AROUND_TEXT + MIN_SPEECH > context:
-        traps.append(
-            f"{longest} rows leave no room for text and speech in a context of {context}: use a "
+        problems.append(
+            f"{longest} frames leave no room for text and speech in a context of {context}: use a "
             "shorter recording."
         )
-    return replace(reading, traps=tuple(traps))
+    return replace(reading, problems=tuple(problems))
 
 
-def _about_rows(rows_ND: Tensor, end_D: Tensor) -> list[str]:
-    if rows_ND.ndim != 2 or rows_ND.shape[1] != len(end_D):
+def _embedding_problems(embedding_ND: Tensor, end_D: Tensor) -> list[str]:
+    if embedding_ND.ndim != 2 or embedding_ND.shape[1] != len(end_D):
         return [
-            f"It has the shape {list(rows_ND.shape)}, but the release has rows of {len(end_D)} "
-            "numbers."
+            f"It has the shape {list(embedding_ND.shape)}, but the release has frames of "
+            f"{len(end_D)} numbers."
         ]
-    if not bool(rows_ND.isfinite().all()):
+    if not bool(embedding_ND.isfinite().all()):
         return ["It has values that are not finite."]
-    if not torch.equal(rows_ND[-1].to(torch.bfloat16), end_D):
+    if not torch.equal(embedding_ND[-1].to(torch.bfloat16), end_D):
         return [
-            "Its last row is not the END row, so the model takes the recording to go on: export it "
-            "again, or enroll the recording again."
+            "Its last frame is not the END frame, so the model expects more of the recording: "
+            "export it again, or enroll the recording again."
         ]
     return []

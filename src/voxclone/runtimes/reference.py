@@ -1,7 +1,7 @@
-"""A recording as the `ref_audio` of vLLM-Omni: how many rows and places it would come to.
+"""A recording as the `ref_audio` of vLLM-Omni: its frames, and the positions in the prompt.
 
-mistral-common counts ceil(seconds x frames a second) + 1 places in floating point, vLLM-Omni makes
-ceil(samples / frame) + 1 rows; at 17 lengths up to 30 s these differ (checkpoint spec, 4.2, 5.2).
+mistral-common makes ceil(seconds x frames a second) + 1 positions in floating point, vLLM-Omni
+ceil(samples / frame) + 1 frames; at 17 lengths up to 30 s these differ (checkpoint spec, 4.2, 5.2).
 """
 
 import math
@@ -12,19 +12,19 @@ from voxclone.release.release import Release
 from voxclone.runtimes.reading import Reading
 
 
-def count_places(samples: int, rate: int, frame_rate: float) -> int:
-    """Places that mistral-common makes for a recording of `samples` at `rate`."""
+def count_positions(samples: int, rate: int, frame_rate: float) -> int:
+    """Positions that mistral-common makes for a recording of `samples` at `rate`."""
     return math.ceil(samples / rate * frame_rate) + 1
 
 
-def count_rows(samples: int, frame_size: int) -> int:
-    """Rows that the codec and the END frame give."""
+def count_frames(samples: int, frame_size: int) -> int:
+    """Frames of the codec and the END frame."""
     return -(-samples // frame_size) + 1
 
 
 def read_reference(path: Path, release: Release) -> Reading:
-    """What vLLM-Omni would make of the recording `path`. Raises AudioError if it is no recording
-    that soundfile reads, which mistral-common would refuse too."""
+    """The recording `path` as vLLM-Omni reads it. Raises AudioError if soundfile cannot read it;
+    mistral-common would refuse it, too."""
     import soundfile
 
     try:
@@ -33,22 +33,24 @@ def read_reference(path: Path, release: Release) -> Reading:
         raise AudioError(f"{path} is no recording that can be read: {error}.") from None
     codec = release.params.codec
     samples = resampled_length(info.frames, info.samplerate, codec.sampling_rate)
-    traps = []
+    problems = []
     if info.channels != 1:
-        traps.append(f"{path} has {info.channels} channels; one is accepted: mix it down.")
+        problems.append(f"{path} has {info.channels} channels; one is accepted: mix it down.")
     if release.report.encoder == "withheld":
-        traps.append(
+        problems.append(
             f"{release.path} has no codec encoder, so `ref_audio` is refused: inject one, or send "
             "a voice."
         )
     elif release.report.encoder == "partial":
-        traps.append("Some tensors of the codec encoder are missing; they are random numbers then.")
+        problems.append(
+            "Some tensors of the codec encoder are missing: they will be random numbers."
+        )
     return Reading(
         path.stem,
         str(path),
-        count_rows(samples, codec.frame_size),
-        count_places(samples, codec.sampling_rate, release.params.audio.frame_rate),
-        traps=tuple(traps),
+        count_frames(samples, codec.frame_size),
+        count_positions(samples, codec.sampling_rate, release.params.audio.frame_rate),
+        problems=tuple(problems),
     )
 
 

@@ -1,4 +1,4 @@
-"""The runtimes: what each is given, how it reads it, and where its limits are."""
+"""The runtimes: the input of each, how it reads it, and its limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from voxclone.errors import UsageError
 from voxclone.release.release import Release
 from voxclone.runtimes import readers, writers
 from voxclone.runtimes.reading import Reading
-from voxclone.voice.resolve import Chosen
+from voxclone.voice.resolve import ResolvedVoice
 
-Place = Literal["release", "voices", "file"]
+Input = Literal["release", "voices", "file"]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A program that runs the model, or a form in which voices are kept.
+    """A program that runs the model, or a format for voices.
 
-    `place` is what it is given: a whole release folder, a folder of voices, or a file ending in
-    `suffix`. `context` is how many positions it has for voice, text and speech. `mismatch` says
-    what it does when rows and places differ. `use` is how a user says something with it.
+    `input` is a whole release folder, a folder of voices, or a file ending in `suffix`. `reads`
+    describes what it reads of it. `context` is its number of positions for voice, text and speech.
+    `mismatch` is what it does when frames and positions differ. `use` is the command that speaks.
     """
 
     name: str
-    place: Place
+    input: Input
     suffix: str
     reads: str
-    write: Callable[[Chosen, str, Release, Path], None]
+    write: Callable[[ResolvedVoice, str, Release, Path], None]
     read: Callable[[Path, str, Release], Reading]
     use: str
     context: int = 4096
@@ -47,7 +47,7 @@ RUNTIMES = {
             writers.write_release,
             readers.read_vllm_omni,
             "vllm serve {out} --omni, then POST /v1/audio/speech with \"voice\": \"{name}\"",
-            mismatch="the request fails, or the rows are merged wrongly",
+            mismatch="the request fails, or the frames are merged wrongly",
         ),
         Runtime(
             "mlx-audio",
@@ -57,7 +57,7 @@ RUNTIMES = {
             writers.write_mlx_release,
             readers.read_mlx_audio,
             "python -m mlx_audio.tts.generate --model {out} --voice {name} --text \"...\"",
-            mismatch="rows are cut or the last one is repeated, without a word",
+            mismatch="frames are cut or the last one is repeated, silently",
         ),
         Runtime(
             "mlx-voxtral-swift",
@@ -101,7 +101,7 @@ RUNTIMES = {
             "executorch",
             "voices",
             ".bin",
-            "the raw rows of NAME.bin, counted by NAME.pt beside it",
+            "the raw frames of NAME.bin, counted by NAME.pt beside it",
             writers.write_raw_folder,
             readers.read_executorch,
             "voxtral_tts_runner --voice {out}/{name}.bin --text \"...\"",
@@ -114,7 +114,7 @@ RUNTIMES = {
             writers.write_release,
             readers.read_comfyui,
             "put {out} into ComfyUI/models/voxtral and choose the voice {name}",
-            mismatch="rows are cut, or the node fails",
+            mismatch="frames are cut, or the node fails",
             presets_only=True,
         ),
         Runtime(

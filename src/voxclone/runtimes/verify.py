@@ -1,6 +1,6 @@
-"""What a runtime would make of the voices that it is given.
+"""The voices in a folder or file, read as a runtime reads them.
 
-Shapes: N rows, D width.
+Shapes: N frames, D width.
 """
 
 from dataclasses import dataclass, replace
@@ -11,16 +11,17 @@ from torch import Tensor
 
 from voxclone.errors import UsageError
 from voxclone.release.release import Release
-from voxclone.runtimes.reading import Reading, end_row, judge
+from voxclone.runtimes.reading import Reading, check_reading
 from voxclone.runtimes.reference import read_reference
 from voxclone.runtimes.table import Runtime
 from voxclone.spec import VOICES
-from voxclone.voice.resolve import Chosen
+from voxclone.voice.embedding import end_frame
+from voxclone.voice.resolve import ResolvedVoice
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a runtime is given, and the release whose model speaks: the same if `path` is one."""
+class RuntimeInput:
+    """The input of a runtime, and the release whose model speaks; `path` itself if it is one."""
 
     runtime: Runtime
     path: Path
@@ -28,24 +29,24 @@ class Place:
     end_D: Tensor
 
     @classmethod
-    def of(cls, runtime: Runtime, path: Path, release: Release) -> "Place":
-        """The place `path`; `release` is used where that is no release itself."""
-        if runtime.place == "release" and path.is_dir():
+    def of(cls, runtime: Runtime, path: Path, release: Release) -> "RuntimeInput":
+        """The input `path`; `release` is used if that is no release itself."""
+        if runtime.input == "release" and path.is_dir():
             release = Release.open(path)
-        return cls(runtime, path, release, end_row(release))
+        return cls(runtime, path, release, end_frame(release))
 
 
-def read_voice(place: Place, name: str, like: Chosen | None = None) -> Reading:
-    """What a runtime would make of a voice. With `like`, other rows than its are a trap."""
-    runtime = place.runtime
-    reading = runtime.read(place.path, name, place.release)
-    reading = judge(reading, place.end_D, runtime.context, runtime.mismatch)
-    if like is None or reading.rows_ND is None:
+def read_voice(given: RuntimeInput, name: str, like: ResolvedVoice | None = None) -> Reading:
+    """The voice `name` as a runtime reads it. With `like`, another embedding is a problem."""
+    runtime = given.runtime
+    reading = runtime.read(given.path, name, given.release)
+    reading = check_reading(reading, given.end_D, runtime.context, runtime.mismatch)
+    if like is None or reading.embedding_ND is None:
         return reading
-    if torch.equal(reading.rows_ND.to(torch.bfloat16), like.rows_ND):
+    if torch.equal(reading.embedding_ND.to(torch.bfloat16), like.embedding_ND):
         return reading
-    trap = f"Its rows are not those of the voice {like.name!r}."
-    return replace(reading, traps=(*reading.traps, trap))
+    problem = f"Its embedding is not that of the voice {like.name!r}."
+    return replace(reading, problems=(*reading.problems, problem))
 
 
 def verify(
@@ -54,37 +55,37 @@ def verify(
     release: Release,
     *,
     name: str | None = None,
-    like: Chosen | None = None,
+    like: ResolvedVoice | None = None,
 ) -> list[Reading]:
-    """What `runtime` would make of every voice in `path`, or of `name` alone.
+    """Every voice in `path`, or `name` alone, as `runtime` reads it.
 
-    `path` is what the runtime is given: a release folder, a folder of voices, or a file; for
-    vLLM-Omni it may be a recording too, to be sent as `ref_audio`. Raises UsageError for anything
-    else, and for a folder without voices.
+    `path` is a release folder, a folder of voices, or a file; for vLLM-Omni it may be a recording,
+    too, to be sent as `ref_audio`. Raises UsageError for anything else, and for a folder without
+    voices.
     """
     if runtime.name == "vllm-omni" and path.is_file():
-        mend = "the request fails, or the rows are merged wrongly: drop or add one sample"
+        mismatch = f"{runtime.mismatch}: drop or add one sample"
         reading = read_reference(path, release)
-        return [judge(reading, end_row(release), runtime.context, mend)]
-    if runtime.place == "file":
+        return [check_reading(reading, end_frame(release), runtime.context, mismatch)]
+    if runtime.input == "file":
         if not path.is_file():
             raise UsageError(f"{runtime.name} reads a file, and {path} is none: name the file.")
-        place = Place.of(runtime, path, release)
-        return [read_voice(place, path.name.partition(".")[0], like)]
+        given = RuntimeInput.of(runtime, path, release)
+        return [read_voice(given, path.name.partition(".")[0], like)]
     if not path.is_dir():
-        kind = "release folder" if runtime.place == "release" else "folder of voices"
+        kind = "release folder" if runtime.input == "release" else "folder of voices"
         raise UsageError(f"{runtime.name} reads a {kind}, and {path} is none: name the folder.")
-    place = Place.of(runtime, path, release)
-    names = [name] if name is not None else voice_names(place)
+    given = RuntimeInput.of(runtime, path, release)
+    names = [name] if name is not None else voice_names(given)
     if not names:
         raise UsageError(f"There is no voice for {runtime.name} in {path}: export one to it.")
-    return [read_voice(place, each, like) for each in names]
+    return [read_voice(given, each, like) for each in names]
 
 
-def voice_names(place: Place) -> list[str]:
-    """Names of all voices that are hinted at in a place: by a file, the map or the counts."""
-    runtime, path, release = place.runtime, place.path, place.release
-    if runtime.place == "voices":
+def voice_names(given: RuntimeInput) -> list[str]:
+    """Names of all voices in an input: of its files, the map of params.json or the counts."""
+    runtime, path, release = given.runtime, given.path, given.release
+    if runtime.input == "voices":
         return sorted(each.stem for each in path.glob(f"*{runtime.suffix}"))
     found = {each.stem for suffix in (".pt", ".safetensors") for each in
              (path / VOICES).glob(f"*{suffix}")}  # fmt: skip
@@ -92,10 +93,11 @@ def voice_names(place: Place) -> list[str]:
 
 
 def sentences(reading: Reading) -> list[str]:
-    """A reading in words: what is loaded, then every trap and note."""
-    if reading.rows is None:
+    """A reading for a terminal: what is loaded, then every problem and note."""
+    if reading.frames is None:
         first = f"nothing is read from {reading.source}."
     else:
-        places = "" if reading.places is None else f", {reading.places} places in the prompt"
-        first = f"{reading.rows} rows from {reading.source}{places}."
-    return [first, *(f"! {trap}" for trap in reading.traps), *reading.notes]
+        made = reading.positions
+        positions = "" if made is None else f", {made} positions in the prompt"
+        first = f"{reading.frames} frames from {reading.source}{positions}."
+    return [first, *(f"! {problem}" for problem in reading.problems), *reading.notes]

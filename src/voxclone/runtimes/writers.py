@@ -1,6 +1,6 @@
-"""A voice in the file or folder that a runtime reads.
+"""Writers of the files or folders that runtimes read.
 
-Shapes: N rows, D width, K code books, T frames.
+Shapes: N frames, D width, K codebooks, T frames.
 """
 
 import json
@@ -15,13 +15,13 @@ from voxclone.io import atomic_file, hard_link
 from voxclone.release.presets import read_preset, write_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import Entry, write_safetensors
-from voxclone.release.tekken import read_tekken, row_counts
+from voxclone.release.tekken import read_tekken, voice_counts
 from voxclone.runtimes.readers import voice_file
 from voxclone.spec import VOICES
-from voxclone.voice.resolve import Chosen
+from voxclone.voice.resolve import ResolvedVoice
 
 
-def write_release(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
+def write_release(voice: ResolvedVoice, name: str, release: Release, folder: Path) -> None:
     """Fill the empty `folder` with `release` and the voice as its preset `name`: the `.pt`, the map
     of params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
     link_release(release.path, folder)
@@ -34,70 +34,72 @@ def write_release(chosen: Chosen, name: str, release: Release, folder: Path) -> 
     tekken = read_tekken(release.path / "tekken.json")
     if "audio" not in tekken:
         raise ReleaseError(f"{release.path / 'tekken.json'} has no audio section: fetch it again.")
-    counts = row_counts(tekken) | {name: len(chosen.rows_ND)}
+    counts = voice_counts(tekken) | {name: len(voice.embedding_ND)}
     tekken["audio"]["voice_num_audio_tokens"] = counts
     _write_json(folder / "tekken.json", tekken)
-    write_preset(voice_file(folder, name, ".pt"), chosen.rows_ND)
+    write_preset(voice_file(folder, name, ".pt"), voice.embedding_ND)
 
 
-def write_release_with_embedding(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
+def write_release_with_embedding(
+    voice: ResolvedVoice, name: str, release: Release, folder: Path
+) -> None:
     """As `write_release`, and the voice as safetensors beside it."""
-    write_release(chosen, name, release, folder)
-    write_embedding(chosen, name, release, voice_file(folder, name, ".safetensors"))
+    write_release(voice, name, release, folder)
+    write_embedding(voice, name, release, voice_file(folder, name, ".safetensors"))
 
 
-def write_mlx_release(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
+def write_mlx_release(voice: ResolvedVoice, name: str, release: Release, folder: Path) -> None:
     """As `write_release_with_embedding`, with every preset as safetensors, because mlx-audio reads
-    no `.pt`, and with the config.json that it asks for. The codec encoder stays behind: mlx-audio
-    refuses tensors that it does not know."""
+    no `.pt`, and with the config.json that it asks for. Raises UsageError for a release with a
+    codec encoder, since mlx-audio refuses unknown tensors."""
     if release.report.encoder != "withheld":
         raise UsageError(
             f"mlx-audio refuses the codec encoder that is in {release.path}: export for a release "
             "without it."
         )
-    write_release_with_embedding(chosen, name, release, folder)
+    write_release_with_embedding(voice, name, release, folder)
     for preset in sorted((folder / VOICES).glob("*.pt")):
         target = preset.with_suffix(".safetensors")
         if not target.exists():
-            rows_ND = read_preset(preset, release.params.lm.dim)
-            write_embedding(Chosen(preset.stem, rows_ND, None), preset.stem, release, target)
+            own = ResolvedVoice(preset.stem, read_preset(preset, release.params.lm.dim), None)
+            write_embedding(own, preset.stem, release, target)
     if not (folder / "config.json").exists():
         (folder / "config.json").write_bytes((folder / "params.json").read_bytes())
 
 
-def write_embedding(chosen: Chosen, name: str, release: Release, path: Path) -> None:
+def write_embedding(voice: ResolvedVoice, name: str, release: Release, path: Path) -> None:
     """One tensor `embedding` [N, D] in bf16, and nothing beside it: some readers take the first."""
-    rows_ND = chosen.rows_ND
-    entry = Entry("embedding", torch.bfloat16, tuple(rows_ND.shape), lambda: rows_ND)
-    write_safetensors(path, [entry], _facts(chosen))
+    embedding_ND = voice.embedding_ND
+    entry = Entry("embedding", torch.bfloat16, tuple(embedding_ND.shape), lambda: embedding_ND)
+    write_safetensors(path, [entry], _metadata(voice))
 
 
-def write_torch_folder(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
+def write_torch_folder(voice: ResolvedVoice, name: str, release: Release, folder: Path) -> None:
     """`NAME.pt` in a folder that may hold other voices."""
     folder.mkdir(exist_ok=True)
-    write_preset(folder / f"{name}.pt", chosen.rows_ND)
+    write_preset(folder / f"{name}.pt", voice.embedding_ND)
 
 
-def write_raw_folder(chosen: Chosen, name: str, release: Release, folder: Path) -> None:
-    """`NAME.bin`, raw little-endian bf16, and beside it the `.pt` by which ExecuTorch's runner
-    makes sure how many rows there are."""
-    write_torch_folder(chosen, name, release, folder)
+def write_raw_folder(voice: ResolvedVoice, name: str, release: Release, folder: Path) -> None:
+    """`NAME.bin`, raw little-endian bf16, and the `.pt` beside it, by which ExecuTorch's runner
+    counts the frames."""
+    write_torch_folder(voice, name, release, folder)
     with atomic_file(folder / f"{name}.bin") as file:
-        file.write(chosen.rows_ND.contiguous().view(torch.uint8).numpy().tobytes())
+        file.write(voice.embedding_ND.contiguous().view(torch.uint8).numpy().tobytes())
 
 
-def write_codes(chosen: Chosen, name: str, release: Release, path: Path) -> None:
+def write_codes(voice: ResolvedVoice, name: str, release: Release, path: Path) -> None:
     """`codes` [T, K] int16, frames first, without the shift and without the END frame."""
-    if chosen.voice is None:
-        raise UsageError(f"{chosen.name!r} is a preset, which holds no codes: name a voice file.")
-    codes_TK = chosen.voice.codes_KT.T.to(torch.int16).contiguous()
+    if voice.source is None:
+        raise UsageError(f"{voice.name!r} is a preset, which holds no codes: name a voice file.")
+    codes_TK = voice.source.codes_KT.T.to(torch.int16).contiguous()
     entry = Entry("codes", torch.int16, tuple(codes_TK.shape), lambda: codes_TK)
-    write_safetensors(path, [entry], _facts(chosen))
+    write_safetensors(path, [entry], _metadata(voice))
 
 
-def _facts(chosen: Chosen) -> dict[str, str] | None:
-    """Name, consent and origin, for the header."""
-    return None if chosen.voice is None else {"voxclone": chosen.voice.facts.model_dump_json()}
+def _metadata(voice: ResolvedVoice) -> dict[str, str] | None:
+    """Name, consent and origin for the header."""
+    return None if voice.source is None else {"voxclone": voice.source.metadata.model_dump_json()}
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -108,8 +110,8 @@ def _write_json(path: Path, value: Any) -> None:
 def link_release(source: Path, target: Path) -> None:
     """Put the files of the release folder `source` and of its `voice_embedding` into `target`.
 
-    Tensor files are hard links where the file system allows it and copies elsewhere, so an 8 GB
-    release costs no space; everything small is copied, because it may be written again."""
+    Tensor files become hard links where the file system allows it, so that an 8 GB release costs
+    no space. Small files are copied, because they may be written again."""
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             own = target / path.name

@@ -172,13 +172,13 @@ def check_config(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
         raise ConfigError(
             f"The checkpoint in {folder} was made with another config, in {values}: give these "
             "values back, name another folder with `--out`, or go on with what is changed by "
-            "adding `--changed`."
+            "adding `--force`."
         )
     if speech is not None:
         raise ConfigError(
             f"The checkpoint in {folder} was trained on other speech ({speech}): give back what it "
             "was trained on, name another folder with `--out`, or go on with other draws by adding "
-            "`--changed`."
+            "`--force`."
         )
     apart = sorted((old.keys() ^ new.keys()) - FREE)
     notes = [f"The checkpoint's config has other keys: {', '.join(apart)}."] if apart else []

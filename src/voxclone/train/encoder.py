@@ -368,5 +368,5 @@ def no_memory(config: EncoderConfig, device: torch.device, error: Exception) -> 
         f"{config.frames}), {clones}`real_batch` ({config.real_batch}) or `pair_batch` "
         f"({config.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
         f"run.micro_batches={2 * parts}` (now {parts}); a run that has begun takes that with "
-        f"`--resume --changed`. ({str(error).splitlines()[0]})"
+        f"`--resume --force`. ({str(error).splitlines()[0]})"
     )

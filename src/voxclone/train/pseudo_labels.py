@@ -221,7 +221,7 @@ def stored_labels(
         raise ConfigError(
             f"{path} has labels of other clips than those that are trained on now: let these be "
             "labeled, by adding the step at which the run goes on to `pseudo_labels.label_steps` "
-            "(with `--changed`)."
+            "(with `--force`)."
         )
     return labels
 

@@ -1,11 +1,11 @@
 """The acoustic head: from a hidden state to the 37 codes of a frame.
 
 Semantic code: argmax of a linear layer on the hidden state. Acoustic codes: a flow from noise to
-data, integrated in Euler steps with classifier-free guidance; its velocity comes from a small
-bidirectional transformer over three tokens (the point, the time, the hidden state), without
-positions. Numbers and names follow vLLM-Omni's `FlowMatchingAudioTransformer`.
+data, integrated in Euler steps with classifier-free guidance. Its velocity comes from a small
+bidirectional transformer without positions over three tokens: point, time and hidden state.
+Numbers and names follow vLLM-Omni's `FlowMatchingAudioTransformer`.
 
-Shapes: B batch, C acoustic channels, D width, V semantic outputs, K code books, H heads.
+Shapes: B batch, C acoustic channels, D width, V semantic outputs, K codebooks, H heads.
 """
 
 import math
@@ -120,9 +120,9 @@ class AcousticHead(nn.Module):
     def error(
         self, data_BC: Tensor, noise_BC: Tensor, time_B: Tensor, projected_BD: Tensor
     ) -> Tensor:
-        """By how much the velocity [B, C] at times (one, or one for each) on the straight way from
-        noise to data is off from data - noise, given *projected* hidden states (flow matching,
-        arXiv 2210.02747)."""
+        """The error [B, C] of the velocity on the straight line from noise to data: velocity -
+        (data - noise), at one time or one for each, given *projected* hidden states (flow
+        matching, arXiv 2210.02747)."""
         time_B1 = time_B[:, None]
         point_BC = time_B1 * data_BC + (1 - time_B1) * noise_BC
         token_BD = self.time_token(time_B).expand(len(data_BC), -1)

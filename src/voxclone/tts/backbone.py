@@ -4,7 +4,8 @@ The checkpoint is in Mistral's own layout, whose rotary embedding turns adjacent
 transformers turns (d, d + half). The rows of wq and wk are permuted accordingly when weights come
 in and back when they go out. Embedding tables stay as they are.
 
-Shapes: B batch, L prompt positions, N voice rows, K code books, D width, V rows of a table.
+Shapes: B batch, L prompt positions, N frames of a voice embedding, K codebooks, D width, V table
+rows.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from voxclone.release.params import Params
 from voxclone.release.tensors import codebook_offsets, table_rows
 from voxclone.spec import TABLE, TEXT_TABLE
 
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "attention.wq.weight": "self_attn.q_proj.weight",
     "attention.wk.weight": "self_attn.k_proj.weight",
     "attention.wv.weight": "self_attn.v_proj.weight",
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
         self.register_buffer("offsets_K", offsets, persistent=False)
 
     def restore_buffers(self, device: str | torch.device) -> None:
-        """Compute what is in no file (offsets, rotary frequencies): needed after building on the
+        """Compute the buffers that no file has (offsets, rotary frequencies), after building on the
         meta device."""
         self.offsets_K = torch.tensor(codebook_offsets(self.params), device=device)
         rotary = type(self.model.rotary_emb)(config=self.model.config)
@@ -82,20 +83,20 @@ class Backbone(nn.Module):
     def embed_codes(self, shifted_BK: Tensor) -> Tensor:
         """Sum of table rows [B, D] for frames of codes in the +2-shifted space [B, K]. The sum is
         taken in fp32 and rounded once, as torch sums bf16."""
-        places_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
+        index_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
         if table_VD.dtype == torch.float32:  # in training: the rows themselves are never kept
-            bags = F.embedding_bag(places_BK.flatten(0, -2), table_VD, mode="sum")
-            return bags.view(*places_BK.shape[:-1], -1)
-        rows_BKD = F.embedding(places_BK, table_VD)  # a bag of bf16 would round every addition
+            bags = F.embedding_bag(index_BK.flatten(0, -2), table_VD, mode="sum")
+            return bags.view(*index_BK.shape[:-1], -1)
+        rows_BKD = F.embedding(index_BK, table_VD)  # a bag of bf16 would round every addition
         return rows_BKD.float().sum(dim=-2).to(rows_BKD.dtype)
 
     def embed_prompt(self, ids_L: Tensor, voice_ND: Tensor) -> Tensor:
-        """Prompt embeddings [1, L, D]: the positions of [AUDIO] are the rows of the voice."""
-        places_L = ids_L == self.params.audio.audio_token_id
-        if int(places_L.sum()) != len(voice_ND):
-            raise ValueError(f"{int(places_L.sum())} places for {len(voice_ND)} voice rows")
+        """Prompt embeddings [1, L, D], with the voice embedding at the positions of [AUDIO]."""
+        is_audio_L = ids_L == self.params.audio.audio_token_id
+        if int(is_audio_L.sum()) != len(voice_ND):
+            raise ValueError(f"{int(is_audio_L.sum())} positions for {len(voice_ND)} voice frames")
         embedded_LD = self.text_table(ids_L)
-        return embedded_LD.index_put((places_L,), voice_ND.to(embedded_LD.dtype))[None]
+        return embedded_LD.index_put((is_audio_L,), voice_ND.to(embedded_LD.dtype))[None]
 
     def forward(self, embedded_BLD: Tensor, cache: Any = None, **options: Any) -> Tensor:
         """Hidden states [B, L, D]; `cache` is a transformers Cache that is read and extended."""
@@ -120,28 +121,13 @@ def to_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Ten
     _, layer, inner = name.split(".", 2)
     if inner.endswith(("wq.weight", "wk.weight")):
         tensor = _split_pairs(tensor, params.lm.head_dim)
-    return f"model.layers.{layer}.{_LAYER_NAMES[inner]}", tensor
-
-
-def from_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Tensor]:
-    """The inverse of `to_transformers`."""
-    if name == "text_table.weight":
-        return TEXT_TABLE, tensor
-    if name == "audio_table.weight":
-        return TABLE, tensor
-    if name == "model.norm.weight":
-        return "norm.weight", tensor
-    inverse = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
-    layer, inner = name.removeprefix("model.layers.").split(".", 1)
-    if inner.endswith(("q_proj.weight", "k_proj.weight")):
-        tensor = _join_pairs(tensor, params.lm.head_dim)
-    return f"layers.{layer}.{inverse[inner]}", tensor
+    return f"model.layers.{layer}.{LAYER_NAMES[inner]}", tensor
 
 
 def backbone_names(params: Params) -> list[str]:
     """Names in the release of what `Backbone` holds."""
     layers = [
-        f"layers.{layer}.{name}" for layer in range(params.lm.n_layers) for name in _LAYER_NAMES
+        f"layers.{layer}.{name}" for layer in range(params.lm.n_layers) for name in LAYER_NAMES
     ]
     return [TEXT_TABLE, TABLE, *layers, "norm.weight"]
 
@@ -149,7 +135,3 @@ def backbone_names(params: Params) -> list[str]:
 def _split_pairs(weight: Tensor, head_dim: int) -> Tensor:
     """Rows (0, 1, 2, 3, ...) of each head -> (0, 2, ..., 1, 3, ...)."""
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
-
-
-def _join_pairs(weight: Tensor, head_dim: int) -> Tensor:
-    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)

@@ -2,11 +2,11 @@
 
 h (the last position of the prompt, [BEGIN_AUDIO]) -> 37 codes -> sum of their table rows -> next h,
 until the semantic code END_AUDIO or the frame cap (vLLM-Omni's loop). Only the start noise of the
-flow is random; each prompt has its own generator on the CPU, so a seed gives the same speech on any
-device and in any batch. Many prompts are spoken by `generate_many`: one that has ended leaves the
-batch and another takes its place.
+flow is random. Each prompt has its own generator on the CPU, so a seed gives the same speech on any
+device and in any batch. In `generate_many`, a prompt that has ended leaves the batch, and another
+one takes its slot.
 
-Shapes: B batch, L prompt positions, M positions in the cache, D width, K code books, C acoustic
+Shapes: B batch, L prompt positions, M positions in the cache, D width, K codebooks, C acoustic
 channels, T frames.
 """
 
@@ -24,8 +24,8 @@ from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 
 REFILL_SHARE = 8
-"""Places of a batch are filled again when an eighth of them is free: a prompt is read more cheaply
-together with others, and a free place costs nothing."""
+"""Slots of a batch are filled again when an eighth of them is free: several prompts together are
+cheaper to read, and a free slot costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Frame:
-    """One step: codes [B, K] in the +2-shifted space, and which prompts had not ended before."""
+    """One step: codes [B, K] in the +2-shifted space; `alive` [B] if a prompt had not ended before
+    it."""
 
     shifted_BK: Tensor
     alive_B: Tensor
@@ -71,8 +72,8 @@ def frames(
     generators: Sequence[torch.Generator],
     sampling: Sampling,
 ) -> Iterator[Frame]:
-    """Yield frames without end; the caller stops. A prompt that has ended goes on being computed
-    with the others of its batch, with `alive` false."""
+    """Yield frames until all prompts have ended, or the caller stops. A prompt that has ended stays
+    in the batch, with `alive` false."""
     batch = _Batch(backbone, head)
     batch.admit(prompts_LD, generators, [sampling] * len(prompts_LD))
     alive_B = torch.ones(len(prompts_LD), dtype=torch.bool, device=prompts_LD[0].device)
@@ -87,18 +88,18 @@ def frames(
 
 @torch.inference_mode()
 def generate_many(
-    backbone: Backbone, head: AcousticHead, requests: Iterable[Request], places: int
+    backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
-    """Speak requests in up to `places` at a time; yields the number of each and its codes, in the
-    order in which they end. Requests are taken from the iterable as places become free."""
+    """Speak requests, up to `batch_size` at a time. Yields the number of each and its codes, in the
+    order in which they end. Requests are taken from the iterable as slots become free."""
     waiting = enumerate(requests)
     batch = _Batch(backbone, head)
     running: list[tuple[int, Request]] = []
-    spoken: list[list[Tensor]] = []
+    drawn: list[list[Tensor]] = []
     more = True
     while True:
-        free = places - len(running)
-        if more and free and (not running or free * REFILL_SHARE >= places):
+        free = batch_size - len(running)
+        if more and free and (not running or free * REFILL_SHARE >= batch_size):
             new = list(islice(waiting, free))
             more = len(new) == free
             if new:
@@ -106,22 +107,22 @@ def generate_many(
                 prompts, samplings = zip(*((e.prompt_LD, e.sampling) for _, e in new), strict=True)
                 batch.admit(prompts, generators, samplings)
                 running += new
-                spoken += [[] for _ in new]
+                drawn += [[] for _ in new]
         if not running:
             return
         shifted_BK = batch.draw()
         ended = (shifted_BK[:, 0] == END_AUDIO).tolist()
         kept = []
-        for row, (number, request) in enumerate(running):
-            rows = spoken[row]
-            if ended[row] or len(rows) == request.cap:  # the end may come right after the cap
-                frames_TK = torch.stack(rows) - SHIFT if rows else shifted_BK[:0]
-                yield number, Generated(frames_TK.T.cpu(), truncated=not ended[row])
+        for slot, (number, request) in enumerate(running):
+            frames_K = drawn[slot]
+            if ended[slot] or len(frames_K) == request.cap:  # the end may come right after the cap
+                frames_TK = torch.stack(frames_K) - SHIFT if frames_K else shifted_BK[:0]
+                yield number, Generated(frames_TK.T.cpu(), truncated=not ended[slot])
             else:
-                rows.append(shifted_BK[row])
-                kept.append(row)
+                frames_K.append(shifted_BK[slot])
+                kept.append(slot)
         if len(kept) < len(running):
-            running, spoken = [running[row] for row in kept], [spoken[row] for row in kept]
+            running, drawn = [running[slot] for slot in kept], [drawn[slot] for slot in kept]
             batch.keep(kept)
             shifted_BK = shifted_BK[kept]
         if running:
@@ -146,8 +147,8 @@ def generate(
 
 
 class _Batch:
-    """Prompts that are being spoken: what the language model has read of each (padded on the left,
-    so that all end together), and the state that gives its next frame."""
+    """The prompts in progress: the cache of each, padded on the left so that all end together, and
+    the hidden state that gives its next frame."""
 
     def __init__(self, backbone: Backbone, head: AcousticHead) -> None:
         self.backbone, self.head = backbone, head
@@ -161,7 +162,7 @@ class _Batch:
         generators: Sequence[torch.Generator],
         samplings: Sequence[Sampling],
     ) -> None:
-        """Read new prompts and put them behind those that are there."""
+        """Read new prompts and append them to the batch."""
         from transformers import DynamicCache
 
         embedded_BLD, mask_BM = _left_padded(prompts_LD)
@@ -184,13 +185,13 @@ class _Batch:
         self.generators += generators
         self.samplings += samplings
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Only these go on; positions that none of them needs are given up."""
-        self.generators = [self.generators[row] for row in rows]
-        self.samplings = [self.samplings[row] for row in rows]
-        if not rows:
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep these slots only, and drop positions that none of them needs."""
+        self.generators = [self.generators[slot] for slot in slots]
+        self.samplings = [self.samplings[slot] for slot in slots]
+        if not slots:
             return
-        at_B = torch.tensor(rows, device=self.hidden_BD.device)
+        at_B = torch.tensor(slots, device=self.hidden_BD.device)
         self.mask_BM = self.mask_BM[at_B]
         first = int(self.mask_BM.any(dim=0).int().argmax())
         self.mask_BM = self.mask_BM[:, first:]
@@ -223,7 +224,7 @@ class _Batch:
         self.hidden_BD = hidden_B1D[:, -1]
 
     def _join(self, cache: Any, width: int) -> None:
-        """Append the rows of another cache; the shorter of the two is padded on the left."""
+        """Append another cache; the shorter of the two is padded on the left."""
         here = self.mask_BM.shape[1]
         gaps = (max(width - here, 0), max(here - width, 0))
         for mine, theirs in zip(self.cache.layers, cache.layers, strict=True):
@@ -254,12 +255,13 @@ def _needed(mask_BM: Tensor) -> Tensor | None:
 
 
 def _left_padded(prompts_LD: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Prompts of any lengths as one batch [B, L, D] that ends together, and where it is real."""
+    """Prompts of any lengths as one batch [B, L, D] that ends together, and the mask [B, L] of what
+    is no padding."""
     longest = max(len(prompt) for prompt in prompts_LD)
     device = prompts_LD[0].device
     padded, mask = [], torch.zeros(len(prompts_LD), longest, dtype=torch.bool, device=device)
-    for row, prompt_LD in enumerate(prompts_LD):
+    for slot, prompt_LD in enumerate(prompts_LD):
         gap = longest - len(prompt_LD)
-        padded.append(torch.nn.functional.pad(prompt_LD, (0, 0, gap, 0)))
-        mask[row, gap:] = True
+        padded.append(F.pad(prompt_LD, (0, 0, gap, 0)))
+        mask[slot, gap:] = True
     return torch.stack(padded), mask

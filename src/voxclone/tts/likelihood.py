@@ -1,11 +1,11 @@
-"""How likely the model finds given speech after a given voice and text.
+"""The likelihood of given speech under the model, after a given voice and text.
 
-The released model can still be asked for its own pretraining loss: the cross-entropy of semantic
-codes and the squared error of the flow's velocity (arXiv 2603.25551, 3.1). Speech whose codes are
-not of the kind that the model was trained on is unlikely under it, whatever it sounds like.
+It is the model's own pretraining loss: the cross-entropy of semantic codes and the squared error of
+the flow's velocity (arXiv 2603.25551, 3.1). Codes unlike those of the training have a high loss,
+whatever they sound like.
 
-Shapes: K code books, T frames, N voice rows, D width, L prompt positions, V semantic outputs,
-C acoustic channels, R draws.
+Shapes: K codebooks, T frames, N frames of a voice embedding, D width, L prompt positions,
+V semantic outputs, C acoustic channels, R draws.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.quantizer import to_values
+from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.tts import TTS
-from voxclone.voice.rows import voice_rows
 
-OTHERS = 3
-"""So many other voices a likelihood is compared with."""
+COMPARED_SPEAKERS = 3
+"""How many other speakers' voices conditioning gain is measured against."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """`semantic` is in nats per frame (the end counts as one); `flow` is the mean squared error of
-    the velocity per acoustic channel; both less where the model finds the speech more likely."""
+    """`semantic` is the cross-entropy in nats per frame (the end counts as one), `flow` the mean
+    squared error of the velocity per acoustic channel. Lower is likelier."""
 
     semantic: float
     flow: float
@@ -36,7 +36,7 @@ class Likelihood:
 
 @torch.inference_mode()
 def likelihood(
-    speaker: TTS,
+    tts: TTS,
     voice_ND: Tensor,
     text: str,
     codes_KT: Tensor,
@@ -46,12 +46,12 @@ def likelihood(
 ) -> Likelihood:
     """The model's loss on `codes` [K, T] (without the +2) as speech of `text` after a voice [N, D].
 
-    The flow is asked at `draws` times for each frame, with noise from `seed`: two calls with the
-    same seed differ by what they are given alone, so their difference is exact in few draws.
+    The flow is evaluated at `draws` times for each frame, with noise from `seed`. Two calls with
+    the same seed have the same noise, so their difference is exact with few draws.
     """
-    head, device = speaker.head, speaker.device
+    head, device = tts.head, tts.device
     shifted_TK = codes_KT.T.to(device) + SHIFT
-    hidden_TD = states_of(speaker, voice_ND, text, shifted_TK)
+    hidden_TD = hidden_states(tts, voice_ND, text, shifted_TK)
     logits_TV = head.mask_semantic(head.semantic_logits(hidden_TD))
     end = torch.tensor([END_AUDIO], device=device)
     target_T = torch.cat([shifted_TK[:, 0], end])
@@ -61,26 +61,14 @@ def likelihood(
     return Likelihood(float(semantic), flow, len(shifted_TK))
 
 
-def states_of(speaker: TTS, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+def hidden_states(tts: TTS, voice_ND: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
     """Hidden states [T + 1, D] that predict each frame of given speech (codes [T, K] in the
-    +2-shifted space) after a voice [N, D] and a text, and then the end."""
-    backbone, prompt_LD = speaker.backbone, speaker.prompt(text, voice_ND)
-    spoken_TD = backbone.embed_codes(shifted_TK.to(speaker.device))
-    hidden_BLD = backbone(torch.cat([prompt_LD, spoken_TD])[None])
+    +2-shifted space) and its end, after a voice [N, D] and a text."""
+    backbone, prompt_LD = tts.backbone, tts.prompt(text, voice_ND)
+    speech_TD = backbone.embed_codes(shifted_TK.to(tts.device))
+    hidden_BLD = backbone(torch.cat([prompt_LD, speech_TD])[None])
     states_TD: Tensor = hidden_BLD[0, len(prompt_LD) - 1 :]
     return states_TD
-
-
-def semantic_log_probs(speaker: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
-    """Log-probabilities [T, V] of the semantic code of each frame after a voice [K, N], a text and
-    the frames before it (codes [T, K] in the +2-shifted space)."""
-    backbone, head = speaker.backbone, speaker.head
-    offsets = backbone.offsets_K.tolist()
-    voice_ND = voice_rows(voice_KT.to(speaker.device), backbone.audio_table.weight, offsets)
-    logits_TV = head.semantic_logits(states_of(speaker, voice_ND, text, shifted_TK)[:-1])
-    usable = slice(SHIFT, SHIFT + head.semantic_size)
-    log_TV: Tensor = logits_TV[:, usable].log_softmax(dim=-1)
-    return log_TV.to(shifted_TK.device)
 
 
 def _flow_error(
@@ -97,3 +85,20 @@ def _flow_error(
         for time, noise_TC in zip(times_R, noise_RTC, strict=True)
     ]
     return float(torch.stack(errors).mean())
+
+
+def semantic_log_probs(tts: TTS, voice_KT: Tensor, text: str, shifted_TK: Tensor) -> Tensor:
+    """Log-probabilities [T, V] of the semantic code of each frame, after a voice (codes [K, N]), a
+    text and the frames before it (shifted codes [T, K])."""
+    states_TD = hidden_states(tts, tts.embed_voice(voice_KT), text, shifted_TK)[:-1]
+    usable = slice(SHIFT, SHIFT + tts.head.semantic_size)
+    log_prob_TV: Tensor = tts.head.semantic_logits(states_TD)[:, usable].log_softmax(dim=-1)
+    return log_prob_TV.to(shifted_TK.device)
+
+
+def other_speakers(release: Release) -> list[Tensor]:
+    """Embeddings [N, D] of some presets, spread over all of them: the voices of other speakers,
+    against which conditioning gain is measured."""
+    names = preset_names(release)
+    step = max(1, len(names) // COMPARED_SPEAKERS)
+    return [load_preset(release, name) for name in names[::step][:COMPARED_SPEAKERS]]

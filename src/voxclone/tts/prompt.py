@@ -1,6 +1,6 @@
 """Prompt ids through mistral-common: 1, 25, 24 x N, 36, text, 35, 25.
 
-Shapes: L prompt positions, N voice rows.
+Shapes: L prompt positions, N frames of a voice embedding.
 """
 
 import functools
@@ -21,13 +21,13 @@ class PromptMaker:
     def __init__(self, tekken: Path) -> None:
         self._tokenizer = _tokenizer(str(tekken))
 
-    def ids(self, text: str, voice_rows: int) -> Tensor:
-        """Ids [L] for a text and a voice of N rows (the END row counts)."""
+    def ids(self, text: str, voice_frames: int) -> Tensor:
+        """Ids [L] for a text and a voice of N frames (the END frame counts)."""
         from mistral_common.protocol.speech.request import SpeechRequest
 
         audio = self._tokenizer.instruct_tokenizer.audio_encoder.audio_config
-        # mistral-common knows row counts by voice name only; ours is any voice's.
-        audio.voice_num_audio_tokens = (audio.voice_num_audio_tokens or {}) | {_VOICE: voice_rows}
+        # mistral-common has counts by the names of voices only; this one is for any voice.
+        audio.voice_num_audio_tokens = (audio.voice_num_audio_tokens or {}) | {_VOICE: voice_frames}
         request = SpeechRequest(input=text, voice=_VOICE)
         return torch.tensor(self._tokenizer.encode_speech_request(request).tokens)
 

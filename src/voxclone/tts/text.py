@@ -18,8 +18,8 @@ _CLAUSE_END = re.compile(r"(?<=[,;:\u2013\u2014\u060c])\s+")
 
 
 def check_text(text: str) -> str:
-    """The text with its white space folded. Raises UsageError when nothing could be spoken or when
-    it is over the cap."""
+    """The text with its white space folded. Raises UsageError for a text without letters or digits,
+    or over the cap."""
     folded = " ".join(text.split())
     if not any(unicodedata.category(c)[0] in "LN" for c in folded):
         raise UsageError("The text is empty: give at least one word to speak.")
@@ -38,7 +38,7 @@ def split_text(text: str, most: int) -> list[str]:
 
 
 def expected_seconds(text: str) -> float:
-    """How long a text takes to speak, roughly."""
+    """The expected duration of a spoken text."""
     return len(text) / CHARACTERS_PER_SECOND
 
 

@@ -1,16 +1,19 @@
-"""Speaking: a release, a voice and a text to a waveform, in pieces as they are made.
+"""Text to speech: a release, a voice and a text give a waveform, whole or as a stream.
 
-Shapes: S samples, N voice rows, D width, K code books, T frames, L prompt positions.
+Shapes: S samples, N frames of a voice embedding, D width, K codebooks, T frames, L prompt
+positions.
 """
 
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from voxclone.audio.files import write_wave
 from voxclone.codec.layers import Past
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
@@ -23,6 +26,7 @@ from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, frames
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
+from voxclone.voice.embedding import embed_codes
 
 FIRST_STRETCH, STRETCH = 5, 25
 """Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
@@ -31,8 +35,8 @@ PAUSE_SECONDS = 0.15
 
 @dataclass(frozen=True)
 class Speech:
-    """What was spoken. `truncated` lists the parts of the text that reached the frame cap before
-    the model ended them; `seconds` is the time it took."""
+    """The waveform and codes of a text. `truncated` lists the parts of the text that reached the
+    frame cap before the model ended them; `seconds` is the time it took."""
 
     wave_S: Tensor
     sampling_rate: int
@@ -45,12 +49,17 @@ class Speech:
 
     @property
     def duration(self) -> float:
+        """Seconds of sound."""
         return len(self.wave_S) / self.sampling_rate
+
+    def save(self, path: Path | str) -> int:
+        """Write a sound file; gives the number of samples that were clipped. Raises AudioError."""
+        return write_wave(path, self.wave_S.numpy(), self.sampling_rate)
 
 
 @dataclass(frozen=True)
 class TTS:
-    """The parts of a release that speak; `TTS.load` reads them."""
+    """Language model, acoustic head, codec and tokenizer of a release; `TTS.load` reads them."""
 
     params: Params
     backbone: Backbone
@@ -68,8 +77,8 @@ class TTS:
         codec: Codec | None = None,
     ) -> "TTS":
         """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
-        Tensors that need no change of dtype or order stay mapped to the file, so nothing is held
-        twice. `codec` may be one that is loaded already; it is moved to the device."""
+        Tensors that need no change of dtype or order stay mapped to the file, so that memory holds
+        nothing twice. `codec` may be loaded already; it is moved to the device."""
         require_complete(release.report, release.path)
         if dtype is None:
             dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
@@ -88,9 +97,9 @@ class TTS:
         cfg: float = 1.2,
         progress: Callable[[int, float], None] | None = None,
     ) -> Speech:
-        """Speak a text of up to 4,096 characters with a voice's rows [N, D].
+        """Speak a text of up to 4,096 characters with a voice embedding [N, D].
 
-        `seed` None draws one, which the result tells. `progress` is called with the frames spoken
+        Without `seed` one is drawn; the result has it. `progress` is called with the frames spoken
         and the frames expected. Raises UsageError for a text that is empty or too long.
         """
         begun = time.monotonic()
@@ -101,17 +110,17 @@ class TTS:
         codes, waves, truncated, done = [], [], [], 0
         pause = torch.zeros(round(PAUSE_SECONDS * self.codec.sampling_rate))
         for index, part in enumerate(parts):
-            rows: list[Tensor] = []
+            pieces: list[Tensor] = []
             if index:
                 waves.append(pause)
             for wave_S, codes_KT in self.stream(part, voice_ND, seed=seed + index, cfg=cfg):
                 waves.append(wave_S)
-                rows.append(codes_KT)
+                pieces.append(codes_KT)
                 done += codes_KT.shape[-1]
                 if progress is not None:
                     progress(done, expected)
-            codes.append(torch.cat(rows, dim=-1) if rows else torch.zeros(0))
-            if rows and codes[-1].shape[-1] >= frame_cap(part, self.codec.frame_rate):
+            codes.append(torch.cat(pieces, dim=-1) if pieces else torch.zeros(0))
+            if pieces and codes[-1].shape[-1] >= frame_cap(part, self.codec.frame_rate):
                 truncated.append(part)
         wave_S = torch.cat(waves) if waves else torch.zeros(0)
         seconds = time.monotonic() - begun
@@ -119,25 +128,29 @@ class TTS:
 
     @property
     def device(self) -> torch.device:
-        """Where the language model is."""
+        """The device of the language model."""
         return self.backbone.text_table.weight.device
 
     def prompt(self, text: str, voice_ND: Tensor) -> Tensor:
-        """What the language model is given [L, D] to say a text with a voice [N, D], from whatever
-        device that is."""
+        """The prompt [L, D] of a text and a voice [N, D], on the device of the language model."""
         ids_L = self.prompts.ids(text, len(voice_ND)).to(self.device)
         return self.backbone.embed_prompt(ids_L, voice_ND.to(self.device))[0]
 
-    def part_characters(self, voice_rows: int) -> int:
-        """How long a part of a text may be, so that voice, text and speech fit the context. A
-        character takes at most one position, and frames as they are expected."""
+    def embed_voice(self, codes_KT: Tensor) -> Tensor:
+        """Embedding [T + 1, D] of a voice's codes [K, T], in the table of the loaded model."""
+        table_VD, offsets_K = self.backbone.audio_table.weight, self.backbone.offsets_K
+        return embed_codes(codes_KT.to(self.device), table_VD, offsets_K.tolist())
+
+    def part_characters(self, voice_frames: int) -> int:
+        """The most characters in a part of a text, so that voice, text and speech fit the context.
+        A character takes at most one position, and as many frames as are expected."""
         context = min(self.params.lm.max_seq_len, CONTEXT)
-        room = context - voice_rows - AROUND_TEXT - 2 * self.codec.frame_rate
+        room = context - voice_frames - AROUND_TEXT - 2 * self.codec.frame_rate
         each = 1 + 3 * self.codec.frame_rate * expected_seconds("x")
         if room < 20 * each:
             raise UsageError(
-                f"A voice of {voice_rows} rows leaves no room for text in a context of {context}: "
-                "enroll a shorter recording."
+                f"A voice of {voice_frames} frames leaves no room for text in a context of "
+                f"{context}: enroll a shorter recording."
             )
         return min(400, int(room / each))
 

@@ -1,7 +1,7 @@
-"""Voices that are kept: a folder of voice files, found by name or by what they were made of.
+"""Stored voices: a folder of voice files, found by name or by their enrollment.
 
-The folder is all there is. A removed voice leaves nothing behind, and the same enrolment is found
-again because its voice is there, not in a cache beside it. Torch is not needed.
+Nothing is stored beside the folder, so a removed voice leaves nothing behind, and the voice itself
+is what a repeated enrollment finds. Torch is not needed.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from pathlib import Path
 from voxclone.audio.report import ReferenceReport
 from voxclone.errors import UsageError, VoiceError
 from voxclone.release.release import Release, preset_names
-from voxclone.voice.facts import VoiceFacts, check_name, short
-from voxclone.voice.file import SUFFIX, read_facts
+from voxclone.voice.file import SUFFIX, read_metadata
+from voxclone.voice.metadata import VoiceMetadata, check_name, shorten
 
 
 @dataclass(frozen=True)
 class StoredVoice:
-    """A file of the folder: its facts, or the sentence that says why it is no voice."""
+    """A file of the folder: its metadata, or a sentence on why it is no voice."""
 
     name: str
     path: Path
-    facts: VoiceFacts | None
+    metadata: VoiceMetadata | None
     problem: str | None = None
 
 
 def default_folder() -> Path:
-    """Where voices are kept unless another folder is named."""
+    """The folder of stored voices, unless another one is named."""
     return Path.home() / ".local" / "share" / "voxclone" / "voices"
 
 
@@ -48,15 +48,15 @@ def open_folder(folder: Path) -> Path:
 
 
 def list_voices(folder: Path) -> list[StoredVoice]:
-    """All files of the folder that are named as voices, in order of their names. One that cannot be
-    read is listed with its problem."""
+    """All voice files of the folder, by their names. A file that cannot be read is listed with its
+    problem."""
     found = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         name = path.name.removesuffix(SUFFIX)
         try:
-            found.append(StoredVoice(check_name(name), path, read_facts(path)))
+            found.append(StoredVoice(check_name(name), path, read_metadata(path)))
         except VoiceError as error:
-            found.append(StoredVoice(short(name), path, None, str(error)))
+            found.append(StoredVoice(shorten(name), path, None, str(error)))
     return found
 
 
@@ -66,18 +66,18 @@ def find_stored(folder: Path, name: str) -> Path:
     if path.is_file():
         return path
     names = [voice.name for voice in list_voices(folder)]
-    raise VoiceError(f"There is no voice {short(name)!r} in {folder}{_nearest(name, names)}.")
+    raise VoiceError(f"There is no voice {shorten(name)!r} in {folder}{_nearest(name, names)}.")
 
 
-def find_enrolment(places: Sequence[Path], folder: Path, identity: str) -> Path | None:
-    """A voice that the same enrolment made: among the files `places`, else in the folder."""
-    named = [path for path in places if path.is_file()]
+def find_enrollment(paths: Sequence[Path], folder: Path, enrollment_id: str) -> Path | None:
+    """A voice that the same enrollment made: one of the files `paths`, else of the folder."""
+    named = [path for path in paths if path.is_file()]
     for path in [*named, *sorted(folder.glob(f"*{SUFFIX}"))]:
         try:
-            if read_facts(path).enrolment == identity:
+            if read_metadata(path).enrollment_id == enrollment_id:
                 return path
         except VoiceError:
-            continue  # `list_voices` tells of it; here it is merely not the one
+            continue  # a damaged file is not the one; `list_voices` names its problem
     return None
 
 
@@ -106,21 +106,21 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
     names = [each.name for each in list_voices(folder)]
     kept = ", ".join(names[:20]) if names else "none"
     raise VoiceError(
-        f"There is no voice {short(voice)!r}{_nearest(voice, [*presets, *names])}. Presets are "
+        f"There is no voice {shorten(voice)!r}{_nearest(voice, [*presets, *names])}. Presets are "
         f"{', '.join(presets)}; stored in {folder}: {kept}."
     )
 
 
-def stored_report(facts: VoiceFacts) -> ReferenceReport | None:
-    """The report of the reference in a voice file; None where it is damaged."""
+def reference_report(metadata: VoiceMetadata) -> ReferenceReport | None:
+    """The report of the reference in a voice file; None if it is damaged."""
     try:
-        return ReferenceReport.from_dict(facts.preprocessing)
+        return ReferenceReport.from_dict(metadata.preprocessing)
     except (ValueError, TypeError, ArithmeticError):
         return None
 
 
 def remove_voice(folder: Path, name: str) -> Path:
-    """Delete a stored voice; nothing else was derived from it. Raises VoiceError."""
+    """Delete a stored voice. Nothing else was derived from it. Raises VoiceError."""
     path = voice_path(folder, name)
     if not path.exists():
         path = find_stored(folder, name)

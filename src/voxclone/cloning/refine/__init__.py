@@ -1,1 +1,1 @@
-"""Codes of one recording, optimised through the frozen decoder."""
+"""Codes of one recording, optimized through the frozen decoder."""

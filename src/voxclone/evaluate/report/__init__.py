@@ -1,1 +1,1 @@
-"""Reports: JSON as tables, drawings and pages."""
+"""Reports: JSON as tables, plots and pages."""

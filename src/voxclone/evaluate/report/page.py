@@ -1,6 +1,6 @@
-"""A report as one page of HTML: what was found first, then tables, drawings and clips to hear.
+"""A report as one HTML page: summary, failed checks, tables, plots and audio clips.
 
-The page holds everything itself (no script, no network) and reads on a phone, in light and dark.
+The page is self-contained (no script, no network), for phones too, in light and dark mode.
 
 Shapes: S samples.
 """
@@ -16,10 +16,11 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-from voxclone.evaluate.report import drawing
-from voxclone.evaluate.report.contents import summary_of, tables_of
-from voxclone.evaluate.report.drawings import drawings_of
-from voxclone.evaluate.report.tables import Table, compared
+from voxclone.evaluate.report import svg
+from voxclone.evaluate.report.contents import tables_of
+from voxclone.evaluate.report.plots import plots_of
+from voxclone.evaluate.report.summaries import summary_of
+from voxclone.evaluate.report.tables import Table, compare
 from voxclone.spec import SAMPLING_RATE
 
 TITLES = {
@@ -27,14 +28,14 @@ TITLES = {
     "voxclone.reconstruction": "Reconstruction by a codec",
     "voxclone.encoder": "Codes of an encoder",
     "voxclone.voices": "Cloned voices",
-    "voxclone.protocol": "A published list",
+    "voxclone.protocol": "A published test list",
     "voxclone.speech": "Speech to train on",
 }
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Clips [S] to hear side by side, by what they are."""
+class AudioComparison:
+    """Clips [S] side by side, by label."""
 
     name: str
     waves: Mapping[str, Tensor]
@@ -42,24 +43,24 @@ class Heard:
 
 def page(
     report: Mapping[str, Any],
-    clips: Sequence[Heard] = (),
+    clips: Sequence[AudioComparison] = (),
     baseline: Mapping[str, Any] | None = None,
 ) -> str:
     """The whole page of a report of any schema; `baseline` is an earlier one of the same."""
     title = TITLES[report["schema"].split("/")[0]]
-    verdict = report.get("verdict", {})
-    state = {None: "", True: "well", False: "ill"}[verdict.get("healthy")]
+    checks = report.get("checks", {})
+    state = {None: "", True: "passed", False: "failed"}[checks.get("passed")]
     summary = [html.escape(sentence) for sentence in summary_of(report)]
     body = (
         f'<header class="{state}"><p>{title}</p><h1>{summary[0]}</h1>'
         + "".join(f"<p>{sentence}</p>" for sentence in summary[1:])
         + "</header>"
-        + "".join(_finding(each) for each in verdict.get("findings", ()))
+        + "".join(_failed_check(each) for each in checks.get("failed", ()))
         + _tables(report, baseline)
-        + drawings_of(report)
+        + plots_of(report)
         + "".join(_clips(each) for each in clips)
         + _listed("Not measured", report.get("missing", {}))
-        + _listed("Clips left out", report.get("unreadable", {}))
+        + _listed("Unreadable clips", report.get("unreadable", {}))
     )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -68,12 +69,12 @@ def page(
     )
 
 
-def _finding(finding: Mapping[str, str]) -> str:
+def _failed_check(check: Mapping[str, str]) -> str:
     return (
-        f'<section class="finding"><h2>{html.escape(finding["name"])}</h2>'
-        f"<p>{html.escape(finding['sentence'])}</p>"
-        f"<p><b>{html.escape(finding['figure'])}.</b></p>"
-        f"<p>{html.escape(finding['remedy'])}</p></section>"
+        f'<section class="check"><h2>{html.escape(check["name"])}</h2>'
+        f"<p>{html.escape(check['meaning'])}</p>"
+        f"<p><b>{html.escape(check['measured'])}.</b></p>"
+        f"<p>{html.escape(check['remedy'])}</p></section>"
     )
 
 
@@ -83,10 +84,10 @@ def _tables(report: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> st
     for table in tables_of(report):
         marks: Sequence[Sequence[bool]] | None = None
         if before is not None:
-            table, marks = compared(table, before)
+            table, marks = compare(table, before)
         parts.append(_table(table, marks))
     if before is not None:
-        parts.append('<p class="note">Marked: differences beyond both intervals.</p>')
+        parts.append('<p class="note">Marked: intervals that do not overlap.</p>')
     return "".join(parts)
 
 
@@ -98,7 +99,7 @@ def _table(table: Table, marks: Sequence[Sequence[bool]] | None) -> str:
         cells = ""
         for column, cell in enumerate(row.cells):
             marked = marks is not None and marks[number][column]
-            cells += f"<td{MOVED if marked else ''}>{html.escape(cell.text)}</td>"
+            cells += f"<td{CHANGED if marked else ''}>{html.escape(cell.text)}</td>"
         note = f'<td class="note">{html.escape(row.note)}</td>' if noted else ""
         lines.append(f"<tr><th>{html.escape(row.label)}</th>{cells}{note}</tr>")
     wide = ' class="wide"' if len(table.headings) > 2 else ""
@@ -112,10 +113,10 @@ def _listed(title: str, reasons: Mapping[str, str]) -> str:
     return f"<h2>{title}</h2><ul>{items}</ul>" if items else ""
 
 
-def _clips(clip: Heard) -> str:
+def _clips(clip: AudioComparison) -> str:
     cells = "".join(
         f"<figure><figcaption>{html.escape(label)}</figcaption>{_player(wave_S)}"
-        f"{drawing.grey_image(drawing.spectrogram(wave_S), f'{label}: spectrogram')}</figure>"
+        f"{svg.gray_image(svg.spectrogram(wave_S), f'{label}: spectrogram')}</figure>"
         for label, wave_S in clip.waves.items()
     )
     return f'<h2>{html.escape(clip.name)}</h2><div class="pair">{cells}</div>'
@@ -129,28 +130,28 @@ def _player(wave_S: Tensor) -> str:
     return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
 
 
-MOVED = ' class="moved"'
+CHANGED = ' class="changed"'
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--faint:#c9ced6;--card:#f3f5f8;
---own:#1f6feb;--genuine:#d9822b;--well:#1a7f37;--ill:#b42318}
+--encoder:#1f6feb;--preset:#d9822b;--passed:#1a7f37;--failed:#b42318}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ee;--paper:#12161c;--faint:#3a424d;
---card:#1b212a;--own:#6aa6ff;--genuine:#f0a95c;--well:#4cc26b;--ill:#ff8a7a}}
+--card:#1b212a;--encoder:#6aa6ff;--preset:#f0a95c;--passed:#4cc26b;--failed:#ff8a7a}}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:760px;margin:auto;padding:0 16px 48px}
 header{border-left:6px solid var(--faint);padding:4px 16px;margin:24px 0;overflow-wrap:anywhere}
-header.ill{border-color:var(--ill)}header.well{border-color:var(--well)}
+header.failed{border-color:var(--failed)}header.passed{border-color:var(--passed)}
 h1{font-size:1.5rem;line-height:1.25;margin:.2em 0}h2{font-size:1.1rem;margin:2em 0 .4em}
-.finding{background:var(--card);border-radius:8px;padding:2px 16px;margin:12px 0}
-.finding h2{margin-top:.6em;color:var(--ill)}
+.check{background:var(--card);border-radius:8px;padding:2px 16px;margin:12px 0}
+.check h2{margin-top:.6em;color:var(--failed)}
 table{border-collapse:collapse;width:100%;table-layout:fixed}
 th,td{text-align:left;font-weight:normal;padding:4px 10px 4px 0;vertical-align:top;
 border-bottom:1px solid var(--faint)}
 td:not(.note){font-variant-numeric:tabular-nums}
 td.note{width:34%}
 .wide{overflow-x:auto}.wide table{min-width:620px}
-.note{opacity:.7;font-size:.85rem}.moved{font-weight:bold;color:var(--ill)}
-b.own{color:var(--own)}b.genuine{color:var(--genuine)}
+.note{opacity:.7;font-size:.85rem}.changed{font-weight:bold;color:var(--failed)}
+b.encoder{color:var(--encoder)}b.preset{color:var(--preset)}
 svg{width:100%;height:auto}svg .faint{stroke:var(--faint)}
 svg text{font:9px system-ui,sans-serif;fill:var(--ink)}
 .pair{display:flex;gap:16px;flex-wrap:wrap}figure{margin:0;flex:1 1 300px}

@@ -1,7 +1,6 @@
-"""Reports as tables: what a terminal and a page show of the JSON, and how two reports compare.
+"""Tables of a report, as a terminal and a page show them, and comparison with an earlier report.
 
-A cell is a figure of the report with the form to print it in; figures with intervals print them,
-and two such figures *differ* where their intervals do not meet.
+Two values with intervals *differ* if their intervals do not overlap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a report and its form, such as "{:.2f}"."""
+    """A value of a report and its format, such as "{:.2f}"."""
 
     value: Any
     form: str = "{:.3f}"
 
     @property
     def text(self) -> str:
-        """The figure, with its interval if it has one."""
+        """The value, with its interval if it has one."""
         if self.value is None:
             return NOT_MEASURED
         if isinstance(self.value, Mapping):
@@ -34,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table; `note` says what the figure is."""
+    """A row of a table; `note` explains the value."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -43,15 +42,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings, one for each cell of a row (none needed for a single one)."""
+    """Rows under headings, one for each cell of a row (none for a single column)."""
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
-def differs(value: Any, before: Any) -> bool:
-    """Whether two figures with intervals are apart beyond them; False for figures without."""
+def _differ(value: Any, before: Any) -> bool:
+    """Whether two values have intervals that do not overlap."""
     if not (isinstance(value, Mapping) and isinstance(before, Mapping)):
         return False
     if value["low"] is None or before["low"] is None:
@@ -59,8 +58,8 @@ def differs(value: Any, before: Any) -> bool:
     return bool(value["low"] > before["high"] or value["high"] < before["low"])
 
 
-def compared(table: Table, before: Sequence[Table]) -> tuple[Table, list[list[bool]]]:
-    """`table` with a column `before` behind each of its own, and which of those cells differ."""
+def compare(table: Table, before: Sequence[Table]) -> tuple[Table, list[list[bool]]]:
+    """`table` with a column `before` after each of its own, and which of those cells differ."""
     known = {
         (each.title, row.label, column): cell
         for each in before
@@ -74,7 +73,7 @@ def compared(table: Table, before: Sequence[Table]) -> tuple[Table, list[list[bo
         for column, cell in enumerate(row.cells):
             old = known.get((table.title, row.label, column), Cell(None, cell.form))
             cells += [cell, old]
-            marked += [False, differs(cell.value, old.value)]
+            marked += [False, _differ(cell.value, old.value)]
         rows.append(Row(row.label, tuple(cells), row.note))
         marks.append(marked)
     headings = tuple(name for each in (table.headings or ("now",)) for name in (each, "before"))

@@ -1,4 +1,4 @@
-"""What the report of a manifest of speech (`data validate`) shows."""
+"""Tables and summary of the report on a speech manifest (`data validate`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from voxclone.evaluate.report.tables import Cell, Row, Table
 
 
-def speech_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Amounts, what they are made of, and faults."""
+def manifest_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Amounts, composition and faults."""
     each = report["clips_per_speaker"]
     amounts = (
         Row("clips", (Cell(report["clips"], "{:,}"),)),
@@ -34,21 +34,21 @@ def speech_tables(report: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table("Speech", (), amounts),
         Table("Splits", tuple(SPLIT), splits),
-        Table("Made of", (), tuple(shares)),
+        Table("Composition", (), tuple(shares)),
     ]
     return [*tables, Table("Faults", (), faults)] if faults else tables
 
 
-def speech_summary(report: Mapping[str, Any]) -> list[str]:
-    """Whether it can be trained on, in a sentence; then how much there is."""
+def manifest_summary(report: Mapping[str, Any]) -> list[str]:
+    """Whether one can train on it, and the amount of speech."""
     amount = (
         f"{report['clips']:,} clips of {report['speakers']:,} speakers, {report['hours']:.2f} h "
         f"({report['manifest']})."
     )
-    stops = [each["name"] for each in report["verdict"]["findings"] if each["stops"]]
-    if stops:
-        return [f"Not to be trained on: {', '.join(stops)}.", amount]
-    return ["Fit to train on.", amount]
+    blocking = [each["name"] for each in report["checks"]["failed"] if each["blocking"]]
+    if blocking:
+        return [f"Not usable for training: {', '.join(blocking)}.", amount]
+    return ["Usable for training.", amount]
 
 
 SPLIT = {"clips": "{:,}", "hours": "{:.2f}", "speakers": "{:,}"}

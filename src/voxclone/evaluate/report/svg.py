@@ -1,8 +1,7 @@
-"""Small drawings for reports and papers: SVG, and grey images.
+"""Plots as SVG, and gray images as PNG, for reports and documents.
 
-Colours are any that CSS knows. Those of a page's own drawings are its CSS variables (`--ink`,
-`--faint`, `--own`, `--genuine`), so that they are right in light and in dark; `standing` makes a
-picture that stands alone, on paper of its own.
+Colors are CSS colors. The plots of a page use its CSS variables (`--ink`, `--faint`, `--encoder`,
+`--preset`), so that they fit its light and its dark mode.
 
 Shapes: S samples, F frequency bins, T frames.
 """
@@ -21,18 +20,11 @@ from torch import Tensor
 from voxclone.audio.spectrum import magnitudes
 
 MARGIN = 34
-INK, FAINT = "#1b1f24", "#c9ced6"
-STANDING_STYLE = (
-    f"text{{font:13px Helvetica,Arial,'DejaVu Sans',sans-serif;fill:{INK}}}"
-    f".faint{{stroke:{FAINT}}}.title{{font-size:16px;font-weight:bold}}"
-    ".name{font-weight:bold}.note{font-size:12px;fill:#57606a}"
-    ".over{paint-order:stroke;stroke:#fff;stroke-width:4px}"
-)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The range of an axis, its ticks (where, and what stands there) and its name with the unit."""
+    """The range of an axis, its ticks (value and label) and its name with the unit."""
 
     low: float
     high: float
@@ -40,8 +32,8 @@ class Axis:
     name: str = ""
     log: bool = False
 
-    def share(self, value: float) -> float:
-        """Where a value lies, 0 at the low end and 1 at the high one."""
+    def fraction(self, value: float) -> float:
+        """The position of a value, 0 at the low end and 1 at the high one."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
@@ -50,8 +42,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Panel:
-    """A rectangle of pixels (`left`, `top`: its corner) that two axes span; `font` is the size of
-    what its frame says."""
+    """A rectangle of pixels with the corner (`left`, `top`) and two axes; `font` is the size of its
+    labels."""
 
     left: float
     top: float
@@ -61,26 +53,26 @@ class Panel:
     y: Axis
     font: float = 9.0
 
-    def right_of(self, x: float) -> float:
+    def px(self, x: float) -> float:
         """Pixels from the left edge of the picture."""
-        return self.left + self.width * self.x.share(x)
+        return self.left + self.width * self.x.fraction(x)
 
-    def below(self, y: float) -> float:
+    def py(self, y: float) -> float:
         """Pixels from the upper edge of the picture."""
-        return self.top + self.height * (1 - self.y.share(y))
+        return self.top + self.height * (1 - self.y.fraction(y))
 
     def frame(self) -> str:
-        """Lines across at the ticks of `y`, the ticks' texts, and the names of the axes: that of
-        `y` above the panel, that of `x` below it."""
+        """Horizontal lines at the ticks of `y`, the labels of the ticks, and the names of the axes:
+        that of `y` above the panel, that of `x` below it."""
         base = self.top + self.height
         parts = [
-            f'<line x1="{self.left:g}" x2="{self.left + self.width:g}" y1="{self.below(y):.1f}" '
-            f'y2="{self.below(y):.1f}" class="faint"/>'
-            + text(self.left - 4, self.below(y) + self.font / 3, label, anchor="end")
+            f'<line x1="{self.left:g}" x2="{self.left + self.width:g}" y1="{self.py(y):.1f}" '
+            f'y2="{self.py(y):.1f}" class="faint"/>'
+            + text(self.left - 4, self.py(y) + self.font / 3, label, anchor="end")
             for y, label in self.y.ticks
         ]
         parts += [
-            text(self.right_of(x), base + 1.6 * self.font, label, anchor="middle")
+            text(self.px(x), base + 1.6 * self.font, label, anchor="middle")
             for x, label in self.x.ticks
         ]
         if self.x.name:
@@ -93,71 +85,59 @@ class Panel:
     def curve(
         self,
         points: Sequence[tuple[float, float]],
-        colour: str,
+        color: str,
         *,
-        aside: float = 0.0,
-        wide: float = 1.4,
+        dx: float = 0.0,
+        width: float = 1.4,
         dashes: str = "",
     ) -> str:
-        """A line through points, all `aside` pixels to the right."""
-        line = " ".join(f"{self.right_of(x) + aside:.1f},{self.below(y):.1f}" for x, y in points)
+        """A line through points, shifted by `dx` pixels."""
+        line = " ".join(f"{self.px(x) + dx:.1f},{self.py(y):.1f}" for x, y in points)
         dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
         return (
-            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{wide:g}"'
+            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width:g}"'
             f"{dashed}/>"
         )
 
-    def dot(self, x: float, y: float, colour: str, *, aside: float = 0.0, size: float = 3.0) -> str:
+    def dot(self, x: float, y: float, color: str, *, dx: float = 0.0, size: float = 3.0) -> str:
         """A disc."""
         return (
-            f'<circle cx="{self.right_of(x) + aside:.1f}" cy="{self.below(y):.1f}" r="{size:g}" '
-            f'fill="{colour}"/>'
+            f'<circle cx="{self.px(x) + dx:.1f}" cy="{self.py(y):.1f}" r="{size:g}" '
+            f'fill="{color}"/>'
         )
 
-    def stretch(
-        self, start: tuple[float, float], end: tuple[float, float], colour: str, aside: float = 0.0
+    def segment(
+        self, start: tuple[float, float], end: tuple[float, float], color: str, dx: float = 0.0
     ) -> str:
-        """A straight line, as of an interval."""
+        """A straight line."""
         return (
-            f'<line x1="{self.right_of(start[0]) + aside:.1f}" y1="{self.below(start[1]):.1f}" '
-            f'x2="{self.right_of(end[0]) + aside:.1f}" y2="{self.below(end[1]):.1f}" '
-            f'stroke="{colour}" stroke-width="1.4"/>'
+            f'<line x1="{self.px(start[0]) + dx:.1f}" y1="{self.py(start[1]):.1f}" '
+            f'x2="{self.px(end[0]) + dx:.1f}" y2="{self.py(end[1]):.1f}" '
+            f'stroke="{color}" stroke-width="1.4"/>'
         )
 
 
 def text(
-    x: float, y: float, words: str, *, anchor: str = "start", kind: str = "", colour: str = ""
+    x: float, y: float, label: str, *, anchor: str = "start", kind: str = "", color: str = ""
 ) -> str:
-    """Words at pixels; `kind` is a class of the page or of `STANDING_STYLE`."""
+    """A label at pixels; `kind` is a class of the page."""
     given = f' class="{kind}"' if kind else ""
-    given += f' style="fill:{colour}"' if colour else ""
+    given += f' style="fill:{color}"' if color else ""
     given += f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{given}>{html.escape(words)}</text>'
-
-
-def standing(width: int, height: int, title: str, inner: str) -> str:
-    """A file of its own: white paper with a faint edge, so that it is as readable on a dark page,
-    and the title on top (24 pixels from the upper edge)."""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"><title>{html.escape(title)}</title>'
-        f"<style>{STANDING_STYLE}</style>"
-        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="6" fill="#fff" '
-        f'class="faint"/>{text(20, 30, title, kind="title")}{inner}</svg>\n'
-    )
+    return f'<text x="{x:.1f}" y="{y:.1f}"{given}>{html.escape(label)}</text>'
 
 
 def lines(
     series: Sequence[tuple[str, Sequence[float]]], *, width: int = 640, height: int = 200
 ) -> str:
-    """Curves over the same positions; each is (colour, values from 0 up)."""
+    """Curves over the same positions; each is (color, nonnegative values)."""
     top = max((max(values) for _, values in series if len(values)), default=1.0) or 1.0
     ticks = ((0.0, "0"), (top, f"{top:.2g}"))
     panel = Panel(MARGIN, 8, width - MARGIN - 4, height - 26, Axis(0, 1), Axis(0, top, ticks))
     parts = [panel.frame()]
-    for colour, values in series:
+    for color, values in series:
         count = max(1, len(values) - 1)
-        parts.append(panel.curve([(i / count, value) for i, value in enumerate(values)], colour))
+        parts.append(panel.curve([(i / count, value) for i, value in enumerate(values)], color))
     return _svg(width, height, "".join(parts))
 
 
@@ -167,7 +147,7 @@ def intervals(
     width: int = 640,
     height: int = 240,
 ) -> str:
-    """Curves with bars; each is (colour, points (x, mean, low, high))."""
+    """Curves with error bars; each is (color, points (x, mean, low, high)), x in seconds."""
     points = [point for _, curve in series for point in curve]
     ends = [value for _, *values in points for value in values if value is not None]
     low, high = min(ends), max(max(ends), min(ends) + 1e-6)
@@ -178,63 +158,63 @@ def intervals(
     across, up = Axis(first, last, seconds), Axis(low, high, levels)
     panel = Panel(left, 12, width - 16 - left, height - 34, across, up)
     parts = [panel.frame()]
-    for number, (colour, curve) in enumerate(series):
-        aside = 3.0 * number  # so that bars of two curves do not hide each other
-        parts.append(panel.curve([(x, mean) for x, mean, _, _ in curve], colour, aside=aside))
+    for number, (color, curve) in enumerate(series):
+        dx = 3.0 * number  # so that the bars of two curves do not hide each other
+        parts.append(panel.curve([(x, mean) for x, mean, _, _ in curve], color, dx=dx))
         for x, mean, least, most in curve:
-            parts.append(panel.dot(x, mean, colour, aside=aside))
+            parts.append(panel.dot(x, mean, color, dx=dx))
             if least is not None and most is not None:
-                parts.append(panel.stretch((x, least), (x, most), colour, aside))
+                parts.append(panel.segment((x, least), (x, most), color, dx))
     return _svg(width, height, "".join(parts))
 
 
 def histograms(
-    own: Sequence[Sequence[float]], genuine: Sequence[Sequence[float]], *, columns: int = 6
+    encoder: Sequence[Sequence[float]], presets: Sequence[Sequence[float]], *, columns: int = 6
 ) -> str:
-    """One small histogram for each row: bars are `own`, the outline is `genuine`."""
+    """One small histogram for each channel: bars are the encoder's, the outline is the presets'."""
     cell, tall = 104, 66
-    rows = -(-len(own) // columns)
+    rows = -(-len(encoder) // columns)
     parts = []
-    for index, (bars, outline) in enumerate(zip(own, genuine, strict=True)):
+    for index, (bars, outline) in enumerate(zip(encoder, presets, strict=True)):
         x0, y0 = (index % columns) * cell + 4, (index // columns) * tall + 12
         top = max(*bars, *outline) or 1.0
         step, room = (cell - 10) / len(bars), tall - 18
-        for place, share in enumerate(bars):
+        for i, share in enumerate(bars):
             size = room * share / top
             parts.append(
-                f'<rect x="{x0 + place * step:.1f}" y="{y0 + room - size:.1f}" '
-                f'width="{step - 0.6:.1f}" height="{size:.1f}" fill="var(--own)"/>'
+                f'<rect x="{x0 + i * step:.1f}" y="{y0 + room - size:.1f}" '
+                f'width="{step - 0.6:.1f}" height="{size:.1f}" fill="var(--encoder)"/>'
             )
         points = " ".join(
-            f"{x0 + place * step + at:.1f},{y0 + room - room * share / top:.1f}"
-            for place, share in enumerate(outline)
+            f"{x0 + i * step + at:.1f},{y0 + room - room * share / top:.1f}"
+            for i, share in enumerate(outline)
             for at in (0, step)
         )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="var(--genuine)"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="var(--preset)"/>')
         parts.append(f'<text x="{x0}" y="{y0 - 2}">{index + 1}</text>')
     return _svg(columns * cell, rows * tall + 6, "".join(parts))
 
 
 def scatter(points: Sequence[tuple[str, float, float, bool]], *, size: int = 420) -> str:
-    """Named points; True ones in `--genuine` (squares), the others in `--own` (discs)."""
+    """Named points: presets (True) as squares, others as discs."""
     xs, ys = [p[1] for p in points], [p[2] for p in points]
     span = max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     middle = ((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2)
     parts = []
-    for name, x, y, genuine in points:
+    for name, x, y, preset in points:
         px = size / 2 + (x - middle[0]) / span * (size - 90)
         py = size / 2 - (y - middle[1]) / span * (size - 60)
         mark = (
-            f'<rect x="{px - 3:.1f}" y="{py - 3:.1f}" width="6" height="6" fill="var(--genuine)"/>'
-            if genuine
-            else f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.6" fill="var(--own)"/>'
+            f'<rect x="{px - 3:.1f}" y="{py - 3:.1f}" width="6" height="6" fill="var(--preset)"/>'
+            if preset
+            else f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.6" fill="var(--encoder)"/>'
         )
         parts.append(f'{mark}<text x="{px + 6:.1f}" y="{py + 3:.1f}">{html.escape(name)}</text>')
     return _svg(size + 90, size, "".join(parts))
 
 
 def matrix(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
-    """A square of cosines, darker where greater, with names down the side."""
+    """A matrix of cosines, darker where greater, with the names of its rows."""
     cell, left = 12, 110
     flat = [value for row in values for value in row]
     low, high = min(flat), max(max(flat), min(flat) + 1e-9)
@@ -248,28 +228,28 @@ def matrix(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
             strength = (value - low) / (high - low)
             parts.append(
                 f'<rect x="{left + j * cell}" y="{y}" width="{cell}" height="{cell}" '
-                f'fill="var(--own)" fill-opacity="{strength:.2f}"><title>{html.escape(name)} / '
+                f'fill="var(--encoder)" fill-opacity="{strength:.2f}"><title>{html.escape(name)} / '
                 f"{html.escape(names[j])}: {value:.3f}</title></rect>"
             )
     return _svg(left + cell * len(names), cell * len(names), "".join(parts))
 
 
 def spectrogram(wave_S: Tensor) -> np.ndarray:
-    """Shades [F, T] of samples [S] at 24 kHz, 1 for the loudest: 0 to 8 kHz over time, 10 ms a
-    column, 60 dB."""
+    """Values [F, T] of samples [S] at 24 kHz, from 0 to 1 for the loudest: 0 to 8 kHz, 10 ms a
+    column, a range of 60 dB."""
     magnitude_FT = magnitudes(wave_S[None], 1024, 240)[0][:342:2]
     decibels = 20 * magnitude_FT.clamp(min=1e-5).log10()
     shown: np.ndarray = ((decibels - decibels.max() + 60) / 60).clamp(0, 1).numpy()
     return shown
 
 
-def grey_image(values_FT: np.ndarray, alternative: str) -> str:
-    """An <img> of values 0..1, first row at the bottom, as PNG in a data URI."""
-    return f'<img alt="{html.escape(alternative)}" src="{grey_uri(values_FT)}">'
+def gray_image(values_FT: np.ndarray, alternative: str) -> str:
+    """An <img> of values 0 (black) to 1 (white), first row at the bottom."""
+    return f'<img alt="{html.escape(alternative)}" src="{gray_uri(values_FT)}">'
 
 
-def grey_uri(values_FT: np.ndarray) -> str:
-    """Values 0 (black) to 1 (white), first row at the bottom, as PNG in a data URI."""
+def gray_uri(values_FT: np.ndarray) -> str:
+    """Values 0 (black) to 1 (white), first row at the bottom, as a data URI of a PNG."""
     levels = np.clip(values_FT[::-1] * 255, 0, 255).astype(np.uint8)
     height, width = levels.shape
     raw = b"".join(b"\0" + row.tobytes() for row in levels)

@@ -1,4 +1,4 @@
-"""Every way in which a runtime would not say anything in the voice is told, in a sentence."""
+"""Every reason why a runtime would not speak with a voice is a sentence."""
 
 import errno
 import io
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
-from tests.runtimes.conftest import REAL_WIDTH, World, make_voice, make_world, wide_params
+from tests.runtimes.conftest import REAL_WIDTH, Example, make_example, make_voice, wide_params
 from tests.runtimes.test_formats import out_for
 from voxclone.errors import AudioError, QualityError, ReleaseError, UsageError, VoxcloneError
 from voxclone.release.presets import write_preset
@@ -25,7 +25,7 @@ from voxclone.release.release import Release
 from voxclone.runtimes.containers import read_embedding, read_raw, read_stored, read_torch
 from voxclone.runtimes.export import export_voice
 from voxclone.runtimes.reading import Reading
-from voxclone.runtimes.reference import count_places
+from voxclone.runtimes.reference import count_positions
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import sentences, verify
 
@@ -83,26 +83,26 @@ def without_key(out: Path) -> None:
 
 VOICES = ("multimodal", "audio_tokenizer_args", "voice", "dora")
 COUNTS = ("audio", "voice_num_audio_tokens", "dora")
-TRAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "not in the map": ("vllm-omni", lambda o: edit(o / "params.json", *VOICES), "not offered"),
     "not counted": ("vllm-omni", lambda o: edit(o / "tekken.json", *COUNTS), "mistral-common"),
-    "another count": ("vllm-omni", lambda o: set_count(o, 40), "40 places for 41 rows"),
+    "another count": ("vllm-omni", lambda o: set_count(o, 40), "40 positions for 41 frames"),
     "no file": ("vllm-omni", lambda o: pt(o).unlink(), "no voice file"),
-    "no END row": ("vllm-omni", lambda o: rewrite(pt(o), lambda r: r.flip(0)), "END row"),
+    "no END frame": ("vllm-omni", lambda o: rewrite(pt(o), lambda r: r.flip(0)), "END frame"),
     "a view, to torch": ("vllm-omni", lambda o: save_view(pt(o)), "view"),
-    "a view, to C": ("voxtral-tts.c", lambda o: save_view(pt(o)), "all 82 rows"),
+    "a view, to C": ("voxtral-tts.c", lambda o: save_view(pt(o)), "all 82 frames"),
     "zip root": ("voxtral-tts.c", lambda o: save_under_own_name(pt(o)), "without a voice"),
     "compressed": ("voxtral-tts.c", lambda o: compress(pt(o)), "without a voice"),
-    "few rows": ("voxtral-tts.c", lambda o: rewrite(pt(o), lambda r: r[-9:]), "65536"),
+    "few frames": ("voxtral-tts.c", lambda o: rewrite(pt(o), lambda r: r[-9:]), "65536"),
     "no file in C": ("voxtral-tts.c", lambda o: pt(o).unlink(), "without a voice"),
     "shards in C": (
         "voxtral-tts.c",
         lambda o: (o / "consolidated.safetensors").rename(o / "consolidated-1.safetensors"),
         "only file",
     ),
-    "no safetensors": ("mlx-audio", lambda o: safetensors(o).unlink(), "without a word"),
+    "no safetensors": ("mlx-audio", lambda o: safetensors(o).unlink(), "silently"),
     "no config": ("mlx-audio", lambda o: (o / "config.json").unlink(), "config.json"),
-    "count in mlx": ("mlx-audio", lambda o: set_count(o, 50), "50 places for 41 rows: rows are"),
+    "count in mlx": ("mlx-audio", lambda o: set_count(o, 50), "50 positions for 41 frames: "),
     "no key": ("mlx-audio", without_key, "any may be taken"),
     "several in rs": ("voxtral_tts_rs", without_key, "any of them"),
     "new name as pt": ("voxtral_tts_rs", lambda o: safetensors(o).unlink(), "not found"),
@@ -115,7 +115,7 @@ TRAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "narrow": (
         "mlx-audio",
         lambda o: save_file({"embedding": torch.zeros(41, 8).bfloat16()}, safetensors(o)),
-        "rows of 3072",
+        "frames of 3072",
     ),
     "encoder in mlx": (
         "mlx-audio",
@@ -126,7 +126,7 @@ TRAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "peer differs": (
         "executorch",
         lambda o: rewrite(o / "dora.pt", lambda r: r[1:]),
-        "asked for by name",
+        "by name",
     ),
     "cut bin": (
         "executorch",
@@ -141,38 +141,38 @@ TRAPS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TRAPS)
-def test_traps_are_told(case: str, wide: World, tmp_path: Path) -> None:
-    runtime, damage, word = TRAPS[case]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_every_damage_gets_a_sentence(case: str, wide: Example, tmp_path: Path) -> None:
+    runtime, damage, word = DAMAGES[case]
     out = tmp_path / "out"
-    written = "mlx-audio" if RUNTIMES[runtime].place == "release" else runtime
-    export_voice(wide.chosen, RUNTIMES[written], wide.release, out)
+    written = "mlx-audio" if RUNTIMES[runtime].input == "release" else runtime
+    export_voice(wide.voice, RUNTIMES[written], wide.release, out)
     damage(out)
     (reading,) = verify(RUNTIMES[runtime], out, wide.release, name="dora")
-    assert not reading.heard
-    assert any(word in trap for trap in reading.traps), reading.traps
-    for trap in reading.traps:
-        assert trap.endswith(".") and len(trap.splitlines()) == 1, trap
+    assert not reading.usable
+    assert any(word in problem for problem in reading.problems), reading.problems
+    for problem in reading.problems:
+        assert problem.endswith(".") and len(problem.splitlines()) == 1, problem
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "last byte", "text"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_bad_files_of_every_format_get_a_sentence(
-    runtime: str, damage: str, wide: World, tmp_path: Path
+    runtime: str, damage: str, wide: Example, tmp_path: Path
 ) -> None:
     out = out_for(runtime, tmp_path)
     preset = "casual_male" if runtime == "comfyui" else None
-    export_voice(wide.chosen, RUNTIMES[runtime], wide.release, out, replace_preset=preset)
+    export_voice(wide.voice, RUNTIMES[runtime], wide.release, out, replace_preset=preset)
     name, suffix = preset or "dora", RUNTIMES[runtime].suffix
     folder = {"release": out / "voice_embedding", "voices": out, "file": out.parent}
-    path = folder[RUNTIMES[runtime].place] / f"{name}{suffix}"
+    path = folder[RUNTIMES[runtime].input] / f"{name}{suffix}"
     content = path.read_bytes()
     damaged = {"empty": b"", "half": content[: len(content) // 2], "last byte": content[:-1],
                "text": b"I am a voice, I promise.\n" * 4001}[damage]  # fmt: skip
     path.write_bytes(damaged)
-    one = None if RUNTIMES[runtime].place == "file" else name
+    one = None if RUNTIMES[runtime].input == "file" else name
     (reading,) = verify(RUNTIMES[runtime], out, wide.release, name=one)
-    assert not reading.heard and reading.traps
+    assert not reading.usable and reading.problems
     assert all(len(sentence.splitlines()) == 1 for sentence in sentences(reading))
 
 
@@ -189,13 +189,13 @@ def test_damaged_files_never_raise(
     kind: str, edits: list[tuple[float, int]], near_end: bool, cut: float, tmp_path: Path
 ) -> None:
     path = tmp_path / f"v.{kind}"
-    rows_ND = torch.arange(12 * REAL_WIDTH).view(12, REAL_WIDTH).bfloat16()
+    embedding_ND = torch.arange(12 * REAL_WIDTH).view(12, REAL_WIDTH).bfloat16()
     if kind == "pt":
-        write_preset(path, rows_ND)
+        write_preset(path, embedding_ND)
     elif kind == "safetensors":
-        save_file({"embedding": rows_ND}, path)
+        save_file({"embedding": embedding_ND}, path)
     else:
-        path.write_bytes(rows_ND.view(torch.uint8).numpy().tobytes())
+        path.write_bytes(embedding_ND.view(torch.uint8).numpy().tobytes())
     content = bytearray(path.read_bytes())
     span = min(1500, len(content)) if kind != "safetensors" or near_end else 120
     for place, value in edits:  # headers and directories, where a byte matters
@@ -208,8 +208,8 @@ def test_damaged_files_never_raise(
         "bin": (lambda: read_raw(path, REAL_WIDTH, (6,)),),
     }
     for read in readers[kind]:
-        found_ND, traps = read()
-        assert (found_ND is not None) or traps
+        found_ND, problems = read()
+        assert (found_ND is not None) or problems
 
 
 def test_a_release_that_holds_a_part_of_an_encoder(tmp_path: Path) -> None:
@@ -219,24 +219,24 @@ def test_a_release_that_holds_a_part_of_an_encoder(tmp_path: Path) -> None:
     del tensors["audio_tokenizer.input_proj.conv.parametrizations.weight.original0"]
     save_file(tensors, path)
     release = Release.open(folder)
-    chosen = make_voice(release, tmp_path / "dora.voice.safetensors")
+    voice = make_voice(release, tmp_path / "dora.voice.safetensors")
     with pytest.raises(QualityError, match="random numbers"):
-        export_voice(chosen, RUNTIMES["vllm-omni"], release, tmp_path / "out")
+        export_voice(voice, RUNTIMES["vllm-omni"], release, tmp_path / "out")
     with pytest.raises(UsageError, match="refuses the codec encoder"):
-        export_voice(chosen, RUNTIMES["mlx-audio"], release, tmp_path / "out")
+        export_voice(voice, RUNTIMES["mlx-audio"], release, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_context_without_room_for_speech(tiny: World, tmp_path: Path) -> None:
-    chosen = make_voice(tiny.release, tmp_path / "long.voice.safetensors", 4080)
+def test_a_context_without_room_for_speech(tiny: Example, tmp_path: Path) -> None:
+    voice = make_voice(tiny.release, tmp_path / "long.voice.safetensors", 4080)
     with pytest.raises(QualityError, match="no room"):
-        export_voice(chosen, RUNTIMES["vllm-omni"], tiny.release, tmp_path / "out")
+        export_voice(voice, RUNTIMES["vllm-omni"], tiny.release, tmp_path / "out")
 
 
-def test_programs_for_the_real_width_say_so(tiny: World, tmp_path: Path) -> None:
+def test_programs_for_the_real_width_say_so(tiny: Example, tmp_path: Path) -> None:
     for runtime in ("voxtral-tts.c", "faster-voxtral"):
         with pytest.raises(QualityError, match="width 3072"):
-            export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, tmp_path / "out")
+            export_voice(tiny.voice, RUNTIMES[runtime], tiny.release, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
 
 
@@ -255,16 +255,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_names_that_cannot_be(case: str, tiny: World, tmp_path: Path) -> None:
+def test_names_that_cannot_be(case: str, tiny: Example, tmp_path: Path) -> None:
     runtime, name, preset, word = NAMES[case]
     with pytest.raises(UsageError, match=word):
-        export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, tmp_path / "out",
+        export_voice(tiny.voice, RUNTIMES[runtime], tiny.release, tmp_path / "out",
             name=name, replace_preset=preset,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_that_cannot_be(tiny: World, tmp_path: Path) -> None:
+def test_places_that_cannot_be(tiny: Example, tmp_path: Path) -> None:
     taken, text = tmp_path / "taken", tmp_path / "text"
     taken.mkdir()
     text.write_text("mine")
@@ -281,34 +281,34 @@ def test_places_that_cannot_be(tiny: World, tmp_path: Path) -> None:
     ]
     for runtime, out, word in cases:
         with pytest.raises(UsageError, match=word):
-            export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, out)
+            export_voice(tiny.voice, RUNTIMES[runtime], tiny.release, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken", "text"]
     assert text.read_text() == "mine" and not list(taken.iterdir())
 
 
 @pytest.mark.parametrize("runtime", ["vllm-omni", "mlx-voxtral-swift", "executorch"])
 def test_an_interruption_leaves_nothing(
-    runtime: str, tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: str, tiny: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: object) -> Reading:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("voxclone.runtimes.export.read_voice", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, out_for(runtime, tmp_path))
+        export_voice(tiny.voice, RUNTIMES[runtime], tiny.release, out_for(runtime, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("runtime", ["vllm-omni", "mlx-voxtral-swift", "executorch"])
 def test_a_disk_that_refuses_leaves_what_was_there(
-    runtime: str, tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: str, tiny: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> Reading:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     out = out_for(runtime, tmp_path)
-    if RUNTIMES[runtime].place != "release":
-        export_voice(tiny.chosen, RUNTIMES[runtime], tiny.release, out)
+    if RUNTIMES[runtime].input != "release":
+        export_voice(tiny.voice, RUNTIMES[runtime], tiny.release, out)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     other = make_voice(tiny.release, tmp_path / "other.voice.safetensors", 20)
     (tmp_path / "other.voice.safetensors").unlink()
@@ -319,37 +319,37 @@ def test_a_disk_that_refuses_leaves_what_was_there(
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_a_folder_of_voices_keeps_the_others(tiny: World, tmp_path: Path) -> None:
+def test_a_folder_of_voices_keeps_the_others(tiny: Example, tmp_path: Path) -> None:
     out = tmp_path / "voices"
     for name in ("one", "two"):
-        export_voice(tiny.chosen, RUNTIMES["executorch"], tiny.release, out, name=name)
+        export_voice(tiny.voice, RUNTIMES["executorch"], tiny.release, out, name=name)
     with pytest.raises(QualityError, match="width"):
-        export_voice(tiny.chosen, RUNTIMES["faster-voxtral"], tiny.release, out, name="three")
+        export_voice(tiny.voice, RUNTIMES["faster-voxtral"], tiny.release, out, name="three")
     readings = verify(RUNTIMES["executorch"], out, tiny.release)
     assert sorted(path.name for path in out.iterdir()) == ["one.bin", "one.pt", "two.bin", "two.pt"]
     assert [reading.name for reading in readings] == ["one", "two"]
-    assert all(reading.heard for reading in readings)
+    assert all(reading.usable for reading in readings)
 
 
 def test_the_folder_that_one_is_in(
-    tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    export_voice(tiny.chosen, RUNTIMES["executorch"], tiny.release, Path())
+    export_voice(tiny.voice, RUNTIMES["executorch"], tiny.release, Path())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dora.bin", "dora.pt"]
     with pytest.raises(UsageError, match="exists"):
-        export_voice(tiny.chosen, RUNTIMES["vllm-omni"], tiny.release, Path())
+        export_voice(tiny.voice, RUNTIMES["vllm-omni"], tiny.release, Path())
 
 
 def test_files_are_copied_where_they_cannot_be_linked(
-    tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*arguments: object) -> None:
         raise OSError(errno.EXDEV, "another file system")
 
     monkeypatch.setattr("os.link", refused)
     out = tmp_path / "out"
-    export_voice(tiny.chosen, RUNTIMES["vllm-omni"], tiny.release, out)
+    export_voice(tiny.voice, RUNTIMES["vllm-omni"], tiny.release, out)
     own, theirs = out / "consolidated.safetensors", tiny.release.path / "consolidated.safetensors"
     assert own.stat().st_ino != theirs.stat().st_ino
     assert own.read_bytes() == theirs.read_bytes()
@@ -362,7 +362,9 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 # The tiny release has 100 frames of 240 samples a second, so other lengths than the real one's.
-MISCOUNTED = next(n for n in range(240, 10**6, 240) if count_places(n, 24000, 100.0) > n // 240 + 1)
+MISCOUNTED = next(
+    n for n in range(240, 10**6, 240) if count_positions(n, 24000, 100.0) > n // 240 + 1
+)
 CLIPS = {
     "good": (24000, 24000, 1, None),
     "a miscounted length": (MISCOUNTED, 24000, 1, "drop or add one sample"),
@@ -378,22 +380,24 @@ def test_recordings_as_ref_audio(case: str, complete: Release, tmp_path: Path) -
     soundfile.write(path, np.zeros((samples, channels), np.float32), rate)
     (reading,) = verify(RUNTIMES["vllm-omni"], path, complete)
     if word is None:
-        assert reading.heard and reading.rows == reading.places
+        assert reading.usable and reading.frames == reading.positions
     else:
-        assert not reading.heard and any(word in trap for trap in reading.traps), reading.traps
+        assert not reading.usable and any(word in problem for problem in reading.problems), (
+            reading.problems
+        )
 
 
-def test_recordings_need_an_encoder_and_are_recordings(tiny: World, tmp_path: Path) -> None:
+def test_recordings_need_an_encoder_and_are_recordings(tiny: Example, tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     soundfile.write(path, np.zeros(22050, np.float32), 22050)
     (reading,) = verify(RUNTIMES["vllm-omni"], path, tiny.release)
-    assert not reading.heard and reading.rows == reading.places == 101
+    assert not reading.usable and reading.frames == reading.positions == 101
     path.write_text("not a sound")
     with pytest.raises(AudioError, match="no recording"):
         verify(RUNTIMES["vllm-omni"], path, tiny.release)
 
 
-def test_other_places_for_verify(tiny: World, tmp_path: Path) -> None:
+def test_other_places_for_verify(tiny: Example, tmp_path: Path) -> None:
     for runtime, path, word in [
         ("mlx-voxtral-swift", tmp_path, "reads a file"),
         ("voxtral-tts.c", tiny.file, "release folder"),
@@ -406,16 +410,16 @@ def test_other_places_for_verify(tiny: World, tmp_path: Path) -> None:
         verify(RUNTIMES["voxtral-tts.c"], tmp_path, tiny.release)
 
 
-def test_codes_of_another_release_are_refused(tiny: World, tmp_path: Path) -> None:
+def test_codes_of_another_release_are_refused(tiny: Example, tmp_path: Path) -> None:
     out = tmp_path / "dora.safetensors"
-    export_voice(tiny.chosen, RUNTIMES["codes"], tiny.release, out)
-    other = make_world(tmp_path / "other", tiny_params(acoustic_dim=4))
+    export_voice(tiny.voice, RUNTIMES["codes"], tiny.release, out)
+    other = make_example(tmp_path / "other", tiny_params(acoustic_dim=4))
     (reading,) = verify(RUNTIMES["codes"], out, other.release)
-    assert "code books" in reading.traps[0]
+    assert "codebooks" in reading.problems[0]
     codes = load_file(out)["codes"]
-    assert torch.equal(codes.T.long(), tiny.chosen.voice.codes_KT)
+    assert torch.equal(codes.T.long(), tiny.voice.source.codes_KT)
     for bad in (codes - 1, codes * 30, codes.float()):
         save_file({"codes": bad}, out)
         (reading,) = verify(RUNTIMES["codes"], out, tiny.release)
-        assert not reading.heard
+        assert not reading.usable
     shutil.rmtree(tmp_path / "other")

@@ -14,7 +14,7 @@ from voxclone.codec.model import Decoder
 
 
 def decode_in_pieces(decoder: Decoder, latent_DT: Tensor, piece: int) -> Tensor:
-    """Waveform [S] of a quantised latent [D, T]; clips up to `piece` frames are decoded whole."""
+    """Waveform [S] of a quantized latent [D, T]; clips up to `piece` frames are decoded whole."""
     frames = latent_DT.shape[1]
     history = decoder.config.decoder_history
     if frames <= piece + history:
