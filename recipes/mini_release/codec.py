@@ -32,7 +32,7 @@ from recipes.mini_release.training import (
 )
 from voxclone.audio.distance import mel_loss
 from voxclone.codec.config import CodecConfig
-from voxclone.codec.initialization import initialise
+from voxclone.codec.initialization import initialize
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.config import Settings
@@ -152,7 +152,7 @@ class CodecTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             codec = Codec(config)
-            initialise(codec, settings.run.seed)
+            initialize(codec, settings.run.seed)
             distillation = Distillation(config.semantic_dim, teacher.dim, teacher.per_frame)
             adversary = Adversary(settings.adversary)
         device = pick_device(settings.run.device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from voxclone.codec.config import CodecConfig
-from voxclone.codec.initialization import filter_bank, initialise
+from voxclone.codec.initialization import filter_bank, initialize
 from voxclone.codec.model import Codec
 
 
@@ -20,7 +20,7 @@ def test_first_weights_keep_signals_near_their_size(weight_norm: bool) -> None:
         conv_weight_norm=weight_norm,
     )  # fmt: skip
     codec = Codec(config)
-    initialise(codec, seed=3)
+    initialize(codec, seed=3)
     wave = 0.05 * noise(2, 24000)
     sizes = []
     for block in [*codec.require_encoder().encoder_blocks[:-1], *codec.decoder.decoder_blocks]:
@@ -32,7 +32,7 @@ def test_first_weights_keep_signals_near_their_size(weight_norm: bool) -> None:
     assert 0.02 < decoded.std().item() < 0.15
     assert all(0.5 < size < 3 for size in sizes), sizes
     again = Codec(config)
-    initialise(again, seed=3)
+    initialize(again, seed=3)
     assert all(
         torch.equal(a, b) for a, b in zip(codec.parameters(), again.parameters(), strict=True)
     )
@@ -41,7 +41,7 @@ def test_first_weights_keep_signals_near_their_size(weight_norm: bool) -> None:
 def test_the_first_convolution_hears_pitch_and_the_last_sounds_from_its_own_patch() -> None:
     config = CodecConfig(dim=144, hidden_dim=96, head_dim=24, n_heads=6, n_kv_heads=6)
     codec = Codec(config)
-    initialise(codec, seed=5)
+    initialize(codec, seed=5)
     encoder, decoder = codec.require_encoder(), codec.decoder
     loudest = []
     for hertz in (200.0, 1000.0, 4000.0):

@@ -126,9 +126,9 @@ def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
         assert "'skipped': 1" in (once / f"rank-{rank}.txt").read_text()
     wrong = {0: [1, 3], 1: [4, 5]}
     often = together(2, tmp_path / "often", expected=1, poisoned=wrong, most_skipped=2)
-    said = [(often / f"rank-{rank}.txt").read_text() for rank in range(2)]
-    assert said[0].startswith("The training was stopped: 2 steps in a row, up to step 5")
-    assert said[1].startswith(" 5 ") and all("'skipped': 3" in each for each in said)
+    text = [(often / f"rank-{rank}.txt").read_text() for rank in range(2)]
+    assert text[0].startswith("The training was stopped: 2 steps in a row, up to step 5")
+    assert text[1].startswith(" 5 ") and all("'skipped': 3" in each for each in text)
 
 
 @pytest.mark.slow

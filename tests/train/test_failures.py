@@ -37,11 +37,11 @@ CONTEXT.set_forkserver_preload(["tests.train.full"])
 
 
 def printed() -> Console:
-    """A console whose words `said` gives back."""
+    """A console whose words `text_of` gives back."""
     return Console(file=io.StringIO(), width=500)
 
 
-def said(console: Console) -> str:
+def text_of(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -88,7 +88,7 @@ def test_killed_fifty_times_it_always_ends_alike(tmp_path: Path) -> None:
 
 
 def test_resume_is_bit_identical_with_every_part(tmp_path: Path) -> None:
-    """Stopped after every single step: weights, optimisers, means, balancer, judges, data."""
+    """Stopped after every single step: weights, optimizers, EMA, balancer, discriminators, data."""
     whole, _ = train(tmp_path / "whole")
     names = {name.split(".")[1] for name in whole.state.tensors()}
     assert names >= {"encoder", "encoder_ema", "bridge", "discriminator", "distillation"}
@@ -202,7 +202,7 @@ def test_an_error_saves_the_steps_before_it(
         with pytest.raises(AudioError, match="c1 cannot be read"):
             train(tmp_path, task, console=console, keep=keep)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
-    assert "Step 4 is saved" in said(console) and "`--resume`" in said(console)
+    assert "Step 4 is saved" in text_of(console) and "`--resume`" in text_of(console)
     again, outcome = train(tmp_path, full_training(config), keep=keep)
     assert outcome.reason == "done" and again.state.values == undisturbed.state.values
     assert kept == [4, 6]  # also what an error prevented
@@ -227,7 +227,7 @@ def test_a_step_that_fails_between_its_optimizers_is_not_saved(
     monkeypatch.setattr(adamw, "step", fail)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(tmp_path, task, console=console)
-    assert not (tmp_path / "checkpoints").exists() and "saved" not in said(console)
+    assert not (tmp_path / "checkpoints").exists() and "saved" not in text_of(console)
 
 
 def test_an_error_in_the_first_step_leaves_a_folder_to_begin_in(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_the_error(tmp_path: P
     (tmp_path / "checkpoints").write_text("mine")
     with pytest.raises(AudioError):
         train(tmp_path, task, console=console)
-    assert "The checkpoint of step 4 cannot be written" in said(console)
-    assert "is saved" not in said(console)
+    assert "The checkpoint of step 4 cannot be written" in text_of(console)
+    assert "is saved" not in text_of(console)
 
 
 METRICS = {
@@ -312,14 +312,14 @@ def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_cod
         assert main(config, tmp_path, console, resume=False) == EXIT_INTERRUPTED == 5
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000003"]
     assert written == [tmp_path / "encoder.safetensors"]
-    assert f"Wrote {written[0]} (step 3, interrupted)." in said(console)
-    assert "Go on with the same command and `--resume`." in said(console)
-    assert "Use it" not in said(console)
+    assert f"Wrote {written[0]} (step 3, interrupted)." in text_of(console)
+    assert "Go on with the same command and `--resume`." in text_of(console)
+    assert "Use it" not in text_of(console)
     console = printed()
     assert main(config, tmp_path, console, resume=True) == EXIT_OK == 0
-    assert "Going on from step 3." in said(console) and "(step 4, done)" in said(console)
+    assert "Going on from step 3." in text_of(console) and "(step 4, done)" in text_of(console)
     use = f'Use it: voxclone clone REF "text" -o out.wav --encoder {written[0]}'
-    assert use in said(console) and "--resume" not in said(console)
+    assert use in text_of(console) and "--resume" not in text_of(console)
 
 
 def test_a_run_that_is_out_of_time_says_how_to_go_on_and_what_there_is(
@@ -327,8 +327,8 @@ def test_a_run_that_is_out_of_time_says_how_to_go_on_and_what_there_is(
 ) -> None:
     console, config = printed(), config_of(run={"max_minutes": 0.0})
     assert main(config, tmp_path, console, resume=False) == EXIT_OK
-    assert "(step 1, time)" in said(console) and "Use it: voxclone clone" in said(console)
-    assert "Go on with the same command and `--resume`." in said(console)
+    assert "(step 1, time)" in text_of(console) and "Use it: voxclone clone" in text_of(console)
+    assert "Go on with the same command and `--resume`." in text_of(console)
 
 
 def test_too_little_memory_names_what_to_change(
@@ -402,13 +402,13 @@ def test_a_checkpoint_that_does_not_tell_its_speech_is_gone_on_from(
     written: list[Path], tmp_path: Path
 ) -> None:
     train(tmp_path, full_training(config_of(run={"steps": 1})))  # as before speech was compared
-    said = io.StringIO()
+    words = io.StringIO()
     more = config_of(run={"steps": 2})
-    console = Console(file=said, width=200)
+    console = Console(file=words, width=200)
     assert main(more, tmp_path, console, resume=True) == 0
-    assert "does not say what speech it was trained on" in said.getvalue()
-    assert main(more, tmp_path, Console(file=said, width=200), resume=True) == 0
-    assert said.getvalue().count("does not say") == 1
+    assert "does not say what speech it was trained on" in words.getvalue()
+    assert main(more, tmp_path, Console(file=words, width=200), resume=True) == 0
+    assert words.getvalue().count("does not say") == 1
 
 
 def test_speech_of_one_size_is_told_apart() -> None:

@@ -30,16 +30,16 @@ HIGHEST_SHARE = 0.875
 """Of half the sampling rate."""
 
 
-def initialise(codec: Codec, seed: int) -> None:
+def initialize(codec: Codec, seed: int) -> None:
     """Draw all weights anew; norms, layer scales and the code book stay as they are."""
     generator = torch.Generator().manual_seed(seed)
     if codec.encoder is not None:
-        initialise_encoder(codec.encoder, generator)
-    initialise_decoder(codec.decoder, generator)
+        initialize_encoder(codec.encoder, generator)
+    initialize_decoder(codec.decoder, generator)
 
 
 @torch.no_grad()
-def initialise_encoder(encoder: Encoder, generator: torch.Generator) -> None:
+def initialize_encoder(encoder: Encoder, generator: torch.Generator) -> None:
     """Waveforms of the size of speech give latents of a standard deviation near one half."""
     _draw(encoder, generator)
     atoms_DN, size_D = filter_bank(encoder.config, generator, newest_last=True)
@@ -62,7 +62,7 @@ def match_codebook(encoder: Encoder, book: SemanticCodebook) -> None:
 
 
 @torch.no_grad()
-def initialise_decoder(decoder: Decoder, generator: torch.Generator) -> None:
+def initialize_decoder(decoder: Decoder, generator: torch.Generator) -> None:
     """Latents near one half give waveforms of the size of speech."""
     _draw(decoder, generator)
     _scale(decoder.decoder_blocks[0], 1 / LATENT_STD)
@@ -91,15 +91,15 @@ def filter_bank(
     atoms = torch.zeros(2 * pairs, samples)
     sizes = torch.zeros(2 * pairs)
     for pair in range(pairs):
-        low, centre, high = hertz[pair : pair + 3].tolist()
+        low, center, high = hertz[pair : pair + 3].tolist()
         longest, shortest = min(samples, round(0.04 * rate)), min(samples, round(0.01 * rate))
         length = int(min(longest, max(shortest, 2 * rate / (high - low))))
-        turn = 2 * math.pi * centre / rate * torch.arange(length) + phases[pair]
+        turn = 2 * math.pi * center / rate * torch.arange(length) + phases[pair]
         window = torch.hann_window(length + 2, periodic=False)[1:-1]
         part = slice(samples - length, samples) if newest_last else slice(0, length)
         for row, wave in ((2 * pair, torch.cos(turn)), (2 * pair + 1, torch.sin(turn))):
             atoms[row, part] = window * wave / (window * wave).norm().clamp(min=1e-6)
-            sizes[row] = 5 * SPEECH_RMS / (1 + centre / 500)
+            sizes[row] = 5 * SPEECH_RMS / (1 + center / 500)
     order = torch.randperm(2 * pairs, generator=generator)[: config.dim]
     return atoms[order], sizes[order]
 

@@ -131,9 +131,9 @@ def token_loss(
     for projected_TE, target, start in zip(projected_BTE, targets, starts, strict=True):
         past = left_context if start else 0
         share_LT = target.share_LT[:, start + past : start + frames].to(projected_TE)
-        said_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
+        token_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
         weight_L = share_LT.sum(dim=1)
-        distance_L = 1 - F.cosine_similarity(said_LE, target.state_LE.to(projected_TE), dim=-1)
+        distance_L = 1 - F.cosine_similarity(token_LE, target.state_LE.to(projected_TE), dim=-1)
         total = total + (distance_L * weight_L).sum()
         mass = mass + weight_L.sum()
     return total / distributed.mean(mass).clamp(min=1e-6)

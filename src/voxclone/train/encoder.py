@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from voxclone import checkpoint
-from voxclone.codec.initialization import initialise, match_codebook
+from voxclone.codec.initialization import initialize, match_codebook
 from voxclone.codec.model import Codec, Encoder
 from voxclone.device import pick_device
 from voxclone.errors import EXIT_OK, QualityError, TrainingError
@@ -190,7 +190,7 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
 def fresh_codec(release: Codec, seed: int) -> Codec:
     """The frozen decoder and quantizer of a release beside a fresh encoder."""
     codec = Codec(release.config)
-    initialise(codec, seed)
+    initialize(codec, seed)
     codec.decoder.load_state_dict(release.decoder.state_dict())
     codec.quantizer.load_state_dict(release.quantizer.state_dict())
     codec.decoder.requires_grad_(False)
@@ -278,8 +278,8 @@ class EncoderTraining:
         """Write the encoder that the training is for; the first process does."""
         with distributed.rank0_first():
             if distributed.is_rank0():
-                facts = {"config": config, "step": step, "figures": metrics}
-                save_encoder(path, encoder_tensors(self.result), release, facts)
+                training = {"config": config, "step": step, "metrics": metrics}
+                save_encoder(path, encoder_tensors(self.result), release, training)
 
     @property
     def encoder(self) -> Encoder:
