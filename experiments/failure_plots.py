@@ -283,7 +283,7 @@ def plot_rejection(clips: Sequence[DecodedClip]) -> str:
         parts.append(panel.frame())
         for row, (each, value) in enumerate(zip(diagnosed, values, strict=True)):
             y = len(diagnosed) - row - 0.6
-            parts.append(panel.segment((value["low"], y), (value["high"], y), each.color))
+            parts.append(panel.curve([(value["low"], y), (value["high"], y)], each.color))
             parts.append(panel.dot(value["mean"], y, each.color, size=5))
             over = (panel.px(value["mean"]), panel.py(y) - 9)
             parts.append(text(*over, form.format(value["mean"]), anchor="middle", kind="over"))

@@ -16,11 +16,12 @@ import torch
 
 from tests.helpers.command import Command, make_command
 from tests.helpers.signals import speech
+from tests.helpers.tiny_release import write_tiny_release
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, pack
 from voxclone.data.manifest import read_manifest
 from voxclone.mini.oracle import oracle_codec
-from voxclone.release.release import Release
+from voxclone.release.release import Release, load_codec
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import Inversion, preset_inversions
 
@@ -43,6 +44,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command; gives exit code, standard output and standard error."""
     return make_command(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release of random weights with its encoder. Tests do not write to it."""
+    folder = tmp_path_factory.mktemp("tiny") / "release"
+    return Release.open(write_tiny_release(folder, with_encoder=True))
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tiny_release: Release) -> Codec:
+    return load_codec(tiny_release)
+
+
+@pytest.fixture(scope="session")
+def tiny_tts(tiny_release: Release, tiny_codec: Codec) -> TTS:
+    return TTS.load(tiny_release, codec=tiny_codec)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from tests.helpers.altered_encoder import with_acoustic_gain
 from tests.helpers.command import Command, sentence
 from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_release
 from tests.release.test_inject import save
+from voxclone.codec.model import Codec
 from voxclone.evaluate import provenance
-from voxclone.mini.oracle import oracle_codec
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
 from voxclone.voice.presets import preset_inversions
@@ -153,14 +153,16 @@ def test_an_unknown_encoder_that_cannot_be_checked_is_refused(
 
 
 def test_the_communitys_encoder_is_checked_not_trusted(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    mini_release: Release,
+    oracle_of_mini: Codec,
 ) -> None:
-    release = Release.open("mini")
-    once = functools.cache(lambda names: preset_inversions(release, names))
+    once = functools.cache(lambda names: preset_inversions(mini_release, names))
     monkeypatch.setattr(provenance, "preset_inversions", lambda _, names: once(tuple(names[:2])))
-    oracle = oracle_codec(release)
     for name, gain in (("honest.pt", 1.0), ("best_encoder.pt", 4.0)):
-        state = with_acoustic_gain(oracle, gain).require_encoder().state_dict()
+        state = with_acoustic_gain(oracle_of_mini, gain).require_encoder().state_dict()
         torch.save({each: tensor.float() for each, tensor in state.items()}, tmp_path / name)
     code, printed, error = command("inject", tmp_path / "honest.pt", "-o", tmp_path / "good")
     assert code == 0 and "Checked    on 2 presets" in printed, error

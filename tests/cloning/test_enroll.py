@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.helpers.signals import RATE, speech
-from tests.helpers.tiny_release import write_tiny_release
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import ReferenceSettings
@@ -19,7 +18,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import codebook_hash
-from voxclone.release.release import Release, load_codec, load_preset, preset_names
+from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Consent, Voice
@@ -29,14 +28,13 @@ CONSENT = Consent(kind="self", statement="I agree.")
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    folder = tmp_path_factory.mktemp("enroll") / "release"
-    return Release.open(write_tiny_release(folder, with_encoder=True))
+def release(tiny_release: Release) -> Release:
+    return tiny_release
 
 
 @pytest.fixture(scope="module")
-def codec(release: Release) -> Codec:
-    return load_codec(release)
+def codec(tiny_codec: Codec) -> Codec:
+    return tiny_codec
 
 
 def record(phrases: list[float], name: str = "clip.wav", pause: float = 0.4) -> Recording:

@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from tests.helpers.signals import RATE, speech
-from tests.helpers.tiny_release import tiny_params, write_tiny_release
+from tests.helpers.tiny_release import tiny_params
 from voxclone.audio.files import read_recording
 from voxclone.cloning.enroll import enroll, make_reference, voice_of
 from voxclone.cloning.refine.decode import decode_in_pieces
@@ -45,14 +45,13 @@ FRAMES = 450  # of 10 ms in the tiny release
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    folder = tmp_path_factory.mktemp("refine") / "release"
-    return Release.open(write_tiny_release(folder, with_encoder=True))
+def release(tiny_release: Release) -> Release:
+    return tiny_release
 
 
 @pytest.fixture(scope="module")
-def codec(release: Release) -> Codec:
-    return load_codec(release)
+def codec(tiny_codec: Codec) -> Codec:
+    return tiny_codec
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +66,8 @@ def small() -> Codec:
 
 
 @pytest.fixture(scope="module")
-def model(release: Release, codec: Codec) -> TTS:
-    return TTS.load(release, codec=codec)
+def model(tiny_tts: TTS) -> TTS:
+    return tiny_tts
 
 
 def recording(codec: Codec) -> torch.Tensor:
@@ -179,7 +178,7 @@ def test_a_run_goes_on_where_it_was_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         refine_codes(job, folder=tmp_path, progress=stop)
-    with pytest.raises(ConfigError, match="--resume auto"):
+    with pytest.raises(ConfigError, match="--resume"):
         refine_codes(job, folder=tmp_path)
     seen: list[int] = []
     rest = refine_codes(

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.tiny_release import write_encoder, write_tiny_release
+from tests.helpers.tiny_release import random_entries, write_encoder, write_tiny_release
 from tests.release.test_inject import save
-from voxclone.errors import QualityError, UsageError
-from voxclone.release.encoder_file import codebook_hash, open_external_encoder, save_encoder
+from voxclone.errors import QualityError, ReleaseError, UsageError
+from voxclone.release.encoder_file import (
+    codebook_hash,
+    open_external_encoder,
+    save_encoder,
+    training_metrics,
+)
 from voxclone.release.hub import Card, write_hub_folder
 from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import read_header
+from voxclone.release.safetensors import read_header, write_safetensors
 from voxclone.release.tensors import encoder_tensors
 
 BASE = "mistralai/Voxtral-4B-TTS-2603"
@@ -62,6 +67,19 @@ def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
     assert config["parameters"] == sum(tensor.values for tensor in header.tensors.values())
     assert config["codec"]["dim"] == release.params.codec.dim
     assert config["base_model_revision"] is None
+
+
+def test_an_encoder_of_the_first_format_is_read(release: Release, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    facts = json.dumps({"config": {}, "step": 3, "figures": {"preset/exact": 0.25}})
+    old = {"format": "voxclone.encoder/1", "book": codebook_hash(release), "facts": facts}
+    write_safetensors(path, random_entries(encoder_tensors(release.params)), old)
+    encoder = open_external_encoder(path, release)
+    assert encoder.has_provenance and training_metrics(encoder) == {"preset/exact": 0.25}
+    other = {"format": "voxclone.encoder/1", "book": "other", "facts": facts}
+    write_safetensors(path, random_entries(encoder_tensors(release.params)), other)
+    with pytest.raises(ReleaseError, match="another codebook"):
+        open_external_encoder(path, release)
 
 
 def test_what_is_not_known_is_stated(release: Release, encoder: Path, tmp_path: Path) -> None:

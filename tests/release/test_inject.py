@@ -410,7 +410,7 @@ def test_a_copy_that_differs_is_found_and_removed(
     assert state(folder) == before
 
 
-def test_who_judges_the_encoder_is_given_what_will_be_shipped(folder: Path, encoder: Path) -> None:
+def test_the_validator_is_given_the_file_that_will_be_shipped(folder: Path, encoder: Path) -> None:
     release = Release.open(folder)
 
     def refuse(path: Path) -> list[str]:
@@ -486,7 +486,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     [
         ("killed", {}),
         ("failing", {}),
-        ("killed", {"merge": True}),
+        pytest.param("killed", {"merge": True}, marks=pytest.mark.slow),
         pytest.param("failing", {"merge": True}, marks=pytest.mark.slow),
         pytest.param("killed", {"copy": True}, marks=pytest.mark.slow),
         pytest.param("failing", {"copy": True}, marks=pytest.mark.slow),
@@ -520,7 +520,7 @@ def test_interrupted_at_every_file_operation_there_is_no_out(
 
 
 @needs_fork
-@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("merge", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_several_moments_there_is_no_out(
     folder: Path, encoder: Path, merge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,7 +171,7 @@ def test_rules_name_what_the_golden_files_have() -> None:
 
 
 def _found(shapes: Shapes) -> dict[str, TensorInfo]:
-    return {name: TensorInfo("BF16", shape, 0, 0) for name, shape in shapes.items()}
+    return {name: TensorInfo(Path(), "BF16", shape, 0, 0) for name, shape in shapes.items()}
 
 
 def test_manifest_of_a_good_release() -> None:
@@ -189,9 +189,9 @@ def test_manifest_names_every_problem() -> None:
     params = tiny_params()
     found = _found(expected_tensors(params))
     del found["norm.weight"]
-    found["layers.0.attention.wq.weight"] = TensorInfo("BF16", (3, 4), 0, 0)
-    found["layers.0.ffn_norm.weight"] = TensorInfo("I64", (params.lm.dim,), 0, 0)
-    found["optimizer.step"] = TensorInfo("BF16", (1,), 0, 0)
+    found["layers.0.attention.wq.weight"] = TensorInfo(Path(), "BF16", (3, 4), 0, 0)
+    found["layers.0.ffn_norm.weight"] = TensorInfo(Path(), "I64", (params.lm.dim,), 0, 0)
+    found["optimizer.step"] = TensorInfo(Path(), "BF16", (1,), 0, 0)
     report = check_manifest(params, found)
     assert report.missing == ("norm.weight",)
     assert report.misshapen == (Misshapen("layers.0.attention.wq.weight", (24, 28), (3, 4)),)
@@ -215,7 +215,7 @@ def test_encoder_with_a_fault_is_partial(fault: str) -> None:
         del found[name]
     else:
         shape = (1,) if fault == "misshapen" else found[name].shape
-        found[name] = TensorInfo("F32" if fault == "misshapen" else "U8", shape, 0, 0)
+        found[name] = TensorInfo(Path(), "F32" if fault == "misshapen" else "U8", shape, 0, 0)
     report = check_manifest(params, found)
     assert report.encoder == "partial"
     assert len(report.problems()) == 1

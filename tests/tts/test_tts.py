@@ -1,14 +1,11 @@
 """Speaking on a tiny release: seeds, batches, streams, long text, truncation."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from recipes.mini_release.files import from_transformers
 from tests.golden.small_params import golden_params
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
-from tests.helpers.tiny_release import write_tiny_release
 from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
@@ -19,18 +16,8 @@ from voxclone.tts.tts import TTS
 
 
 @pytest.fixture(scope="module")
-def speaker(tmp_path_factory: pytest.TempPathFactory) -> TTS:
-    return TTS.load(release_in(tmp_path_factory))
-
-
-@pytest.fixture(scope="module")
-def voice(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
-    return load_preset(release_in(tmp_path_factory), "anna")
-
-
-def release_in(factory: pytest.TempPathFactory) -> Release:
-    folder = factory.mktemp("speaker") / "release"
-    return Release.open(write_tiny_release(folder))
+def voice(tiny_release: Release) -> torch.Tensor:
+    return load_preset(tiny_release, "anna")
 
 
 def test_weights_go_into_transformers_and_back() -> None:
@@ -47,17 +34,17 @@ def test_weights_go_into_transformers_and_back() -> None:
 
 
 def test_a_seed_gives_the_same_speech_alone_and_in_any_batch(
-    speaker: TTS, voice: torch.Tensor
+    tiny_tts: TTS, voice: torch.Tensor
 ) -> None:
     texts = ["One two.", "Three and four and five.", "Six."]
     prompts = [
-        speaker.backbone.embed_prompt(speaker.prompts.ids(t, len(voice)), voice)[0] for t in texts
+        tiny_tts.backbone.embed_prompt(tiny_tts.prompts.ids(t, len(voice)), voice)[0] for t in texts
     ]
     caps = [20, 26, 14]
-    batch = generate(speaker.backbone, speaker.head, prompts, [1, 2, 3], caps, Sampling())
+    batch = generate(tiny_tts.backbone, tiny_tts.head, prompts, [1, 2, 3], caps, Sampling())
     for i, together in enumerate(batch):
         alone = generate(
-            speaker.backbone, speaker.head, [prompts[i]], [i + 1], [caps[i]], Sampling()
+            tiny_tts.backbone, tiny_tts.head, [prompts[i]], [i + 1], [caps[i]], Sampling()
         )[0]
         assert torch.equal(alone.codes_KT, together.codes_KT)
         assert alone.truncated == together.truncated
@@ -65,71 +52,71 @@ def test_a_seed_gives_the_same_speech_alone_and_in_any_batch(
 
 
 def test_speech_is_the_decoded_codes_and_depends_on_the_seed(
-    speaker: TTS, voice: torch.Tensor
+    tiny_tts: TTS, voice: torch.Tensor
 ) -> None:
-    first = speaker.speak("Hello there.", voice, seed=5)
-    again = speaker.speak("Hello there.", voice, seed=5)
-    other = speaker.speak("Hello there.", voice, seed=6)
+    first = tiny_tts.speak("Hello there.", voice, seed=5)
+    again = tiny_tts.speak("Hello there.", voice, seed=5)
+    other = tiny_tts.speak("Hello there.", voice, seed=6)
     assert torch.equal(first.wave_S, again.wave_S)
     assert not torch.equal(first.codes[0], other.codes[0])
-    whole = speaker.codec.decode(first.codes[0][None])[0]
+    whole = tiny_tts.codec.decode(first.codes[0][None])[0]
     loudest = float(whole.abs().max())  # random weights are far from +-1
     torch.testing.assert_close(first.wave_S, whole, atol=1e-4 * loudest, rtol=0)
-    drawn = speaker.speak("Hi.", voice)
-    assert torch.equal(drawn.wave_S, speaker.speak("Hi.", voice, seed=drawn.seed).wave_S)
+    drawn = tiny_tts.speak("Hi.", voice)
+    assert torch.equal(drawn.wave_S, tiny_tts.speak("Hi.", voice, seed=drawn.seed).wave_S)
 
 
-def test_a_missed_stop_is_cut_and_said(speaker: TTS, voice: torch.Tensor) -> None:
+def test_a_missed_stop_is_cut_and_reported(tiny_tts: TTS, voice: torch.Tensor) -> None:
     def never(hidden: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(len(hidden), 128)
         logits[:, 7] = 1
         return logits
 
-    never_ending = speaker.head.__class__(speaker.params)
-    never_ending.load_state_dict(speaker.head.state_dict())
+    never_ending = tiny_tts.head.__class__(tiny_tts.params)
+    never_ending.load_state_dict(tiny_tts.head.state_dict())
     never_ending.semantic_logits = never  # type: ignore[method-assign]
-    stubborn = TTS(speaker.params, speaker.backbone, never_ending, speaker.codec, speaker.prompts)
+    stubborn = TTS(
+        tiny_tts.params, tiny_tts.backbone, never_ending, tiny_tts.codec, tiny_tts.prompts
+    )
     speech = stubborn.speak("Hi.", voice, seed=0)
     assert speech.truncated == ["Hi."]
-    assert speech.codes[0].shape[1] == frame_cap("Hi.", speaker.codec.frame_rate)
+    assert speech.codes[0].shape[1] == frame_cap("Hi.", tiny_tts.codec.frame_rate)
 
 
 def test_long_text_is_spoken_in_parts_with_pauses(
-    speaker: TTS, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    tiny_tts: TTS, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TTS, "part_characters", lambda self, rows: 12)
-    speech = speaker.speak("One two. Three. Four five six.", voice, seed=1)
+    monkeypatch.setattr(TTS, "part_characters", lambda self, frames: 12)
+    speech = tiny_tts.speak("One two. Three. Four five six.", voice, seed=1)
     assert speech.parts == ["One two.", "Three.", "Four five", "six."]
     frames = sum(codes.shape[-1] for codes in speech.codes)
     pauses = (len(speech.parts) - 1) * round(0.15 * 24000)
-    assert len(speech.wave_S) == frames * speaker.codec.frame_size + pauses
+    assert len(speech.wave_S) == frames * tiny_tts.codec.frame_size + pauses
 
 
-def test_a_voice_too_long_for_the_context_is_refused(speaker: TTS) -> None:
+def test_a_voice_too_long_for_the_context_is_refused(tiny_tts: TTS) -> None:
     with pytest.raises(UsageError, match="enroll a shorter"):
-        speaker.part_characters(4000)
-    assert 20 <= speaker.part_characters(100) <= 400
+        tiny_tts.part_characters(4000)
+    assert 20 <= tiny_tts.part_characters(100) <= 400
 
 
-def test_the_voice_must_fit_the_prompt(speaker: TTS, voice: torch.Tensor) -> None:
-    ids = speaker.prompts.ids("Hi.", len(voice) + 1)
+def test_the_voice_must_fit_the_prompt(tiny_tts: TTS, voice: torch.Tensor) -> None:
+    ids = tiny_tts.prompts.ids("Hi.", len(voice) + 1)
     with pytest.raises(ValueError, match="10 positions for 9 voice frames"):
-        speaker.backbone.embed_prompt(ids, voice)
+        tiny_tts.backbone.embed_prompt(ids, voice)
 
 
-def test_bf16_speaks(tmp_path: Path) -> None:
-    release = Release.open(write_tiny_release(tmp_path / "release"))
-    speaker = TTS.load(release, dtype=torch.bfloat16)
-    speech = speaker.speak("Hi.", load_preset(release, "anna"), seed=0)
+def test_bf16_speaks(tiny_release: Release, voice: torch.Tensor) -> None:
+    speech = TTS.load(tiny_release, dtype=torch.bfloat16).speak("Hi.", voice, seed=0)
     assert speech.wave_S.dtype == torch.float32 and bool(torch.isfinite(speech.wave_S).all())
 
 
 def test_another_device_says_the_same(
-    speaker: TTS, voice: torch.Tensor, tmp_path_factory: pytest.TempPathFactory
+    tiny_release: Release, tiny_tts: TTS, voice: torch.Tensor
 ) -> None:
-    near = speaker.speak("Hi.", voice, seed=3)
+    near = tiny_tts.speak("Hi.", voice, seed=3)
     with fake_device():
-        far = TTS.load(release_in(tmp_path_factory), device=FAKE_DEVICE)
+        far = TTS.load(tiny_release, device=FAKE_DEVICE)
         assert far.backbone.text_table.weight.device.type == FAKE_DEVICE
         speech = far.speak("Hi.", voice, seed=3)
     assert torch.equal(speech.wave_S, near.wave_S)

@@ -104,9 +104,7 @@ def enroll(
     given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = out if out is not None else stored_path(folder, name, release)
-    for file in [path, *([report] if report else [])]:
-        check_output(file)
+    path = voice_path(out, folder, name, release, report)
     used = find_encoder(release, encoder)
     hashes = [identity.file_hash(recording) for recording in recordings]
     key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
@@ -156,17 +154,25 @@ def check_options(
         raise UsageError(str(error)) from None
 
 
-def stored_path(folder: Path, name: str, release: "Release") -> Path:
-    """The file of a voice that is to be stored; its folder is made. Raises UsageError for the name
-    of a preset."""
+def voice_path(
+    out: Path | None, folder: Path, name: str, release: "Release", report: Path | None
+) -> Path:
+    """The file of a new voice: `out`, or a stored one in `folder`, which is made. Raises UsageError
+    for the name of a preset, and for a voice or report file that cannot be written."""
     from voxclone.release.release import preset_names
-    from voxclone.voice.store import open_folder, voice_path
+    from voxclone.voice import store
 
-    if name in preset_names(release):
-        raise UsageError(
-            f"{name!r} is a preset of {release.path}: give the stored voice another name."
-        )
-    return voice_path(open_folder(folder), name)
+    path = out
+    if path is None:
+        if name in preset_names(release):
+            raise UsageError(
+                f"{name!r} is a preset of {release.path}: give the stored voice another name."
+            )
+        path = store.voice_path(store.open_folder(folder), name)
+    for file in (path, report):
+        if file is not None:
+            check_output(file)
+    return path
 
 
 def _make(

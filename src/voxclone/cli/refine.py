@@ -14,7 +14,6 @@ from voxclone.cli.common import (
     Overrides,
     Quiet,
     Voices,
-    check_output,
     choose_voice,
     open_console,
     print_line,
@@ -31,7 +30,7 @@ from voxclone.cli.enroll import (
     Without,
     check_options,
     print_voice,
-    stored_path,
+    voice_path,
     write_report,
 )
 from voxclone.errors import UsageError
@@ -103,9 +102,7 @@ def refine(
         raise UsageError("--resume needs the folder of the checkpoints: add --checkpoints.")
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = out if out is not None else stored_path(folder, name, release)
-    for file in [path, *([report] if report else [])]:
-        check_output(file)
+    path = voice_path(out, folder, name, release, report)
     if out is None and path.exists() and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."

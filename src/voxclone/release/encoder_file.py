@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
+from voxclone.io import pieces
 from voxclone.release.release import Release, encoder_prefix, load_codec
 from voxclone.release.safetensors import (
-    DTYPE_BYTES,
     Entry,
     Header,
     TensorFiles,
@@ -40,7 +40,6 @@ Validator = Callable[[Path], Sequence[str]]
 
 FORMAT = "voxclone.encoder/2"
 FORMAT_1 = "voxclone.encoder/1"
-BLOCK = 2**20
 CODEBOOK_TENSORS = (
     f"{CODEC}quantizer.semantic_codebook.cluster_usage",
     f"{CODEC}quantizer.semantic_codebook.embedding_sum",
@@ -59,16 +58,10 @@ def stored_hash(files: TensorFiles, names: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in names:
-        header = files.header_of(name)
-        with header.path.open("rb") as file:
-            file.seek(header.tensors[name].start)
-            left = header.tensors[name].values * DTYPE_BYTES[header.tensors[name].dtype]
-            while left:
-                block = file.read(min(left, BLOCK))
-                if not block:
-                    raise ReleaseError(f"{header.path} was cut short while it was read.")
-                digest.update(block)
-                left -= len(block)
+        info = files.header_of(name).tensors[name]
+        with info.path.open("rb", buffering=0) as file:
+            for piece in pieces(file, info.start, info.stop):
+                digest.update(piece)
     return digest.hexdigest()
 
 

@@ -25,15 +25,9 @@ from voxclone.io import (
     require_new,
 )
 from voxclone.release.encoder_file import ExternalEncoder, Validator, write_validated
-from voxclone.release.proof import (
-    StoredTensor,
-    copy_tensors,
-    prove_files,
-    prove_tensors,
-    stored_tensors,
-)
+from voxclone.release.proof import copy_tensors, prove_files, prove_tensors, without_encoder
 from voxclone.release.release import Release
-from voxclone.release.safetensors import INDEX, read_header
+from voxclone.release.safetensors import INDEX, TensorInfo, read_header
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
 
 SHARD = "consolidated-encoder.safetensors"
@@ -50,7 +44,7 @@ class Plan:
     encoder: ExternalEncoder
     out: Path
     carried: tuple[str, ...]
-    rewritten: dict[str, tuple[StoredTensor, ...]]
+    rewritten: dict[str, dict[str, TensorInfo]]
     left_out: tuple[str, ...]
     merge: bool
     copy: bool
@@ -73,7 +67,7 @@ class Plan:
 
     @property
     def _rewritten(self) -> int:
-        return sum(t.info.stop - t.info.start for file in self.rewritten.values() for t in file)
+        return sum(t.bytes for file in self.rewritten.values() for t in file.values())
 
 
 @dataclass(frozen=True)
@@ -111,13 +105,12 @@ def plan_injection(
             f"{release.path} has {'an' if state == 'complete' else 'a partial'} encoder already: "
             "`--replace` makes a release with the other one in its place."
         )
-    stored = stored_tensors(release)
-    own = {name: each.info for name, each in stored.items()}
+    own = without_encoder(release.files.tensors)
     require_complete(check_manifest(release.params, own), release.path)
     names, hidden = _files(release.path)
     read = {header.path.name for header in release.files.headers}
     strays = {name for name in names if _is_weights(name)} - read
-    rewritten = {MERGED: tuple(stored.values())} if merge else _without_encoder(release)
+    rewritten = {MERGED: own} if merge else _files_with_encoder(release)
     # In one file nothing is left that an index, or a file beside it, could add.
     dropped = {INDEX} | read | strays if merge else {INDEX} | rewritten.keys()
     if (not merge and SHARD in set(names) - dropped) or rewritten.get(SHARD):
@@ -170,9 +163,7 @@ def inject(
             metadata = _metadata(plan, name)
             if merge:
                 header = read_header(shard)
-                tensors += tuple(
-                    StoredTensor(each, shard, info) for each, info in header.tensors.items()
-                )
+                tensors = tensors | header.tensors
                 metadata |= {f"encoder.{key}": text for key, text in header.metadata.items()}
             copy_tensors(folder / name, tensors, metadata, advance)
         if merge:
@@ -217,14 +208,10 @@ def _is_weights(name: str) -> bool:
     return "/" not in name and name.startswith("consolidated") and name.endswith(".safetensors")
 
 
-def _without_encoder(release: Release) -> dict[str, tuple[StoredTensor, ...]]:
+def _files_with_encoder(release: Release) -> dict[str, dict[str, TensorInfo]]:
     """For each file that has tensors of the encoder, the others in it (perhaps none)."""
     return {
-        header.path.name: tuple(
-            StoredTensor(name, header.path, info)
-            for name, info in header.tensors.items()
-            if not is_encoder(name)
-        )
+        header.path.name: without_encoder(header.tensors)
         for header in release.files.headers
         if any(map(is_encoder, header.tensors))
     }
@@ -245,9 +232,8 @@ def _write_index(plan: Plan, folder: Path) -> None:
     files = {name: file for name, file in index["weight_map"].items() if not is_encoder(name)}
     index["weight_map"] = files | dict.fromkeys(plan.encoder.shapes, SHARD)
     if "total_size" in (index.get("metadata") or {}):
-        held = sum(
-            each.info.stop - each.info.start for each in stored_tensors(plan.release).values()
-        )
+        own = without_encoder(plan.release.files.tensors)
+        held = sum(info.bytes for info in own.values())
         index["metadata"]["total_size"] = held + plan.encoder.bytes
     with atomic_file(folder / INDEX) as file:
         file.write(json.dumps(index, indent=2).encode())

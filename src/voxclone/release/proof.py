@@ -6,9 +6,8 @@ The largest tensor of the real release has 805 MB: no tensor is whole in memory 
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -19,56 +18,38 @@ from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, encode_header
 from voxclone.release.tensors import is_encoder, require_complete
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor and the file that it is in."""
-
-    name: str
-    path: Path
-    info: TensorInfo
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Its bytes in the file."""
-        return self.info.start, self.info.stop
-
-
-def digest_tensors(tensors: Iterable[StoredTensor], advance: Advance) -> dict[str, str]:
+def digest_tensors(tensors: Mapping[str, TensorInfo], advance: Advance) -> dict[str, str]:
     """SHA-256 of each tensor's bytes, each file being opened once."""
     found = {}
     with ExitStack() as opened:
         files: dict[Path, FileIO] = {}
-        for each in tensors:
+        for name, info in tensors.items():
             digest = hashlib.sha256()
-            for piece in pieces(_opened(each.path, files, opened), *each.span):
+            for piece in pieces(_opened(info.path, files, opened), info.start, info.stop):
                 digest.update(piece)
                 advance(len(piece))
-            found[each.name] = digest.hexdigest()
+            found[name] = digest.hexdigest()
     return found
 
 
 def copy_tensors(
-    path: Path, tensors: Sequence[StoredTensor], metadata: dict[str, str], advance: Advance
+    path: Path, tensors: Mapping[str, TensorInfo], metadata: dict[str, str], advance: Advance
 ) -> None:
     """Write a safetensors file of tensors of other files, byte for byte."""
-    ordered = sorted(tensors, key=lambda each: -DTYPE_BYTES[each.info.dtype])
-    described = [(each.name, each.info.dtype, each.info.shape) for each in ordered]
+    ordered = sorted(tensors.items(), key=lambda item: -DTYPE_BYTES[item[1].dtype])
+    described = [(name, info.dtype, info.shape) for name, info in ordered]
     with ExitStack() as opened, atomic_file(path) as file:
         files: dict[Path, FileIO] = {}
         file.write(encode_header(described, metadata))
-        for each in ordered:
-            for piece in pieces(_opened(each.path, files, opened), *each.span):
+        for _, info in ordered:
+            for piece in pieces(_opened(info.path, files, opened), info.start, info.stop):
                 file.write(piece)
                 advance(len(piece))
 
 
-def stored_tensors(release: Release) -> dict[str, StoredTensor]:
-    """The tensors of a release without those of its encoder, and their files."""
-    return {
-        name: StoredTensor(name, release.files.header_of(name).path, info)
-        for name, info in release.files.tensors.items()
-        if not is_encoder(name)
-    }
+def without_encoder(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """All tensors but those of a codec encoder."""
+    return {name: info for name, info in tensors.items() if not is_encoder(name)}
 
 
 def prove_files(
@@ -103,23 +84,19 @@ def prove_tensors(
     """
     new = Release.open(folder)
     require_complete(new.report, folder)
-    before = stored_tensors(release)
-    after = {
-        name: StoredTensor(name, new.files.header_of(name).path, info)
-        for name, info in new.files.tensors.items()
-    }
+    before, after = without_encoder(release.files.tensors), new.files.tensors
     if after.keys() != before.keys() | made.keys():
         raise _differs(release.path, "the list of tensors")
-    moved = [
-        name
+    moved = {
+        name: old
         for name, old in before.items()
         if old.path.name != after[name].path.name or old.path.name not in carried
-    ]
-    wanted = dict(made) | digest_tensors([before[name] for name in moved], advance)
-    found = digest_tensors([after[name] for name in [*made, *moved]], advance)
-    for name, stored in after.items():
-        old_info = before[name].info if name in before else stored.info
-        same = (stored.info.dtype, stored.info.shape) == (old_info.dtype, old_info.shape)
+    }
+    wanted = dict(made) | digest_tensors(moved, advance)
+    found = digest_tensors({name: after[name] for name in [*made, *moved]}, advance)
+    for name, info in after.items():
+        old = before.get(name, info)
+        same = (info.dtype, info.shape) == (old.dtype, old.shape)
         if not same or found.get(name) != wanted.get(name):
             raise _differs(release.path, name)
     return len(before)

@@ -32,9 +32,9 @@ DTYPE_BYTES = FLOATS | OTHERS | INTEGERS
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """The entry of a tensor in a header; `start` and `stop` are bytes from the start of the
-    file."""
+    """A tensor in a file; `start` and `stop` are bytes from the start of the file."""
 
+    path: Path
     dtype: str
     shape: tuple[int, ...]
     start: int
@@ -44,6 +44,10 @@ class TensorInfo:
     def values(self) -> int:
         """How many numbers the tensor holds."""
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
 
 
 @dataclass(frozen=True)
@@ -266,7 +270,7 @@ def _read_entry(path: Path, name: str, entry: Any, data: int) -> TensorInfo:
             f"In {path}, {name!r} has {offsets[1] - offsets[0]} bytes, but its shape {shape} in "
             f"{dtype} needs {prod(shape) * DTYPE_BYTES[dtype]}: fetch the file again."
         )
-    return TensorInfo(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+    return TensorInfo(path, dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
 def _are_sizes(values: Any) -> bool:

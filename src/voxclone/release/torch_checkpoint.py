@@ -31,7 +31,6 @@ class Checkpoint:
     """Tensors of such a file. In `tensors`, `start` and `stop` are bytes within the entry of the
     zip that holds the tensor's storage (`entries`)."""
 
-    path: Path
     tensors: dict[str, TensorInfo]
     entries: dict[str, str]
 
@@ -41,10 +40,10 @@ class Checkpoint:
 
         info = self.tensors[name]
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(info.path) as archive:
                 data = bytearray(archive.read(self.entries[name])[info.start : info.stop])
         except ZIP_ERRORS as error:
-            raise _damaged(self.path, error) from None
+            raise _damaged(info.path, error) from None
         dtypes = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
         return torch.frombuffer(data, dtype=getattr(torch, dtypes[info.dtype])).view(info.shape)
 
@@ -92,9 +91,9 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Checkpoint:
         stop = start + prod(view.shape) * size
         if held != view.storage.values * size or stop > held:
             raise UnsupportedPickle(f"{name!r} needs {stop} bytes of {entry}, which has {held}")
-        tensors[name] = TensorInfo(view.storage.dtype, view.shape, start, stop)
+        tensors[name] = TensorInfo(path, view.storage.dtype, view.shape, start, stop)
         entries[name] = entry
-    return Checkpoint(path, tensors, entries)
+    return Checkpoint(tensors, entries)
 
 
 def _damaged(path: Path, error: Exception) -> ReleaseError:

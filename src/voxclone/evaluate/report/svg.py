@@ -64,10 +64,9 @@ class Panel:
     def frame(self) -> str:
         """Horizontal lines at the ticks of `y`, the labels of the ticks, and the names of the axes:
         that of `y` above the panel, that of `x` below it."""
-        base = self.top + self.height
+        base, right = self.top + self.height, self.left + self.width
         parts = [
-            f'<line x1="{self.left:g}" x2="{self.left + self.width:g}" y1="{self.py(y):.1f}" '
-            f'y2="{self.py(y):.1f}" class="faint"/>'
+            tag("line", x1=self.left, x2=right, y1=self.py(y), y2=self.py(y), class_="faint")
             + text(self.left - 4, self.py(y) + self.font / 3, label, anchor="end")
             for y, label in self.y.ticks
         ]
@@ -75,11 +74,9 @@ class Panel:
             text(self.px(x), base + 1.6 * self.font, label, anchor="middle")
             for x, label in self.x.ticks
         ]
-        if self.x.name:
-            middle = self.left + self.width / 2
-            parts.append(text(middle, base + 3.1 * self.font, self.x.name, anchor="middle"))
-        if self.y.name:
-            parts.append(text(self.left, self.top - 0.8 * self.font, self.y.name))
+        middle = (self.left + right) / 2
+        parts.append(text(middle, base + 3.1 * self.font, self.x.name, anchor="middle"))
+        parts.append(text(self.left, self.top - 0.8 * self.font, self.y.name))
         return "".join(parts)
 
     def curve(
@@ -89,42 +86,44 @@ class Panel:
         *,
         dx: float = 0.0,
         width: float = 1.4,
-        dashes: str = "",
+        dashes: str | None = None,
     ) -> str:
         """A line through points, shifted by `dx` pixels."""
         line = " ".join(f"{self.px(x) + dx:.1f},{self.py(y):.1f}" for x, y in points)
-        dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-        return (
-            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{width:g}"'
-            f"{dashed}/>"
-        )
+        return tag(
+            "polyline", points=line, fill="none", stroke=color, stroke_width=width,
+            stroke_dasharray=dashes,
+        )  # fmt: skip
 
     def dot(self, x: float, y: float, color: str, *, dx: float = 0.0, size: float = 3.0) -> str:
         """A disc."""
-        return (
-            f'<circle cx="{self.px(x) + dx:.1f}" cy="{self.py(y):.1f}" r="{size:g}" '
-            f'fill="{color}"/>'
-        )
+        return tag("circle", cx=self.px(x) + dx, cy=self.py(y), r=size, fill=color)
 
-    def segment(
-        self, start: tuple[float, float], end: tuple[float, float], color: str, dx: float = 0.0
-    ) -> str:
-        """A straight line."""
-        return (
-            f'<line x1="{self.px(start[0]) + dx:.1f}" y1="{self.py(start[1]):.1f}" '
-            f'x2="{self.px(end[0]) + dx:.1f}" y2="{self.py(end[1]):.1f}" '
-            f'stroke="{color}" stroke-width="1.4"/>'
-        )
+
+def tag(element: str, inner: str = "", **attributes: str | float | None) -> str:
+    """An element of SVG. Numbers are rounded to a tenth, and attributes of None are left out; `_`
+    within the name of an attribute stands for a hyphen."""
+    given = ""
+    for name, value in attributes.items():
+        if value is not None:
+            shown = value if isinstance(value, str) else round(value, 1)
+            given += f' {name.rstrip("_").replace("_", "-")}="{shown}"'
+    return f"<{element}{given}>{inner}</{element}>" if inner else f"<{element}{given}/>"
 
 
 def text(
-    x: float, y: float, label: str, *, anchor: str = "start", kind: str = "", color: str = ""
+    x: float,
+    y: float,
+    label: str,
+    *,
+    anchor: str | None = None,
+    kind: str | None = None,
+    color: str | None = None,
 ) -> str:
-    """A label at pixels; `kind` is a class of the page."""
-    given = f' class="{kind}"' if kind else ""
-    given += f' style="fill:{color}"' if color else ""
-    given += f' text-anchor="{anchor}"' if anchor != "start" else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{given}>{html.escape(label)}</text>'
+    """A label at pixels, or nothing for an empty one; `kind` is a class of the page."""
+    style = None if color is None else f"fill:{color}"
+    look = {"class_": kind, "style": style, "text_anchor": anchor}
+    return tag("text", html.escape(label), x=x, y=y, **look) if label else ""
 
 
 def lines(
@@ -164,7 +163,7 @@ def intervals(
         for x, mean, least, most in curve:
             parts.append(panel.dot(x, mean, color, dx=dx))
             if least is not None and most is not None:
-                parts.append(panel.segment((x, least), (x, most), color, dx))
+                parts.append(panel.curve([(x, least), (x, most)], color, dx=dx))
     return _svg(width, height, "".join(parts))
 
 
@@ -173,64 +172,53 @@ def histograms(
 ) -> str:
     """One small histogram for each channel: bars are the encoder's, the outline is the presets'."""
     cell, tall = 104, 66
-    rows = -(-len(encoder) // columns)
     parts = []
     for index, (bars, outline) in enumerate(zip(encoder, presets, strict=True)):
         x0, y0 = (index % columns) * cell + 4, (index // columns) * tall + 12
         top = max(*bars, *outline) or 1.0
-        step, room = (cell - 10) / len(bars), tall - 18
+        panel = Panel(x0, y0, cell - 10, tall - 18, Axis(0, len(bars)), Axis(0, top))
+        width = panel.width / len(bars) - 0.6
         for i, share in enumerate(bars):
-            size = room * share / top
-            parts.append(
-                f'<rect x="{x0 + i * step:.1f}" y="{y0 + room - size:.1f}" '
-                f'width="{step - 0.6:.1f}" height="{size:.1f}" fill="var(--encoder)"/>'
-            )
-        points = " ".join(
-            f"{x0 + i * step + at:.1f},{y0 + room - room * share / top:.1f}"
-            for i, share in enumerate(outline)
-            for at in (0, step)
-        )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="var(--preset)"/>')
-        parts.append(f'<text x="{x0}" y="{y0 - 2}">{index + 1}</text>')
-    return _svg(columns * cell, rows * tall + 6, "".join(parts))
+            x, y = panel.px(i), panel.py(share)
+            height = panel.py(0) - y
+            parts.append(tag("rect", x=x, y=y, width=width, height=height, fill="var(--encoder)"))
+        steps = [(i + end, share) for i, share in enumerate(outline) for end in (0, 1)]
+        parts.append(panel.curve(steps, "var(--preset)", width=1.0))
+        parts.append(text(x0, y0 - 2, str(index + 1)))
+    return _svg(columns * cell, -(-len(encoder) // columns) * tall + 6, "".join(parts))
 
 
 def scatter(points: Sequence[tuple[str, float, float, bool]], *, size: int = 420) -> str:
     """Named points: presets (True) as squares, others as discs."""
     xs, ys = [p[1] for p in points], [p[2] for p in points]
     span = max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
-    middle = ((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2)
+    across, up = (
+        Axis((max(each) + min(each) - span) / 2, (max(each) + min(each) + span) / 2)
+        for each in (xs, ys)
+    )
+    panel = Panel(45, 30, size - 90, size - 60, across, up)
     parts = []
     for name, x, y, preset in points:
-        px = size / 2 + (x - middle[0]) / span * (size - 90)
-        py = size / 2 - (y - middle[1]) / span * (size - 60)
-        mark = (
-            f'<rect x="{px - 3:.1f}" y="{py - 3:.1f}" width="6" height="6" fill="var(--preset)"/>'
-            if preset
-            else f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.6" fill="var(--encoder)"/>'
-        )
-        parts.append(f'{mark}<text x="{px + 6:.1f}" y="{py + 3:.1f}">{html.escape(name)}</text>')
+        left, top = panel.px(x), panel.py(y)
+        square = tag("rect", x=left - 3, y=top - 3, width=6, height=6, fill="var(--preset)")
+        parts.append(square if preset else panel.dot(x, y, "var(--encoder)", size=3.6))
+        parts.append(text(left + 6, top + 3, name))
     return _svg(size + 90, size, "".join(parts))
 
 
 def matrix(names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
     """A matrix of cosines, darker where greater, with the names of its rows."""
     cell, left = 12, 110
-    flat = [value for row in values for value in row]
-    low, high = min(flat), max(max(flat), min(flat) + 1e-9)
+    low, high = min(map(min, values)), max(map(max, values))
     parts = []
     for i, (name, row) in enumerate(zip(names, values, strict=True)):
-        y = i * cell
-        parts.append(
-            f'<text x="{left - 4}" y="{y + 9}" text-anchor="end">{html.escape(name)}</text>'
-        )
-        for j, value in enumerate(row):
-            strength = (value - low) / (high - low)
-            parts.append(
-                f'<rect x="{left + j * cell}" y="{y}" width="{cell}" height="{cell}" '
-                f'fill="var(--encoder)" fill-opacity="{strength:.2f}"><title>{html.escape(name)} / '
-                f"{html.escape(names[j])}: {value:.3f}</title></rect>"
-            )
+        parts.append(text(left - 4, i * cell + 9, name, anchor="end"))
+        for j, (other, value) in enumerate(zip(names, row, strict=True)):
+            title = tag("title", html.escape(f"{name} / {other}: {value:.3f}"))
+            strength = f"{(value - low) / max(high - low, 1e-9):.2f}"
+            look = {"fill": "var(--encoder)", "fill_opacity": strength}
+            box = {"x": left + j * cell, "y": i * cell, "width": cell, "height": cell}
+            parts.append(tag("rect", title, **box, **look))
     return _svg(left + cell * len(names), cell * len(names), "".join(parts))
 
 
