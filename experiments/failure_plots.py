@@ -50,10 +50,9 @@ RECIPES = {
     "oracle": Recipe("oracle", "#0072b2"),
     "recovered": Recipe("recovered", "#009e73"),
     "ours": Recipe("ours", "#009e73"),
-    "community_v3_mended": Recipe("community V3, mended", "#cc79a7"),
+    "community": Recipe("community", "#cc79a7"),
     "naive": Recipe("naive", "#d55e00"),
     "paper": Recipe("paper", "#8c6d1f"),
-    "community_v3": Recipe("community V3", "#56b4e9"),
 }
 
 

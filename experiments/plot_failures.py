@@ -25,8 +25,8 @@ from voxclone.evaluate.agreement import agreement
 from voxclone.evaluate.signal import mel_distance
 from voxclone.evaluate.speechset import list_clips
 
-COLLAPSE_RECIPES = ("oracle", "ours", "community_v3_mended", "naive", "paper", "community_v3")
-SATURATION_RECIPES = ("naive", "paper", "community_v3", "community_v3_mended")
+COLLAPSE_RECIPES = ("oracle", "ours", "community", "naive", "paper")
+SATURATION_RECIPES = ("naive", "paper", "community")
 
 
 def read_study(folder: Path, name: str) -> list[dict[str, Any]]:

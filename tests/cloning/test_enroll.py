@@ -21,7 +21,8 @@ from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import Consent, Voice
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent
 from voxclone.voice.resolve import resolve_voice
 
 CONSENT = Consent(kind="self", statement="I agree.")

@@ -38,7 +38,7 @@ from voxclone.spec import SHIFT
 from voxclone.tts.likelihood import Likelihood, likelihood, semantic_log_probs
 from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
-from voxclone.voice.file import Consent
+from voxclone.voice.metadata import Consent
 from voxclone.voice.resolve import ResolvedVoice
 
 FRAMES = 450  # of 10 ms in the tiny release

@@ -11,7 +11,8 @@ from voxclone.io import tensor_hash
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_table
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import Consent, Voice, VoiceMetadata
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent, VoiceMetadata
 from voxclone.voice.resolve import ResolvedVoice, resolve_file
 
 REAL_WIDTH = 3072

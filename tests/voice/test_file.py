@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from voxclone.errors import VoiceError
-from voxclone.voice.file import (
+from voxclone.voice.file import Voice, copy_voice, read_metadata
+from voxclone.voice.metadata import (
+    FORMAT,
+    MIGRATIONS,
     Consent,
-    Voice,
     VoiceMetadata,
-    copy_voice,
-    read_metadata,
+    check_name,
+    printable,
 )
-from voxclone.voice.metadata import FORMAT, MIGRATIONS, check_name, printable
 from voxclone.voice.store import reference_report
 
 

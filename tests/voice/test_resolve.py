@@ -13,8 +13,8 @@ from voxclone.release.encoder_file import CODEBOOK_TENSORS, codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.spec import TABLE
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import Consent, Voice, VoiceMetadata
-from voxclone.voice.metadata import FORMAT
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import FORMAT, Consent, VoiceMetadata
 from voxclone.voice.resolve import reembed, resolve_voice
 
 SOURCE = Path("anna.voice.safetensors")

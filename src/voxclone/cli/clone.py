@@ -35,7 +35,7 @@ def clone(
     from voxclone.release.encoder_file import open_codec
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
-    from voxclone.voice.file import Consent
+    from voxclone.voice.metadata import Consent
 
     check_output(out)
     words, console, found_device = read_text(text), open_console(quiet), pick_device(device)

@@ -216,7 +216,7 @@ def _enroll_prompt(release: "Release", codec: "Codec", prompt: Path) -> "Tensor"
     """The voice [N, D] of a prompt, which is not stored."""
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
-    from voxclone.voice.file import Consent
+    from voxclone.voice.metadata import Consent
 
     consent = Consent(kind="unstated", statement="used at once by `voxclone evaluate`")
     recording = read_recording(prompt)

@@ -28,8 +28,8 @@ from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
 from voxclone.voice.embedding import voice_embedding
-from voxclone.voice.file import Consent, Voice, VoiceMetadata
-from voxclone.voice.metadata import printable
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent, VoiceMetadata, printable
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0

@@ -134,6 +134,9 @@ def diagnose(
         raise ConfigError(f"{release.path} has {len(inversions)} presets; two are needed.")
     preset_codes = [found.codes_KT for found in inversions.values()]
     levels, codes = codec.quantizer.levels, [each.codes_KT for each in encoded]
+    enrolled = {
+        name: embed_codes(each, table_VD, offsets) for name, each in voice_codes(encoded).items()
+    }
     missing: dict[str, str] = {}
     lm_stats = None
     if model is None:
@@ -161,10 +164,7 @@ def diagnose(
         levels=compare_levels(codes, preset_codes, levels),
         voice_embeddings=compare_embeddings(
             {name: presets[name][: found.codes_KT.shape[1]] for name, found in inversions.items()},
-            {
-                name: embed_codes(codes_KT, table_VD, offsets)[:-1]
-                for name, codes_KT in voice_codes(encoded).items()
-            },
+            {name: voice_ND[:-1] for name, voice_ND in enrolled.items()},
         ),
         preset_inversion=inversion_stats(inversions, presets, table_VD, offsets, levels),
         round_trip=round_trip(codec, encoded, inversions, track),

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,6 @@ def card_text(
         "library_name": "voxclone",
         "tags": ["voice-cloning", "neural-codec", "voxtral"],
     }
-    base = f"[{card.base_model}](https://huggingface.co/{card.base_model})"
     metrics = training_metrics(encoder)
     held_out = "".join(f"| {name} | {value:.3f} |\n" for name, value in metrics.items())
     evaluation = card.evaluation or NOT_MEASURED
@@ -103,63 +103,22 @@ def card_text(
             "\n\nMetrics of the training on its validation data:\n\n"
             f"| metric | value |\n|---|---|\n{held_out}"
         )
-    return f"""---
-{yaml.safe_dump(top, sort_keys=False, allow_unicode=True).strip()}
----
-
-# A codec encoder for {card.base_model}
-
-The release speaks in its preset voices and came without the encoder of its codec. This is such an
-encoder, trained by others than the release's authors: it turns a recording ({codec.sampling_rate}
-Hz, mono) into codes, {codec.num_codebooks} for each of {codec.frame_rate:g} frames a second, and so
-into a voice. {len(encoder.shapes)} tensors in bfloat16, under the names that vLLM-Omni loads. The
-release's own weights are not in here.
-
-## Use
-
-```
-voxclone inject {WEIGHTS} --model path/to/the/release -o path/to/a/new/release
-```
-
-makes a release with the encoder beside hard links to the original files. vLLM-Omni then takes
-`ref_audio`. Voices work in the other runtimes as files made with `voxclone enroll`.
-
-References: 10 to 16 s (3 s at least, 30 s at most) of one speaker, dry, without music, recorded at
-{codec.sampling_rate} Hz or more, ending in a pause. No transcript is needed.
-
-## License
-
-[{license_name}]({address}): no commercial use. It was trained with the weights of the base
-model and is bound by their license.
-
-## Base model
-
-{base if on_hub else card.base_model}. Codes mean something only with its codebook. Its
-SHA-256 is `{codebook}`; do not use this encoder with another.
-
-## Training data
-
-{card.data or "Not stated by who published this."}
-
-## Evaluation
-
-{evaluation.strip()}
-
-## Limits
-
-- It is not the encoder that the release was trained with: its codes differ from that one's. What
-  this costs is only known where it is measured above.
-- Noise, music, several speakers, clipping and narrow bands go into the voice. Level is copied.
-- Languages, ages and manners of speaking that are not in the training data are untested.
-- A voice made from a recording is biometric data of its speaker.
-
-## Prohibited uses
-
-- Cloning the voice of a person who has not agreed to it.
-- Impersonation, fraud, deception, harassment, or getting past voice authentication.
-- Passing synthetic speech off as a recording; where the law asks for a mark, set one.
-- Commercial use.
-"""
+    template = resources.files("voxclone.release") / "model_card.md"
+    return template.read_text(encoding="utf-8").format(
+        front_matter=yaml.safe_dump(top, sort_keys=False, allow_unicode=True).strip(),
+        model=card.base_model,
+        base=f"[{card.base_model}](https://huggingface.co/{card.base_model})"
+        if on_hub
+        else card.base_model,
+        codec=codec,
+        tensors=len(encoder.shapes),
+        weights=WEIGHTS,
+        license=license_name,
+        address=address,
+        codebook=codebook,
+        data=card.data or "Not stated by who published this.",
+        evaluation=evaluation.strip(),
+    )
 
 
 def _metadata(encoder: ExternalEncoder) -> dict[str, str]:

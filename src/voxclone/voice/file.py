@@ -15,19 +15,10 @@ from typing import TYPE_CHECKING
 from voxclone.errors import ReleaseError, VoiceError
 from voxclone.io import atomic_file
 from voxclone.release.safetensors import Header, encode_header, read_header
-from voxclone.voice.metadata import Consent, VoiceMetadata, parse_metadata, shorten
+from voxclone.voice.metadata import VoiceMetadata, parse_metadata, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = [
-    "SUFFIX",
-    "Consent",
-    "Voice",
-    "VoiceMetadata",
-    "copy_voice",
-    "read_metadata",
-]
 
 SUFFIX = ".voice.safetensors"
 MAX_BYTES = 16 * 2**20

@@ -34,8 +34,8 @@ from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
-from voxclone.voice.file import Consent, Voice
-from voxclone.voice.metadata import printable
+from voxclone.voice.file import Voice
+from voxclone.voice.metadata import Consent, printable
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.resolve import ResolvedVoice
 
