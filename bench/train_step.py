@@ -124,7 +124,7 @@ class Meter:
 
 
 def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
-    """Figures of one case; called in its own process."""
+    """Metrics of one case; called in its own process."""
     device, config = pick_device(options.device), CONFIGS / f"{CASES[case]}.yaml"
     with tempfile.TemporaryDirectory() as folder:
 
@@ -135,10 +135,10 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
         training = made()
         dtype = torch.bfloat16 if training.config.run.autocast else torch.float32
         meter = Meter(device, dtype, options.processor_time)
-        figures = measure(training.train_step, meter, options)
-        row: dict[str, object] = {"case": case, **figures}
+        metrics = measure(training.train_step, meter, options)
+        row: dict[str, object] = {"case": case, **metrics}
         if options.losses:
-            row["losses"] = cost_of_losses(training, made, meter, options, figures)
+            row["losses"] = cost_of_losses(training, made, meter, options, metrics)
         if options.profile:
             row["profile"] = _profile(training.train_step, device)
         return row
@@ -147,7 +147,7 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
 def measure(
     work: Callable[[int], object], meter: Meter, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Figures of the first step, which was run once before."""
+    """Metrics of the first step, which was run once before."""
     with FlopCounterMode(display=False) as counter:
         work(0)
     counted = counter.get_total_flops()
@@ -180,7 +180,7 @@ def cost_of_losses(
     used = {name for name, value in training.config.weights.model_dump().items() if value}
     groups = {name: (name,) for name in sorted(used - {*PAIRS})}
     if used & {*PAIRS}:
-        groups = {"pairs": PAIRS} | groups
+        groups = {"pairs": (*PAIRS, "bridge")} | groups  # the bridge learns from pairs
     for name, names in groups.items():
         less = _without_optimizers(made(*(f"weights.{each}=0" for each in names)))
         without = measure(less.train_step, meter, options)

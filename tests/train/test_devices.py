@@ -1,4 +1,4 @@
-"""What runs on the CPU runs on another device: nothing is left behind, and figures are alike.
+"""What runs on the CPU runs on another device: nothing is left behind, and metrics are alike.
 
 The other device is a pretended one; with `make test-gpu` it is a GPU, where sums are made in
 another order: there the losses of the first step are compared, before a code is chosen otherwise.
@@ -50,16 +50,16 @@ def there(place: str) -> Iterator[None]:
 
 
 def trained(task: EncoderTraining | SpeechTask, steps: int, device: str) -> Rows:
-    """Figures of some steps and a validation of a training whose weights are there."""
+    """Metrics of some steps and a validation of a training whose weights are there."""
     places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
     assert places == {device}
     rows = [task.train_step(step) for step in range(steps)]
-    figures = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
-    return [*figures, task.validate(steps, Log(None))]
+    metrics = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
+    return [*metrics, task.validate(steps, Log(None))]
 
 
 def same(near: Rows, far: Rows, place: str) -> bool:
-    """The same figures, all of them numbers."""
+    """The same metrics, all of them numbers."""
     if place == FAKE_DEVICE:
         return all(a == pytest.approx(b, rel=1e-5) for a, b in zip(near, far, strict=True))
     assert [set(row) for row in near] == [set(row) for row in far]

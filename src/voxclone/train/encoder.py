@@ -239,9 +239,7 @@ class EncoderTraining:
         loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
         norm = clip_gradients(self.optimizers(ENCODER))
         others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
-        norm = norm + 0.0 * mean_of(
-            [other.to(norm) for other in others]
-        )  # not finite if one is not
+        norm = norm + 0.0 * mean_of([each.to(norm) for each in others])  # not finite if one is not
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():
