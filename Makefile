@@ -44,11 +44,11 @@ $(VENV)/python:
 	@touch $@
 
 $(VENV)/ready: $(VENV)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech]'
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,train,eval,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media,train,eval,data,dev]'
 	@touch $@ $(VENV)/ready
 
 clean:

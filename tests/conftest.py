@@ -40,6 +40,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setattr("voxclone.voice.store.default_folder", lambda: folder / "voices")
 
 
+@pytest.fixture(autouse=True)
+def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases of random weights end no text by themselves: to draw again would take four times as
+    long. Tests of drawing again do not go through this constant."""
+    monkeypatch.setattr("voxclone.tts.tts.MAX_DRAWS", 1)
+
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command; gives exit code, standard output and standard error."""

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,18 +152,32 @@ def test_refusals_of_paths(tmp_path: Path) -> None:
     assert "cannot be read" in message(tmp_path / ("x" * 300))
 
 
-@pytest.mark.parametrize(
-    "head, kind",
-    [
-        (b"\0\0\0\x20ftypM4A ", "MP4"),
-        (b"\x1aE\xdf\xa3", "WebM"),
-        (b"\xff\xf1\x50\x80", "AAC"),
-        (b"caff\0\1\0\0", "CAF"),
-    ],
-)
-def test_known_formats_that_cannot_be_read_are_named(head: bytes, kind: str) -> None:
-    text = message(head + bytes(100), name="upload")
-    assert text.startswith("upload is a") and kind in text and "ffmpeg" in text
+def test_standard_input_and_open_pipes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(syllables(1.0), 24000, "WAV", "PCM_16")
+    truth = read_recording(data)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    piped = read_recording(Path("-"))
+    assert piped.sha256 == truth.sha256 and piped.source == "standard input"
+    assert np.array_equal(piped.wave_S, truth.wave_S)
+    assert "standard input is empty" in message(Path("-"))  # it was read already
+    sys.stdin.close()
+    assert "Standard input is closed" in message("-")
+    ends = os.pipe()
+    writer = threading.Thread(target=lambda: write_and_close(ends[1], data))
+    writer.start()
+    assert read_recording(f"/dev/fd/{ends[0]}").sha256 == truth.sha256
+    writer.join()
+    os.close(ends[0])
+
+
+def write_and_close(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(data)
+
+
+def test_an_address_is_not_a_missing_file() -> None:
+    for address in ("https://host/a.wav", Path("http://host/a.wav"), "file:///a.wav"):
+        assert "download the file first" in message(address)
 
 
 def test_refusals_of_content() -> None:

@@ -9,7 +9,7 @@ from tests.helpers.random_weights import drawn_codec
 from tests.oracles import dense_codec
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
-from voxclone.errors import ConfigError, ReleaseError
+from voxclone.errors import ConfigError, ReleaseError, VoxcloneError
 
 SMALL = {
     "pretransform_patch_size": 24,
@@ -155,6 +155,26 @@ def test_codec_without_encoder_says_what_is_missing() -> None:
     codec = Codec(CodecConfig(**SMALL), with_encoder=False)
     with pytest.raises(ReleaseError, match="no codec encoder"):
         codec.encode(wave(1000))
+
+
+@pytest.mark.parametrize(
+    "book, code, sentence",
+    [
+        (0, 5000, "no semantic code 5000: the codebook has 0 to 31"),
+        (0, -1, "no semantic code -1"),
+        (1, 500, "no acoustic level 500: the codebook has 0 to 20"),
+        (4, -3, "no acoustic level -3"),
+    ],
+)
+def test_codes_that_no_codebook_has_are_refused(book: int, code: int, sentence: str) -> None:
+    codec, _ = make()
+    codes_BKT = torch.zeros(2, 5, 3, dtype=torch.long)
+    codec.decode(codes_BKT)
+    codes_BKT[1, book, 2] = code
+    with pytest.raises(VoxcloneError, match=sentence):
+        codec.decode(codes_BKT)
+    with pytest.raises(VoxcloneError, match="whole numbers"):
+        codec.decode(codes_BKT.float())
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -24,20 +24,45 @@ def test_too_long_is_refused_with_both_lengths() -> None:
         check_text("a" * 4097)
 
 
+def split(text: str, most: int) -> list[str]:
+    """The texts of the parts."""
+    return [part.text for part in split_text(text, most)]
+
+
 def test_parts_end_at_sentences_where_they_can() -> None:
     text = 'One two three. "Four five," he said. Six? Seven, eight; nine!'
-    assert split_text(text, 30) == ["One two three.", '"Four five," he said. Six?',
-                                    "Seven, eight; nine!"]  # fmt: skip
-    assert split_text(text, 1000) == [text]
-    assert split_text("One two, three four five", 12) == ["One two,", "three four", "five"]
+    assert split(text, 30) == ["One two three.", '"Four five," he said. Six?',
+                               "Seven, eight; nine!"]  # fmt: skip
+    assert split(text, 1000) == [text]
+    assert split("One two, three four five", 12) == ["One two,", "three four", "five"]
 
 
-@given(st.text(alphabet="ab .,!?;", min_size=1, max_size=200), st.integers(5, 60))
+@pytest.mark.parametrize(
+    "text",
+    ['"Hi." She left (late.) Then?', "\u00abNon !\u00bb dit-il.", "He said \u2018no.\u2019 So?"],
+)
+def test_closing_quotes_and_brackets_stay_with_their_sentence(text: str) -> None:
+    assert split(text, 1000) == [text]
+    assert "".join(split(text, 8)).replace(" ", "") == text.replace(" ", "")
+    assert split('"Hi." She left (late.) Then?', 20) == ['"Hi."', "She left (late.)", "Then?"]
+
+
+@given(st.text(alphabet="ab .,!?;\"')]", min_size=1, max_size=200), st.integers(5, 60))
 def test_parts_keep_every_letter_and_the_limit(text: str, most: int) -> None:
-    folded = " ".join(text.split())
-    parts = split_text(folded, most)
+    folded = "a " + " ".join(text.split())
+    parts = split(folded, most)
     assert all(0 < len(part) <= most for part in parts)
     assert "".join(parts).replace(" ", "") == folded.replace(" ", "")
+
+
+def test_an_empty_line_is_a_pause() -> None:
+    text = check_text("First\nline.\r\n \t\r\n- one\n\n\n* * *\n\n- two. Three.")
+    assert text == "First line.\n\n- one\n\n* * *\n\n- two. Three."
+    parts = split_text(text, 8)
+    assert [(part.text, part.pause) for part in parts] == [
+        ("First", 0.0), ("line.", 0.15), ("- one", 0.6), ("- two.", 0.6), ("Three.", 0.15),
+    ]  # fmt: skip
+    assert [part.pause for part in split_text(check_text("First line. One. Two."), 99)] == [0.0]
 
 
 def test_cap_grows_with_the_text() -> None:

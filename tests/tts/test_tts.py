@@ -10,6 +10,7 @@ from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
+from voxclone.tts.endings import fade
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
@@ -59,7 +60,7 @@ def test_speech_is_the_decoded_codes_and_depends_on_the_seed(
     other = tiny_tts.speak("Hello there.", voice, seed=6)
     assert torch.equal(first.wave_S, again.wave_S)
     assert not torch.equal(first.codes[0], other.codes[0])
-    whole = tiny_tts.codec.decode(first.codes[0][None])[0]
+    whole = fade(tiny_tts.codec.decode(first.codes[0][None])[0], 24000)
     loudest = float(whole.abs().max())  # random weights are far from +-1
     torch.testing.assert_close(first.wave_S, whole, atol=1e-4 * loudest, rtol=0)
     drawn = tiny_tts.speak("Hi.", voice)
@@ -88,10 +89,23 @@ def test_long_text_is_spoken_in_parts_with_pauses(
 ) -> None:
     monkeypatch.setattr(TTS, "part_characters", lambda self, frames: 12)
     speech = tiny_tts.speak("One two. Three. Four five six.", voice, seed=1)
-    assert speech.parts == ["One two.", "Three.", "Four five", "six."]
+    assert [part.text for part in speech.parts] == ["One two.", "Three.", "Four five", "six."]
     frames = sum(codes.shape[-1] for codes in speech.codes)
     pauses = (len(speech.parts) - 1) * round(0.15 * 24000)
     assert len(speech.wave_S) == frames * tiny_tts.codec.frame_size + pauses
+
+
+def test_parts_that_are_kept_are_not_spoken_again(
+    tiny_tts: TTS, voice: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TTS, "part_characters", lambda self, frames: 12)
+    first = tiny_tts.speak("One two.\n\nThree. Four five", voice, seed=1)
+    assert [part.pause for part in first.parts] == [0.0, 0.6, 0.15]
+    kept = {0: first.parts[0], 2: first.parts[2]}
+    second = tiny_tts.speak("One two.\n\nThree. Four five", voice, seed=50, kept=kept)
+    assert [part.seed for part in second.parts] == [1, 51, 3]
+    assert torch.equal(second.codes[0], first.codes[0])
+    assert not torch.equal(second.codes[1], first.codes[1])
 
 
 def test_a_voice_too_long_for_the_context_is_refused(tiny_tts: TTS) -> None:

@@ -19,6 +19,7 @@ from voxclone.spec import SAMPLING_RATE
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8000, 192000
 FLAT_RUN = 3  # this many samples in a row within 0.1 % of the peak are a flat top
+BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
 CANCELLED = 0.01  # a mix below this share of a channel's energy: the channels cancel each other
 
 Blocks = Callable[[], Iterator[np.ndarray]]
@@ -32,36 +33,6 @@ class Converted:
     wave_S: np.ndarray  # float32 [S]
     clipped_share: float  # of the samples of all channels
     channel: int | None  # the only one used, where the channels cancel each other
-
-
-def container_of(head: bytes) -> str | None:
-    """The container by the first bytes of a file: WAV, AIFF, FLAC, OGG, MP3 or None."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return "WAV"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "AIFF"
-    if head[:4] == b"fLaC":
-        return "FLAC"
-    if head[:4] == b"OggS":
-        return "OGG"
-    # MPEG frames start with eleven set bits; 01 in the layer field is Layer III, 00 is AAC.
-    mpeg = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] < 0xF0
-    return "MP3" if mpeg or head[:3] == b"ID3" else None
-
-
-def unsupported_format(head: bytes) -> str | None:
-    """A format that is known and not read, by the first bytes of a file."""
-    if head[4:8] == b"ftyp":
-        return "an MP4 (M4A) file"
-    if head[:2] in (b"\xff\xf1", b"\xff\xf9"):
-        return "an AAC file"
-    known = {
-        b"\x1aE\xdf\xa3": "a WebM (Matroska) file",
-        b"\x30\x26\xb2\x75": "a WMA file",
-        b"caff": "a CAF file",
-        b".snd": "an AU file",
-    }
-    return known.get(head[:4])
 
 
 def check_header(
@@ -114,6 +85,18 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
             f"{label} holds numbers far beyond the range of audio samples.", "not finite"
         )
     return Converted(wave_S, flat.count / (frames * channels), channel)
+
+
+def to_float(samples_SC: np.ndarray) -> np.ndarray:
+    """Integers of any width as float32 in [-1, 1); floats as float32. Raises TypeError."""
+    kind, half = samples_SC.dtype.kind, 2.0 ** (8 * samples_SC.dtype.itemsize - 1)
+    if kind == "u":
+        return ((samples_SC - half) / half).astype(np.float32)
+    if kind == "i":
+        return (samples_SC / half).astype(np.float32)
+    if kind != "f":
+        raise TypeError(f"the type is {samples_SC.dtype}")
+    return samples_SC.astype(np.float32, copy=False)
 
 
 def format_duration(seconds: float) -> str:

@@ -4,9 +4,10 @@ Shapes: S samples, C channels.
 """
 
 import hashlib
-import io
 import os
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 import soundfile
 from pydantic import Field
 
-from voxclone.audio.decode import Blocks, check_header, container_of, convert, unsupported_format
+from voxclone.audio.containers import BytesFile, Sound, open_sound, reason_of
+from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
+from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
 from voxclone.errors import AudioError
 from voxclone.io import atomic_path
@@ -25,12 +28,10 @@ from voxclone.spec import SAMPLING_RATE
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
 """A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz)."""
 
+STANDARD_INPUT = "-"
+OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_PART_SECONDS = 600.0
-BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
-UNKNOWN_FRAMES = 2**63 - 1  # of libsndfile, for a header without the length
-
-READABLE = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF")  # WAVEX: a WAV with a longer header
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 # suffix: (container, encoding)
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -76,17 +77,21 @@ def read_recording(
 ) -> Recording:
     """Decode `source`: a path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz).
 
-    Integer samples are divided by the range of their type. `name` stands for bytes and arrays in
-    messages and in the result. Raises AudioError, one sentence, for anything but a usable
-    recording: missing, not audio, empty, too large or long, silent, not finite, a bad rate.
+    The path `-` is standard input, and that of an open file descriptor may be a pipe. Integer
+    samples are divided by the range of their type. `name` stands for bytes and arrays in messages
+    and in the result. Raises AudioError, one sentence, for anything but a usable recording:
+    missing, not audio, empty, too large or long, silent, not finite, a bad rate.
     """
     if isinstance(source, tuple):
         return _read_array(*source, limits, name)
     if isinstance(source, bytes | bytearray | memoryview):
-        with _Bytes(source) as stream:
+        with BytesFile(source) as stream:
             size = stream.getbuffer().nbytes
             return _read_stream(stream, None, size, limits, name or "The recording", name)
     path = Path(source)
+    if is_piped(path):
+        content = _read_piped(path, limits.max_bytes)
+        return read_recording(content, limits, name=name or "standard input")
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -96,18 +101,54 @@ def read_recording(
         with path.open("rb") as stream:
             return _read_stream(stream, path, info.st_size, limits, str(path), path.name)
     except FileNotFoundError:
-        raise AudioError(f"There is no file {path}.", "missing") from None
+        if ADDRESS.match(str(path)):
+            problem = f"{path} is an address, and nothing is fetched: download the file first."
+        else:
+            problem = f"There is no file {path}."
+        raise AudioError(problem, "missing") from None
     except OSError as error:
-        raise AudioError(f"{path} cannot be read: {_reason(error)}.") from None
+        raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
+
+
+def is_piped(path: Path) -> bool:
+    """Whether a path is `-`, or a pipe that is open already, such as `/dev/fd/63` of a shell's
+    `<(...)`. Another pipe may have no writer, and reading it would wait for ever."""
+    if str(path) == STANDARD_INPUT:
+        return True
+    try:
+        return bool(OPEN_FILE.fullmatch(str(path))) and stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _read_piped(path: Path, max_bytes: int) -> bytes:
+    """What a pipe gives, up to one byte more than can be read."""
+    try:
+        if str(path) != STANDARD_INPUT:
+            with path.open("rb") as pipe:
+                return pipe.read(max_bytes + 1)
+        if sys.stdin is None or sys.stdin.closed:
+            raise AudioError("Standard input is closed: name a file instead of -.", "missing")
+        return sys.stdin.buffer.read(max_bytes + 1)
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
 
 
 def read_part(
     path: Path, start: float, seconds: float, channel: int | None = None, *, name: str | None = None
 ) -> Recording:
     """A part of a file that may be hours long, `start` and `seconds` in seconds, read as
-    `read_recording` reads a whole one; `channel` is the only one to use (from 0)."""
+    `read_recording` reads a whole one; `channel` is the only one to use (from 0). What PyAV reads
+    has no parts. Raises AudioError."""
     label = name or str(path)
     try:
+        with path.open("rb") as stream:
+            kind = kind_of(stream.read(HEAD_BYTES))
+        if kind is not None and kind.demuxer is not None:
+            raise AudioError(
+                f"{path}: parts of {kind.name} cannot be read; convert it with `ffmpeg -i FILE "
+                "out.flac`."
+            )
         with soundfile.SoundFile(str(path)) as file:
             rate, first = file.samplerate, round(start * file.samplerate)
             if not 0 <= first < file.frames or not 0 <= (channel or 0) < file.channels:
@@ -117,7 +158,7 @@ def read_part(
             samples_SC = file.read(round(seconds * rate), "float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         rule = "undecodable" if path.is_file() else "missing"
-        raise AudioError(f"{path} cannot be decoded: {_reason(error)}.", rule) from None
+        raise AudioError(f"{path} cannot be decoded: {reason_of(error)}.", rule) from None
     if channel is not None:
         samples_SC = samples_SC[:, channel : channel + 1]
     return read_recording((samples_SC, rate), name=label)
@@ -149,26 +190,8 @@ def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) 
                 _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
             return int((np.abs(wave_S) > 1).sum())
         except (soundfile.SoundFileError, OSError) as error:
-            problem = _reason(error).replace("System error", "perhaps the disk is full")
+            problem = reason_of(error).replace("System error", "perhaps the disk is full")
     raise AudioError(f"{path} cannot be written: {problem}.")
-
-
-class _Bytes(io.BytesIO):
-    """In damaged files libsndfile seeks to before the beginning; as in C, nothing moves then."""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        try:
-            return super().seek(offset, whence)
-        except ValueError:
-            return self.tell()
-
-
-class _Decoder(soundfile.SoundFile):  # type: ignore[misc]
-    """Reads forwards only: where it can, soundfile seeks after each block, and that fails at the
-    end of a FLAC stream whose header leaves the length open."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 def _read_stream(
@@ -186,36 +209,11 @@ def _read_stream(
         raise AudioError(
             f"{label} has {megabytes:.1f} MiB, and at most {most:.1f} can be read.", "too long"
         )
-    head = stream.read(16)
-    container = container_of(head)
-    if container is None:
-        what = unsupported_format(head) or "not an audio file of a known kind"
-        raise AudioError(
-            f"{label} is {what}; WAV, FLAC, Ogg (Vorbis or Opus), MP3 and AIFF can be read, and "
-            "`ffmpeg -i FILE out.wav` converts others."
-        )
-    stream.seek(0)
     sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-
-    def decoder() -> _Decoder:
-        stream.seek(0)
-        return _Decoder(stream if path is None else str(path))
-
-    def blocks() -> Iterator[np.ndarray]:
-        with decoder() as file:
-            while len(block_SC := file.read(BLOCK_SAMPLES // channels, "float32", True)):
-                yield block_SC
-
-    try:
-        with decoder() as file:
-            rate, channels, frames = file.samplerate, file.channels, file.frames
-            if file.format not in READABLE:
-                raise AudioError(f"{label} begins as {container} but is {file.format} inside.")
-        known_frames = None if frames == UNKNOWN_FRAMES else frames
-        check_header(rate, channels, known_frames, label, limits.max_seconds)
-        return _recording(blocks, rate, channels, sha256, name or "bytes", label, limits)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{label} cannot be decoded: {_reason(error)}.") from None
+    stream.seek(0)
+    sound = open_sound(stream, path, size, label)
+    check_header(sound.rate, sound.channels, sound.frames, label, limits.max_seconds)
+    return _recording(sound, sha256, name or "bytes", label, limits)
 
 
 def _read_array(samples: Any, rate: Any, limits: ReadingLimits, name: str | None) -> Recording:
@@ -224,7 +222,7 @@ def _read_array(samples: Any, rate: Any, limits: ReadingLimits, name: str | None
         array = np.asarray(samples)
         if array.ndim not in (1, 2):
             raise ValueError(f"the shape is {list(array.shape)}")
-        samples_SC = _floats(array if array.ndim == 2 else array[:, None])
+        samples_SC = to_float(array if array.ndim == 2 else array[:, None])
         rate_int = int(rate)
         if rate_int != rate:
             raise ValueError(f"the rate {rate} is not a whole number of Hz")
@@ -241,33 +239,19 @@ def _read_array(samples: Any, rate: Any, limits: ReadingLimits, name: str | None
 
     content = np.ascontiguousarray(samples_SC, dtype="<f4")
     sha256 = hashlib.sha256(content.data).hexdigest()
-    return _recording(blocks, rate_int, channels, sha256, name or "array", label, limits)
-
-
-def _floats(samples_SC: np.ndarray) -> np.ndarray:
-    """Integers of any width as float32 in [-1, 1); floats as float32."""
-    kind, half = samples_SC.dtype.kind, 2.0 ** (8 * samples_SC.dtype.itemsize - 1)
-    if kind == "u":
-        return ((samples_SC - half) / half).astype(np.float32)
-    if kind == "i":
-        return (samples_SC / half).astype(np.float32)
-    if kind != "f":
-        raise TypeError(f"the type is {samples_SC.dtype}")
-    return samples_SC.astype(np.float32, copy=False)
+    sound = Sound(rate_int, channels, frames, blocks)
+    return _recording(sound, sha256, name or "array", label, limits)
 
 
 def _recording(
-    blocks: Blocks,
-    rate: int,
-    channels: int,
-    sha256: str,
-    source: str,
-    label: str,
-    limits: ReadingLimits,
+    sound: Sound, sha256: str, source: str, label: str, limits: ReadingLimits
 ) -> Recording:
-    converted = convert(blocks, rate, channels, label, limits.max_seconds)
+    rate, channels = sound.rate, sound.channels
+    converted = convert(sound.blocks, rate, channels, label, limits.max_seconds)
     wave_S = np.ascontiguousarray(converted.wave_S)
-    notes = [f"Resampled from {rate} Hz to {SAMPLING_RATE} Hz."] if rate != SAMPLING_RATE else []
+    notes = list(sound.notes)
+    if rate != SAMPLING_RATE:
+        notes.append(f"Resampled from {rate} Hz to {SAMPLING_RATE} Hz.")
     if converted.channel is not None:
         notes.append(
             f"Used channel {converted.channel + 1} of {channels} alone: the channels are opposite "
@@ -298,9 +282,3 @@ def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, enc
             file.write(part_S)
     if soundfile.info(str(path)).frames < len(wave_S):
         raise OSError("the file is shorter than it should be, perhaps because the disk is full")
-
-
-def _reason(error: Exception) -> str:
-    """The reason as the end of a sentence; libsndfile's may be two sentences."""
-    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return str(text).removeprefix("Error : ").strip().rstrip(".").replace(". ", "; ")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from voxclone.audio.reference import Reference
+    from voxclone.tts.speech import SpokenPart
     from voxclone.tts.tts import TTS
 
 Text = Annotated[str, typer.Argument(help="Text to speak; - reads standard input.")]
@@ -75,9 +76,14 @@ def speak_to_file(
     reference: "Reference | None",
 ) -> None:
     """Speak, write the sound file, and print how it went; with a `reference`, also how similar the
-    speech is to it. Raises VoxcloneError if the model ends before it speaks."""
+    speech is to it. Raises VoxcloneError if the model speaks nothing."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
+    from voxclone.tts.cleaning import markup_warnings
+    from voxclone.tts.speech import MAX_DRAWS
+
+    for warning in markup_warnings(text):
+        print_line(console, "Text", warning, warning=True)
     seconds = TextColumn("{task.fields[seconds]:.1f} s")
     columns = (TextColumn("Speaking"), BarColumn(), seconds, TimeElapsedColumn())
     with progress_bar(console, *columns, seconds=0.0) as update:
@@ -87,9 +93,10 @@ def speak_to_file(
                 completed=done, total=max(of, done), seconds=done / FRAME_RATE
             ),
         )  # fmt: skip
-    if not len(speech.wave_S):
+    if speech.silent:
         raise VoxcloneError(
-            f"The model ended before it spoke (seed {speech.seed}): try another seed."
+            f"The model spoke nothing in {MAX_DRAWS} draws (from seed {speech.seed} on): try "
+            "another seed, or a longer text."
         )
     clipped = speech.save(out)
     ratio = speech.seconds / speech.duration
@@ -100,12 +107,24 @@ def speak_to_file(
     )  # fmt: skip
     if clipped:
         print_line(console, "Clipped", f"{clipped} samples exceed full scale.", warning=True)
-    for part in speech.truncated:
-        sentence = f"The model did not end by itself: {part!r}."
-        print_line(console, "Truncated", sentence, warning=True)
+    for part in speech.parts:
+        _print_part(part, console)
     if reference is not None:
         _print_similarity(speech.wave_S, reference, console)
     print_line(console, "Wrote", out)
+
+
+def _print_part(part: "SpokenPart", console: "Console") -> None:
+    """Print what was not as it should be in a part of the text."""
+    if part.rejected:
+        seeds = ", ".join(map(str, part.rejected))
+        sentence = f"Silent or without an end with the seed {seeds}; drawn with {part.seed}: "
+        print_line(console, "Redrawn", f"{sentence}{part.text!r}.")
+    if part.silent:
+        print_line(console, "Silent", f"The model spoke nothing: {part.text!r}.", warning=True)
+    elif part.truncated:
+        sentence = f"The model did not end by itself: {part.text!r}."
+        print_line(console, "Truncated", sentence, warning=True)
 
 
 def _print_similarity(wave_S: "Tensor", reference: "Reference", console: "Console") -> None:

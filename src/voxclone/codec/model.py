@@ -143,13 +143,17 @@ class Codec(nn.Module):
     def decode(
         self, codes_BKT: Tensor, *, dtype: torch.dtype = torch.float32, piece: int = PIECE_FRAMES
     ) -> Tensor:
-        """Waveform [B, T * frame] in fp32 of codes [B, K, T] (without the +2)."""
+        """Waveform [B, T * frame] in fp32 of codes [B, K, T] (without the +2).
+
+        Raises VoxcloneError for codes that no codebook has.
+        """
         if codes_BKT.ndim != 3 or codes_BKT.shape[1] != self.num_codebooks:
             expected = f"[B, {self.num_codebooks}, T]"
             raise ValueError(f"expected codes {expected}, got {tuple(codes_BKT.shape)}")
         if codes_BKT.shape[-1] == 0:
             return torch.zeros(codes_BKT.shape[0], 0, device=codes_BKT.device)
 
+        self.quantizer.check_codes(codes_BKT)
         decoder = _in_dtype(self.decoder, dtype)
 
         def decode_piece(codes_BKT: Tensor, past: Past | None) -> Tensor:

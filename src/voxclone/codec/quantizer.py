@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
+from voxclone.errors import VoxcloneError
 from voxclone.rng import Generators, uniform
 
 USAGE_FLOOR = 1e-5
@@ -115,6 +116,23 @@ class Quantizer(nn.Module):
     def values_of(self, levels_BDT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Levels 0 .. L-1 -> values -1 .. 1."""
         return to_values(levels_BDT, self.levels, dtype)
+
+    def check_codes(self, codes_BKT: Tensor) -> None:
+        """Raise VoxcloneError for codes [B, K, T] that are no integers, or outside of a
+        codebook."""
+        if codes_BKT.is_floating_point() or codes_BKT.is_complex():
+            raise VoxcloneError(f"Codes are whole numbers, and these are {codes_BKT.dtype}.")
+        books = (
+            ("semantic code", codes_BKT[:, :1], self.semantic_codebook.cluster_usage.shape[0]),
+            ("acoustic level", codes_BKT[:, 1:], self.levels),
+        )
+        for name, part_BKT, size in books if codes_BKT.numel() else ():
+            least, most = (int(value) for value in part_BKT.aminmax())
+            if least < 0 or most >= size:
+                found = least if least < 0 else most
+                raise VoxcloneError(
+                    f"There is no {name} {found}: the codebook has 0 to {size - 1}."
+                )
 
     def decode(self, codes_BKT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Codes [B, K, T] -> what the decoder reads [B, D, T]: code vectors, then values."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voxclone.audio.files import SOUND_SUFFIXES
+from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data import lhotse
 from voxclone.data.manifest import Item, Manifest
 from voxclone.errors import ConfigError, UsageError

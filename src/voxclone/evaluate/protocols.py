@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SOUND_SUFFIXES, read_wave
+from voxclone.audio.files import read_wave
+from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import SOUND_SUFFIXES, read_wave
+from voxclone.audio.files import read_wave
+from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import AudioError, ConfigError
 from voxclone.evaluate.progress import Track, untracked

@@ -6,14 +6,14 @@ positions.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import write_wave
 from voxclone.codec.layers import Past
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
@@ -25,36 +25,12 @@ from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.generate import Sampling, frames
 from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
 from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
 from voxclone.voice.embedding import embed_codes
 
 FIRST_STRETCH, STRETCH = 5, 25
 """Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
-PAUSE_SECONDS = 0.15
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The waveform and codes of a text. `truncated` lists the parts of the text that reached the
-    frame cap before the model ended them; `seconds` is the time it took."""
-
-    wave_S: Tensor
-    sampling_rate: int
-    codes: list[Tensor] = field(repr=False)
-    parts: list[str]
-    truncated: list[str]
-    seed: int
-    cfg: float
-    seconds: float
-
-    @property
-    def duration(self) -> float:
-        """Seconds of sound."""
-        return len(self.wave_S) / self.sampling_rate
-
-    def save(self, path: Path | str) -> int:
-        """Write a sound file; gives the number of samples that were clipped. Raises AudioError."""
-        return write_wave(path, self.wave_S.numpy(), self.sampling_rate)
 
 
 @dataclass(frozen=True)
@@ -96,35 +72,34 @@ class TTS:
         seed: int | None = None,
         cfg: float = 1.2,
         progress: Callable[[int, float], None] | None = None,
+        kept: Mapping[int, SpokenPart] = MappingProxyType({}),
     ) -> Speech:
         """Speak a text of up to 4,096 characters with a voice embedding [N, D].
 
-        Without `seed` one is drawn; the result has it. `progress` is called with the frames spoken
-        and the frames expected. Raises UsageError for a text that is empty or too long.
+        A part that stays silent or does not end is drawn again with other seeds. Without `seed` one
+        is drawn; the result has it. Parts whose numbers are in `kept` are not spoken again.
+        `progress` is called with the frames spoken and the frames expected. Raises UsageError for a
+        text that is empty or too long.
         """
         begun = time.monotonic()
+        rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
         seed = secrets.randbelow(2**31) if seed is None else seed
         text = check_text(text)
         parts = split_text(text, self.part_characters(len(voice_ND)))
-        expected = expected_seconds(text) * self.codec.frame_rate
-        codes, waves, truncated, done = [], [], [], 0
-        pause = torch.zeros(round(PAUSE_SECONDS * self.codec.sampling_rate))
-        for index, part in enumerate(parts):
-            pieces: list[Tensor] = []
-            if index:
-                waves.append(pause)
-            for wave_S, codes_KT in self.stream(part, voice_ND, seed=seed + index, cfg=cfg):
-                waves.append(wave_S)
-                pieces.append(codes_KT)
-                done += codes_KT.shape[-1]
-                if progress is not None:
-                    progress(done, expected)
-            codes.append(torch.cat(pieces, dim=-1) if pieces else torch.zeros(0))
-            if pieces and codes[-1].shape[-1] >= frame_cap(part, self.codec.frame_rate):
-                truncated.append(part)
-        wave_S = torch.cat(waves) if waves else torch.zeros(0)
+        expected = expected_seconds(text) * frame_rate
+        spoken, done = list[SpokenPart](), 0
+        for number, part in enumerate(parts):
+            if number in kept:
+                spoken.append(replace(kept[number], text=part.text, pause=part.pause))
+            else:
+                seeds = [(seed + number + d * len(parts)) % 2**64 for d in range(MAX_DRAWS)]
+                generate = partial(
+                    self._counted, voice_ND, cfg, progress=progress, done=done, expected=expected
+                )
+                spoken.append(speak_part(part, seeds, generate, rate, frame_rate))
+            done += spoken[-1].codes_KT.shape[-1]
         seconds = time.monotonic() - begun
-        return Speech(wave_S, self.codec.sampling_rate, codes, parts, truncated, seed, cfg, seconds)
+        return Speech(join_parts(spoken, rate), rate, tuple(spoken), seed, cfg, seconds)
 
     @property
     def device(self) -> torch.device:
@@ -180,6 +155,24 @@ class TTS:
                 waiting, wanted = [], STRETCH
             if last:
                 return
+
+    def _counted(
+        self,
+        voice_ND: Tensor,
+        cfg: float,
+        text: str,
+        seed: int,
+        *,
+        progress: Callable[[int, float], None] | None,
+        done: int,
+        expected: float,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `stream`, with calls of `progress`; `done` frames were spoken before."""
+        for wave_S, codes_KT in self.stream(text, voice_ND, seed=seed, cfg=cfg):
+            done += codes_KT.shape[-1]
+            if progress is not None:
+                progress(done, expected)
+            yield wave_S, codes_KT
 
 
 def load_backbone(
