@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.evaluate.agreement import Agreement, agreement
+from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -147,9 +147,10 @@ def _normalized(
 ) -> dict[str, Interval]:
     """Chance and bound are means over all clips: their variance is small beside the encoder's."""
     result = {}
+    lows, highs = mean_agreement(chance), mean_agreement(bound)
     for kind in KINDS:
-        low = _mean(chance, kind)
-        room = _mean(bound, kind) - low
+        low = getattr(lows, kind)
+        room = getattr(highs, kind) - low
         if abs(room) > 1e-6:
             values = [(getattr(each, kind) - low) / room for each in real]
             result[kind] = bootstrap(values, speakers)
@@ -167,7 +168,3 @@ def _scores(values: Sequence[Agreement], groups: Sequence[str]) -> CodeScores:
     return CodeScores(
         **{kind: bootstrap([getattr(v, kind) for v in values], groups) for kind in KINDS}
     )
-
-
-def _mean(values: Sequence[Agreement], kind: str) -> float:
-    return sum(getattr(each, kind) for each in values) / len(values)

@@ -19,9 +19,9 @@ from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, MissingExtraError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked
-from voxclone.evaluate.signal import SignalScores, evaluate_pair
+from voxclone.evaluate.signal import evaluate_pair
 from voxclone.evaluate.speechset import SpeechSet
-from voxclone.evaluate.statistics import Interval, bootstrap
+from voxclone.evaluate.statistics import Interval, bootstrap_known
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
 from voxclone.models.pretrained import load_pretrained
 from voxclone.models.speaker_encoder import SpeakerEmbedder, speaker_similarity
@@ -139,11 +139,10 @@ def evaluate_codec(
         clips=len(speech.utterances),
         speakers=len(speech.by_speaker()),
         seconds=speech.seconds,
-        mel_distance=_mean(signal, "mel_distance", speakers),
-        stft_distance=_mean(signal, "stft_distance", speakers),
-        level_difference=_mean(signal, "level_difference", speakers),
-        pesq=_mean(signal, "pesq", speakers),
-        estoi=_mean(signal, "estoi", speakers),
+        **{
+            name: bootstrap_known([getattr(each, name) for each in signal], speakers)
+            for name in ("mel_distance", "stft_distance", "level_difference", "pesq", "estoi")
+        },
         similarity=similarity,
         cer={name: character_error_rate(each) for name, each in own.items()},
         wer={name: word_error_rate(each) for name, each in own.items()},
@@ -155,14 +154,6 @@ def evaluate_codec(
     )
 
 
-def _mean(scores: Sequence[SignalScores], metric: str, speakers: Sequence[str]) -> Interval | None:
-    values = [getattr(each, metric) for each in scores]
-    known = [i for i, value in enumerate(values) if value is not None]
-    if not known:
-        return None
-    return bootstrap([values[i] for i in known], [speakers[i] for i in known])
-
-
 def _mean_similarity(
     embedder: SpeakerEmbedder,
     pairs: Sequence[tuple[Tensor, Tensor]],
@@ -171,14 +162,13 @@ def _mean_similarity(
     track: Track,
 ) -> Interval | None:
     """Similarity of decoded speech to its own recording."""
-    values, owners = [], []
-    for (a_S, b_S), speaker in track(list(zip(pairs, speakers, strict=True)), embedder.name):
+    values: list[float | None] = []
+    for a_S, b_S in track(pairs, embedder.name):
         try:
             values.append(
                 speaker_similarity(embedder, normalize_loudness(a_S), normalize_loudness(b_S))
             )
         except (AudioError, MissingExtraError) as error:
+            values.append(None)
             missing[embedder.name] = str(error)
-            continue
-        owners.append(speaker)
-    return bootstrap(values, owners) if values else None
+    return bootstrap_known(values, speakers)

@@ -51,3 +51,11 @@ def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) 
     drawn_RG = generator.integers(len(means_G), size=(RESAMPLES, len(means_G)))
     low, high = np.quantile(means_G[drawn_RG].mean(axis=1), (0.025, 0.975))
     return Interval(mean, float(low), float(high), len(values), len(means_G))
+
+
+def bootstrap_known(values: Sequence[float | None], groups: Sequence[str]) -> Interval | None:
+    """As `bootstrap`, of the values that are not None; None if all are."""
+    known = [
+        (value, group) for value, group in zip(values, groups, strict=True) if value is not None
+    ]
+    return bootstrap(*map(list, zip(*known, strict=True))) if known else None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxclone.audio.loudness import MIN_SAMPLES, SILENCE, active_level
 from voxclone.evaluate.progress import Track, untracked
-from voxclone.evaluate.statistics import Interval, bootstrap
+from voxclone.evaluate.statistics import Interval, bootstrap, bootstrap_known
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.generate import Generated, Sampling, generate
 from voxclone.tts.text import expected_seconds, frame_cap
@@ -94,11 +94,10 @@ def speech_stats(syntheses: Sequence[Synthesis]) -> SpeechStats:
     """Endings, pace and level; means over speakers."""
     speakers = [each.speaker for each in syntheses]
     pace = [len(each.wave_S) / SAMPLING_RATE / expected_seconds(each.text) for each in syntheses]
-    known = [(float(each.ended), each.speaker) for each in syntheses if each.ended is not None]
-    levels = [(active_level(each.wave_S), each.speaker) for each in syntheses if len(each.wave_S)]
+    levels = [active_level(each.wave_S) if len(each.wave_S) else None for each in syntheses]
     return SpeechStats(
-        ended=bootstrap(*map(list, zip(*known, strict=True))) if known else None,
+        ended=bootstrap_known([each.ended for each in syntheses], speakers),
         early=bootstrap([float(each < EARLY_PACE) for each in pace], speakers),
         pace=bootstrap(pace, speakers),
-        level=bootstrap(*map(list, zip(*levels, strict=True))) if levels else None,
+        level=bootstrap_known(levels, speakers),
     )
