@@ -4,9 +4,9 @@ An unknown key is an error that names the nearest valid one. A config file may s
 `base: other.yaml` (a path relative to the file) is read first and the file is laid over it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,9 +18,11 @@ MAX_BASES = 8
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, numbers are finite, and values do not change
-    after loading."""
+    after loading. `renamed` has keys of older versions, dotted, and what each is now (nothing: it
+    was removed)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -29,7 +31,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 def load_settings(
     model: type[SettingsT], path: str | Path | None = None, overrides: Iterable[str] = ()
 ) -> SettingsT:
-    """Read `path` (YAML) into `model` and apply overrides such as `optimiser.lr=1e-4`.
+    """Read `path` (YAML) into `model` and apply overrides such as `optimizer.lr=1e-4`.
 
     Raises ConfigError for a missing file, bad YAML, an unknown key or an impossible value.
     """

@@ -10,8 +10,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,8 +32,7 @@ Advance = Callable[[int], object]
 @contextmanager
 def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to. It replaces `path` if the block ends well, and is
-    removed otherwise. `new`: raises FileExistsError if there is a file by then, so that of several
-    who write at once one succeeds."""
+    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists."""
     # The name of `path` may be as long as the file system allows, and tempfile would make a file
     # that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
@@ -110,6 +110,30 @@ def leftovers(out: Path) -> list[Path]:
     parents = [out.resolve().parent, *([out] if out.is_dir() else [])]
     pattern = f".{glob.escape(out.name)}.*.tmp"
     return sorted(path for parent in parents for path in parent.glob(pattern))
+
+
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """A hidden folder in `place` that is there for the block alone."""
+    folder = place / f".voxclone-{secrets.token_hex(8)}.tmp"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
+    """Delete what `atomic_path` and `scratch_folder` left in a folder when their process was
+    killed. What is younger may still be written by another process."""
+    for path in folder.glob(".voxclone-*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime <= seconds:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
@@ -232,6 +232,10 @@ def explain(error: ValidationError, record: type[Any]) -> str:
 def _explain_one(record: type[Any], item: dict[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
     name = shorten(".".join(location), 100)
+    renamed: Mapping[str, str] = getattr(record, "renamed", {})
+    if item["type"] == "extra_forbidden" and name in renamed:
+        now = renamed[name]
+        return f"{name!r} is now {now}." if now else f"{name!r} was removed: leave it out."
     if item["type"] == "extra_forbidden":
         known = _fields_at(record, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)

@@ -1,5 +1,6 @@
 """Stored voices are found by name, only in their folder, and leave nothing when removed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.helpers.tiny_release import write_tiny_release
 from tests.voice.test_file import metadata
 from voxclone.errors import UnknownVoiceError, UsageError, VoiceError, VoiceExistsError
+from voxclone.io import remove_abandoned
 from voxclone.release.release import Release
 from voxclone.voice import store
 from voxclone.voice.file import Voice, read_metadata
@@ -60,6 +62,17 @@ def test_names_of_others_are_never_paths(tmp_path: Path, release: Release) -> No
     for name in (str(path), path.name, "./zoe", "zoe/", "../zoe", "ZOE"):
         with pytest.raises(UnknownVoiceError, match="Presets are anna"):
             store.find_by_name(name, release, tmp_path)
+
+
+def test_files_of_a_killed_writer_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    put(tmp_path, "zoe")
+    old, new = tmp_path / ".voxclone-1.tmp", tmp_path / ".voxclone-2.tmp"
+    old.touch(), new.touch()
+    os.utime(old, (1, 1))
+    remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".voxclone-2.tmp", "zoe.voice.safetensors"
+    ]  # fmt: skip
 
 
 def test_a_damaged_file_is_listed_with_its_problem_and_can_be_removed(tmp_path: Path) -> None:

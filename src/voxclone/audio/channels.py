@@ -54,8 +54,8 @@ class ChannelPowers:
             return None
         power_CT, mix_T = power_CT[:-1], power_CT[-1]
         level_C = measure.to_db(power_CT.mean(axis=1))
-        heard = np.flatnonzero(level_C > level_C.max() - FAINTEST_DB)
-        speech = [c for c in heard.tolist() if not measure.is_steady(power_CT[c])]
+        audible = np.flatnonzero(level_C > level_C.max() - FAINTEST_DB)
+        speech = [c for c in audible.tolist() if not measure.is_steady(power_CT[c])]
         if not speech:
             return None
         loudest = max(speech, key=lambda c: float(level_C[c]))

@@ -18,6 +18,7 @@ from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
 from voxclone.cli.refine import refine
+from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
 from voxclone.cli.strict import make_strict
 from voxclone.cli.train import train_app
@@ -46,6 +47,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "export": export,
         "verify": verify,
         "refine": refine,
+        "serve": serve,
     },
     "Recover the encoder of a release": {
         "data": data_app,
@@ -68,8 +70,12 @@ RENAMED = {
     "--from": "--init",
     "--judge": "--select-by",
     "--licence": "--license",
+    "--most": "--limit",
+    "--no-model": "--no-lm",
     "--run": "--checkpoints",
+    "--seconds": "--max-seconds, and --speech-seconds of a measurement",
     "--speaker": "--speaker-pattern",
+    "--spoken": "--generated",
     "--to": "--runtime",
 }
 """Options of version 0.1, and their names now."""
@@ -121,7 +127,7 @@ def main() -> None:
     open_streams()
     try:
         refuse_renamed(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="voxclone", standalone_mode=False)
         if code == INTERRUPTED:
             _fail("interrupted.")
         sys.exit(code or 0)

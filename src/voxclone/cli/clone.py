@@ -10,6 +10,7 @@ from voxclone.cli.common import (
     Encoder,
     Model,
     Quiet,
+    print_encoder_notes,
     print_line,
 )
 from voxclone.cli.sound import check_sound, sound_console
@@ -51,6 +52,7 @@ def clone(
     found_device = pick_device(device)
     release = Release.open(model)
     codec = open_codec(release, encoder)
+    print_encoder_notes(encoder, release, console)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     recording = read_recording(reference)
     enrolled = cloning.enroll(recording, release, codec, name="clone", consent=consent)

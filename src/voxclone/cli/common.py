@@ -63,6 +63,16 @@ def progress_bar(
         yield partial(bar.update, bar.add_task("", total=total, **fields))
 
 
+def print_encoder_notes(encoder: Path | None, release: "Release", console: "Console") -> None:
+    """Print how the tensors of an encoder file were found, if not as `train encoder` writes
+    them."""
+    from voxclone.release.encoder_layouts import read_encoder_tensors
+
+    if encoder is not None:
+        for note in read_encoder_tensors(encoder, release.params).notes:
+            print_line(console, "Encoder", note)
+
+
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
 ) -> "ResolvedVoice":

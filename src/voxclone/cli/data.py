@@ -62,7 +62,7 @@ def prepare(
     from voxclone.config import load_settings
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
-    from voxclone.data.recipes import recipe_source
+    from voxclone.data.recipes import check_corpus, recipe_source
     from voxclone.data.sources import join_sources, open_source, unread_files
 
     if corpus is not None and speaker_pattern is not None:
@@ -71,7 +71,10 @@ def prepare(
     refuse_inputs(out, sources)
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
     if corpus is None:
-        opened = [open_source(path, speaker_pattern) for path in sources]
+        items = join_sources([open_source(path, speaker_pattern) for path in sources])
+        total = sum(1 for _ in items())  # a source that cannot be read leaves no folder
+    else:
+        check_corpus(corpus, sources)
     request = {
         "sources": [file_name(path.resolve()) for path in sources],
         "corpus": corpus,
@@ -81,13 +84,14 @@ def prepare(
     }
     preparation.open_folder(out, request)
     if corpus is not None:
-        opened = [
-            recipe_source(corpus, path, out / "lhotse" / str(number))
-            for number, path in enumerate(sources)
-        ]
-    items = join_sources(opened)
+        items = join_sources(
+            [
+                recipe_source(corpus, path, out / "lhotse" / str(number))
+                for number, path in enumerate(sources)
+            ]
+        )
+        total = sum(1 for _ in items())
     columns = (TextColumn("Preparing"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
-    total = sum(1 for _ in items())
     with progress_bar(console, *columns, TimeRemainingColumn(), total=total) as update:
         report = preparation.prepare(
             items(),

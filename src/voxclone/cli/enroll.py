@@ -12,6 +12,7 @@ from voxclone.cli.common import (
     Quiet,
     Voices,
     open_console,
+    print_encoder_notes,
     print_line,
 )
 from voxclone.errors import UsageError, VoiceError
@@ -109,6 +110,7 @@ def enroll(
     inputs = [*recordings, encoder, release.path]
     path = voice_path(out, folder, name, release, report, inputs)
     used = find_encoder(release, encoder)
+    print_encoder_notes(encoder, release, console)
     hashes = [identity.file_hash(recording) for recording in recordings]
     read = None
     if None in hashes:  # a pipe, which can be read once, or a file that cannot be read

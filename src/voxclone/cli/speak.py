@@ -198,18 +198,20 @@ def print_similarity(wave_S: "Tensor", reference: "Reference", console: "Console
     """Print how similar speech is to the reference of its voice."""
     import torch
 
-    from voxclone.audio.loudness import normalize_loudness
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
+    from voxclone.models.speaker_encoder import (
+        OTHER_SPEAKERS,
+        SAME_SPEAKER,
+        Ge2eEmbedder,
+        clip_similarity,
+    )
 
-    embedder = Ge2eEmbedder.load()
-    reference_S = normalize_loudness(torch.from_numpy(reference.wave_S))
     try:
-        value = speaker_similarity(embedder, normalize_loudness(wave_S), reference_S)
+        value = clip_similarity(wave_S, torch.from_numpy(reference.wave_S))
     except AudioError as error:
         print_line(console, "Similarity", f"not measured: {error}", warning=True)
         return
     print_line(
         console, "Similarity",
-        f"{value:.2f} to the reference ({embedder.name}: one speaker's own recordings are near "
-        "0.75, other speakers' near 0.5).",
+        f"{value:.2f} to the reference ({Ge2eEmbedder.name}: one speaker's own recordings are near "
+        f"{SAME_SPEAKER:g}, other speakers' near {OTHER_SPEAKERS:g}).",
     )  # fmt: skip

@@ -49,11 +49,9 @@ class PairFacts(Record):
 
 
 class PairSettings(Settings):
-    """How many pairs the language model makes, and how varied. With `folder`, pairs are read that
-    `voxclone data pairs` stored there, and none are made."""
+    """How many pairs the language model makes, and how varied."""
 
-    folder: Path | None = None
-    minutes: float = Field(default=20.0, gt=0, le=1e6)
+    minutes: float = Field(default=20.0, ge=0, le=1e6)
     batch: int = Field(default=32, ge=1, le=4096)
     cfg: tuple[float, float] = (1.0, 1.6)
     temperature: tuple[float, float] = (0.5, 1.0)
@@ -136,7 +134,7 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
 def _identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
     """Values that all pairs in a folder have in common; their number is not among them."""
     hashed = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    given = settings.model_dump(mode="json", exclude={"minutes", "folder"})
+    given = settings.model_dump(mode="json", exclude={"minutes"})
     return {"book": codebook_hash(release), "texts": hashed, "settings": given}
 
 

@@ -13,6 +13,7 @@ from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
 from voxclone.runtimes.table import Runtime
 from voxclone.runtimes.verify import RuntimeInput, read_voice
+from voxclone.runtimes.writers import copy_release
 from voxclone.voice.resolve import ResolvedVoice
 
 
@@ -24,11 +25,12 @@ def export_voice(
     *,
     name: str | None = None,
     replace_preset: str | None = None,
+    symbolic: bool = False,
     source: Path | None = None,
 ) -> Reading:
     """Write a voice to `out` for `runtime`, under its own name, `name`, or that of a preset that
-    it replaces. Gives what the runtime would load. `source` is the file of the voice, if it has
-    one.
+    it replaces. Gives what the runtime would load. If `symbolic`, the weights of a release folder
+    are symbolic links. `source` is the file of the voice, if it has one.
 
     `out` appears whole or not at all. Raises UsageError for an impossible name or path,
     ReleaseError for errors of the disk, and QualityError, with every problem, if the runtime would
@@ -41,6 +43,8 @@ def export_voice(
     check_name(own_name, runtime, release, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
     with _atomic(runtime, out, own_name, [source, release.path]) as path:
+        if runtime.input == "release":
+            copy_release(release.path, path, symbolic=symbolic)
         runtime.write(voice, own_name, release, path)
         reading = read_voice(RuntimeInput.of(runtime, path, release), own_name, voice)
         if not reading.usable:

@@ -22,6 +22,7 @@ from torch import Tensor
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
+from voxclone.tts.limits import check_cfg
 
 REFILL_SHARE = 8
 """Slots of a batch are filled again when an eighth of them is free: several prompts together are
@@ -34,6 +35,10 @@ class Sampling:
 
     cfg: float = 1.2
     temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a guidance that the model cannot be given."""
+        check_cfg(self.cfg)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def frames(
 ) -> Iterator[Frame]:
     """Yield frames until all prompts have ended, or the caller stops. A prompt that has ended stays
     in the batch, with `alive` false."""
-    batch = _Batch(backbone, head)
+    batch = Batch(backbone, head)
     batch.admit(prompts_LD, generators, [sampling] * len(prompts_LD))
     alive_B = torch.ones(len(prompts_LD), dtype=torch.bool, device=prompts_LD[0].device)
     while True:
@@ -93,7 +98,7 @@ def generate_many(
     """Speak requests, up to `batch_size` at a time. Yields the number of each and its codes, in the
     order in which they end. Requests are taken from the iterable as slots become free."""
     waiting = enumerate(requests)
-    batch = _Batch(backbone, head)
+    batch = Batch(backbone, head)
     running: list[tuple[int, Request]] = []
     drawn: list[list[Tensor]] = []
     more = True
@@ -146,7 +151,7 @@ def generate(
     return [found[number] for number in range(len(requests))]
 
 
-class _Batch:
+class Batch:
     """The prompts in progress: the cache of each, padded on the left so that all end together, and
     the hidden state that gives its next frame."""
 

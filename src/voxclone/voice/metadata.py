@@ -51,6 +51,9 @@ class VoiceMetadata(Settings):
     """The report of the reference, and of a refinement if there was one."""
     similarity: dict[str, float] = Field(default_factory=dict)
     """Cosine of the decoded codes to the reference, by speaker encoder."""
+    transcript: str = Field(default="", max_length=4096)
+    """Text of the recording, if somebody wrote it down; nothing here needs it."""
+    description: str = Field(default="", max_length=1000)
     tool: str
 
 
