@@ -101,6 +101,8 @@ def read_recording(
     except FileNotFoundError:
         if ADDRESS.match(str(path)):
             problem = f"{path} is an address, and nothing is fetched: download the file first."
+        elif "\\" in str(path) and os.sep == "/":
+            problem = f"There is no file {path}: write / instead of \\ between folders."
         else:
             problem = f"There is no file {path}."
         raise AudioError(problem, "missing") from None
