@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+BEGIN, END = 1500, 400  # characters of a message that are kept
 EXIT_OK = 0
 EXIT_USER = 1
 EXIT_USAGE = 2
@@ -18,11 +19,13 @@ EXIT_QUALITY = 3
 
 class VoxcloneError(ValueError):
     """A mistake that the user can mend; the command line prints it without a trace. The message is
-    one printable line, whatever names and texts are in it."""
+    one printable line of some length at most, whatever names and texts are in it."""
 
     exit_code = EXIT_USER
 
     def __init__(self, message: str) -> None:
+        if len(message) > BEGIN + END:
+            message = f"{message[:BEGIN]} ... {message[-END:]}"
         super().__init__(printable(message))
 
 

@@ -243,6 +243,7 @@ def _card(
 
 def _markdown(path: Path) -> str:
     """A report of `diagnose` or `evaluate` as Markdown. Raises UsageError for anything else."""
+    from voxclone.cli.report import require_values
     from voxclone.evaluate.report.contents import TABLES, tables_of
     from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
@@ -255,11 +256,9 @@ def _markdown(path: Path) -> str:
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."
         )
-    try:
-        tables = [markdown(table) for table in tables_of(report)]
-        return "\n\n".join([" ".join(summary_of(report)), *tables])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UsageError(f"The report {path} lacks values ({error!r}): measure again.") from None
+    require_values(report, path)
+    tables = [markdown(table) for table in tables_of(report)]
+    return "\n\n".join([" ".join(summary_of(report)), *tables])
 
 
 def _publish(

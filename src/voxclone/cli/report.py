@@ -88,7 +88,24 @@ def read_baseline(path: Path | None, schema: str) -> dict[str, Any] | None:
             f"{schema!r}: measure the baseline again with this version."
         )
     assert isinstance(report, dict)
+    require_values(report, path)
     return report
+
+
+def require_values(report: Mapping[str, Any], path: Path) -> None:
+    """Raise UsageError for a report that lacks values which its tables show."""
+    from voxclone.evaluate.report.contents import tables_of
+    from voxclone.evaluate.report.summaries import summary_of
+    from voxclone.evaluate.report.tables import markdown
+
+    try:
+        for table in tables_of(report):
+            markdown(table)
+        summary_of(report)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UsageError(
+            f"The report {path} lacks values ({shorten(repr(error), 100)}): measure again."
+        ) from None
 
 
 def reconstructions(

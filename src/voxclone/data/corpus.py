@@ -10,19 +10,22 @@ Shapes: B batch, S samples, N clips.
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from voxclone.audio.files import read_wave
-from voxclone.data.manifest import Clip, stable_hash
+from voxclone.data.manifest import Clip, ManifestRow, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
@@ -215,7 +218,7 @@ def pack(
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     index_path = folder / "index.json"
     if index_path.exists():
-        index = parse_record(_Index, read_json(index_path), str(index_path))
+        index = _read_index(folder)
         if index.identity == identity:
             packed = _open(folder, index)
             if not any(_is_readable(clip) for clip in clips if clip.id in packed.left_out):
@@ -239,7 +242,7 @@ def pack(
     values = {"identity": identity, "starts": starts, "clips": rows}
     with atomic_file(index_path) as file:
         file.write(json.dumps(values).encode())
-    return _open(folder, _Index(identity=identity, starts=starts, clips=rows))
+    return _open(folder, _read_index(folder))
 
 
 def _row(clip: Clip) -> dict[str, Any]:
@@ -254,14 +257,37 @@ def _is_readable(clip: Clip) -> bool:
     return True
 
 
-def _open(folder: Path, index: "_Index") -> PackedCorpus:
-    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index.clips]
-    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
-    left_out = read_json(folder / LEFT_OUT)
-    return PackedCorpus(clips, index.starts, samples, left_out)
-
-
 class _Index(Record):
+    """The clips of a packed corpus, and the first sample of each; the end of the last comes last.
+    `left_out` is a file of its own."""
+
     identity: str
-    starts: list[int]
-    clips: list[dict[str, Any]]
+    starts: list[Annotated[int, Field(ge=0, lt=2**48)]]
+    clips: list[ManifestRow]
+    left_out: dict[str, str]
+
+
+def _read_index(folder: Path) -> _Index:
+    """The index of a folder. Raises ConfigError for a damaged one."""
+    samples, path = folder / "samples.i16", folder / "index.json"
+    try:
+        values = read_json(path)
+        if isinstance(values, dict):
+            values |= {"left_out": read_json(folder / LEFT_OUT)}
+        index = parse_record(_Index, values, str(path))
+        whole = os.path.isfile(samples) and index.starts[-1:] == [os.path.getsize(samples) // 2]
+        if not whole or len(index.starts) != len(index.clips) + 1 or not _is_sorted(index.starts):
+            raise ConfigError(f"{path} does not fit {samples}.")
+    except ConfigError as error:
+        raise ConfigError(f"{error} Delete {folder}: its clips are packed anew.") from None
+    return index
+
+
+def _is_sorted(values: Sequence[int]) -> bool:
+    return all(one <= other for one, other in pairwise(values))
+
+
+def _open(folder: Path, index: _Index) -> PackedCorpus:
+    clips = [row.clip(Path()) for row in index.clips]
+    samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
+    return PackedCorpus(clips, index.starts, samples, index.left_out)

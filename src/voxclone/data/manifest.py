@@ -69,11 +69,17 @@ class ManifestRow(Record):
     native_sampling_rate: float | None = Field(None, gt=0, le=1e9)
     sha256: str | None = None
 
+    def clip(self, folder: Path) -> Clip:
+        """The clip, with its path relative to `folder`."""
+        known = {key: getattr(self, key) for key in Clip.__dataclass_fields__}
+        given = {key: value for key, value in known.items() if value is not None}
+        return Clip(**(given | {"path": folder / self.path}))
+
 
 def read_manifest(path: str | Path) -> list[Clip]:
     """Clips of a JSON-lines manifest, in its order. Raises ConfigError naming the bad line."""
     path = Path(path)
-    clips = [_clip(row, path.parent) for _, row in read_rows(path)]
+    clips = [row.clip(path.parent) for _, row in read_rows(path)]
     if not clips:
         raise ConfigError(f"The manifest {path} lists no clip.")
     return clips
@@ -190,7 +196,7 @@ class Manifest(Sequence[Clip]):
         # `pread`, because several threads and processes may share the file.
         line = os.pread(self._file, end - begin, begin)
         try:
-            return _clip(parse_line(ManifestRow, line), self.path.parent)
+            return parse_line(ManifestRow, line).clip(self.path.parent)
         except ValueError:
             raise ConfigError(f"{self.path} has changed since it was opened.") from None
 
@@ -237,12 +243,6 @@ def _isin(wanted_N: np.ndarray, known_M: np.ndarray) -> np.ndarray:
 def _folder_of(path: str) -> str:
     """A path up to and with its last slash."""
     return path[: path.rfind("/") + 1]
-
-
-def _clip(row: ManifestRow, folder: Path) -> Clip:
-    known = {key: getattr(row, key) for key in Clip.__dataclass_fields__}
-    given = {key: value for key, value in known.items() if value is not None}
-    return Clip(**(given | {"path": folder / row.path}))
 
 
 @dataclass(frozen=True)

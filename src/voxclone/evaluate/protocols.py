@@ -102,7 +102,8 @@ def read_minimax(folder: Path, language: str) -> list[Sentence]:
             raise ConfigError(f"Line {number} of {path} is not of the form speaker|text.")
         _path_in(speaker, number, path)
         home = folder / "speaker" / language / speaker
-        prompts = sorted(p for p in home.glob("*") if p.suffix.lower() in SOUND_SUFFIXES)
+        found = home.glob("*") if os.path.isdir(home) else ()
+        prompts = sorted(p for p in found if p.suffix.lower() in SOUND_SUFFIXES)
         if not prompts:
             raise ConfigError(f"The speaker {speaker!r} has no recording in {home}.")
         sentences.append(Sentence(f"{speaker}-{number:03d}", speaker, prompts[0], text))
