@@ -1,9 +1,10 @@
-"""What the weight `cloned` costs at the real size: time, multiplications and memory.
+"""What the speaker loss through the language model costs at the real size.
 
     python bench/clones.py --params path/to/params.json [--items 1 2 4] [--device cuda]
 
-Random weights, noise for recordings: a loss of so many clones (`train/cloned.py`), forward and
-backward, with the language model in bf16, as `voxclone train encoder` holds it on a GPU.
+Time, multiplications and memory of a loss of so many clones (`train/speaker_loss.py`), forward and
+backward, with random weights, noise for recordings, and the language model in bf16, as
+`voxclone train encoder` holds it on a GPU.
 
 Shapes: S samples, I items, R speakers.
 """
@@ -20,29 +21,30 @@ from train_step import Meter
 from tts import random_tts
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import PackedCorpus
+from voxclone.data.speakers import Sizes, SpeakerBatch, SpeakerPool
 from voxclone.device import pick_device
 from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.release.params import parse_params
-from voxclone.train.cloned import Cast, CloneListener, CloneSettings, Scene, cloned_loss
-from voxclone.train.parts import OF_CLONES, sources_of
+from voxclone.train.batch import OF_SPEAKERS, item_generators
+from voxclone.train.speaker_loss import SpeakerLoss, speaker_loss
 
 TOKENS_A_FRAME = 0.3
 """Of the real tokenizer; the small one here has a token for every byte."""
 VOICES = (96, 5)  # width and blocks of the packaged network
 
 
-def random_scene(settings: CloneSettings, frame_size: int) -> Scene:
-    """Recordings of the mean lengths of the settings, for as many items."""
-    voice, said = (sum(pair) // 2 for pair in (settings.voice_frames, settings.target_frames))
+def random_batch(sizes: Sizes, frame_size: int) -> SpeakerBatch:
+    """Recordings of the mean lengths, for as many items."""
+    voice, target = (sum(pair) // 2 for pair in (sizes.voice_frames, sizes.target_frames))
 
     def noise(*shape: int) -> torch.Tensor:
         return 0.05 * torch.randn(*shape)
 
-    return Scene(
-        noise(settings.items, voice * frame_size),
-        noise(settings.strangers, settings.stranger_frames * frame_size),
-        [noise(said * frame_size) for _ in range(settings.items)],
-        ["a" * round(TOKENS_A_FRAME * said)] * settings.items,
+    return SpeakerBatch(
+        noise(sizes.items, voice * frame_size),
+        noise(sizes.negatives, sizes.negative_frames * frame_size),
+        [noise(target * frame_size) for _ in range(sizes.items)],
+        ["a" * round(TOKENS_A_FRAME * target)] * sizes.items,
     )
 
 
@@ -66,18 +68,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = random_tts(params, device, torch.bfloat16, Path(folder), codec)
     print(f"held {meter.peak_memory():.1f} GB, {torch.__version__}, {device}")
-    cast = Cast(PackedCorpus([], [0], torch.zeros(0, dtype=torch.int16).numpy()), {}, {})
+    pool = SpeakerPool(PackedCorpus([], [0], torch.zeros(0, dtype=torch.int16).numpy()), {}, {})
     for items in sorted(given.items):  # a peak only grows
-        settings = CloneSettings(items=items)
-        listener = CloneListener.frozen(model, voices, cast, settings)
-        scene, part = random_scene(settings, codec.frame_size), slice(0, items)
+        sizes = Sizes(items=items)
+        frozen = SpeakerLoss.frozen(model, voices, pool, sizes)
+        batch, part = random_batch(sizes, codec.frame_size), slice(0, items)
 
         def step(
-            listener: CloneListener = listener, scene: Scene = scene, part: slice = part
+            frozen: SpeakerLoss = frozen, batch: SpeakerBatch = batch, part: slice = part
         ) -> None:
             with torch.autocast(device.type, torch.bfloat16):
-                sources = sources_of(0, 0, OF_CLONES, part)
-                loss, _ = cloned_loss(listener, codec, scene, part, sources)
+                sources = item_generators(0, 0, OF_SPEAKERS, part)
+                loss, _ = speaker_loss(frozen, codec, batch, part, sources)
             loss.backward()
             codec.zero_grad(set_to_none=True)
 

@@ -5,7 +5,7 @@ between two runs of a large matrix product in the dtype of the codec's work, who
 arithmetic peak of that moment; the step's multiplications are counted, and the ratio is its share
 of the peak.
 
-    python bench/train_step.py                             # ours, and V3 mended
+    python bench/train_step.py                             # ours, and the community's
     python bench/train_step.py --case ours --losses        # ... and what each loss costs
     python bench/train_step.py --case ours --profile       # the costliest operations
     python bench/train_step.py --seconds 4 --batch 8 --device cuda
@@ -15,14 +15,13 @@ On a core that is shared with others, `--processor-time` counts only what the st
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -34,25 +33,20 @@ from voxclone.config import load_settings
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.device import pick_device
-from voxclone.models.whisper import AsrTargets
+from voxclone.models.whisper import AsrTargets, TargetStore
 from voxclone.spec import FRAME_RATE, SAMPLING_RATE
-from voxclone.train.asr_distillation import TargetStore
-from voxclone.train.channel import Label
-from voxclone.train.encoder import EncoderTask
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.recovery import _teacher
+from voxclone.train.encoder import EncoderTraining, build
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.material import Material, open_teacher
+from voxclone.train.pseudo_labels import TOP_K, Label
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "encoder"
 CASES = {
     "ours": "voxtral_4b",
-    "mended": "community_v3_mended",
+    "community": "community",
 }
 MATRIX = 2048
-GROUPS = {
-    "pairs": ("pair_semantic", "pair_levels"),
-    "cycle": ("cycle_semantic", "cycle_levels"),
-    "robust": ("robust_semantic", "robust_levels"),
-}
+PAIRS = ("pair_semantic", "pair_levels")
 
 
 def main() -> None:
@@ -130,104 +124,74 @@ class Meter:
 
 
 def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
-    """Figures of one case; called in its own process."""
-    device = pick_device(options.device)
+    """Metrics of one case; called in its own process."""
+    device, config = pick_device(options.device), CONFIGS / f"{CASES[case]}.yaml"
     with tempfile.TemporaryDirectory() as folder:
-        return _recipe(CASES[case], device, options, Path(folder))
 
+        def made(*overrides: str) -> EncoderTraining:
+            given = options.seconds, options.batch, Path(folder)
+            return build_training(config, device, *given, overrides)
 
-def _recipe(
-    config: str, device: torch.device, options: argparse.Namespace, folder: Path
-) -> dict[str, object]:
-    task = build_task(CONFIGS / f"{config}.yaml", device, options.seconds, options.batch, folder)
-    settings = task.settings
-    judged = settings.adversary_every if settings.weights.feature else 1
-    heard = settings.speaker_every if settings.weights.speaker else 1
-    period = math.lcm(judged, heard)
-    kinds = Counter((step % judged == 0, step % heard == 0) for step in range(period))
-    steps = {_first(kind, judged, heard): count / period for kind, count in kinds.items()}
-    dtype = torch.bfloat16 if settings.run.autocast else torch.float32
-    meter = Meter(device, dtype, options.processor_time)
-    figures = measure(task.train_step, steps, meter, options)
-    row: dict[str, object] = {"case": config, **figures}
-    if options.losses:
-        row["losses"] = cost_of_losses(task, steps, meter, options, figures)
-    if options.profile:
-        row["profile"] = _profile(task.train_step, device)
-    return row
-
-
-def _first(kind: tuple[bool, bool], judged: int, heard: int) -> int:
-    """The first step of a kind."""
-    return next(s for s in range(1000) if (s % judged == 0, s % heard == 0) == kind)
+        training = made()
+        dtype = torch.bfloat16 if training.config.run.autocast else torch.float32
+        meter = Meter(device, dtype, options.processor_time)
+        metrics = measure(training.train_step, meter, options)
+        row: dict[str, object] = {"case": case, **metrics}
+        if options.losses:
+            row["losses"] = cost_of_losses(training, made, meter, options, metrics)
+        if options.profile:
+            row["profile"] = _profile(training.train_step, device)
+        return row
 
 
 def measure(
-    work: Callable[[int], object],
-    steps: dict[int, float],
-    meter: Meter,
-    options: argparse.Namespace,
+    work: Callable[[int], object], meter: Meter, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Means over kinds of steps (a step's number and its share); each was run once before."""
-    seconds = flops = shares = 0.0
-    for step, share in steps.items():
-        with FlopCounterMode(display=False) as counter:
-            work(step)
-        counted = counter.get_total_flops()
-        taken, parts = [], []
-        for _ in range(options.steps):
-            before = meter.peak_flops()
-            taken.append(meter.seconds(lambda step=step: work(step)))
-            peak = (before + meter.peak_flops()) / 2
-            parts.append(counted / taken[-1] / peak)
-        seconds += share * min(taken)
-        flops += share * counted
-        shares += share * min(taken) * max(parts)
+    """Metrics of the first step, which was run once before."""
+    with FlopCounterMode(display=False) as counter:
+        work(0)
+    counted = counter.get_total_flops()
+    taken, parts = [], []
+    for _ in range(options.steps):
+        before = meter.peak_flops()
+        taken.append(meter.seconds(lambda: work(0)))
+        peak = (before + meter.peak_flops()) / 2
+        parts.append(counted / taken[-1] / peak)
     return {
-        "seconds": seconds,
-        "audio_per_second": options.seconds * options.batch / seconds,
-        "tflop": flops / 1e12,
-        "share": shares / seconds,
+        "seconds": min(taken),
+        "audio_per_second": options.seconds * options.batch / min(taken),
+        "tflop": counted / 1e12,
+        "share": max(parts),
         "peak_gb": meter.peak_memory(),
     }
 
 
 def cost_of_losses(
-    task: EncoderTask,
-    steps: dict[int, float],
+    training: EncoderTraining,
+    made: Callable[..., EncoderTraining],
     meter: Meter,
     options: argparse.Namespace,
     whole: dict[str, float],
 ) -> dict[str, dict[str, float]]:
-    """What a step is quicker by without its optimiser, and what that one is quicker by without each
-    loss (the optimiser does as much whatever the losses are)."""
-    for optimiser in task.state.learners:
-        optimiser.step = lambda closure=None: None  # type: ignore[method-assign]
-    idle = measure(task.train_step, steps, meter, options)
-    costs = {"optimiser": {key: whole[key] - idle[key] for key in ("seconds", "tflop")}}
-    settings = task.settings
-    used = [name for name, value in settings.weights.model_dump(exclude={"waveform"}).items()
-            if value]  # fmt: skip
-    grouped = {name: names for name, names in GROUPS.items() if set(names) & set(used)}
-    single = set(used) - {name for names in grouped.values() for name in names}
-    for name, names in (grouped | {name: (name,) for name in sorted(single)}).items():
-        kept = (task.settings, task.bridge, task.told, task.real.adversary)
-        weights = settings.weights.model_copy(update=dict.fromkeys(names, 0.0))
-        task.settings = task.real.settings = settings.model_copy(update={"weights": weights})
-        if name == "bridge":
-            task.bridge = None
-        if name == "told":
-            task.told = None
-        if name == "feature":
-            task.real.adversary = None
-        distillation = task.real.distillation
-        if name == "distil":
-            task.real.distillation = None
-        without = measure(task.train_step, steps, meter, options)
+    """What a step is quicker by without its optimizers, and what that one is quicker by without
+    each loss (the optimizers do as much whatever the losses are)."""
+    idle = measure(_without_optimizers(training).train_step, meter, options)
+    costs = {"optimizers": {key: whole[key] - idle[key] for key in ("seconds", "tflop")}}
+    used = {name for name, value in training.config.weights.model_dump().items() if value}
+    groups = {name: (name,) for name in sorted(used - {*PAIRS})}
+    if used & {*PAIRS}:
+        groups = {"pairs": (*PAIRS, "bridge")} | groups  # the bridge learns from pairs
+    for name, names in groups.items():
+        less = _without_optimizers(made(*(f"weights.{each}=0" for each in names)))
+        without = measure(less.train_step, meter, options)
         costs[name] = {key: idle[key] - without[key] for key in ("seconds", "tflop")}
-        task.settings, task.bridge, task.told, task.real.adversary = kept
-        task.real.settings, task.real.distillation = settings, distillation
     return costs
+
+
+def _without_optimizers(training: EncoderTraining) -> EncoderTraining:
+    for optimizer in training.state.optimizers.values():
+        optimizer.step = lambda closure=None: None  # type: ignore[method-assign]
+    return training
 
 
 def _profile(work: Callable[[int], object], device: torch.device) -> str:
@@ -240,19 +204,18 @@ def _profile(work: Callable[[int], object], device: torch.device) -> str:
     return trace.key_averages().table(sort_by=key, row_limit=16, max_name_column_width=44)
 
 
-def build_task(
-    config: Path,
+def build_training(
+    path: Path,
     device: torch.device,
     seconds: float,
     batch: int,
     folder: Path,
     overrides: Sequence[str] = (),
-) -> EncoderTask:
-    """The recipe's task at the real size: random weights, noise for speech, random codes, targets
-    and labels. Other batches keep their proportion to that of real speech. Without
-    clones, which need a language model (`bench/clones.py`)."""
-
-    given = load_settings(EncoderTraining, config)
+) -> EncoderTraining:
+    """A recipe's training at the real size: random weights, noise for speech, random codes, targets
+    and labels. Other batches keep their proportion to that of real speech. Without the speaker
+    loss, which needs a language model (`bench/clones.py`)."""
+    given = load_settings(EncoderConfig, path)
     codec = Codec(CodecConfig(layer_scale_init=0.01), with_encoder=False)
     frames = round(seconds * codec.frame_rate)
 
@@ -260,11 +223,12 @@ def build_task(
         return max(1, round(count * batch / given.real_batch))
 
     own = [
-        f"run.device={device}", f"frames={frames}", f"real_batch={batch}", "real_from=0",
-        f"pair_batch={share(given.pair_batch)}", f"told_batch={share(given.told_batch)}",
-        "adversary_from=0", f"channel.at=[{given.run.steps - 1}]", "weights.cloned=0",
+        f"frames={frames}", f"real_batch={batch}", "real_from=0",
+        f"pair_batch={share(given.pair_batch)}",
+        f"pseudo_labels.batch={share(given.pseudo_labels.batch)}", "discriminators.start=0",
+        f"pseudo_labels.label_steps=[{given.run.steps - 1}]", "weights.speaker_contrastive=0",
     ]  # fmt: skip
-    settings = load_settings(EncoderTraining, config, [*own, *overrides])
+    config = load_settings(EncoderConfig, path, [*own, *overrides])
     torch.manual_seed(0)
     book = codec.quantizer.semantic_codebook
     book.embedding_sum.normal_().mul_(13.6)
@@ -276,24 +240,29 @@ def build_task(
     corpus = PackedCorpus(clips, [i * length * size for i in range(len(clips) + 1)], noise)
     sizes = [len(book.cluster_usage)] + [codec.quantizer.levels] * (codec.num_codebooks - 1)
     genuine = [torch.stack([torch.randint(n, (length,)) for n in sizes]) for _ in range(8)]
-    whisper = None
-    if settings.whisper and settings.weights.distil:
-        whisper = TargetStore(_RandomTeacher(), folder)  # type: ignore[arg-type]
-    task = EncoderTask.create(
-        settings, codec, genuine, {}, corpus, corpus.subset(lambda clip: True),
-        _teacher(settings.teacher), object() if settings.weights.told else None, folder, whisper,  # type: ignore[arg-type]
+    teacher: Any = None
+    if config.teacher is not None and "whisper" in config.teacher:
+        teacher = TargetStore(_RandomTeacher(), folder)  # type: ignore[arg-type]
+    elif config.teacher is not None:
+        teacher = open_teacher(config.teacher, device, folder)
+    model: Any = object()  # the labels are there already, so it is not asked
+    material = Material(
+        codec, corpus.subset(lambda clip: True), genuine, teacher=teacher, language_model=model,
+        labels=folder,
     )  # fmt: skip
-    if task.told is not None:
-        kept = settings.channel.kept
-        label = Label(torch.randint(sizes[0], (length, kept)), torch.full((length, kept), 1 / kept))
-        task.told.hold({i: label for i in range(len(clips))})
-    return task
+    training = build(config, material, device)
+    labels = training.objective.labels
+    if labels is not None:
+        code_TJ = torch.randint(sizes[0], (length, TOP_K))
+        label = Label(code_TJ, torch.full((length, TOP_K), 1 / TOP_K))
+        labels.hold({i: label for i in range(len(clips))})
+    return training
 
 
 class _RandomTeacher:
     """Targets of the size of whisper-base's; made once, read from the store in every step."""
 
-    name, heads, squeezed, every_token, width = "random", (), False, False, 512
+    name, heads, width = "random", (), 512
 
     def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
         tokens = 4 + round(3.3 * frames / FRAME_RATE)

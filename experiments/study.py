@@ -21,7 +21,8 @@ from typing import Any
 from rich.console import Console
 
 from voxclone.codec.model import Codec
-from voxclone.config import load_settings
+from voxclone.config import SettingsT, load_settings
+from voxclone.device import pick_device
 from voxclone.errors import EXIT_OK
 from voxclone.evaluate.checks import run_checks
 from voxclone.evaluate.cloning import CloningPlan, evaluate_cloning
@@ -35,8 +36,10 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import open_codec
 from voxclone.release.release import Release
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.recovery import ENCODER_FILE, prepare, recover
+from voxclone.train import encoder
+from voxclone.train.encoder import ENCODER_FILE
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.material import Inputs
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import Inversion, preset_inversions
 
@@ -66,37 +69,32 @@ COLUMNS = (
 )
 
 
-def scaled(settings: EncoderTraining, steps: int) -> EncoderTraining:
+def scaled(config: EncoderConfig, steps: int) -> EncoderConfig:
     """The recipe with so many steps."""
-    share = steps / settings.run.steps
+    share = steps / config.run.steps
 
     def to(step: int) -> int:
         return round(step * share)
 
-    channel = settings.channel.model_copy(
-        update={
-            "at": tuple(to(at) for at in settings.channel.at),
-            "clips": max(1, to(settings.channel.clips)),
-        }
-    )
-    warmup = max(1, to(settings.optimiser.warmup_steps))
-    return settings.model_copy(
-        update={
-            "channel": channel,
-            "real_from": to(settings.real_from),
-            "cycle_from": to(settings.cycle_from),
-            "adversary_from": to(settings.adversary_from),
-            "cloned_from": to(settings.cloned_from),
-            "optimiser": settings.optimiser.model_copy(update={"warmup_steps": warmup}),
-            "run": settings.run.model_copy(
-                update={
-                    "steps": steps,
-                    "validate_every": max(1, steps // VALIDATIONS),
-                    "save_every": max(50, steps // 4),
-                    "stop_when_sick": False,  # a row that fails is a row
-                }
-            ),
-        }
+    def updated(group: SettingsT, **values: object) -> SettingsT:
+        return group.model_copy(update=values)
+
+    labels = config.pseudo_labels
+    label_steps = tuple(to(step) for step in labels.label_steps)
+    return updated(
+        config,
+        pseudo_labels=updated(labels, label_steps=label_steps, clips=max(1, to(labels.clips))),
+        real_from=to(config.real_from),
+        discriminators=updated(config.discriminators, start=to(config.discriminators.start)),
+        speaker_loss=updated(config.speaker_loss, start=to(config.speaker_loss.start)),
+        optimizer=updated(config.optimizer, warmup_steps=max(1, to(config.optimizer.warmup_steps))),
+        run=updated(
+            config.run,
+            steps=steps,
+            validate_every=max(1, steps // VALIDATIONS),
+            save_every=max(50, steps // 4),
+            stop_on_collapse=False,  # a row that fails is a row
+        ),
     )
 
 
@@ -106,35 +104,38 @@ class Cost:
     at its rate, and of labeling a clip."""
 
     step: float
-    cloned: float
+    cloning: float
     clip: float
 
-    def steps(self, settings: EncoderTraining, minutes: float) -> int:
+    def steps(self, config: EncoderConfig, minutes: float) -> int:
         """The number of steps that takes so many minutes."""
-        whole = settings.run.steps
-        heard = max(0, whole - settings.cloned_from) / whole if settings.weights.cloned else 0.0
-        labels = len(settings.channel.at) * settings.channel.clips * self.clip / whole
-        return round(60 * minutes / ((1 - heard) * self.step + heard * self.cloned + labels))
+        whole, labels = config.run.steps, config.pseudo_labels
+        used = bool(config.weights.speaker_contrastive)
+        cloning = max(0, whole - config.speaker_loss.start) / whole if used else 0.0
+        labeling = len(labels.label_steps) * labels.clips * self.clip / whole
+        step = (1 - cloning) * self.step + cloning * self.cloning + labeling
+        return round(60 * minutes / step)
 
 
-def cost(settings: EncoderTraining, out: Path) -> Cost:
+def cost(config: EncoderConfig, inputs: Inputs, out: Path) -> Cost:
     """Cost of the recipe, measured on a few steps of each kind."""
-    first = max(settings.real_from, settings.cycle_from, settings.adversary_from)
-    heard = first + PROBE_STEPS
-    told, cloned = bool(settings.weights.told), bool(settings.weights.cloned)
-    channel = settings.channel.model_copy(
-        update={"at": (first,) if told else (), "clips": PROBE_CLIPS}
-    )
-    probed = settings.model_copy(update={"channel": channel, "cloned_from": heard})
-    task = prepare(probed, out, Console(quiet=True))
+    weights = config.weights
+    first = max(config.real_from, config.discriminators.start)
+    last = first + PROBE_STEPS
+    steps = (first,) if weights.pseudo_label else ()
+    labels = config.pseudo_labels.model_copy(update={"label_steps": steps, "clips": PROBE_CLIPS})
+    loss = config.speaker_loss.model_copy(update={"start": last})
+    probed = config.model_copy(update={"pseudo_labels": labels, "speaker_loss": loss})
+    device = pick_device(inputs.device)
+    training = encoder.prepare(probed, inputs, device, out, Console(quiet=True))
     spent = []
-    for step in range(first, heard + (PROBE_STEPS if cloned else 0)):
+    for step in range(first, last + (PROBE_STEPS if weights.speaker_contrastive else 0)):
         begun = time.process_time()
-        task.train_step(step)
+        training.train_step(step)
         spent.append(time.process_time() - begun)
     usual, whole = spent[2:PROBE_STEPS], spent[PROBE_STEPS:] or spent[2:]
     step_s = sum(usual) / len(usual)
-    clip_s = max(0.0, spent[0] - step_s) / PROBE_CLIPS if told else 0.0
+    clip_s = max(0.0, spent[0] - step_s) / PROBE_CLIPS if weights.pseudo_label else 0.0
     return Cost(step_s, sum(whole) / len(whole), clip_s)
 
 
@@ -147,39 +148,36 @@ def link_shared(shared: Path, folder: Path) -> None:
             (folder / part).symlink_to((shared / part).resolve())
 
 
-def planned(settings: EncoderTraining, known: Path, minutes: float) -> int:
+def planned(config: EncoderConfig, inputs: Inputs, known: Path, minutes: float) -> int:
     """The number of steps that takes so many minutes. The cost of a recipe is measured once for all
     seeds, and again after a change."""
-    run = settings.run.model_copy(update={"seed": 0})
-    recipe = settings.model_copy(update={"run": run}).model_dump(mode="json")
+    run = config.run.model_copy(update={"seed": 0})
+    recipe = config.model_copy(update={"run": run}).model_dump(mode="json")
     stored = json.loads(known.read_text()) if known.exists() else {}
     if stored.get("recipe") != recipe:
         probe = known.parent / known.stem
         shutil.rmtree(probe / "labels", ignore_errors=True)  # stored labels cost nothing
-        stored = {"recipe": recipe, "cost": asdict(cost(settings, probe))}
+        stored = {"recipe": recipe, "cost": asdict(cost(config, inputs, probe))}
         known.write_text(json.dumps(stored))
-    return Cost(**stored["cost"]).steps(settings, minutes)
+    return Cost(**stored["cost"]).steps(config, minutes)
 
 
 def train(options: argparse.Namespace) -> None:
     """Train every config with every seed."""
     shared, plans = options.out / "shared", options.out / "plans"
     for seed in options.seed:
-        for config in options.config:
-            folder = options.out / f"{config.stem}-{seed}"
+        for path in options.config:
+            folder = options.out / f"{path.stem}-{seed}"
             spent = folder / "spent.json"
             if spent.exists():
                 continue
-            settings = load_settings(
-                EncoderTraining,
-                config,
-                [f"speech={options.speech}", f"run.seed={seed}"],
-            )
+            config = load_settings(EncoderConfig, path, [f"run.seed={seed}"])
+            inputs = Inputs(speech=options.speech, device="cpu")
             link_shared(shared, folder)
-            link_shared(shared, plans / config.stem)
-            steps = planned(settings, plans / f"{config.stem}.json", options.minutes)
+            link_shared(shared, plans / path.stem)
+            steps = planned(config, inputs, plans / f"{path.stem}.json", options.minutes)
             begun = time.process_time()
-            code = recover(scaled(settings, steps), folder, Console(), resume=True)
+            code = encoder.main(scaled(config, steps), inputs, folder, Console(), resume=True)
             if code != EXIT_OK:
                 raise SystemExit(code)
             minutes = (time.process_time() - begun) / 60

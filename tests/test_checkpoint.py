@@ -30,18 +30,30 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None
         checkpoint.save(tmp_path / "text", make(1))
 
 
-def test_of_processes_that_save_the_same_one_does(tmp_path: Path) -> None:
-    checkpoint.save_by_one(tmp_path, make(1))
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
-    (tmp_path / ".step-0000002.claim").mkdir()  # another one is at it, or was killed there
-    checkpoint.save_by_one(tmp_path, make(2))
-    assert not (tmp_path / "step-0000002").exists()
-    checkpoint.drop_claims(tmp_path)
-    checkpoint.save_by_one(tmp_path, make(2))
+def test_processes_that_save_the_same_leave_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process renames its directory just before this one does."""
+    rename = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        checkpoint.save(tmp_path, make(2), writer=1)
+        rename(source, target)
+
+    checkpoint.save(tmp_path, make(1))
+    monkeypatch.setattr(os, "rename", late)
+    checkpoint.save(tmp_path, make(2))
     assert {path.name for path in tmp_path.iterdir()} == {"step-0000001", "step-0000002"}
-    (tmp_path / "text").write_text("mine")
-    with pytest.raises(TrainingError, match="The checkpoint of step 1 cannot be written to"):
-        checkpoint.save_by_one(tmp_path / "text", make(1))
+    found, complaints = checkpoint.load_latest(tmp_path)
+    assert found is not None and found.step == 2 and not complaints
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make(1))
+    (tmp_path / ".step-0000002.3.tmp").mkdir()
+    checkpoint.drop_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
 
 
 FILES = ("state.safetensors", "values.json", "manifest.json")

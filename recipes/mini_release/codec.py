@@ -18,8 +18,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from recipes.mini_release.listeners import Listeners
+from recipes.mini_release.teacher import TeacherFeatures
+from recipes.mini_release.training import (
+    Adversary,
+    AdversarySettings,
+    OptimiserSettings,
+    RunSettings,
+    apply_gradients,
+    contest,
+    learners,
+    waveform_losses,
+)
 from voxclone.audio.distance import mel_loss
 from voxclone.codec.config import CodecConfig
+from voxclone.codec.initialization import initialize
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook
 from voxclone.config import Settings
@@ -30,16 +43,12 @@ from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
-from voxclone.train.adversary import Adversary, AdversarySettings, contest
-from voxclone.train.initial import initialise
-from voxclone.train.listeners import Listeners
-from voxclone.train.log import Log
-from voxclone.train.losses import after_quantising, code_losses
-from voxclone.train.run import OptimiserSettings, RunSettings, adamw, apply_gradients, learners_of
-from voxclone.train.semantic import Distillation, TeacherFeatures
-from voxclone.train.state import TrainState
-from voxclone.train.validation import show_codes
-from voxclone.train.waveform import STFFTS, waveform_losses
+from voxclone.train.asr_distillation import Distillation
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.losses import STFT_SIZES, code_losses, straight_through
+from voxclone.train.monitor import log_codes
+from voxclone.train.optim import adamw, build_optimizers
 
 
 class CodecWeights(Settings):
@@ -80,7 +89,7 @@ class CodecTraining(Settings):
     degradation: Degradation = Degradation()
     usage_decay: float = 0.99
     revive_below: float = 0.03
-    stffts: tuple[int, ...] = STFFTS
+    stffts: tuple[int, ...] = STFT_SIZES
     spectral_floor: float = 0.0
 
 
@@ -112,7 +121,7 @@ def update_codebook(
 
 @dataclass
 class CodecTask:
-    """A codec in training; see `run.Task`."""
+    """A codec in training; see `loop.Task`."""
 
     settings: CodecTraining
     corpus: Corpus
@@ -143,7 +152,7 @@ class CodecTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             codec = Codec(config)
-            initialise(codec, settings.run.seed)
+            initialize(codec, settings.run.seed)
             distillation = Distillation(config.semantic_dim, teacher.dim, teacher.per_frame)
             adversary = Adversary(settings.adversary)
         device = pick_device(settings.run.device)
@@ -151,7 +160,7 @@ class CodecTask:
         judge_optimiser = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
         state = TrainState(
             {"codec": codec, "distillation": distillation, "adversary": adversary.to(device)},
-            learners_of(taught, settings.optimiser)
+            build_optimizers(taught, settings.optimiser)
             | {"adversary": adamw(adversary.parameters(), judge_optimiser)},
         )
         return cls(
@@ -194,7 +203,7 @@ class CodecTask:
             )
             semantic_BDT = self.codec.quantizer.split(latent_BDT)[0]
             if quantise:
-                semantic_BDT = after_quantising(
+                semantic_BDT = straight_through(
                     self.codec.quantizer.semantic_codebook, semantic_BDT, quantized.codes_BKT
                 )
             losses["semantic"] = self.distillation(semantic_BDT, target)
@@ -204,7 +213,7 @@ class CodecTask:
                 losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
             if judged:
                 rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges, steps = self.state.optimisers["adversary"], settings.run.steps
+                judges, steps = self.state.optimizers["adversary"], settings.run.steps
                 hinge, losses["feature"] = contest(
                     self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
                 )
@@ -215,7 +224,7 @@ class CodecTask:
         )
         assert isinstance(total, Tensor)
         total.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         if judged:
@@ -271,7 +280,7 @@ class CodecTask:
                     if step <= self.settings.run.validate_every:
                         log.audio(step, f"original/{position}", wave_BS[0])
         used_KN = torch.cat(used, dim=1)
-        show_codes(used_KN[None], self.codec, "valid", step, log)
+        log_codes(used_KN[None], self.codec, "valid", step, log)
         self.codec.train()
         return {
             "valid/mel": mel,

@@ -12,6 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recipes.mini_release.listeners import Listeners
+from recipes.mini_release.training import (
+    Adversary,
+    AdversarySettings,
+    OptimiserSettings,
+    RunSettings,
+    apply_gradients,
+    contest,
+    learners,
+    waveform_losses,
+)
 from voxclone.audio.distance import mel_loss
 from voxclone.codec.model import Codec
 from voxclone.config import Settings
@@ -21,13 +32,10 @@ from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import agreement
 from voxclone.rng import step_generator
-from voxclone.train.adversary import Adversary, AdversarySettings, contest
-from voxclone.train.listeners import Listeners
-from voxclone.train.log import Log
-from voxclone.train.losses import code_losses
-from voxclone.train.run import OptimiserSettings, RunSettings, adamw, apply_gradients, learners_of
-from voxclone.train.state import TrainState
-from voxclone.train.waveform import STFFTS, waveform_losses
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.losses import STFT_SIZES, code_losses
+from voxclone.train.optim import adamw, build_optimizers
 
 
 class DecoderWeights(Settings):
@@ -54,13 +62,13 @@ class DecoderTraining(Settings):
     adversary_every: int = 2
     adversary_lr: float = 3e-4
     degradation: Degradation = Degradation()
-    stffts: tuple[int, ...] = STFFTS
+    stffts: tuple[int, ...] = STFT_SIZES
     spectral_floor: float = 0.0
 
 
 @dataclass
 class DecoderTask:
-    """A decoder in training behind a frozen encoder; see `run.Task`."""
+    """A decoder in training behind a frozen encoder; see `loop.Task`."""
 
     settings: DecoderTraining
     corpus: Corpus
@@ -95,7 +103,7 @@ class DecoderTask:
         rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
         state = TrainState(
             {"decoder": codec.decoder, "adversary": adversary.to(device)},
-            learners_of(codec.decoder, settings.optimiser)
+            build_optimizers(codec.decoder, settings.optimiser)
             | {"adversary": adamw(adversary.parameters(), rates)},
         )
         return cls(settings, corpus, train, valid, codec, adversary, state, listeners)
@@ -131,14 +139,14 @@ class DecoderTask:
             losses |= {"again_semantic": again.semantic, "again_levels": again.levels}
             if judged:
                 rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges, steps = self.state.optimisers["adversary"], settings.run.steps
+                judges, steps = self.state.optimizers["adversary"], settings.run.steps
                 hinge, losses["feature"] = contest(
                     self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
                 )
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
         total.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         figures = {f"loss/{name}": value for name, value in losses.items()}
         figures |= {"loss/total": total, "other/grad_norm": norm}
         return figures if hinge is None else figures | {"loss/hinge": hinge}

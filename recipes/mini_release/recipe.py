@@ -21,6 +21,8 @@ from recipes.mini_release.layout import mini_params, write_tekken
 from recipes.mini_release.recogniser import RecogniserTask
 from recipes.mini_release.rehearsal import VoiceJudge
 from recipes.mini_release.speech import SpeechTask
+from recipes.mini_release.teacher import teacher_features
+from recipes.mini_release.training import RunSettings
 from recipes.mini_release.triples import SpeechData, Transcript
 from recipes.mini_release.voices import VoicesTask
 from recipes.mini_release.workshop import (
@@ -39,8 +41,7 @@ from voxclone.errors import ConfigError, TrainingError
 from voxclone.mini.oracle import oracle_codec
 from voxclone.models.ctc_asr import Recognizer, normalize_text
 from voxclone.release.release import Release
-from voxclone.train.run import Outcome, RunSettings, Task, fit
-from voxclone.train.semantic import teacher_features
+from voxclone.train.loop import Outcome, Task, fit
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
 
@@ -200,8 +201,6 @@ def _transcript(
 def _fit(
     shop: Workshop, task: Task, run: RunSettings, name: str, config: dict[str, Any]
 ) -> Outcome:
-    if run.accumulate > 1 or run.ema:
-        raise ConfigError(f"The stage {name} knows neither `run.accumulate` nor `run.ema`.")
     outcome = fit(
         task, run, shop.folder / name, resume=True, changed=shop.changed, config=config,
         console=shop.console,

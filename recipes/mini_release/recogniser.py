@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.device import pick_device
@@ -18,9 +19,9 @@ from voxclone.evaluate.wer import error_rate
 from voxclone.models.ctc_asr import STRIDE, Recognizer, RecognizerConfig, normalize_text
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
-from voxclone.train.log import Log
-from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
-from voxclone.train.state import TrainState
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.optim import build_optimizers
 
 SAMPLES_PER_FRAME = 480
 
@@ -51,7 +52,7 @@ def characters_of(subset: Subset, least: int) -> str:
 
 @dataclass
 class RecogniserTask:
-    """A recogniser, its optimiser and its corpus; see `run.Task`."""
+    """A recogniser, its optimiser and its corpus; see `loop.Task`."""
 
     settings: RecogniserTraining
     corpus: Corpus
@@ -72,7 +73,7 @@ class RecogniserTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
             model = Recognizer(config).to(pick_device(settings.run.device))
-        state = TrainState({"recogniser": model}, learners_of(model, settings.optimiser))
+        state = TrainState({"recogniser": model}, build_optimizers(model, settings.optimiser))
         state.values["recogniser"] = config.model_dump()
         return cls(settings, corpus, train, valid, model, state)
 
@@ -92,7 +93,7 @@ class RecogniserTask:
             log_probs_BTV.transpose(0, 1), torch.cat(targets), frames, lengths, zero_infinity=True
         )
         loss.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         return {"loss/ctc": loss, "other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.mini_release.listeners import SCALE, freeze
 from voxclone.codec.model import Codec
 from voxclone.models.speaker_network import SpeakerNetwork
-from voxclone.spec import SHIFT
-from voxclone.train.listeners import SCALE, freeze
-from voxclone.train.rehearsal import decode_drawn, draw_values
-from voxclone.train.sequences import Batch
+from voxclone.release.params import Params
+from voxclone.spec import EMPTY_AUDIO, SHIFT
+from voxclone.train.sequences import Batch, decode_values, draw_values
 from voxclone.tts.acoustic import AcousticHead
 
 
@@ -37,7 +37,7 @@ class VoiceJudge:
 
     def vectors(self, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
         """Voices [I, E] of decoded semantic codes and acoustic values (-1 to 1)."""
-        vectors_IE: Tensor = self.voices(decode_drawn(self.codec, semantic_IT, value_ICT))
+        vectors_IE: Tensor = self.voices(decode_values(self.codec, semantic_IT, value_ICT))
         return vectors_IE
 
     def distance(self, semantic_IT: Tensor, drawn_ICT: Tensor, true_ICT: Tensor) -> Tensor:
@@ -84,3 +84,40 @@ def voice_distance(
     drawn_ICT = value_NC.view(items, frames, -1).transpose(1, 2)
     true_ICT = judge.codec.quantizer.values_of(target_ITK[..., 1:]).transpose(1, 2)
     return judge.distance(target_ITK[..., 0], drawn_ICT, true_ICT)
+
+
+def misread(
+    codes_BLK: Tensor,
+    generator: torch.Generator,
+    *,
+    params: Params,
+    levels: float,
+    semantic: float,
+) -> Tensor:
+    """A share `levels` of the levels moved by one, a share `semantic` of the semantic codes
+    replaced; special codes stay."""
+    audio, device = params.audio, codes_BLK.device
+    draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
+    sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
+    moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + audio.acoustic_codebook_size - 1)
+    shape, size = codes_BLK[..., 0].shape, audio.semantic_codebook_size
+    other_BL = torch.randint(size, shape, generator=generator).to(device) + SHIFT
+    moved_BLK[..., 0] = other_BL
+    share_K = torch.full((codes_BLK.shape[-1],), levels, device=device)
+    share_K[0] = semantic
+    ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
+    return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
+
+
+def forget(batch: Batch, codes_BLK: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
+    """In a `share` of the items, take the levels of some frames that are already said (a share of
+    them drawn anew), as if they were empty."""
+    count, length = batch.ids_BL.shape
+    chosen_B1 = torch.rand(count, 1, generator=generator) < share
+    share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
+    gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
+    said_BL = torch.zeros_like(gone_BL)
+    said_BL[batch.item_N, batch.place_N] = True
+    gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(1, 1, codes_BLK.shape[-1])
+    gone_BLK[..., 0] = False
+    return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)

@@ -19,20 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.mini_release.flow import flow_loss
 from recipes.mini_release.guide import guide_loss, watch_attention
-from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
+from recipes.mini_release.rehearsal import VoiceJudge, forget, misread, stretches, voice_distance
+from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
 from recipes.mini_release.triples import SpeechData, TripleSettings
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
 from voxclone.release.params import Params
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
-from voxclone.train.log import Log
-from voxclone.train.rehearsal import rehearse
-from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
-from voxclone.train.sequences import Batch, Example, embed, forget, length_of, misread, sequences
-from voxclone.train.state import TrainState
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.optim import build_optimizers
+from voxclone.train.sequences import (
+    Batch,
+    Example,
+    embed,
+    flow_loss,
+    length_of,
+    scheduled_sampling,
+    sequences,
+)
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
@@ -75,7 +82,7 @@ class SpeechTraining(TripleSettings):
 
 @dataclass
 class SpeechTask:
-    """A language model and an acoustic head in training; see `run.Task`."""
+    """A language model and an acoustic head in training; see `loop.Task`."""
 
     settings: SpeechTraining
     params: Params
@@ -120,7 +127,7 @@ class SpeechTask:
                         weight.data *= (2 * params.lm.n_layers) ** -0.5
         device = pick_device(settings.run.device)
         both = nn.ModuleList([backbone, head]).to(device)
-        learners = learners_of(both, settings.optimiser)
+        learners = build_optimizers(both, settings.optimiser)
         state = TrainState({"backbone": backbone, "head": head}, learners)
         if judge is not None:
             judge.codec.to(device)
@@ -150,7 +157,7 @@ class SpeechTask:
             + settings.heard * losses.get("loss/heard", torch.zeros(()))
         )
         total.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         return losses | {"other/grad_norm": norm}
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
@@ -270,7 +277,7 @@ class SpeechTask:
         hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
         noise_NC = torch.randn(len(hidden_ND), self.head.channels, generator=generator)
         noise_NC = noise_NC.to(hidden_ND.device)
-        return rehearse(batch, codes_BLK, hidden_ND, guidance_B, self.head, noise_NC)
+        return scheduled_sampling(batch, codes_BLK, hidden_ND, guidance_B, self.head, noise_NC)
 
     def _guidance(self, count: int, generator: torch.Generator) -> Tensor:
         low, high = self.settings.guidance

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.mini_release.listeners import SCALE
+from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
 from voxclone.config import Settings
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.device import pick_device
 from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
-from voxclone.train.listeners import SCALE
-from voxclone.train.log import Log
-from voxclone.train.run import OptimiserSettings, RunSettings, apply_gradients, learners_of
-from voxclone.train.state import TrainState
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.optim import build_optimizers
 
 MARGIN = 0.1
 
@@ -38,7 +39,7 @@ class VoicesTraining(Settings):
 
 @dataclass
 class VoicesTask:
-    """Telling the speakers of a corpus apart; see `run.Task`."""
+    """Telling the speakers of a corpus apart; see `loop.Task`."""
 
     settings: VoicesTraining
     corpus: Corpus
@@ -58,7 +59,7 @@ class VoicesTask:
             torch.manual_seed(settings.run.seed)
             model = SpeakerNetwork(len(speakers), settings.dim, settings.blocks)
         model.to(pick_device(settings.run.device))
-        state = TrainState({"voices": model}, learners_of(model, settings.optimiser))
+        state = TrainState({"voices": model}, build_optimizers(model, settings.optimiser))
         state.values["speakers"] = len(speakers)
         return cls(settings, corpus, train, valid, speakers, model, state)
 
@@ -85,7 +86,7 @@ class VoicesTask:
         margin_BP = F.one_hot(target_B, len(self.speakers)) * MARGIN
         loss = F.cross_entropy(SCALE * (cosine_BP - margin_BP), target_B)
         loss.backward()
-        norm = apply_gradients(self.state.learners, settings.optimiser, step, settings.run.steps)
+        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
         hit = (cosine_BP.argmax(dim=-1) == target_B).float().mean()
         return {"loss/voices": loss, "voices/hit": hit, "other/grad_norm": norm}
 

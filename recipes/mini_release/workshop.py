@@ -14,8 +14,10 @@ from torch import Tensor
 
 from recipes.mini_release.codec import CodecTraining
 from recipes.mini_release.decoder import DecoderTraining
+from recipes.mini_release.listeners import Listeners
 from recipes.mini_release.recogniser import RecogniserTraining
 from recipes.mini_release.speech import SpeechTraining
+from recipes.mini_release.training import RunSettings
 from recipes.mini_release.voices import VoicesTraining
 from voxclone import checkpoint
 from voxclone.codec.config import CodecConfig
@@ -26,8 +28,7 @@ from voxclone.data.manifest import Clip, read_manifest
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.speaker_network import SpeakerNetwork
-from voxclone.train.listeners import Listeners
-from voxclone.train.run import CHECKPOINTS, RunSettings
+from voxclone.train.loop import CHECKPOINTS
 
 ItemT = TypeVar("ItemT")
 

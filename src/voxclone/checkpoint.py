@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from voxclone.errors import ConfigError, TrainingError
 from voxclone.io import hash_file, sync
@@ -27,7 +28,7 @@ MANIFEST = "manifest.json"
 TENSORS = "state.safetensors"
 VALUES = "values.json"
 ASIDE = ".old"
-CLAIM = ".claim"
+UNFINISHED = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Checkpoint:
     values: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
+def save(folder: Path, checkpoint: Checkpoint, *, writer: int = 0) -> Path:
     """Write `folder/step-NNNNNNN` and remove all but the newest two. Returns the new directory.
-    Raises TrainingError, in one sentence, if it cannot be written."""
+    Processes that hold the same and do not know of each other may save at the same time, each as
+    another `writer`. Raises TrainingError, in one sentence, if it cannot be written."""
     try:
-        return _save(folder, checkpoint)
+        return _save(folder, checkpoint, writer)
     except OSError as error:
         raise _unwritten(folder, checkpoint, error) from None
 
@@ -55,10 +57,10 @@ def _unwritten(folder: Path, checkpoint: Checkpoint, error: OSError) -> Training
     )
 
 
-def _save(folder: Path, checkpoint: Checkpoint) -> Path:
+def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{checkpoint.step:07d}"
-    temporary = folder / f".{target.name}.tmp"
+    temporary = folder / f".{target.name}.{writer}{UNFINISHED}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     tensors = {
@@ -75,33 +77,22 @@ def _save(folder: Path, checkpoint: Checkpoint) -> Path:
         aside = folder / f".{target.name}{ASIDE}"
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(target, aside)
-    os.rename(temporary, target)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not target.exists():
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)  # another writer was quicker
     sync(folder)
     for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def save_by_one(folder: Path, checkpoint: Checkpoint) -> None:
-    """As `save`, where several processes that hold the same may come here at the same time without
-    knowing of each other: the first one writes it."""
-    claim = folder / f".step-{checkpoint.step:07d}{CLAIM}"
-    try:
-        claim.mkdir(parents=True)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise _unwritten(folder, checkpoint, error) from None
-    try:
-        save(folder, checkpoint)
-    finally:
-        claim.rmdir()
-
-
-def drop_claims(folder: Path) -> None:
-    """Remove what a process left that was killed in `save_by_one`."""
-    for claim in folder.glob(f".step-*{CLAIM}"):
-        claim.rmdir()
+def drop_leftovers(folder: Path) -> None:
+    """Remove what processes left that were killed while they saved."""
+    for temporary in folder.glob(f".step-*{UNFINISHED}"):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_none(folder: Path, option: str) -> None:
@@ -112,6 +103,26 @@ def require_none(folder: Path, option: str) -> None:
             f"{folder} already holds checkpoints: go on with `--resume`, or name another "
             f"folder with `{option}`."
         )
+
+
+def optimizer_tensors(optimizer: Optimizer, prefix: str) -> dict[str, Tensor]:
+    """What an optimizer remembers, under `PREFIXindex.key`."""
+    return {
+        f"{prefix}{index}.{key}": torch.as_tensor(value)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+
+
+def load_optimizer(optimizer: Optimizer, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; other names are passed over."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        if full.startswith(prefix):
+            index, key = full[len(prefix) :].split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
 def load(directory: Path) -> Checkpoint:
@@ -162,25 +173,3 @@ def _step_of(directory: Path) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """What an optimiser remembers, under `PREFIXindex.key`."""
-    return {
-        f"{prefix}{index}.{key}": torch.as_tensor(value)
-        for index, entry in optimiser.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
-
-
-def load_optimiser(
-    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
-) -> None:
-    """Put back what `optimiser_tensors` gave; other names are passed over."""
-    entries: dict[int, dict[str, Tensor]] = {}
-    for full, value in tensors.items():
-        if full.startswith(prefix):
-            index, key = full[len(prefix) :].split(".", 1)
-            entries.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": entries, "param_groups": groups})

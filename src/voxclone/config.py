@@ -5,9 +5,9 @@ An unknown key is an error that names the nearest valid one. A config file may s
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,9 +16,12 @@ from voxclone.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are refused and values do not change after loading."""
+    """Base of all settings: unknown keys are refused and values do not change after loading.
+    `renamed` has keys of older versions, dotted, and what each is now (nothing: it was removed).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -27,7 +30,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 def load_settings(
     model: type[SettingsT], path: str | Path | None = None, overrides: Iterable[str] = ()
 ) -> SettingsT:
-    """Read `path` (YAML) into `model` and apply overrides such as `optimiser.lr=1e-4`.
+    """Read `path` (YAML) into `model` and apply overrides such as `optimizer.lr=1e-4`.
 
     Raises ConfigError for a missing file, bad YAML, an unknown key or an impossible value.
     """
@@ -63,6 +66,10 @@ def parse_settings(model: type[SettingsT], values: dict[str, Any], where: str) -
 def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
     name = ".".join(location)
+    renamed: Mapping[str, str] = getattr(model, "renamed", {})
+    if item["type"] == "extra_forbidden" and name in renamed:
+        now = renamed[name]
+        return f"{name!r} is now {now}." if now else f"{name!r} was removed: leave it out."
     if item["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)

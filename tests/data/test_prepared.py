@@ -148,13 +148,12 @@ import json, re, sys, time
 from pathlib import Path
 from rich.console import Console
 from voxclone.data.manifest import Manifest
-from voxclone.train.cloned import Cast, CloneSettings
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.material import open_speech
+from voxclone.data.speech import open_speech
+from voxclone.data.speakers import Sizes, SpeakerPool
 def most():  # KiB; `ru_maxrss` would be that of the process that started this one
     return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 path, before, found = Path(sys.argv[1]), most(), {}
-settings = EncoderTraining(run={"steps": 1}, speech=path, licences=["CC-BY-4.0"])
+allowed, console = ("CC-BY-4.0",), Console(file=sys.stderr)
 def measured(name, work):
     begun = time.process_time()  # of this process: the machine may be busy with others
     result = work()
@@ -163,11 +162,11 @@ def measured(name, work):
 manifest = measured("manifest", lambda: Manifest(path))
 last = manifest[int(manifest.select(split="train")[-1])].id
 del manifest
-speech = measured("speech", lambda: open_speech(settings, path.parent, Console(file=sys.stderr)))
+speech = measured("speech", lambda: open_speech(path, allowed, path.parent, console))
 measured("identity", speech.identity)
 measured("weights", lambda: speech.weights(0.7))
-cast = measured("cast", lambda: Cast.of(speech, CloneSettings(), 1920))
-print(json.dumps([last, len(speech.indices), len(cast.clips), found]))
+pool = measured("pool", lambda: SpeakerPool.of(speech, Sizes(), 1920))
+print(json.dumps([last, len(speech.indices), len(pool.clips), found]))
 """
 
 

@@ -8,13 +8,13 @@ import pytest
 from recipes.mini_release.codebank import encode_corpus, variants_of
 from recipes.mini_release.files import small_tekken
 from recipes.mini_release.speech import SpeechTask, SpeechTraining
+from recipes.mini_release.training import RunSettings
 from recipes.mini_release.triples import SpeechData, Transcript
 from tests.helpers.random_weights import drawn_codec
 from tests.helpers.tiny_release import tiny_params
 from tests.train.tiny import FAST
 from voxclone.data.corpus import Corpus
 from voxclone.release.params import Params
-from voxclone.train.run import RunSettings
 from voxclone.tts.prompt import PromptMaker
 
 

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from recipes.mini_release.codec import CodecTask, CodecTraining, update_codebook
+from recipes.mini_release.codec import CodecTask, CodecTraining, CodecWeights, update_codebook
+from recipes.mini_release.listeners import Listeners
 from recipes.mini_release.recogniser import RecogniserTask, RecogniserTraining
+from recipes.mini_release.teacher import teacher_features
+from recipes.mini_release.training import RunSettings
 from recipes.mini_release.voices import VoicesTask, VoicesTraining
 from tests.train.tiny import CODEC, FAST, QUIET, mean, steps
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, PackedCorpus
 from voxclone.data.manifest import Clip
+from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
-from voxclone.train.log import Log
-from voxclone.train.run import RunSettings, fit
-from voxclone.train.semantic import teacher_features
+from voxclone.train.logging import Log
+from voxclone.train.loop import fit
 
 
 def codec_task(corpus: Corpus, folder: Path) -> CodecTask:
@@ -139,3 +144,26 @@ def test_recogniser_learns(corpus: Corpus, tmp_path: Path) -> None:
     assert rows[-1]["loss/ctc"] < 0.6 * rows[0]["loss/ctc"]
     figures = task.validate(30, Log(tmp_path))
     assert 0 <= figures["valid/cer"] <= 1.5
+
+
+def test_listeners_hear_a_difference_and_teach_what_they_hear(corpus: Corpus) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        listeners = Listeners.frozen(
+            Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=2)),
+            SpeakerNetwork(3, 8, 1),
+        )
+    wave_BS = corpus.wave(0, 0, 12000)[None]
+    generator = torch.Generator().manual_seed(0)
+    noise_BS = torch.randn(wave_BS.shape, generator=generator)
+    distances = [
+        float(listeners.distance(wave_BS + share * noise_BS, wave_BS)) for share in (0, 1e-3, 1e-1)
+    ]
+    assert distances[0] == 0 and 0 < distances[1] < distances[2]
+    estimate_BS = (wave_BS + 1e-2 * noise_BS).requires_grad_()
+    listeners.distance(estimate_BS, wave_BS).backward()
+    assert estimate_BS.grad is not None and bool(estimate_BS.grad.abs().sum() > 0)
+    assert all(p.grad is None for p in listeners.voices.parameters())
+    with pytest.raises(ConfigError, match="needs listeners"):
+        settings = CodecTraining(run=RunSettings(steps=1), weights=CodecWeights(heard=1.0))
+        CodecTask.create(settings, CODEC, corpus, None, None, None)

@@ -14,6 +14,7 @@ from recipes.mini_release.publish import publish
 from recipes.mini_release.report import ReportSizes, report
 from recipes.mini_release.workshop import MiniSettings, open_workshop
 from tests.helpers.signals import speech
+from voxclone.data.pairs import PairSettings, speak_pairs
 from voxclone.errors import ConfigError
 from voxclone.evaluate.metric_models import MetricModels
 from voxclone.evaluate.report.contents import tables_of
@@ -25,8 +26,10 @@ from voxclone.models.transcribers import CharacterTranscriber
 from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.inspection import inspect_release
 from voxclone.release.release import Release, load_preset, preset_names
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.recovery import recover
+from voxclone.train import encoder
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.material import Inputs
+from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
 QUIET = Console(quiet=True)
@@ -134,21 +137,24 @@ def test_a_run_can_go_on_from_published_weights(
 
 
 def test_recovery_and_report(published: Path, manifest: Path, tmp_path: Path) -> None:
-    settings = EncoderTraining.model_validate(
+    release = Release.open(published / "release")
+    few = PairSettings(minutes=0.02, batch=2, min_frames=1)
+    speak_pairs(release, TTS.load(release), TEXTS, few, tmp_path / "pairs")
+    config = EncoderConfig.model_validate(
         {
-            "run": FEW, "model": str(published / "release"), "speech": str(manifest),
-            "licences": ["CC0-1.0"], "pairs": {"minutes": 0.02, "batch": 2, "min_frames": 1},
-            "pair_batch": 2, "real_batch": 2, "frames": 4, "cycle_from": 0, "real_from": 0,
+            "run": FEW, "licenses": ["CC0-1.0"], "pairs": {"folder": str(tmp_path / "pairs")},
+            "pair_batch": 2, "real_batch": 2, "frames": 4, "real_from": 0,
         }
     )  # fmt: skip
-    assert recover(settings, tmp_path / "run", QUIET, resume=False) == 0
-    encoder = tmp_path / "run" / "encoder.safetensors"
+    inputs = Inputs(str(published / "release"), manifest)
+    assert encoder.main(config, inputs, tmp_path / "run", QUIET, resume=False) == 0
+    made = tmp_path / "run" / "encoder.safetensors"
     release = Release.open(published / "release")
-    assert open_codec(release, encoder).encoder is not None
+    assert open_codec(release, made).encoder is not None
     recognizer = load_recognizer(published / "recogniser")
     models = MetricModels([Ge2eEmbedder.load()], [CharacterTranscriber(recognizer)])
     figures = report(
-        release, load_speech(list_clips(manifest)), {"ours": encoder}, models, assets=published,
+        release, load_speech(list_clips(manifest)), {"ours": made}, models, assets=published,
         sizes=ReportSizes(lengths=(1.0,), sentences=1, seeds=(0,), preset_sentences=1),
     )  # fmt: skip
     names = ["codec", "presets", "codes of oracle", "voices of oracle", "codes of ours",

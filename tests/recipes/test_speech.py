@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recipes.mini_release.codebank import Variant, encode_corpus, varied_wave
-from recipes.mini_release.rehearsal import VoiceJudge, stretches, voice_distance
+from recipes.mini_release.rehearsal import VoiceJudge, forget, misread, stretches, voice_distance
 from recipes.mini_release.speech import SpeechTask
 from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, mean, steps
@@ -16,9 +16,8 @@ from voxclone.errors import ConfigError
 from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import EMPTY_AUDIO, SHIFT
-from voxclone.train.log import Log
-from voxclone.train.rehearsal import rehearse
-from voxclone.train.sequences import Batch, forget, misread
+from voxclone.train.logging import Log
+from voxclone.train.sequences import Batch, scheduled_sampling
 from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import invert_embedding
 
@@ -171,7 +170,7 @@ def test_only_levels_of_what_was_said_are_rehearsed(speech_task: SpeechTask) -> 
     batch = some_batch(speech_task)
     hidden_ND = torch.randn(len(batch.item_N), speech_task.params.lm.dim)
     guidance_B = torch.tensor([1.0, 0.0, 2.5, 0.0, 1.0, 1.0, 0.0, 3.0])
-    said_BLK = rehearse(
+    said_BLK = scheduled_sampling(
         batch,
         batch.codes_BLK,
         hidden_ND,
@@ -196,7 +195,9 @@ def test_a_rehearsed_level_is_what_the_head_draws(speech_task: SpeechTask) -> No
     batch, head = some_batch(speech_task, 1), speech_task.head
     hidden_ND = torch.randn(len(batch.item_N), speech_task.params.lm.dim)
     noise_NC = noise_of(speech_task, batch)
-    said_BLK = rehearse(batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, noise_NC)
+    said_BLK = scheduled_sampling(
+        batch, batch.codes_BLK, hidden_ND, torch.tensor([2.0]), head, noise_NC
+    )
     frames = len(batch.item_N) - 1
     with torch.no_grad():
         drawn_NK = head(hidden_ND[:-1], noise_NC[:-1], 2.0, batch.target_NK[:-1, 0])

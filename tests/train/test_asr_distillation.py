@@ -1,6 +1,7 @@
-"""Targets of Whisper teach an encoder, in the place where each word was said."""
+"""Whisper's targets train an encoder, in the place where each word was said."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,12 +9,11 @@ from torch import nn
 
 from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.models.test_whisper import diagonal
-from tests.train.test_tasks import encoder_task, mean, steps
+from tests.train.tiny import mean, steps, training_of
 from voxclone.data.corpus import Corpus
 from voxclone.errors import ConfigError
-from voxclone.models.whisper import AsrTargets, WhisperTeacher, token_shares
-from voxclone.train.asr_distillation import TargetStore, spoken_loss
-from voxclone.train.encoder import EncoderTask
+from voxclone.models.whisper import AsrTargets, TargetStore, WhisperTeacher, token_shares
+from voxclone.train.asr_distillation import WhisperDistillation, token_loss
 
 
 def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
@@ -25,8 +25,8 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     projection = nn.Linear(8, 8, bias=False)
     nn.init.eye_(projection.weight)
 
-    def loss(given_BDT: torch.Tensor, start: int, history: int = 0) -> float:
-        return spoken_loss(projection, given_BDT, [target], [start], history).item()
+    def loss(given_BDT: torch.Tensor, start: int, left_context: int = 0) -> float:
+        return token_loss(projection, given_BDT, [target], [start], left_context).item()
 
     said_BDT = (share_LT.T @ state_LE).T[None]
     assert loss(said_BDT, 0) < 1e-5
@@ -41,25 +41,19 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     assert loss(said_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
 
 
-def test_an_encoder_learns_from_whisper(tmp_path: Path, corpus: Corpus) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_an_encoder_learns_from_whisper(autocast: bool, tmp_path: Path, corpus: Corpus) -> None:
     (tmp_path / "model").mkdir()
     save_tiny_whisper(tmp_path / "model")
     store = TargetStore(WhisperTeacher(str(tmp_path / "model")), tmp_path / "targets")
-    base = encoder_task(corpus, pair_semantic=0, pair_levels=0, cycle_semantic=0, cycle_levels=0,
-                        mel=0, distil=1.0)  # fmt: skip
-    settings = base.settings.model_copy(
-        update={
-            "whisper": str(tmp_path / "model"), "real_from": 0, "cycle_from": 99, "history": 2,
-        }
-    )  # fmt: skip
+    values: dict[str, Any] = {
+        "weights": {"pair_semantic": 0, "pair_levels": 0, "mel": 0, "asr_distillation": 1.0},
+        "run": {"autocast": autocast},
+    }
     with pytest.raises(ConfigError, match="of 6 nothing is left"):
-        EncoderTask.create(
-            settings.model_copy(update={"history": None}), base.codec, base.genuine, {}, corpus,
-            base.train, whisper=store,
-        )  # fmt: skip
-    task = EncoderTask.create(
-        settings, base.codec, base.genuine, {}, corpus, base.train, whisper=store
-    )
-    rows = steps(task, 30)
-    assert mean(rows[-8:], "loss/distil") < mean(rows[:8], "loss/distil")
-    assert isinstance(task.real.distillation, nn.Linear)
+        training_of(corpus, {"teacher": store}, **values)
+    training = training_of(corpus, {"teacher": store}, left_context=2, **values)
+    rows = steps(training, 30)
+    name = "loss/asr_distillation"
+    assert mean(rows[-8:], name) < mean(rows[:8], name)
+    assert isinstance(training.objective.distillation, WhisperDistillation)

@@ -11,11 +11,12 @@ import soundfile
 from rich.console import Console
 
 from voxclone.data.corpus import Subset
+from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
-from voxclone.train import ranks, recovery
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.material import is_same, open_speech
+from voxclone.train import distributed, encoder
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.material import Inputs, require_same_speech
 
 CLIPS, SAMPLES = 40, 4800
 
@@ -35,15 +36,19 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def opened(
-    folder: Path, rows: list[dict[str, Any]], *, prepared: bool, **more: Any
+    folder: Path,
+    rows: list[dict[str, Any]],
+    *,
+    prepared: bool,
+    licenses: tuple[str, ...] | None = None,
 ) -> tuple[Subset, str]:
     """The speech of some lines, and what was printed."""
     path, said = folder / "manifest.jsonl", io.StringIO()
     gone = set() if prepared else {"samples"}
     lines = [json.dumps({k: v for k, v in row.items() if k not in gone}) for row in rows]
     path.write_text("\n".join(lines))
-    settings = EncoderTraining.model_validate({"run": {"steps": 1}, "speech": str(path)} | more)
-    subset = open_speech(settings, folder / "run" / "speech", Console(file=said, width=80))
+    console = Console(file=said, width=80)
+    subset = open_speech(path, licenses, folder / "run" / "speech", console)
     return subset, said.getvalue()
 
 
@@ -97,23 +102,34 @@ def test_one_speaker_is_not_trained_on(
         opened(tmp_path, rows[::2] + other, prepared=prepared)
     licensed = [row | {"license": f"L{n % 2}"} for n, row in enumerate(rows)]
     with pytest.raises(ConfigError, match="of 1 speaker"):
-        opened(tmp_path, licensed, prepared=prepared, licences=["L0"])
+        opened(tmp_path, licensed, prepared=prepared, licenses=("L0",))
     (tmp_path / rows[1]["path"]).unlink()
     with pytest.raises(ConfigError, match="of 1 speaker"):  # nothing of the other is there
         opened(tmp_path, rows[::2] + rows[1:2], prepared=prepared)
 
 
-def test_a_recovery_begins_with_its_speech(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_training_begins_with_its_speech(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows[::2]))
-    settings = EncoderTraining.model_validate({"run": {"steps": 1}, "speech": str(path)})
+    config = EncoderConfig.model_validate({"run": {"steps": 1}})
+    quiet = Console(quiet=True)
     with pytest.raises(ConfigError, match="of 1 speaker"):
-        recovery.recover(settings, tmp_path / "out", Console(quiet=True), resume=False)
+        inputs = Inputs(speech=path, init="fresh")
+        encoder.main(config, inputs, tmp_path / "out", quiet, resume=False)
     assert not (tmp_path / "out" / "checkpoints").exists()
+    with pytest.raises(ConfigError, match="--speech"):
+        encoder.main(config, Inputs(init="fresh"), tmp_path / "out", quiet, resume=False)
 
 
-def test_machines_that_see_other_speech_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    identity = {"clips": 3, "hours": 0.1, "hash": "a"}
-    assert is_same(identity)
-    monkeypatch.setattr(ranks, "tell", lambda values: values | {"hash": "b"})
-    assert not is_same(identity)
+def test_machines_that_see_other_speech_are_told(
+    rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    speech, _ = opened(tmp_path, rows, prepared=True)
+    require_same_speech(speech, tmp_path)
+    monkeypatch.setattr(distributed, "broadcast", lambda values: values | {"hash": "b"})
+    with pytest.raises(ConfigError, match=r"Not all machines see the same speech .*40 clips"):
+        require_same_speech(speech, tmp_path)
+    monkeypatch.setattr(distributed, "is_rank0", lambda: False)
+    with pytest.raises(distributed.RaisedByRank0) as caught:  # once is enough
+        require_same_speech(speech, tmp_path)
+    assert caught.value.exit_code == 1

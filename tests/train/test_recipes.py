@@ -1,122 +1,65 @@
 """Every recipe that is shipped trains, at a tiny size."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.helpers.random_weights import drawn_codec
 from tests.helpers.tiny_whisper import save_tiny_whisper
-from tests.train.test_tasks import CODEC
+from tests.train.tiny import CPU, ctc_teacher, tiny_material
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
-from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
-from voxclone.models.whisper import WhisperTeacher
-from voxclone.train.asr_distillation import TargetStore
-from voxclone.train.channel import Label
-from voxclone.train.defects import Defects, misalign
-from voxclone.train.encoder import EncoderTask
-from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.train.encoder import EncoderTraining, build
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.pseudo_labels import Label
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "encoder"
 TINY = [
-    "run.autocast=false", "run.steps=40", "optimiser.warmup_steps=1", "frames=25", "real_batch=2",
-    "pair_batch=2", "told_batch=2", "real_from=0", "adversary.channels=2", "adversary_from=0",
-    "adversary.n_ffts=[334, 76]",
-    "channel.at=[39]",  # labels are held from the beginning
-    "weights.cloned=0",  # it needs a language model of the same sizes: test_cloned
+    "run.autocast=false", "run.steps=40", "optimizer.warmup_steps=1", "frames=25", "real_batch=2",
+    "pair_batch=2", "pseudo_labels.batch=2", "real_from=0", "discriminators.channels=2",
+    "discriminators.start=0",
+    "pseudo_labels.label_steps=[39]",  # labels are held from the beginning
+    "weights.speaker_contrastive=0",  # it needs a model of the same sizes: test_speaker_loss
 ]  # fmt: skip
-EVERY = {"pair_semantic", "pair_levels", "cycle_semantic", "cycle_levels"}
 
 
-def tiny_task(name: str, corpus: Corpus, folder: Path, *overrides: str) -> EncoderTask:
-    settings = load_settings(EncoderTraining, CONFIGS / f"{name}.yaml", [*TINY, *overrides])
-    codec = drawn_codec(CODEC)
-    generator = torch.Generator().manual_seed(0)
-    genuine = [
-        torch.cat(
-            [
-                torch.randint(16, (1, 9), generator=generator),
-                torch.randint(5, 16, (3, 9), generator=generator),
-            ]
-        )
-        for _ in range(6)
-    ]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        teacher = Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
-    whisper = None
-    if settings.whisper:
-        model = folder / "model"
-        if not model.exists():
-            model.mkdir()
-            save_tiny_whisper(model)
-        whisper = TargetStore(misalign(WhisperTeacher(str(model)), settings.defects), folder)
+def tiny_training(name: str, corpus: Corpus, folder: Path) -> EncoderTraining:
+    config = load_settings(EncoderConfig, CONFIGS / f"{name}.yaml", TINY)
+    teacher: Any = ctc_teacher()
+    if config.teacher is not None and "whisper" in config.teacher:
+        save_tiny_whisper(folder)
+        teacher = TargetStore(WhisperTeacher(str(folder)), folder / "targets")
     # The labels are there already, so no model is asked.
-    model_stub = object() if settings.weights.told else None
-    subset = corpus.subset(lambda clip: True)
-    task = EncoderTask.create(
-        settings, codec, genuine, {"p": genuine[0]}, corpus, subset, teacher, model_stub, folder,  # type: ignore[arg-type]
-        whisper,
-    )  # fmt: skip
-    if task.told is not None:
-        frames = 30
-        label = Label(torch.zeros(frames, 1, dtype=torch.long), torch.ones(frames, 1))
-        task.told.hold({0: label, 1: label})
-    return task
+    model: Any = object()
+    speech = corpus.subset(lambda clip: True)
+    material = tiny_material(speech, teacher=teacher, language_model=model, labels=folder)
+    training = build(config, material, CPU)
+    if training.objective.labels is not None:
+        label = Label(torch.zeros(30, 1, dtype=torch.long), torch.ones(30, 1))
+        training.objective.labels.hold({0: label, 1: label})
+    return training
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_every_recipe_trains(name: str, corpus: Corpus, tmp_path: Path) -> None:
-    task = tiny_task(name, corpus, tmp_path)
-    encoder = task.codec.require_encoder()
+    training = tiny_training(name, corpus, tmp_path)
+    encoder = training.encoder
     before = torch.cat([p.detach().flatten().clone() for p in encoder.parameters()])
-    rows = [task.train_step(step) for step in range(2)]
-    told = {key.removeprefix("loss/") for row in rows for key in row}
-    weights = task.settings.weights.model_dump(exclude={"waveform"})
-    wanted = {key for key, value in weights.items() if value} - EVERY
-    assert wanted <= told, wanted - told
+    rows = [training.train_step(step) for step in range(2)]
+    found = {key.removeprefix("loss/") for row in rows for key in row}
+    wanted = {key for key, value in training.config.weights.model_dump().items() if value}
+    assert wanted <= found, wanted - found
     assert all(bool(torch.isfinite(value).all()) for row in rows for value in row.values())
     after = torch.cat([p.detach().flatten() for p in encoder.parameters()])
     assert not torch.equal(before, after)
 
 
-def test_the_mended_recipe_differs_from_the_published_one_by_what_was_mended() -> None:
-    published, mended = (
-        load_settings(EncoderTraining, CONFIGS / f"{name}.yaml")
-        for name in ("community_v3", "community_v3_mended")
-    )
-    assert mended.defects == Defects()
-    changed = {
-        key
-        for key, value in published.model_dump().items()
-        if value != mended.model_dump()[key] and key not in ("defects", "weights")
-    }
-    assert changed == {"match_codebook"}
-    moved = {
-        key
-        for key, value in published.weights.model_dump().items()
-        if value != mended.weights.model_dump()[key]
-    }
-    assert moved == {"diversity", "usage_prior", "shaping", "level_prior"}
-
-
-def test_a_recipe_that_hears_clones_says_who_listens() -> None:
-    found = [load_settings(EncoderTraining, path) for path in CONFIGS.glob("*.yaml")]
-    hearing = [settings for settings in found if settings.weights.cloned]
-    assert hearing
-    for settings in hearing:
-        assert settings.listener is not None and settings.cloned_from < settings.run.steps
-
-
-def test_no_other_recipe_has_a_defect() -> None:
-    for path in CONFIGS.glob("*.yaml"):
-        if path.stem != "community_v3":
-            assert load_settings(EncoderTraining, path).defects == Defects(), path
-
-
-def test_the_speaker_loss_is_heard_every_fourth_step(corpus: Corpus, tmp_path: Path) -> None:
-    task = tiny_task("community_v3", corpus, tmp_path)
-    heard = ["loss/speaker" in task.train_step(step) for step in range(6)]
-    assert heard == [True, False, False, False, True, False]
-    assert set(task.state.values["balancer"]) == {"mel", "l1", "magnitude", "speaker", "feature"}
+def test_a_recipe_with_the_speaker_loss_names_a_speaker_encoder() -> None:
+    found = [load_settings(EncoderConfig, path) for path in CONFIGS.glob("*.yaml")]
+    cloning = [config for config in found if config.weights.speaker_contrastive]
+    assert cloning
+    for config in cloning:
+        assert config.speaker_loss.speaker_encoder is not None
+        assert config.speaker_loss.start < config.run.steps

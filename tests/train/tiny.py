@@ -1,11 +1,28 @@
-"""Sizes and loops of the smallest trainings."""
+"""Sizes, material and loops of the smallest trainings."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
 from rich.console import Console
+from torch import Tensor
 
+from recipes.mini_release.speech import SpeechTask
+from recipes.mini_release.training import OptimiserSettings
+from tests.helpers.random_weights import drawn_codec
 from voxclone.codec.config import CodecConfig
-from voxclone.train.run import OptimiserSettings, Task
+from voxclone.codec.model import Codec
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
+from voxclone.train.encoder import EncoderTraining, build
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.loop import Task
+from voxclone.train.material import Material
+from voxclone.tts.tts import TTS
 
 QUIET = Console(quiet=True)
+CPU = torch.device("cpu")
 FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
 CODEC = CodecConfig(
     semantic_codebook_size=16,
@@ -17,6 +34,82 @@ CODEC = CodecConfig(
     n_heads=2,
     n_kv_heads=2,
 )
+
+
+def ctc_teacher() -> Recognizer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Recognizer(RecognizerConfig(characters=" abc", dim=8, blocks=1))
+
+
+def usual_codec(config: CodecConfig = CODEC) -> Codec:
+    """A codec whose code vectors are all used: one that hardly is has an enormous vector, beside
+    which all else is rounding."""
+    codec = drawn_codec(config)
+    codec.quantizer.semantic_codebook.cluster_usage.clamp_(min=0.5)
+    return codec
+
+
+def genuine_codes(codec: Codec, count: int = 6, frames: int = 9) -> list[Tensor]:
+    """Codes [K, T] with levels that are not extreme."""
+    generator = torch.Generator().manual_seed(0)
+    size, channels = codec.config.semantic_codebook_size, codec.config.acoustic_dim
+    return [
+        torch.cat(
+            [
+                torch.randint(size, (1, frames), generator=generator),
+                torch.randint(5, 16, (channels, frames), generator=generator),
+            ]
+        )
+        for _ in range(count)
+    ]
+
+
+def tiny_material(speech: Subset, codec: Codec | None = None, **more: Any) -> Material:
+    """Speech, codes that a tiny codec's release made, and a CTC teacher."""
+    codec = usual_codec() if codec is None else codec
+    genuine = genuine_codes(codec)
+    material = Material(codec, speech, genuine, {"p": genuine[0]}, teacher=ctc_teacher())
+    return replace(material, **more)
+
+
+def config_of(**values: Any) -> EncoderConfig:
+    """Small batches, in fp32 and from the first step on; `values` are laid over them."""
+    given = {
+        "run": {"steps": 40, "autocast": False},
+        "optimizer": {"lr": 3e-3, "warmup_steps": 5},
+        "pair_batch": 2, "real_batch": 2, "frames": 6, "real_from": 0,
+    }  # fmt: skip
+    for name, value in values.items():
+        nested = isinstance(value, dict) and isinstance(given.get(name), dict)
+        given[name] = given[name] | value if nested else value  # type: ignore[operator]
+    return EncoderConfig.model_validate(given)
+
+
+def training_of(
+    corpus: Corpus, material: dict[str, Any] | None = None, **values: Any
+) -> EncoderTraining:
+    """A training on the clips of a corpus to train on."""
+    speech = corpus.subset(lambda clip: clip.split == "train")
+    return build(config_of(**values), tiny_material(speech, **(material or {})), CPU)
+
+
+def language_model(speech_task: SpeechTask) -> tuple[Codec, TTS]:
+    """The model of a training, and a codec of its sizes."""
+    codec = drawn_codec(speech_task.params.codec).eval()
+    model = TTS(
+        speech_task.params, speech_task.backbone.eval(), speech_task.head, codec,
+        speech_task.prompts,
+    )  # fmt: skip
+    return codec, model
+
+
+def with_model(speech_task: SpeechTask, labels: Path | None, **more: Any) -> Material:
+    """Material with a language model, for all clips of its corpus."""
+    codec, model = language_model(speech_task)
+    codec.decoder.requires_grad_(False)
+    speech = speech_task.train.corpus.subset(lambda clip: True)
+    return tiny_material(speech, codec, language_model=model, labels=labels, **more)
 
 
 def steps(task: Task, count: int, start: int = 0) -> list[dict[str, float]]:

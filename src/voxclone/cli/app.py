@@ -56,8 +56,12 @@ RENAMED = {
     "--from": "--init",
     "--judge": "--select-by",
     "--licence": "--license",
+    "--most": "--limit",
+    "--no-model": "--no-lm",
     "--run": "--checkpoints",
+    "--seconds": "--max-seconds, and --speech-seconds of a measurement",
     "--speaker": "--speaker-pattern",
+    "--spoken": "--generated",
     "--to": "--runtime",
 }
 """Options of version 0.1, and their names now."""

@@ -42,14 +42,13 @@ def train_encoder(
     is that of all processes together.
     """
     from voxclone.config import load_settings
-    from voxclone.train import recovery
-    from voxclone.train.encoder_settings import EncoderTraining
+    from voxclone.train import encoder
+    from voxclone.train.encoder_config import EncoderConfig
+    from voxclone.train.material import Inputs
 
     if force and not resume:
         raise UsageError("--force goes with --resume: add that, or leave it out.")
-    settings = load_settings(EncoderTraining, config, overrides or [])
-    run = settings.run.model_copy(update={"device": device})
-    inputs = {"run": run, "model": model, "speech": speech, "start": init}
-    settings = settings.model_copy(update=inputs)
-    code = recovery.recover(settings, out, open_console(quiet), resume=resume, changed=force)
+    values = load_settings(EncoderConfig, config, overrides or [])
+    inputs = Inputs(model, speech, init, device)
+    code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=force)
     raise typer.Exit(code)

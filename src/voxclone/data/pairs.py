@@ -38,10 +38,8 @@ TEXTS = Path(__file__).parent / "texts.txt"
 
 
 class PairSettings(Settings):
-    """How many pairs the language model makes, and how varied. With `folder`, pairs are read that
-    `voxclone data pairs` stored there, and none are made."""
+    """How many pairs the language model makes, and how varied."""
 
-    folder: Path | None = None
     minutes: float = 20.0
     batch: int = 32
     cfg: tuple[float, float] = (1.0, 1.6)
@@ -125,7 +123,7 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
 def _identity(release: Release, texts: Sequence[str], settings: PairSettings) -> dict[str, Any]:
     """Values that all pairs in a folder have in common; their number is not among them."""
     hashed = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    given = settings.model_dump(mode="json", exclude={"minutes", "folder"})
+    given = settings.model_dump(mode="json", exclude={"minutes"})
     return {"book": codebook_hash(release), "texts": hashed, "settings": given}
 
 

@@ -11,21 +11,26 @@ Shapes: S samples at 24 kHz, L tokens, E width of Whisper, H heads, F encoder fr
 T codec frames, B batch, D semantic width.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voxclone.audio.resample import MODEL_RATE
 from voxclone.errors import ConfigError
+from voxclone.io import atomic_path
 from voxclone.models.pretrained import clip_at_16k, load_pretrained
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
 MEDIAN = 7
 LONGEST_SECONDS = 30
+FORMAT = 2  # of stored targets
 
 
 @dataclass(frozen=True)
@@ -83,14 +88,9 @@ class WhisperTeacher:
             )
         own = getattr(self._given, "alignment_heads", None)
         last = config.decoder_layers - 1
-        self._last = [(last, head) for head in range(config.decoder_attention_heads)]
-        self.heads = [tuple(pair) for pair in (heads or own or self._last)]
+        every = [(last, head) for head in range(config.decoder_attention_heads)]
+        self.heads = [tuple(pair) for pair in (heads or own or every)]
         self.width = int(config.d_model)
-        self.squeezed = self.every_token = False  # defects of the ablation: see `defects.Defects`
-
-    def last_heads(self) -> list[tuple[int, ...]]:
-        """All heads of the last layer."""
-        return [tuple(pair) for pair in self._last]
 
     @torch.no_grad()
     def targets(
@@ -123,14 +123,10 @@ class WhisperTeacher:
             [output.cross_attentions[layer][0, head] for layer, head in self.heads]
         )
         audio_frames = max(1, -(-len(wave_R) // SAMPLES_OF_FRAME))
-        if self.squeezed:
-            audio_frames = attention_HLF.shape[-1]
         state_LE = output.decoder_hidden_states[-1][0].float().cpu()
         share_LT = token_shares(attention_HLF.cpu(), audio_frames, frames)
         # A state predicts the token at the next position.
         kept = slice(len(prefix) - 1, len(prefix) - 1 + len(words))
-        if self.every_token:
-            kept = slice(None)
         return AsrTargets(state_LE[kept], share_LT[kept])
 
     def _prefix(self, given: Any, language: str | None) -> list[int]:
@@ -158,3 +154,31 @@ class WhisperTeacher:
         other = {*self._processor.tokenizer.all_special_ids, *prefix}
         times = self._given.no_timestamps_token_id  # and all after it
         return [each for each in made_L.tolist() if each < times and each not in other]
+
+
+class TargetStore:
+    """Whisper's targets in a folder, by the content of clip and text: made once, read at every
+    epoch."""
+
+    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
+        self.teacher, self.folder = teacher, folder
+
+    def of(
+        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
+    ) -> AsrTargets:
+        """As `WhisperTeacher.targets`, kept in half precision; made in full precision also within
+        autocast."""
+        teacher = self.teacher
+        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language)
+        digest = hashlib.sha256(repr(asked).encode())
+        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
+        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
+        if not path.exists():
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+                made = teacher.targets(wave_S, frames, text, language)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary)
+        stored = load_file(path)
+        return AsrTargets(stored["state"].float(), stored["share"].float())

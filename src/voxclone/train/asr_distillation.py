@@ -1,72 +1,139 @@
-"""ASR distillation (arXiv 2603.25551, 2.1): what Whisper says must be found in the semantic stream.
+"""ASR distillation: the semantic stream must hold what an ASR model hears (arXiv 2603.25551, 2.1).
 
-Shapes: S samples, L tokens, E width of Whisper, T codec frames, B batch, D semantic width.
+Two teachers. *Whisper*, as in the paper: the last decoder states, one for each token, must be found
+in the semantic stream where the cross-attention says that the token was spoken
+(`models.whisper`). *A CTC recognizer*, which taught the mini release: its states at 50 Hz must be
+found frame by frame. Both losses are 1 - cosine after a learned linear projection of the quantized
+stream.
+
+Shapes: B batch, S samples, D semantic width, T codec frames, R teacher frames in a codec frame,
+E teacher width, L tokens.
 """
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
+import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from voxclone.io import atomic_path
-from voxclone.models.whisper import AsrTargets, WhisperTeacher
-from voxclone.train import ranks
-
-FORMAT = 2
-
-
-class TargetStore:
-    """Targets in a folder, by the content of clip and text: made once, read at every epoch."""
-
-    def __init__(self, teacher: WhisperTeacher, folder: Path) -> None:
-        self.teacher, self.folder = teacher, folder
-
-    def targets(
-        self, wave_S: Tensor, frames: int, text: str | None = None, language: str | None = None
-    ) -> AsrTargets:
-        """As `WhisperTeacher.targets`, kept in half precision."""
-        teacher = self.teacher
-        defects = ("squeezed",) * teacher.squeezed + ("every token",) * teacher.every_token
-        asked = (FORMAT, teacher.name, teacher.heads, frames, text, language, *defects)
-        digest = hashlib.sha256(repr(asked).encode())
-        digest.update(wave_S.detach().cpu().contiguous().numpy().tobytes())
-        path = self.folder / digest.hexdigest()[:2] / f"{digest.hexdigest()}.safetensors"
-        if not path.exists():
-            made = teacher.targets(wave_S, frames, text, language)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary)
-        stored = load_file(path)
-        return AsrTargets(stored["state"].float(), stored["share"].float())
+from voxclone.codec.model import Codec
+from voxclone.data.corpus import Corpus, Crops
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
+from voxclone.models.whisper import LONGEST_SECONDS, AsrTargets, TargetStore
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train import distributed
 
 
-def spoken_loss(
-    projection: nn.Linear,
+@torch.no_grad()
+def states_by_frame(recognizer: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
+    """A recognizer's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
+    per_frame = frame_size // (HOP * STRIDE)
+    states_BUE = recognizer.hidden(recognizer.features(wave_BS)).float()
+    missing = -states_BUE.shape[1] % per_frame
+    return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
+
+
+class Distillation(nn.Module):
+    """1 - cosine between projections of the semantic stream and the teacher's states, one for each
+    teacher frame inside a codec frame."""
+
+    def __init__(self, semantic_dim: int, teacher_dim: int, per_frame: int) -> None:
+        super().__init__()
+        self.teacher_dim = teacher_dim
+        self.projection = nn.Linear(semantic_dim, per_frame * teacher_dim)
+
+    def forward(self, semantic_BDT: Tensor, target_BTRE: Tensor) -> Tensor:
+        projected = self.projection(semantic_BDT.transpose(1, 2)).float()
+        projected_BTRE = projected.unflatten(-1, (-1, self.teacher_dim))
+        known_BTR = target_BTRE.abs().sum(dim=-1) > 0
+        distance_BTR = 1 - F.cosine_similarity(projected_BTRE, target_BTRE, dim=-1)
+        count = distributed.mean(known_BTR.sum().float()).clamp(min=1)
+        return (distance_BTR * known_BTR).sum() / count
+
+
+class CTCDistillation:
+    """Distillation from the states of a frozen CTC recognizer, each of mean 0 and variance 1 over
+    its width. `module` learns."""
+
+    def __init__(self, teacher: Recognizer, semantic_dim: int, frame_size: int) -> None:
+        self.teacher, self.frame_size = teacher.eval().requires_grad_(False), frame_size
+        per_frame = frame_size // (HOP * STRIDE)
+        self.module: nn.Module = Distillation(semantic_dim, teacher.config.dim, per_frame)
+
+    def loss(self, semantic_BDT: Tensor, wave_BS: Tensor, crops: Crops) -> Tensor:
+        """The loss of the quantized semantic stream of crops [B, S]."""
+        teacher = self.teacher.to(wave_BS.device)
+        states_BTRE = states_by_frame(teacher, wave_BS, self.frame_size)
+        loss: Tensor = self.module(semantic_BDT, F.layer_norm(states_BTRE, states_BTRE.shape[-1:]))
+        return loss
+
+
+class WhisperDistillation:
+    """Distillation from Whisper's tokens in the whole clips that crops are from; those longer than
+    Whisper hears at a time are left out. `module` learns. The first `left_context` frames of a crop
+    that begins within its clip do not count."""
+
+    def __init__(
+        self,
+        targets: TargetStore,
+        corpus: Corpus,
+        semantic_dim: int,
+        frame_size: int,
+        left_context: int,
+    ) -> None:
+        self.targets, self.corpus = targets, corpus
+        self.frame_size, self.left_context = frame_size, left_context
+        self.module: nn.Module = nn.Linear(semantic_dim, targets.teacher.width)
+
+    def loss(self, semantic_BDT: Tensor, wave_BS: Tensor, crops: Crops) -> Tensor:
+        """The loss of the quantized semantic stream of crops on the grid of codec frames."""
+        corpus, size = self.corpus, self.frame_size
+        targets, starts, rows = [], [], []
+        for row, (index, start) in enumerate(zip(crops.indices, crops.starts, strict=True)):
+            if corpus.length(index) > LONGEST_SECONDS * SAMPLING_RATE:
+                continue
+            frames = -(-corpus.length(index) // size)
+            clip, wave_S = corpus.clips[index], corpus.wave(index)
+            targets.append(self.targets.of(wave_S, frames, clip.text, clip.language))
+            starts.append(start // size)
+            rows.append(row)
+        projection = self.module
+        return token_loss(projection, semantic_BDT[rows], targets, starts, self.left_context)
+
+
+def build_distillation(
+    teacher: Recognizer | TargetStore, corpus: Corpus, codec: Codec, left_context: int
+) -> CTCDistillation | WhisperDistillation:
+    """Distillation from a teacher. Draws the projection from PyTorch's global generator."""
+    width, size = codec.config.semantic_dim, codec.frame_size
+    if isinstance(teacher, TargetStore):
+        return WhisperDistillation(teacher, corpus, width, size, left_context)
+    return CTCDistillation(teacher, width, size)
+
+
+def token_loss(
+    projection: nn.Module,
     semantic_BDT: Tensor,
     targets: Sequence[AsrTargets],
     starts: Sequence[int],
-    history: int,
+    left_context: int,
 ) -> Tensor:
-    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was said, after
+    """1 - cosine of each token's state and the semantic stream [B, D, T] where it was spoken, after
     the projection to Whisper's width; crops begin at the frames `starts` of their clips.
 
     Tokens count by the share of them that lies in the crop: a clip's tokens before and after it
-    count for nothing, nor does what lies on the first `history` frames of a crop that begins within
-    its clip, whose past the encoder has not heard.
+    count for nothing, nor does what lies on the first `left_context` frames of a crop that begins
+    within its clip, whose past the encoder has not seen.
     """
     frames = semantic_BDT.shape[-1]
     projected_BTE = projection(semantic_BDT.transpose(1, 2)).float()
     total, mass = projected_BTE.new_zeros(()), projected_BTE.new_zeros(())
     for projected_TE, target, start in zip(projected_BTE, targets, starts, strict=True):
-        past = history if start else 0
+        past = left_context if start else 0
         share_LT = target.share_LT[:, start + past : start + frames].to(projected_TE)
-        said_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
+        token_LE = share_LT @ projected_TE[past : past + share_LT.shape[1]]
         weight_L = share_LT.sum(dim=1)
-        distance_L = 1 - F.cosine_similarity(said_LE, target.state_LE.to(projected_TE), dim=-1)
+        distance_L = 1 - F.cosine_similarity(token_LE, target.state_LE.to(projected_TE), dim=-1)
         total = total + (distance_L * weight_L).sum()
         mass = mass + weight_L.sum()
-    return total / ranks.mean(mass).clamp(min=1e-6)
+    return total / distributed.mean(mass).clamp(min=1e-6)

@@ -1,299 +1,370 @@
 """Phase 1: recover the withheld encoder against the frozen decoder and code book.
 
-Three kinds of material, each switched on by its weights (design, section 5):
+    main -> prepare -> build -> fit (train_step, validate) -> save
+
+Three kinds of material, each with losses of its own (design, section 5):
 - *pairs*: codes that the release made, decoded; the encoder must give the codes back;
-- *cycle*: codes that the encoder itself gives for real speech, decoded and encoded again; and real
-  speech, degraded, which must give the codes of the speech as it was (*robust*);
-- *real*: real speech through encoder, quantizer and frozen decoder, held near the statistics of
-  genuine codes by priors and by a critic on short runs of codes; where its words are known, it is
-  also told what the language model and the encoder together think it says (`channel`), and what
-  the model says in its voices is listened to (`cloned`).
+- *real speech* through encoder, quantizer and frozen decoder, held near the statistics of genuine
+  codes, near what an ASR model hears, and (`bridge`) near the codes that belong to its states;
+- *labeled speech*, whose words are known: the language model and the encoder together have labeled
+  it (`pseudo_labels`). As a second stage, what the model says in the encoder's voices must be
+  distinguished from other speakers (`speaker_loss`).
 
-A step may be done in parts, by several processes and one after another (`ranks`): what is drawn
-for an item depends on seed, step and item alone, and every loss is that of the whole batch.
+A step may be done in micro-batches, by several processes and one after another (`distributed`):
+what is drawn for an item depends on seed, step and item alone, and every loss is that of the whole
+batch.
 
-Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels, Q levels.
+How each loss is made is in `objective`.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
+from torch.optim import Optimizer
 
+from voxclone import checkpoint
+from voxclone.codec.initialization import initialize, match_codebook
 from voxclone.codec.model import Codec, Encoder
-from voxclone.data.augment import degrade
-from voxclone.data.corpus import Corpus, Crops, Subset
+from voxclone.device import pick_device
+from voxclone.errors import EXIT_OK, QualityError, TrainingError
 from voxclone.models.ctc_asr import Recognizer
+from voxclone.release.encoder_file import save_encoder
+from voxclone.release.release import Release
 from voxclone.rng import step_generator
-from voxclone.train.asr_distillation import TargetStore
-from voxclone.train.bridge import Bridge, advice, lesson
-from voxclone.train.cloned import CloneListener, cloned_loss, draw_scene
-from voxclone.train.critic import CodeCritic, criticise
-from voxclone.train.encoder_settings import EncoderTraining
-from voxclone.train.encoder_start import begin, check
-from voxclone.train.log import Log
-from voxclone.train.losses import code_losses
-from voxclone.train.parts import (
-    CLONES,
-    CROPS,
-    OF_CLONES,
-    OF_CROPS,
-    Pairs,
-    pairs_of,
-    sources_of,
+from voxclone.train import adversarial, distributed
+from voxclone.train.adversarial import MultiResolutionSTFTDiscriminator
+from voxclone.train.asr_distillation import build_distillation
+from voxclone.train.bridge import Bridge
+from voxclone.train.checkpoint import SPEECH, TrainState
+from voxclone.train.distributed import micro_batches
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.logging import SECONDS, Log
+from voxclone.train.loop import CHECKPOINTS, EXIT_INTERRUPTED, GRAD_NORM, Metrics, Outcome, fit
+from voxclone.train.material import (
+    Inputs,
+    Material,
+    check,
+    gather,
+    left_context,
+    require_same_speech,
 )
-from voxclone.train.ranks import Part
-from voxclone.train.real_speech import RealSpeech
-from voxclone.train.run import GRADIENT, apply_gradients
-from voxclone.train.state import TrainState
-from voxclone.train.told import Told
-from voxclone.train.validation import health_of, preset_agreement, semantic_nll, show_health
-from voxclone.train.watch import SECONDS
-from voxclone.tts.tts import TTS
+from voxclone.train.monitor import check_speech, choose_best, collapse, log_speech, preset_metrics
+from voxclone.train.objective import SPEAKER, Objective, balance, weighted_sum
+from voxclone.train.optim import (
+    adamw,
+    build_optimizers,
+    clip_gradients,
+    parameters_of,
+    set_learning_rate,
+    update_ema,
+)
+from voxclone.train.pseudo_labels import PseudoLabels
+
+ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
+ENCODER, BESIDE = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
+"""Optimizers by name: of the encoder and the projection to its teacher, whose gradients are clipped
+together; and of networks beside it, each by itself."""
+BALANCER, BEST = "balancer", "best"
+"""Among the values of a state: the balancer's averages, and what is known of the best encoder."""
+OWN_SEEDS = 10**9
+"""A codec trained from scratch with the same seed may be the one to recover: beginning where its
+encoder began would be no recovery."""
+NO_MEMORY = ("can't allocate memory", "not enough memory")
+"""What PyTorch says of the CPU's, on Linux and elsewhere."""
+
+
+def main(
+    config: EncoderConfig,
+    inputs: Inputs,
+    out: Path,
+    console: Console,
+    *,
+    resume: bool,
+    changed: bool = False,
+) -> int:
+    """Train as the config says, in the folder `out`; returns the exit code. Under torchrun all
+    processes train together, and the first writes and prints.
+
+    Raises TrainingError if the device has too little memory or too many steps in a row cannot be
+    done, and QualityError if the encoder collapses (`monitor.collapse`).
+    """
+    device = pick_device(inputs.device)
+    distributed.start(device)
+    console = console if distributed.is_rank0() else Console(quiet=True)
+    values = config.model_dump(mode="json")
+    try:
+        distributed.require_shared(out)
+        with distributed.rank0_first():
+            if not resume:  # before speech is packed over it
+                checkpoint.require_none(out / CHECKPOINTS, "--out")
+            release = Release.open(inputs.model)
+            training = prepare(config, inputs, device, out, console)
+        speech = training.objective.material.speech
+        require_same_speech(speech, inputs.speech)
+
+        def keep(step: int, metrics: Metrics) -> None:
+            best = choose_best(training.state.values.get(BEST), metrics, step)
+            if best["step"] == step:
+                training.save(out / BEST_FILE, release, values, step, metrics)
+            training.state.values[BEST] = best  # not before it is written: an error saves the state
+
+        outcome = fit(
+            training, config.run, out, resume=resume, changed=changed,
+            config=values | {"model": inputs.model, SPEECH: speech.identity()}, console=console,
+            keep=keep, collapse_check=training.collapse_check,
+        )  # fmt: skip
+        require_success(outcome, out)
+        path = out / ENCODER_FILE
+        training.save(path, release, values, outcome.step, outcome.metrics)
+        return report(outcome, path, training.state.values.get(BEST), console)
+    except distributed.RaisedByRank0 as other:
+        return other.exit_code
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
+            raise no_memory(config, device, error) from None
+        raise
+    finally:
+        distributed.stop()
+
+
+def prepare(
+    config: EncoderConfig, inputs: Inputs, device: torch.device, out: Path, console: Console
+) -> "EncoderTraining":
+    """Gather what the config asks for, and build what learns."""
+    return build(config, gather(config, inputs, device, out, console), device)
+
+
+def build(config: EncoderConfig, material: Material, device: torch.device) -> "EncoderTraining":
+    """A fresh encoder by the seed, or one with the weights of `material.init`, beside the frozen
+    decoder and quantizer of the release; and what learns beside it. Raises ConfigError where
+    something is missing, or where processes cannot share the batches."""
+    check(config, material.codec.config, material)
+    weights, optimizer = config.weights, config.optimizer
+    teacher, sizes = material.teacher, material.codec.config
+    bridge, discriminator, distillation, labels = None, None, None, None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        codec = fresh_codec(material.codec, OWN_SEEDS + config.run.seed).to(device)
+        encoder = codec.require_encoder()
+        if config.match_codebook:
+            match_codebook(encoder, codec.quantizer.semantic_codebook)
+        if material.init is not None:
+            encoder.load_state_dict(material.init.state_dict())
+        state = TrainState({"encoder": encoder}, build_optimizers(encoder, optimizer))
+        if weights.bridge and isinstance(teacher, Recognizer):
+            bridge = Bridge(teacher, sizes.semantic_dim, codec.frame_size).to(device)
+            state.modules["bridge"] = bridge
+            state.optimizers["bridge"] = adamw(bridge.parameters(), optimizer)
+        if weights.feature_matching:
+            channels = config.discriminators.channels
+            discriminator = MultiResolutionSTFTDiscriminator(channels).to(device)
+            state.modules["discriminator"] = discriminator
+            state.optimizers["discriminator"] = adamw(
+                discriminator.parameters(), optimizer, adversarial.LEARNING_RATE
+            )
+        if weights.asr_distillation and teacher is not None:
+            distillation = build_distillation(
+                teacher, material.speech.corpus, codec, left_context(config.left_context, sizes)
+            )
+            state.modules["distillation"] = distillation.module.to(device)
+            state.optimizers["distillation"] = adamw(distillation.module.parameters(), optimizer)
+    if config.run.ema:
+        state.modules["encoder_ema"] = copy.deepcopy(encoder).requires_grad_(False).eval()
+    if weights.pseudo_label and material.language_model and material.labels:
+        labels = PseudoLabels(
+            material.language_model, material.speech, material.labels,
+            config.pseudo_labels.label_steps, config.pseudo_labels.clips, config.run.seed,
+            config.speaker_balance,
+        )  # fmt: skip
+    objective = Objective(config, material, codec, bridge, discriminator, distillation, labels)
+    return EncoderTraining(config, objective, state)
+
+
+def fresh_codec(release: Codec, seed: int) -> Codec:
+    """The frozen decoder and quantizer of a release beside a fresh encoder."""
+    codec = Codec(release.config)
+    initialize(codec, seed)
+    codec.decoder.load_state_dict(release.decoder.state_dict())
+    codec.quantizer.load_state_dict(release.quantizer.state_dict())
+    codec.decoder.requires_grad_(False)
+    return codec
 
 
 @dataclass
-class EncoderTask:
-    """A recovery in progress; see `run.Task`. `genuine` are codes [K, T] that the release made."""
+class EncoderTraining:
+    """A training in progress; see `loop.Task`."""
 
-    settings: EncoderTraining
-    codec: Codec
-    genuine: Sequence[Tensor]
-    held_out: dict[str, Tensor]
-    corpus: Corpus
-    train: Subset
-    critic: CodeCritic
-    real: RealSpeech
+    config: EncoderConfig
+    objective: Objective
     state: TrainState
-    bridge: Bridge | None = None
-    model: TTS | None = None
-    told: Told | None = None
-    listener: CloneListener | None = None
-
-    @classmethod
-    def create(
-        cls,
-        settings: EncoderTraining,
-        codec: Codec,
-        genuine: Sequence[Tensor],
-        held_out: dict[str, Tensor],
-        corpus: Corpus,
-        train: Subset,
-        teacher: Recognizer | None = None,
-        model: TTS | None = None,
-        folder: Path | None = None,
-        whisper: TargetStore | None = None,
-        start: Encoder | None = None,
-        listener: CloneListener | None = None,
-    ) -> "EncoderTask":
-        """A fresh encoder beside the frozen decoder of `codec` (any encoder it has is not used),
-        or one with the weights of `start`.
-        The weight `bridge` needs a `teacher`; `told` needs the release's `model` and a `folder`
-        for what it says; `cloned` needs a `listener`. Raises ConfigError also where processes
-        cannot share the batches."""
-        told = None
-        if settings.weights.told and model is not None and folder is not None:
-            told = Told(settings, model, folder, train)
-        check(settings, codec.config, taught=teacher is not None, told=told is not None,
-              heard=listener is not None)  # fmt: skip
-        begun = begin(settings, codec, genuine, teacher, whisper, start)
-        return cls(
-            settings, begun.codec, genuine, held_out, corpus, train, begun.critic, begun.real,
-            begun.state, begun.bridge, model, told, listener,
-        )  # fmt: skip
 
     def train_step(self, step: int) -> dict[str, Tensor]:
-        """One step, in `run.accumulate` parts."""
-        settings = self.settings
-        if self.told is not None and self.told.is_due(step):
-            with self._judged():
-                self.told.renew(step, self.codec, self.bridge)
-        count = settings.run.accumulate
-        rows = [self._part(step, Part(index, count)) for index in range(count)]
-        figures = {name: sum((row[name] for row in rows[1:]), rows[0][name]) / count
-                   for name in rows[0]}  # fmt: skip
-        learners = self.state.learners
-        if "distillation" in self.state.optimisers:
-            learners.append(self.state.optimisers["distillation"])
-        rates, steps = settings.optimiser, settings.run.steps
-        norm = apply_gradients(learners, rates, step, steps, loss=figures["loss/total"])
+        """One step; returns metrics. All gradients are there before the first optimizer steps, so
+        that an error leaves the state of the step before."""
+        run, state, objective = self.config.run, self.state, self.objective
+        if objective.labels is not None and objective.labels.due(step):
+            with self.evaluation():
+                objective.labels.renew(step, objective.codec, objective.bridge)
+        weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
+        rows: list[dict[str, Tensor]] = []
+        for micro in micro_batches(run.micro_batches):
+            with objective.autocast():
+                pairs = objective.encode_pairs(step, micro)
+                speech = objective.encode_speech(step, micro)
+                labeled = objective.encode_labeled(step, micro)
+                losses = objective.pair_losses(pairs)
+                losses |= objective.waveform_losses(step, speech, weights)
+                losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
+                beside = objective.bridge_losses(pairs)
+                beside |= objective.discriminator_losses(step, speech)
+                shown = losses | beside
+                if self.config.balance and speech is not None:
+                    losses, averages = balance(losses, weights, speech, averages, micro)
+            total = weighted_sum(losses, weights)
+            ((total + sum(beside.values())) / micro.count).backward()
+            if objective.has_speaker_loss(step):  # its gradients come in chunks: a model's states
+                shown |= objective.backward_speaker_loss(step, micro)
+                total = total + weights[SPEAKER] * shown[SPEAKER]
+            rows.append({name: loss.detach() for name, loss in (shown | {"total": total}).items()})
+        metrics = {f"loss/{name}": mean_of([row[name] for row in rows]) for name in rows[0]}
+
+        optimizers = self.optimizers(BESIDE + ENCODER)
+        loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
+        norm = clip_gradients(self.optimizers(ENCODER))
+        others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
+        norm = norm + 0.0 * mean_of([each.to(norm) for each in others])  # not finite if one is not
         if torch.isfinite(norm):
-            self.state.update_followers()
-        items = settings.real_batch + settings.pair_batch * settings.uses_pairs
-        seconds = items * settings.frames / self.codec.frame_rate
-        return figures | {GRADIENT: norm, SECONDS: torch.tensor(seconds)}
+            set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
+            with state.updating():
+                for optimizer in self.optimizers(BESIDE):  # discriminators and bridge
+                    optimizer.step()
+                for optimizer in self.optimizers(ENCODER):
+                    optimizer.step()
+                if run.ema:
+                    update_ema(state.modules["encoder_ema"], self.encoder, run.ema, step)
+                state.values |= {BALANCER: averages} if averages else {}
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return metrics | {GRAD_NORM: norm, SECONDS: torch.tensor(self.seconds)}
 
-    def _part(self, step: int, part: Part) -> dict[str, Tensor]:
-        """The gradients of a part of a step, and its figures."""
-        settings, weights = self.settings, self.settings.weights
-        losses: dict[str, Tensor] = {}
-        told: dict[str, Tensor] = {}
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
-            top, device = self.codec.quantizer.levels - 1, self._device
-            pairs = pairs_of(self.genuine, settings, top, step, part)
-            codes_BKT, mask_BT = pairs.codes_BKT.to(device), pairs.mask_BT.to(device)
-            pairs = replace(pairs, codes_BKT=codes_BKT, mask_BT=mask_BT)
-            if settings.uses_pairs:
-                made_BS = self._decode(pairs.codes_BKT, pairs.sources)
-                if self.bridge is not None:
-                    self._teach_bridge(self.bridge, made_BS, pairs, step, part)
-                latent_BDT = self._encode(made_BS)
-                pair = code_losses(
-                    self.codec.quantizer, latent_BDT, pairs.codes_BKT, mask_BT=pairs.mask_BT
-                )
-                losses["pair_semantic"] = pairs.share * pair.semantic
-                losses["pair_levels"] = pairs.share * pair.levels
-            if step >= settings.real_from:
-                real, told = self._real(step, part, pairs)
-                losses |= real
-        total = sum(getattr(weights, name) * value for name, value in losses.items())
-        assert isinstance(total, Tensor)
-        (total / part.count).backward()
-        if settings.hears_clones(step):
-            losses["cloned"], told["clones_hit"] = self._teach_clones(step, part)
-            total = total.detach() + weights.cloned * losses["cloned"]
-        figures = {f"loss/{name}": value.detach() for name, value in (losses | told).items()}
-        return figures | {"loss/total": total.detach()}
+    def validate(self, step: int, log: Log) -> Metrics:
+        """Codes of the held-out presets, decoded and encoded again, and a check on real speech."""
+        with self.evaluation(), torch.no_grad():
+            codec = self.objective.codec
+            metrics = preset_metrics(codec, self.objective.material.held_out)
+            crops = self.objective.draw_speech(step_generator(0, 0, stream=9))
+            check = check_speech(codec, crops.wave_BS.to(self.objective.device))
+        log_speech(check, codec, step, log)
+        return metrics | check.metrics
 
-    def _real(
-        self, step: int, part: Part, pairs: Pairs
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of real speech, and figures that are no losses."""
-        settings, weights = self.settings, self.settings.weights
-        drawn = self._draw(self._generator(step, CROPS), part.of(settings.real_batch))
-        sources = sources_of(settings.run.seed, step, OF_CROPS, part.of(settings.real_batch))
-        wave_BS = drawn.wave_BS.to(self._device)
-        heard = self.real.losses(drawn, self.corpus, sources, step, part)
-        losses, latent_BDT = heard.losses, heard.latent_BDT
-        quantizer = self.codec.quantizer
-        if self.bridge is not None:
-            semantic_BDT, _ = quantizer.split(latent_BDT)
-            book = quantizer.semantic_codebook
-            losses["bridge"] = advice(self.bridge, book, wave_BS, semantic_BDT)
-        if weights.critic:
-            losses["critic"] = self._criticise(latent_BDT, pairs, step, part)
-        if self.told is not None and self.told.labels:
-            losses["told"] = self.told.loss(step, part, self.codec)
-        if step < settings.cycle_from:
-            return losses, heard.told
-        with torch.no_grad():
-            own_BKT = quantizer.encode(latent_BDT.detach().float())
-        if weights.cycle_semantic or weights.cycle_levels:
-            again_BDT = self._encode(self._decode(own_BKT, sources))
-            cycle = code_losses(quantizer, again_BDT, own_BKT)
-            losses |= {"cycle_semantic": cycle.semantic, "cycle_levels": cycle.levels}
-        if weights.robust_semantic or weights.robust_levels:
-            degraded_BS = degrade(wave_BS, settings.degradation, sources)
-            robust = code_losses(quantizer, self._encode(degraded_BS), own_BKT)
-            losses |= {"robust_semantic": robust.semantic, "robust_levels": robust.levels}
-        return losses, heard.told
+    def collapse_check(self, step: int, metrics: Metrics) -> str | None:
+        """Why the run must stop, if the encoder has collapsed."""
+        run = self.config.run
+        asked = run.stop_on_collapse and step >= run.collapse_check_from
+        return collapse(metrics) if asked else None
 
-    def _teach_clones(self, step: int, part: Part) -> tuple[Tensor, Tensor]:
-        """The gradients of `cloned`, a few items at a time and when those of the other losses are
-        done, since a language model's states lie in memory for them; then their mean, and the share
-        that was told right."""
-        assert self.listener is not None
-        settings, listener, own = self.settings, self.listener, part.of(self.settings.clones.items)
-        generator = self._generator(step, CLONES)
-        scene = draw_scene(listener.cast, settings.clones, self.codec.frame_size, generator)
-        found = []
-        for first in range(own.start, own.stop, settings.clones.at_once):
-            some = slice(first, min(first + settings.clones.at_once, own.stop))
-            sources = sources_of(settings.run.seed, step, OF_CLONES, some)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=settings.run.autocast):
-                loss, hit = cloned_loss(listener, self.codec, scene, some, sources)
-            share = (some.stop - some.start) / (own.stop - own.start)
-            (settings.weights.cloned * share * loss / part.count).backward()
-            found.append(share * torch.stack([loss.detach(), hit]))
-        mean = torch.stack(found).sum(dim=0)
-        return mean[0], mean[1]
-
-    def _teach_bridge(
-        self, bridge: Bridge, wave_BS: Tensor, pairs: Pairs, step: int, part: Part
+    def save(
+        self, path: Path, release: Release, config: dict[str, Any], step: int, metrics: Metrics
     ) -> None:
-        book = self.codec.quantizer.semantic_codebook
-        loss = pairs.share * lesson(bridge, book, wave_BS, pairs.codes_BKT[:, 0], pairs.mask_BT)
-        (loss / part.count).backward()
-        if part.is_last:
-            rates, steps = self.settings.optimiser, self.settings.run.steps
-            apply_gradients([self.state.optimisers["bridge"]], rates, step, steps)
+        """Write the encoder that the training is for; the first process does."""
+        with distributed.rank0_first():
+            if distributed.is_rank0():
+                training = {"config": config, "step": step, "metrics": metrics}
+                save_encoder(path, encoder_tensors(self.result), release, training)
 
-    def _criticise(self, latent_BDT: Tensor, pairs: Pairs, step: int, part: Part) -> Tensor:
-        settings, quantizer = self.settings, self.codec.quantizer
-        rates = settings.optimiser.model_copy(update={"lr": settings.critic_lr})
-        return criticise(
-            self.critic, self.state.optimisers["critic"], rates, step, settings.run.steps, part,
-            quantizer.decode(pairs.codes_BKT), quantizer.soften(latent_BDT), pairs.mask_BT,
-            pairs.share,
-        )  # fmt: skip
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that learns."""
+        encoder = self.state.modules["encoder"]
+        assert isinstance(encoder, Encoder)
+        return encoder
 
-    def validate(self, step: int, log: Log) -> dict[str, float]:
-        """Codes of the held-out presets, decoded and encoded again, and health on real speech; with
-        `judged_clips`, what the language model makes of the codes of real speech."""
-        with self._judged(), torch.no_grad():
-            figures = preset_agreement(self.codec, self.held_out)
-            wave_BS = self._draw(step_generator(0, 0, stream=9)).wave_BS.to(self._device)
-            health = health_of(self.codec, wave_BS)
-            figures |= health.figures
-            if self.settings.judged_clips and self.model is not None:
-                figures |= semantic_nll(
-                    self.codec, self.model, self.train, self.settings.judged_clips
-                )
-        show_health(health, self.codec, step, log)
-        return figures
+    @property
+    def result(self) -> Encoder:
+        """The encoder that the training is for: the mean of its weights where one is kept."""
+        encoder = self.state.modules.get("encoder_ema", self.encoder)
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    @property
+    def seconds(self) -> float:
+        """Audio of a step."""
+        config = self.config
+        items = config.real_batch + config.pair_batch * config.uses_pairs
+        return items * config.frames / self.objective.codec.frame_rate
 
     @contextmanager
-    def _judged(self) -> Iterator[None]:
+    def evaluation(self) -> Iterator[None]:
         """Within, the codec has the encoder that will be written, and it does not learn."""
-        encoder = self.codec.require_encoder()
-        self.codec.encoder = self.written.eval()
+        codec = self.objective.codec
+        codec.encoder = self.result.eval()
         try:
             yield
         finally:
-            self.codec.encoder = encoder.train()
+            codec.encoder = self.encoder.train()
 
-    @property
-    def written(self) -> Encoder:
-        """The encoder that the training is for: the mean of its weights where one is kept."""
-        found = self.state.modules.get("encoder_ema", self.state.modules["encoder"])
-        assert isinstance(found, Encoder)
-        return found
+    def optimizers(self, names: Sequence[str]) -> list[Optimizer]:
+        """Those of these names that there are."""
+        return [self.state.optimizers[name] for name in names if name in self.state.optimizers]
 
-    def _generator(self, step: int, stream: int) -> torch.Generator:
-        return step_generator(self.settings.run.seed, step, stream)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.codec.quantizer.semantic_codebook.cluster_usage.device
+def mean_of(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean()
 
-    def _encode(self, wave_BS: Tensor) -> Tensor:
-        latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
-        return latent_BDT.float()
 
-    def _draw(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
-        if not hasattr(self, "_weights_N"):
-            self._weights_N = self.train.weights(self.settings.evenness)
-        size = self.codec.frame_size
-        return self.train.crops(
-            self.settings.real_batch,
-            self.settings.frames * size,
-            generator,
-            self._weights_N,
-            grid=1 if self.settings.whisper is None else size,
-            part=part,
+def encoder_tensors(encoder: Encoder) -> dict[str, Tensor]:
+    """An encoder's tensors under the names of the release."""
+    state = encoder.state_dict()
+    return {f"audio_tokenizer.{k}": v.detach().cpu().clone() for k, v in state.items()}
+
+
+def require_success(outcome: Outcome, out: Path) -> None:
+    """Raise the error (see `distributed.fail_together`) of a run that cannot go on, or whose
+    encoder has collapsed."""
+    if outcome.reason == "broken":
+        distributed.fail_together(TrainingError(f"The training was stopped: {outcome.sentence}"))
+    if outcome.reason == "collapsed":
+        distributed.fail_together(
+            QualityError(
+                f"The training was stopped at step {outcome.step}: {outcome.sentence}. The "
+                f"checkpoint is in {out}; to go on all the same, add `--resume --set "
+                "run.stop_on_collapse=false`."
+            )
         )
 
-    @torch.no_grad()
-    def _decode(self, codes_BKT: Tensor, sources: Sequence[torch.Generator]) -> Tensor:
-        """Speech of codes, degraded."""
-        wave_BS = self.codec.decoder(self.codec.quantizer.decode(codes_BKT)).float()
-        return degrade(wave_BS, self.settings.degradation, sources)
+
+def report(outcome: Outcome, path: Path, best: dict[str, Any] | None, console: Console) -> int:
+    """Say what was written, and what to do with it; returns the exit code."""
+    console.print(f"Wrote {path} (step {outcome.step}, {outcome.reason}).")
+    if best is not None and best["step"] != outcome.step:
+        console.print(
+            f"By levels and semantic codes together, {path.with_name(BEST_FILE)} (step "
+            f"{best['step']}) is the best of this run."
+        )
+    if outcome.reason in ("interrupted", "time"):
+        console.print("Go on with the same command and `--resume`.")
+    if outcome.reason == "interrupted":
+        return EXIT_INTERRUPTED
+    console.print(f'Use it: voxclone clone REF "text" -o out.wav --encoder {path}')
+    return EXIT_OK
 
 
-def encoder_state(task: EncoderTask) -> dict[str, Tensor]:
-    """The trained encoder's tensors under the names of the release."""
-    state = task.written.state_dict()
-    return {f"audio_tokenizer.{k}": v.detach().cpu().clone() for k, v in state.items()}
+def no_memory(config: EncoderConfig, device: torch.device, error: Exception) -> TrainingError:
+    """The sentence of a device that is too small."""
+    parts, chunk = config.run.micro_batches, config.speaker_loss.micro_batch
+    used = config.weights.speaker_contrastive
+    clones = f"`speaker_loss.micro_batch` ({chunk}), " if used else ""
+    return TrainingError(
+        f"The device {device} has too little memory for a step: make `frames` (now "
+        f"{config.frames}), {clones}`real_batch` ({config.real_batch}) or `pair_batch` "
+        f"({config.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
+        f"run.micro_batches={2 * parts}` (now {parts}); a run that has begun takes that with "
+        f"`--resume --force`. ({str(error).splitlines()[0]})"
+    )

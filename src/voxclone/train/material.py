@@ -1,76 +1,224 @@
-"""The speech that an encoder is trained on: those clips of a manifest that can be read.
+"""What an encoder is trained on and with: the release, speech, pairs, and frozen networks.
 
-A clip whose file is missing or cannot be decoded is found before the first step and left out.
-Every process of a training does this for itself, and all must come to the same.
+Only the release and speech of the user's own go in; where a release has an encoder already, it is
+not looked at unless the training begins from it. Every process does all this for itself, and all
+must come to the same.
 
-Shapes: N clips.
+Shapes: K code books, T frames.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 from rich.console import Console
-from rich.progress import track
+from torch import Tensor
 
-from voxclone.data.corpus import Corpus, Subset, check_left_out, pack
-from voxclone.data.manifest import Clip, Manifest
-from voxclone.data.prepared import PreparedCorpus
-from voxclone.data.rules import too_few
+from voxclone.codec.config import CodecConfig
+from voxclone.codec.model import Codec, Encoder
+from voxclone.data.corpus import Subset
+from voxclone.data.pairs import TEXTS, PairSettings, read_pairs, read_texts, speak_pairs
+from voxclone.data.speakers import Sizes, SpeakerPool
+from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
-from voxclone.train import ranks
-from voxclone.train.encoder_settings import EncoderTraining
+from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
+from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.release.encoder_file import find_encoder
+from voxclone.release.release import MINI, Release, load_codec
+from voxclone.train import distributed
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.speaker_loss import Embed, SpeakerLoss
+from voxclone.tts.tts import TTS
+from voxclone.voice.presets import preset_codes
+
+FRESH, OWN = "fresh", "release"
+GE2E = "ge2e"
+HELD_OUT = 3
+"""Every so many presets one is held out."""
 
 
-def open_speech(settings: EncoderTraining, folder: Path, console: Console) -> Subset:
-    """The clips that the settings choose; where `data prepare` did not make them, they are packed
-    into `folder`. Says which are left out.
+@dataclass(frozen=True)
+class Inputs:
+    """Where things lie: options of the command. `init` is what the encoder begins as: `fresh`,
+    `release` (the encoder that the release has) or a file; it must be given where the release has
+    an encoder, and where it has none, an encoder is fresh."""
 
-    Raises ConfigError if no speech is named, none of it fits, too much of it cannot be read, or all
-    of it is of one speaker.
-    """
-    if settings.speech is None:
+    model: str = MINI
+    speech: Path | None = None
+    init: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that does not learn. `genuine` are codes [K, T] that the release made, `held_out`
+    those of presets that nothing is trained on. `teacher` is an ASR model: a CTC recognizer, or
+    Whisper's stored targets. `labels` is the folder of pseudo-labels."""
+
+    codec: Codec
+    speech: Subset
+    genuine: Sequence[Tensor]
+    held_out: dict[str, Tensor] = field(default_factory=dict)
+    init: Encoder | None = None
+    teacher: Recognizer | TargetStore | None = None
+    language_model: TTS | None = None
+    labels: Path | None = None
+    speakers: SpeakerLoss | None = None
+
+
+def gather(
+    config: EncoderConfig, inputs: Inputs, device: torch.device, out: Path, console: Console
+) -> Material:
+    """Open and make what the config asks for; what is made goes into the folder `out`."""
+    weights = config.weights
+    release = Release.open(inputs.model)
+    codec = load_codec(release)
+    init = first_encoder(release, inputs.init)
+    speech = open_speech(inputs.speech, config.licenses, out / "speech", console)
+    presets = preset_codes(release)
+    inexact = {name: share for name, share in presets.exact.items() if share < 1}
+    if inexact:
+        console.print(f"[yellow]Presets that do not invert bit for bit: {inexact}.[/yellow]")
+    stored, minutes = config.pairs.folder, config.pairs.minutes
+    genuine = [] if stored is None else read_pairs(stored, release)
+    model = None
+    asks = bool(weights.pseudo_label or weights.speaker_contrastive)
+    if asks or (minutes and stored is None):
+        dtype = None if config.run.autocast else torch.float32
+        model = TTS.load(release, codec=codec, dtype=dtype, device=device)
+    if minutes and stored is None and model is not None:
+        settings = PairSettings(minutes=minutes)
+        genuine = speak_pairs(release, model, read_texts(TEXTS), settings, out / "pairs")
+    held_out = dict(sorted(presets.codes.items())[::HELD_OUT])
+    genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
+    teacher = speakers = None
+    if config.teacher is not None and (weights.bridge or weights.asr_distillation):
+        teacher = open_teacher(config.teacher, device, out / "whisper")
+    named = config.speaker_loss.speaker_encoder
+    if weights.speaker_contrastive and named is not None and model is not None:
+        sizes = Sizes()
+        pool = SpeakerPool.of(speech, sizes, codec.frame_size)
+        speakers = SpeakerLoss.frozen(model, open_embedder(named, device), pool, sizes)
+    return Material(
+        codec, speech, genuine, held_out, init, teacher, model if asks else None, out / "labels",
+        speakers,
+    )  # fmt: skip
+
+
+def check(config: EncoderConfig, codec: CodecConfig, material: Material | None) -> None:
+    """Raise ConfigError for weights of which something is missing (not asked without `material`),
+    for crops of which nothing counts, and for batches that processes cannot share."""
+    weights, run = config.weights, config.run
+    used = {
+        "pair_batch": config.pair_batch if config.uses_pairs else 0,
+        "real_batch": config.real_batch if config.real_from < run.steps else 0,
+        "pseudo_labels.batch": config.pseudo_labels.batch if weights.pseudo_label else 0,
+    }
+    distributed.check_batches(used, run.micro_batches)
+    if config.real_from and not config.uses_pairs:
         raise ConfigError(
-            "The config names no speech: set `speech` to a manifest (JSON lines with id, path, "
-            "speaker, duration), for example with `--set speech=my/manifest.jsonl`."
+            f"Before step {config.real_from} (`real_from`) there are pairs alone, and these have "
+            "no weight: set `real_from` to 0, or `weights.pair_levels` above 0."
         )
-    manifest, allowed = Manifest(settings.speech), settings.licences
-    chosen_N = manifest.select(split="train", licenses=allowed)
-    if not len(chosen_N):
+    if weights.bridge and not config.uses_pairs:
         raise ConfigError(
-            f"{settings.speech} has no clip of the split `train` under the licences {allowed}."
+            "The weight `bridge` needs pairs, from which the bridge learns, and these have no "
+            "weight: set `weights.pair_levels` above 0, or `weights.bridge` to 0."
         )
-    _require_voices(manifest.speaker_N[chosen_N], settings.speech)  # before hours are decoded
-    corpus: Corpus
-    if manifest.prepared:
-        corpus = prepared = PreparedCorpus(manifest)
-        kept_N, reasons = prepared.present(chosen_N)
-    else:
-        chosen = [manifest[number] for number in chosen_N.tolist()]
-        corpus = packed = pack(chosen, folder, _bar(console))
-        kept_N, reasons = np.arange(len(packed)), [*packed.left_out.values()]
-    said = check_left_out(reasons, len(chosen_N))
-    if said is not None:
-        told = f"{settings.speech}: {said}"
-        console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    _require_voices(corpus.speaker_N[kept_N], settings.speech)
-    return Subset(corpus, kept_N.tolist())
+    if weights.pseudo_label and not config.pseudo_labels.label_steps:
+        raise ConfigError("The weight `pseudo_label` needs steps in `pseudo_labels.label_steps`.")
+    if material is not None:
+        _check_material(config, codec, material)
 
 
-def is_same(identity: dict[str, Any]) -> bool:
-    """Whether all processes read the same speech (`Subset.identity`)."""
-    (other,) = ranks.any_of(ranks.tell(identity) != identity)
-    return not other
-
-
-def _require_voices(speaker_N: np.ndarray, manifest: Path) -> None:
-    lonely = too_few(len(np.unique(speaker_N)))
-    if lonely is not None:
+def _check_material(config: EncoderConfig, codec: CodecConfig, material: Material) -> None:
+    weights = config.weights
+    if weights.bridge and not isinstance(material.teacher, Recognizer):
         raise ConfigError(
-            f"All clips of {manifest} to train on are of 1 speaker. {lonely} Add others."
+            "The weight `bridge` needs a `teacher` that is a CTC recognizer: mini, or its folder."
         )
+    if weights.asr_distillation and material.teacher is None:
+        raise ConfigError(
+            "The weight `asr_distillation` needs a `teacher`: mini, the folder of a CTC "
+            "recognizer, or a Whisper."
+        )
+    context = left_context(config.left_context, codec)
+    whisper = isinstance(material.teacher, TargetStore)
+    if weights.asr_distillation and whisper and config.frames <= context:
+        raise ConfigError(
+            f"Whisper's targets know the whole clip, so the first {context} frames of a crop from "
+            f"within it do not count (`left_context`), and of {config.frames} nothing is left: set "
+            f"`frames` to more, {4 * context} for example."
+        )
+    if weights.pseudo_label and (material.language_model is None or material.labels is None):
+        raise ConfigError("The weight `pseudo_label` needs the release's language model.")
+    if weights.speaker_contrastive:
+        if material.speakers is None:
+            raise ConfigError(
+                "The weight `speaker_contrastive` needs a `speaker_loss.speaker_encoder`: mini, "
+                "ge2e, or the folder of a network that tells speakers apart."
+            )
+        items = {"speakers of a step": material.speakers.sizes.items}
+        distributed.check_batches(items, config.run.micro_batches)
 
 
-def _bar(console: Console) -> Callable[[Iterable[Clip]], Iterable[Clip]]:
-    return lambda items: track(list(items), description="preparing", console=console)
+def left_context(given: int | None, codec: CodecConfig) -> int:
+    """The frames `given`, or as many as the encoder looks back over."""
+    return codec.encoder_history if given is None else given
+
+
+def first_encoder(release: Release, init: str | None) -> Encoder | None:
+    """What the encoder begins as; None is a fresh one. Raises ConfigError where that is not given
+    and the release has an encoder already."""
+    has_one = release.report.encoder != "withheld"
+    if init is None and has_one:
+        raise ConfigError(
+            f"The release {release.path} has an encoder already: say `--init release` to go on "
+            "from it, `--init FILE` to go on from another, or `--init fresh` to train one from "
+            "nothing."
+        )
+    if init in (None, FRESH):
+        return None
+    if init == OWN:
+        if not has_one:
+            raise ConfigError(
+                f"The release {release.path} has no encoder to begin from: leave out `--init`, or "
+                "name a file."
+            )
+        return load_codec(release).require_encoder()
+    return load_codec(release, find_encoder(release, Path(init))).require_encoder()
+
+
+def open_teacher(source: str, device: torch.device, folder: Path) -> Recognizer | TargetStore:
+    """The ASR model that is named: `mini` is the packaged CTC recognizer, a folder that holds one
+    is that, and all else is a Whisper, whose targets are stored in `folder`."""
+    if source == MINI:
+        return load_packaged_recognizer()
+    if (Path(source) / "recogniser.safetensors").exists():
+        return load_recognizer(Path(source))
+    return TargetStore(WhisperTeacher(source, device=str(device)), folder)
+
+
+def open_embedder(source: str, device: torch.device) -> Embed:
+    """Who tells voices apart: the packaged network for `mini`, GE2E, or a network in a folder."""
+    if source == GE2E:
+        return Ge2eEmbedder.load(str(device)).embed_batch
+    if source == MINI:
+        return load_packaged_speaker_network().to(device)
+    return load_speaker_network(Path(source)).to(device)
+
+
+def require_same_speech(speech: Subset, path: Path | None) -> None:
+    """Raise ConfigError (see `distributed.fail_together`) unless all processes read the same."""
+    identity = speech.identity()
+    (other,) = distributed.any_rank(distributed.broadcast(identity) != identity)
+    if other:
+        distributed.fail_together(
+            ConfigError(
+                f"Not all machines see the same speech as this one ({identity['clips']:,} clips, "
+                f"{identity['hours']:g} h of {path}): give all of them the same files."
+            )
+        )

@@ -1,6 +1,11 @@
-"""Triples as the sequences that a language model reads, and what is done to them in training.
+"""Speech as a language model reads it: batches of prompts and codes, and losses of its head.
 
-Shapes: B batch, L positions, D width, K code books, N frames of a batch, T frames.
+An example is a triple of one speaker: a voice, a text, and the codes that say it (arXiv 2603.25551,
+3.1). What the model itself would have generated before a frame can take the place of the true codes
+(scheduled sampling in two passes, arXiv 1906.07651).
+
+Shapes: B batch, L positions, D width, K code books, N frames of a batch, T frames, C acoustic
+channels, I items, S samples.
 """
 
 from collections.abc import Sequence
@@ -9,8 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import to_levels, to_values
 from voxclone.release.params import Params
 from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
 from voxclone.tts.prompt import PromptMaker
 
@@ -20,7 +28,7 @@ PROMPT_EXTRA = 6  # the END row of the voice, and five special tokens
 @dataclass(frozen=True)
 class Example:
     """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
-    the place in the text ids of what is being said (-1 where unknown)."""
+    the place in the text ids of what is being spoken (-1 where unknown)."""
 
     voice_TK: Tensor
     text_ids: list[int]
@@ -98,38 +106,76 @@ def embed(backbone: Backbone, batch: Batch, codes_BLK: Tensor) -> Tensor:
     )
 
 
-def misread(
-    codes_BLK: Tensor,
+def flow_loss(
+    head: AcousticHead,
+    hidden_ND: Tensor,
+    target_NK: Tensor,
     generator: torch.Generator,
     *,
-    params: Params,
-    levels: float,
-    semantic: float,
+    draws: int = 1,
+    dropped: float | None = None,
 ) -> Tensor:
-    """A share `levels` of the levels moved by one, a share `semantic` of the semantic codes
-    replaced; special codes stay."""
-    audio, device = params.audio, codes_BLK.device
-    draw_BLK = torch.rand(codes_BLK.shape, generator=generator).to(device)
-    sign_BLK = (torch.rand(codes_BLK.shape, generator=generator) < 0.5).to(device) * 2 - 1
-    moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + audio.acoustic_codebook_size - 1)
-    shape, size = codes_BLK[..., 0].shape, audio.semantic_codebook_size
-    other_BL = torch.randint(size, shape, generator=generator).to(device) + SHIFT
-    moved_BLK[..., 0] = other_BL
-    share_K = torch.full((codes_BLK.shape[-1],), levels, device=device)
-    share_K[0] = semantic
-    ordinary_BL1 = codes_BLK[..., :1] >= SHIFT
-    return torch.where((draw_BLK < share_K) & ordinary_BL1, moved_BLK, codes_BLK)
+    """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time points
+    to, (1 - t)^2 times that of the velocity, over `draws` of all frames but ends. Every time has
+    the same best velocity either way; but at late times x0 cannot be known, and the velocity's own
+    error is then noise that outweighs what is learned of voices.
+
+    In training, `dropped` is the share of frames without their hidden state (for guidance), and
+    levels are spread over the intervals that they stand for, so that the flow learns no comb; in
+    validation it is None.
+    """
+    speaks_N = target_NK[:, 0] != END_AUDIO
+    hidden_ND = hidden_ND[speaks_N].repeat(draws, 1)
+    level_NC = (target_NK[speaks_N, 1:] - SHIFT).repeat(draws, 1)
+    data_NC = to_values(level_NC, head.levels)
+    device = hidden_ND.device
+    noise_NC = torch.randn(data_NC.shape, generator=generator).to(device)
+    time_N1 = torch.rand(len(data_NC), 1, generator=generator).to(device)
+    if dropped is not None:
+        drop_N1 = torch.rand(len(data_NC), 1, generator=generator) < dropped
+        hidden_ND = hidden_ND.masked_fill(drop_N1.to(device), 0.0)
+        jitter_NC = torch.rand(data_NC.shape, generator=generator).to(device) - 0.5
+        data_NC = data_NC + jitter_NC * 2 / (head.levels - 1)
+    error_NC = head.error(data_NC, noise_NC, time_N1[:, 0], head.llm_projection(hidden_ND))
+    return ((1 - time_N1) * error_NC).square().mean()
 
 
-def forget(batch: Batch, codes_BLK: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """In a `share` of the items, take the levels of some frames that are already said (a share of
-    them drawn anew), as if they were empty."""
-    count, length = batch.ids_BL.shape
-    chosen_B1 = torch.rand(count, 1, generator=generator) < share
-    share_B1 = torch.rand(count, 1, generator=generator) * chosen_B1
-    gone_BL = (torch.rand(count, length, generator=generator) < share_B1).to(codes_BLK.device)
-    said_BL = torch.zeros_like(gone_BL)
-    said_BL[batch.item_N, batch.place_N] = True
-    gone_BLK = (gone_BL & said_BL & batch.is_code_BL)[..., None].repeat(1, 1, codes_BLK.shape[-1])
-    gone_BLK[..., 0] = False
-    return codes_BLK.masked_fill(gone_BLK, EMPTY_AUDIO)
+def decode_values(codec: Codec, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:
+    """Speech [I, S] of semantic codes and acoustic values (-1 to 1), with gradients."""
+    vectors_IDT = codec.quantizer.semantic_codebook.decode(semantic_IT)
+    wave_IS: Tensor = codec.decoder(torch.cat([vectors_IDT, value_ICT], dim=1)).float()
+    return wave_IS
+
+
+def draw_values(
+    head: AcousticHead,
+    hidden_ND: Tensor,
+    guidance_N: Tensor,
+    noise_NC: Tensor,
+) -> Tensor:
+    """Whole acoustic values [N, C] to which the flow brings noise, each with a guidance of its own;
+    gradients pass the rounding straight through."""
+    device = hidden_ND.device
+    value_NC = head.flow(hidden_ND.float(), noise_NC.to(device), guidance_N[:, None].to(device))
+    whole_NC = to_values(to_levels(value_NC.detach(), head.levels).round(), head.levels)
+    return value_NC + (whole_NC - value_NC).detach()
+
+
+@torch.no_grad()
+def scheduled_sampling(
+    batch: Batch,
+    codes_BLK: Tensor,
+    hidden_ND: Tensor,
+    guidance_B: Tensor,
+    head: AcousticHead,
+    noise_NC: Tensor,
+) -> Tensor:
+    """Codes [B, L, K] in which the target frames of every item with a guidance (others have 0) have
+    levels drawn from their hidden states and noise. Semantic codes, voices and targets stay."""
+    guidance_N = guidance_B[batch.item_N]
+    frame_N = (batch.target_NK[:, 0] >= SHIFT) & (guidance_N > 0)
+    value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
+    level_NC = to_levels(value_NC, head.levels).round().long() + SHIFT
+    drawn_BLK = codes_BLK.clone()
+    drawn_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
+    return drawn_BLK

@@ -67,7 +67,7 @@ def restore(state: RefineState, folder: Path, identity: str, *, resume: bool) ->
     codes.base_TV = tensors["base"].to(device)
     if "state" in tensors:
         codes.state_TD = tensors["state"].to(device)
-    checkpoint.load_optimiser(state.optimizer, "adam.", tensors)
+    checkpoint.load_optimizer(state.optimizer, "adam.", tensors)
     state.evaluations = [
         Evaluation(codes_KT=tensors[f"evaluation.{i}"].to(device), **values)
         for i, values in enumerate(found.values["evaluations"])
@@ -83,7 +83,7 @@ def save(state: RefineState, folder: Path, identity: str, seconds: float) -> Non
     tensors = {"delta": codes.delta_TV, "level": codes.level_CT, "base": codes.base_TV}
     if codes.state_TD is not None:
         tensors["state"] = codes.state_TD
-    tensors |= checkpoint.optimiser_tensors(state.optimizer, "adam.")
+    tensors |= checkpoint.optimizer_tensors(state.optimizer, "adam.")
     tensors |= {f"evaluation.{i}": each.codes_KT for i, each in enumerate(state.evaluations)}
     values = {
         "job": identity,

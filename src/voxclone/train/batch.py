@@ -1,0 +1,60 @@
+"""What a step is made of: a function of seed, step and item, whoever computes the item.
+
+Shapes: B batch, K code books, T frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxclone.data.pairs import draw_pairs, perturb
+from voxclone.rng import step_generator
+from voxclone.train.distributed import MicroBatch
+
+# Streams of random numbers of a step: what pairs there are, which crops of real speech, which of
+# labeled clips, labels, speakers; and further on one for each item of pairs, crops and speakers.
+PAIRS, CROPS, LABELED, LABELS, SPEAKERS = 0, 1, 2, 3, 4
+OF_PAIRS, OF_CROPS, OF_SPEAKERS = 10**6, 2 * 10**6, 3 * 10**6
+PERTURBED_ITEMS, PERTURBED_LEVELS = 0.3, 0.15
+"""The share of pairs that are near genuine ones, and of their levels that are others."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A micro-batch of codes [B, K, T], which frames of them are real [B, T], and a generator for
+    each. `share` is the number of these frames over that of a part on average: a mean over them,
+    times this, has as its mean over parts the mean over the frames of the whole batch."""
+
+    codes_BKT: Tensor
+    mask_BT: Tensor
+    sources: list[torch.Generator]
+    share: float
+
+
+def draw_pair_batch(
+    genuine: Sequence[Tensor],
+    count: int,
+    frames: int,
+    top: int,
+    seed: int,
+    step: int,
+    micro: MicroBatch,
+    device: torch.device,
+) -> PairBatch:
+    """A part of the `count` pairs of a step, of `genuine` codes [K, T] with levels up to `top`."""
+    generator = step_generator(seed, step, PAIRS)
+    codes_BKT, mask_BT = draw_pairs(genuine, count, frames, generator)
+    codes_BKT = perturb(
+        codes_BKT, generator, items=PERTURBED_ITEMS, levels=PERTURBED_LEVELS, top=top
+    )
+    own = micro.of(count)
+    share = float(mask_BT[own].sum() * micro.parts / mask_BT.sum())
+    sources = item_generators(seed, step, OF_PAIRS, own)
+    return PairBatch(codes_BKT[own].to(device), mask_BT[own].to(device), sources, share)
+
+
+def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch.Generator]:
+    """A generator for each item of a part; `first` is the stream of item 0."""
+    return [step_generator(seed, step, first + item) for item in range(part.start, part.stop)]

@@ -1,0 +1,307 @@
+"""Several processes that train one model together, each on its part of every batch; and signals.
+
+Every process holds the whole model. The rule for losses: *the mean over processes of what each
+computes is the loss of the whole batch*. A mean over equally many items is so by itself; what
+divides by something that differs between parts (a mask, the power of a batch) divides by `mean` of
+it, and what looks at the statistics of a batch looks at `gather` of it. After the backward pass the
+gradients are averaged, in one flat tensor.
+
+`DistributedDataParallel` is not used: the encoder runs up to four times before a backward pass, and
+the speaker loss has backward passes of its own, which its hooks forbid or get wrong. One all-reduce
+at the end of a step says what happens, for the price of not overlapping with it.
+
+Without a process group every function here does nothing, or gives back what it was given.
+
+Shapes: B items of a part, W processes.
+"""
+
+import json
+import secrets
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from voxclone.errors import ConfigError, VoxcloneError
+
+_signals: list[int] = []
+LONGEST_WAIT = timedelta(hours=12)
+"""The first process packs speech and makes pairs while the others wait."""
+
+
+def start(device: torch.device) -> None:
+    """Join the processes that torchrun started; without torchrun, nothing. On CUDA each process
+    takes the GPU of its number on the machine. Raises ConfigError if there are too few."""
+    if not dist.is_available() or dist.is_initialized() or not dist.is_torchelastic_launched():
+        return
+    if device.type == "cuda":
+        local, there = dist.get_node_local_rank(), torch.cuda.device_count()
+        if local >= there:
+            raise ConfigError(
+                f"This machine has {there} GPUs and was given process {local + 1}: start at most "
+                f"{there} on it (`torchrun --nproc-per-node {there}`)."
+            )
+        torch.cuda.set_device(local)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if _together():
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if _together() else 0
+
+
+def is_rank0() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank() == 0
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One of the `count` micro-batches of a step, one after another (gradients accumulate), and of
+    it the part of this process. Micro-batch m of all processes together are consecutive items of
+    the step's batch."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Parts of a step's batch: its micro-batches, over all processes."""
+        return self.count * world_size()
+
+    def of(self, items: int) -> slice:
+        """Which of the `items` of a step's batch are this part."""
+        each = items // self.parts
+        begin = (self.index * world_size() + rank()) * each
+        return slice(begin, begin + each)
+
+
+WHOLE = MicroBatch()
+
+
+def micro_batches(count: int) -> list[MicroBatch]:
+    """All micro-batches of a step."""
+    return [MicroBatch(index, count) for index in range(count)]
+
+
+def check_batches(batches: dict[str, int], micro_batches: int) -> None:
+    """Raise ConfigError if a batch cannot be divided into equal parts."""
+    parts = micro_batches * world_size()
+    for name, items in batches.items():
+        if items % parts:
+            raise ConfigError(
+                f"`{name}` is {items}, which {world_size()} processes with `run.micro_batches` "
+                f"{micro_batches} cannot share evenly: it is the batch of all together, so make it "
+                f"a multiple of {parts}."
+            )
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.detach().clone()
+        dist.all_reduce(total)
+        return total / world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # d mean / d own is 1 / W, and averaging the gradients divides by W once more than the
+        # rule for losses allows.
+        return gradients[0]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own_B: Tensor) -> Tensor:
+        parts = [torch.empty_like(own_B) for _ in range(world_size())]
+        dist.all_gather(parts, own_B.detach().contiguous())
+        ctx.items = len(own_B)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        own = slice(rank() * ctx.items, (rank() + 1) * ctx.items)
+        return gradients[0][own] * world_size()
+
+
+def mean(own: Tensor) -> Tensor:
+    """The mean over processes of a tensor, with gradients."""
+    result: Tensor = _Mean.apply(own) if world_size() > 1 else own
+    return result
+
+
+def gather(own_B: Tensor) -> Tensor:
+    """The parts [B, ...] of all processes one after another [W B, ...], with gradients."""
+    result: Tensor = _Gather.apply(own_B) if world_size() > 1 else own_B
+    return result
+
+
+def norm(own: Tensor) -> Tensor:
+    """The Euclidean norm of the parts of all processes together, with gradients."""
+    if world_size() == 1:
+        return own.norm()
+    return (mean(own.square().sum()).clamp(min=1e-20) * world_size()).sqrt()
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
+    """Average the gradients of all processes in place, and `loss` with them, which is returned. A
+    gradient that some processes lack counts as zero there; one that all lack stays away."""
+    if world_size() == 1:
+        return loss
+    device = parameters[0].device
+    there_N = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
+    last = loss.detach().float().reshape(1)
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(g.flatten().float() for g in grads), there_N, last.to(device)])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    values = flat.split([p.numel() for p in parameters] + [len(parameters), 1])
+    for parameter, value, there in zip(parameters, values, values[-2].cpu().tolist(), strict=False):
+        if there:
+            parameter.grad = value.view_as(parameter).to(parameter.dtype)
+    return values[-1][0]
+
+
+def any_rank(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process; all wait for all."""
+    if world_size() == 1:
+        return list(flags)
+    shared = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in shared.tolist()]
+
+
+def broadcast(values: Any) -> Any:
+    """JSON values of the first process, to all."""
+    if world_size() == 1:
+        return values
+    text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
+    length = torch.tensor([len(text)])
+    dist.broadcast(length, 0)
+    if not is_rank0():
+        text = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(text, 0)
+    return json.loads(bytes(text.tolist()))
+
+
+@contextmanager
+def rank0_first() -> Iterator[None]:
+    """The first process does the work, which leaves files; then the others do it, which read them.
+    An error of the first leaves the others waiting until torchrun ends them, so it is printed once.
+    What takes long may `check_stop` for signals, also those that came to the others."""
+    done = is_rank0()
+    while not done:
+        done = _agree(done=False)
+    yield
+    if is_rank0():
+        _agree(done=True)
+
+
+def require_shared(folder: Path) -> None:
+    """Make `folder`. Raises ConfigError (see `fail_together`) if not all processes see what the
+    first one writes into it."""
+    if world_size() == 1:
+        return
+    mark = folder / f".{secrets.token_hex(8)}"
+    if is_rank0():
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    name = broadcast(mark.name)
+    (missed,) = any_rank(not (folder / name).exists())
+    if is_rank0():
+        mark.unlink()
+    if missed:
+        fail_together(
+            ConfigError(
+                f"The folder {folder} is not the same one on all machines: name one on a file "
+                "system that they share (`--out`)."
+            )
+        )
+
+
+class RaisedByRank0(Exception):
+    """The first process raised an error that all have come to; it is printed once."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def fail_together(error: VoxcloneError) -> NoReturn:
+    """Raise an error that all processes have come to: in the first one, RaisedByRank0 in others."""
+    raise error if is_rank0() else RaisedByRank0(error.exit_code)
+
+
+def mean_over_ranks(values: Sequence[float]) -> list[float]:
+    """The mean over processes of each number."""
+    if world_size() == 1:
+        return list(values)
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(shared)
+    return [float(value) / world_size() for value in shared.tolist()]
+
+
+class Interrupted(Exception):
+    """A signal came within a step that has changed nothing yet; `loop.fit` catches it."""
+
+
+@contextmanager
+def catch_signals() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM are noted. A second one stops at once, but only where one process
+    is alone: beside others, a launcher repeats what a terminal sent."""
+    alone = world_size() == 1
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if _signals and alone:
+            raise KeyboardInterrupt
+        _signals.append(number)
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, receive) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+        _signals.clear()
+
+
+def stop_requested() -> bool:
+    """Whether a signal has come to this process since `catch_signals` began."""
+    return bool(_signals)
+
+
+def check_stop() -> None:
+    """Raise Interrupted, in all processes, if a signal has come to any. Called by the first one in
+    `rank0_first`, where the others wait for it."""
+    _agree(done=False)
+
+
+def _agree(*, done: bool) -> bool:
+    """Whether the first process is done. What is done is not interrupted any more."""
+    stopped, done = any_rank(stop_requested(), done)
+    if stopped and not done:
+        raise Interrupted
+    return done

@@ -1,0 +1,319 @@
+"""From a step's material to its losses: what is drawn, encoded, and asked of the encoder.
+
+Every method whose material a step does not have gives None or no losses. Nothing here steps an
+optimizer.
+
+Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels,
+Q quantiles, N clips.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxclone.codec.model import Codec
+from voxclone.codec.quantizer import Quantized
+from voxclone.data.augment import Degradation, degrade
+from voxclone.data.corpus import Crops
+from voxclone.data.speakers import draw_speakers
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.rng import step_generator
+from voxclone.train import distributed
+from voxclone.train.adversarial import (
+    MultiResolutionSTFTDiscriminator,
+    discriminator_loss,
+    feature_matching_loss,
+)
+from voxclone.train.asr_distillation import CTCDistillation, WhisperDistillation
+from voxclone.train.batch import (
+    CROPS,
+    OF_CROPS,
+    OF_SPEAKERS,
+    SPEAKERS,
+    PairBatch,
+    draw_pair_batch,
+    item_generators,
+)
+from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
+from voxclone.train.distributed import MicroBatch
+from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.losses import (
+    Averages,
+    balanced_gradient,
+    code_losses,
+    diversity_loss,
+    level_prior_loss,
+    level_quantiles,
+    scale_loss,
+    straight_through,
+    waveform_losses,
+)
+from voxclone.train.material import Material, left_context
+from voxclone.train.pseudo_labels import PseudoLabels, pseudo_label_loss
+from voxclone.train.speaker_loss import speaker_loss
+
+SPEAKER = "speaker_contrastive"
+THROUGH_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker_similarity",
+                    "feature_matching")  # fmt: skip
+STOCHASTIC: tuple[float, tuple[float, float]] = (0.5, (0.5, 0.25))
+WHOLE_CODES: tuple[float, tuple[float, float]] = (1.0, (1.0, 0.0))
+"""Shares of semantic and of acoustic latents that are quantized, and dithered, in training."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Codes that the release made, their audio, and the encoder's latents of it."""
+
+    batch: PairBatch
+    wave_BS: Tensor
+    latent_BDT: Tensor
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Crops of real speech, the encoder's latents of them, and what quantizer and decoder make of
+    these. Losses through the waveform look at `leaf`: the decoded waveform, or where they are
+    balanced, a copy at which their gradients end."""
+
+    crops: Crops
+    wave_BS: Tensor
+    latent_BDT: Tensor
+    quantized: Quantized
+    decoded_BS: Tensor
+    leaf_BS: Tensor
+
+
+@dataclass
+class Objective:
+    """The networks that a step's losses come from, and the values that say how."""
+
+    config: EncoderConfig
+    material: Material
+    codec: Codec
+    bridge: Bridge | None = None
+    discriminator: MultiResolutionSTFTDiscriminator | None = None
+    distillation: CTCDistillation | WhisperDistillation | None = None
+    labels: PseudoLabels | None = None
+
+    def __post_init__(self) -> None:
+        config, material = self.config, self.material
+        weights, augmentation = config.weights, config.augmentation
+        self.weights: dict[str, float] = weights.model_dump()
+        self.clip_weights_N = material.speech.weights(config.speaker_balance)
+        self.left_context = left_context(config.left_context, self.codec.config)
+        self.degradation = Degradation(
+            snr_db=augmentation.snr_db, delay_ms=0, rough_db=augmentation.rough_db
+        )
+        self.quantiles_CQ = level_quantiles(self.codec, material.genuine)
+        similarity = weights.speaker_similarity
+        self.embedder = Ge2eEmbedder.load(str(self.device)) if similarity else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.codec.quantizer.semantic_codebook.cluster_usage.device
+
+    def autocast(self) -> torch.autocast:
+        enabled = self.config.run.autocast
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        """The weights of a step, of which some decay."""
+        decay = self.config.decay**step
+        return self.weights | {name: decay * self.weights[name] for name in ("l1", "stft")}
+
+    def encode(self, wave_BS: Tensor) -> Tensor:
+        latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
+        return latent_BDT.float()
+
+    def draw_speech(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
+        """Crops of real speech: all are drawn, those of a part are read."""
+        config, size = self.config, self.codec.frame_size
+        on_grid = isinstance(self.distillation, WhisperDistillation)
+        return self.material.speech.crops(
+            config.real_batch, config.frames * size, generator, self.clip_weights_N,
+            grid=size if on_grid else 1, part=part,
+        )  # fmt: skip
+
+    def encode_pairs(self, step: int, micro: MicroBatch) -> Pairs | None:
+        """Pairs, the audio degraded so that marks of the decoder teach nothing; None where they
+        have no weight."""
+        config, quantizer = self.config, self.codec.quantizer
+        if not config.uses_pairs:
+            return None
+        batch = draw_pair_batch(
+            self.material.genuine, config.pair_batch, config.frames, quantizer.levels - 1,
+            config.run.seed, step, micro, self.device,
+        )  # fmt: skip
+        with torch.no_grad():
+            wave_BS = self.codec.decoder(quantizer.decode(batch.codes_BKT)).float()
+            wave_BS = degrade(wave_BS, self.degradation, batch.sources)
+        return Pairs(batch, wave_BS, self.encode(wave_BS))
+
+    def encode_speech(self, step: int, micro: MicroBatch) -> Speech | None:
+        """Crops of real speech through encoder, quantizer and decoder; None before `real_from`."""
+        config = self.config
+        if step < config.real_from:
+            return None
+        part, seed = micro.of(config.real_batch), config.run.seed
+        crops = self.draw_speech(step_generator(seed, step, CROPS), part)
+        wave_BS = crops.wave_BS.to(self.device)
+        latent_BDT = self.encode(wave_BS)
+        semantic, acoustic = STOCHASTIC if config.stochastic_quantization else WHOLE_CODES
+        quantized = self.codec.quantizer.train_forward(
+            latent_BDT, item_generators(seed, step, OF_CROPS, part), semantic_share=semantic,
+            acoustic_shares=acoustic,
+        )  # fmt: skip
+        decoded_BS = leaf_BS = wave_BS
+        if any(self.weights[name] for name in THROUGH_WAVEFORM):
+            decoded_BS = leaf_BS = self.codec.decoder(quantized.latent_BDT).float()
+        if config.balance:
+            leaf_BS = decoded_BS.detach().requires_grad_()
+        return Speech(crops, wave_BS, latent_BDT, quantized, decoded_BS, leaf_BS)
+
+    def encode_labeled(self, step: int, micro: MicroBatch) -> tuple[Crops, Tensor] | None:
+        """Crops of labeled clips, each read with the past that it needs, and their semantic
+        latents; None where there are no labels yet."""
+        config, size = self.config, self.codec.frame_size
+        if self.labels is None or not self.labels.labels or step < config.real_from:
+            return None
+        frames = config.frames + self.left_context
+        crops = self.labels.crops(step, micro, config.pseudo_labels.batch, frames, size)
+        latent_BDT = self.encode(crops.wave_BS.to(self.device))
+        return crops, self.codec.quantizer.split(latent_BDT)[0]
+
+    def pair_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
+        """The encoder must give the codes of pairs back."""
+        if pairs is None:
+            return {}
+        batch = pairs.batch
+        found = code_losses(
+            self.codec.quantizer, pairs.latent_BDT, batch.codes_BKT, mask_BT=batch.mask_BT
+        )
+        return {
+            "pair_semantic": batch.share * found.semantic,
+            "pair_levels": batch.share * found.levels,
+        }
+
+    def waveform_losses(
+        self, step: int, speech: Speech | None, weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """What is decoded must be like the recording."""
+        if speech is None:
+            return {}
+        losses = waveform_losses(
+            speech.leaf_BS, speech.wave_BS, weights, floor=self.config.spectral_floor,
+            stft_sizes=self.config.stft_sizes, mel_scales=self.config.mel_scales,
+            embedder=self.embedder,
+        )  # fmt: skip
+        if self.discriminator is not None and step >= self.config.discriminators.start:
+            losses["feature_matching"] = feature_matching_loss(
+                self.discriminator, speech.wave_BS, speech.leaf_BS
+            )
+        return losses
+
+    def speech_losses(self, speech: Speech | None) -> dict[str, Tensor]:
+        """What is asked of the latents of real speech themselves."""
+        if speech is None:
+            return {}
+        weights, quantizer, losses = self.weights, self.codec.quantizer, dict[str, Tensor]()
+        book, quantized = quantizer.semantic_codebook, speech.quantized
+        semantic_BDT, _ = quantizer.split(speech.latent_BDT)
+        if self.distillation is not None:
+            stream_BDT = straight_through(book, semantic_BDT, quantized.codes_BKT)
+            losses["asr_distillation"] = self.distillation.loss(
+                stream_BDT, speech.wave_BS, speech.crops
+            )
+        if weights["commitment"]:
+            losses["commitment"] = quantized.commitment
+        every_BDT = speech.latent_BDT  # of all processes, for what looks at statistics of a batch
+        if weights["level_prior"] or weights["diversity"] or weights["scale"]:
+            every_BDT = distributed.gather(every_BDT)
+        if weights["level_prior"]:
+            losses["level_prior"] = level_prior_loss(self.quantiles_CQ, quantizer, every_BDT)
+        if weights["diversity"]:
+            losses["diversity"] = diversity_loss(quantizer, every_BDT)
+        if weights["scale"]:
+            losses["scale"] = scale_loss(quantizer, every_BDT)
+        if self.bridge is not None:
+            losses["bridge"] = distill_loss(self.bridge, book, speech.wave_BS, semantic_BDT)
+        return losses
+
+    def label_losses(self, labeled: tuple[Crops, Tensor] | None) -> dict[str, Tensor]:
+        """The encoder must give the pseudo-labels of clips whose words are known."""
+        if labeled is None or self.labels is None:
+            return {}
+        crops, semantic_BDT = labeled
+        labels = [self.labels.labels[index] for index in crops.indices]
+        starts = [start // self.codec.frame_size for start in crops.starts]
+        book = self.codec.quantizer.semantic_codebook
+        loss = pseudo_label_loss(book, semantic_BDT, labels, starts, self.left_context)
+        return {"pseudo_label": loss}
+
+    def bridge_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
+        """What the bridge minimizes; the encoder has no part in it."""
+        if pairs is None or self.bridge is None:
+            return {}
+        batch, book = pairs.batch, self.codec.quantizer.semantic_codebook
+        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.mask_BT)
+        return {"bridge_on_pairs": batch.share * loss}
+
+    def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
+        """What the discriminators minimize; the encoder has no part in it."""
+        start = self.config.discriminators.start
+        if speech is None or self.discriminator is None or step < start:
+            return {}
+        loss = discriminator_loss(self.discriminator, speech.wave_BS, speech.decoded_BS)
+        return {"discriminator": loss}
+
+    def has_speaker_loss(self, step: int) -> bool:
+        """Whether a step has the speaker loss through the language model."""
+        given = self.config.speaker_loss
+        after = step - max(given.start, self.config.real_from)
+        return bool(self.weights[SPEAKER]) and after >= 0 and after % given.every == 0
+
+    def backward_speaker_loss(self, step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        """The gradients of the speaker loss, a few items at a time and when those of the other
+        losses are done, since a language model's states lie in memory for them; then its mean, and
+        the share of clones that is told apart."""
+        frozen = self.material.speakers
+        assert frozen is not None
+        seed, chunk = self.config.run.seed, self.config.speaker_loss.micro_batch
+        generator = step_generator(seed, step, SPEAKERS)
+        batch = draw_speakers(frozen.pool, frozen.sizes, self.codec.frame_size, generator)
+        own, found = micro.of(frozen.sizes.items), []
+        for first in range(own.start, own.stop, chunk):
+            part = slice(first, min(first + chunk, own.stop))
+            sources = item_generators(seed, step, OF_SPEAKERS, part)
+            with self.autocast():
+                loss, accuracy = speaker_loss(frozen, self.codec, batch, part, sources)
+            share = (part.stop - part.start) / (own.stop - own.start)
+            (self.weights[SPEAKER] * share * loss / micro.count).backward()
+            found.append(share * torch.stack([loss.detach(), accuracy]))
+        mean = torch.stack(found).sum(dim=0)
+        return {SPEAKER: mean[0], "speaker_accuracy": mean[1]}
+
+
+def balance(
+    losses: dict[str, Tensor],
+    weights: dict[str, float],
+    speech: Speech,
+    averages: Averages,
+    micro: MicroBatch,
+) -> tuple[dict[str, Tensor], Averages]:
+    """Losses in which those through the waveform are one, whose gradient is the balanced one of
+    them; and the balancer's new averages."""
+    through = {name: losses[name] for name in THROUGH_WAVEFORM if name in losses}
+    gradient_BS, averages = balanced_gradient(through, weights, speech.leaf_BS, averages)
+    # A balanced gradient has the same size for each item, however many a part has: the sum over
+    # items is the loss, and that of a part counts as often as there are parts.
+    waveform = micro.parts * (speech.decoded_BS * gradient_BS).sum()
+    rest = {name: loss for name, loss in losses.items() if name not in through}
+    return {"waveform": waveform} | rest, averages
+
+
+def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The loss of the encoder; the balanced one has its weights already."""
+    total = sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
+    assert isinstance(total, Tensor)
+    return total

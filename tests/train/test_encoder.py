@@ -1,0 +1,108 @@
+"""A training runs and learns with every loss, on a tiny corpus."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.random_weights import drawn_codec
+from tests.train.tiny import CODEC, CPU, config_of, mean, steps, tiny_material, training_of
+from voxclone.data.corpus import Corpus
+from voxclone.errors import ConfigError
+from voxclone.train.bridge import bridge_loss, distill_loss
+from voxclone.train.encoder import build
+from voxclone.train.logging import Log
+
+
+def test_the_bridge_learns_from_pairs_and_is_a_target_on_real_speech(corpus: Corpus) -> None:
+    training = training_of(corpus, weights={"bridge": 0.5}, real_from=3)
+    bridge, codec = training.objective.bridge, training.objective.codec
+    assert bridge is not None
+    book = codec.quantizer.semantic_codebook
+    codes_BKT = torch.stack(list(training.objective.material.genuine))
+    wave_BS = codec.decode(codes_BKT)
+    mask_BT = torch.ones(len(codes_BKT), codes_BKT.shape[2], dtype=torch.bool)
+    before = bridge_loss(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT).item()
+    rows = steps(training, 40)
+    assert bridge_loss(bridge, book, wave_BS, codes_BKT[:, 0], mask_BT).item() < before
+    assert rows[-1]["loss/bridge"] > 0 and "loss/bridge" not in rows[0]
+    assert rows[0]["loss/bridge_on_pairs"] > 0
+    semantic_BDT = torch.zeros(len(codes_BKT), CODEC.semantic_dim, 9, requires_grad=True)
+    distill_loss(bridge, book, wave_BS, semantic_BDT).backward()
+    assert semantic_BDT.grad is not None and bool(semantic_BDT.grad.abs().sum() > 0)
+    assert all(p.grad is None for p in bridge.parameters())
+    with pytest.raises(ConfigError, match="needs a `teacher`"):
+        training_of(corpus, {"teacher": None}, weights={"bridge": 0.5})
+
+
+def test_an_encoder_learns_from_pairs_and_real_speech(corpus: Corpus, tmp_path: Path) -> None:
+    weights = {"level_prior": 0.5, "commitment": 0.1, "stft": 0.1, "low": 0.1, "bridge": 0.1}
+    training = training_of(corpus, weights=weights, real_from=3)
+    codec = training.objective.codec
+    before = {k: v.clone() for k, v in codec.decoder.state_dict().items()}
+    rows = steps(training, 40)
+    assert mean(rows[-10:], "loss/pair_semantic") < 0.7 * mean(rows[:10], "loss/pair_semantic")
+    used = training.config.weights.model_dump()
+    assert {f"loss/{name}" for name, value in used.items() if value} <= set(rows[-1])
+    after = codec.decoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before), "the decoder moved"
+    metrics = training.validate(40, Log(tmp_path))
+    assert 0 <= metrics["preset/within_one"] <= 1 and metrics["real/codes_in_use"] >= 1
+
+
+def test_a_fresh_encoder_has_nothing_of_the_release_s_own(corpus: Corpus) -> None:
+    training = training_of(corpus)
+    given = drawn_codec(CODEC).require_encoder().state_dict()
+    made = training.encoder.state_dict()
+    assert not any(torch.equal(given[name], made[name]) for name in given if "original1" in name)
+
+
+def test_first_weights_are_where_the_encoder_begins(corpus: Corpus) -> None:
+    given = drawn_codec(CODEC).require_encoder()
+    training = training_of(corpus, {"init": given}, run={"ema": 0.9})
+    for name, value in given.state_dict().items():
+        assert torch.equal(training.encoder.state_dict()[name], value)
+        assert torch.equal(training.state.modules["encoder_ema"].state_dict()[name], value)
+
+
+def test_losses_through_the_waveform_are_balanced_and_learn(corpus: Corpus) -> None:
+    training = training_of(
+        corpus,
+        weights={
+            "pair_semantic": 0, "pair_levels": 0, "mel": 2.0, "l1": 1.0, "stft": 1.0,
+            "feature_matching": 1.0, "asr_distillation": 1.0, "diversity": 0.1, "scale": 0.1,
+        },
+        balance=True, decay=0.9, discriminators={"channels": 2, "start": 2},
+    )  # fmt: skip
+    distillation = training.state.modules["distillation"]
+    before = [p.detach().clone() for p in distillation.parameters()]
+    rows = steps(training, 30)
+    names = {"mel", "l1", "stft", "asr_distillation", "diversity", "scale"}
+    assert {f"loss/{name}" for name in names} <= set(rows[0])
+    assert "loss/feature_matching" not in rows[1] and "loss/discriminator" in rows[2]
+    assert mean(rows[-5:], "loss/scale") < mean(rows[:5], "loss/scale")
+    after = distillation.parameters()
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert set(training.state.values["balancer"]) == {"mel", "l1", "stft", "feature_matching"}
+    json.dumps(training.state.values)
+
+
+def test_before_real_speech_there_must_be_pairs(corpus: Corpus) -> None:
+    weights = {"pair_semantic": 0, "pair_levels": 0}
+    with pytest.raises(ConfigError, match=r"Before step 3 .* set `real_from` to 0"):
+        training_of(corpus, weights=weights, real_from=3)
+
+
+def test_a_bridge_needs_pairs(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="`bridge` needs pairs"):
+        training_of(corpus, weights={"bridge": 0.1, "pair_semantic": 0, "pair_levels": 0})
+
+
+def test_a_step_may_be_of_pairs_alone(corpus: Corpus) -> None:
+    speech = corpus.subset(lambda clip: True)
+    training = build(config_of(real_from=9), tiny_material(speech), CPU)
+    (row,) = steps(training, 1)
+    assert {name for name in row if name.startswith("loss/")} == {
+        "loss/pair_semantic", "loss/pair_levels", "loss/total",
+    }  # fmt: skip

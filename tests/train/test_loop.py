@@ -1,0 +1,153 @@
+"""The loop: resume is bit-identical, signals save, schedules are what they say."""
+
+import os
+import signal
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from voxclone import checkpoint
+from voxclone.device import pick_device
+from voxclone.errors import ConfigError
+from voxclone.rng import step_generator
+from voxclone.train.checkpoint import TrainState
+from voxclone.train.logging import Log
+from voxclone.train.loop import RunSettings, fit
+from voxclone.train.optim import (
+    OptimizerSettings,
+    build_optimizers,
+    clip_gradients,
+    learning_rate,
+    set_learning_rate,
+)
+
+SETTINGS = OptimizerSettings(lr=1e-2, warmup_steps=3)
+WITH_MUON = OptimizerSettings(lr=1e-2, warmup_steps=3, muon=True)
+QUIET = Console(quiet=True)
+
+
+@dataclass
+class Toy:
+    """A regression whose batches depend on the step alone."""
+
+    stop_at: int | None = None
+    settings: OptimizerSettings = SETTINGS
+    state: TrainState = field(init=False)
+
+    def __post_init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        model = nn.Sequential(OrderedDict(layers=layers))
+        self.state = TrainState({"model": model}, build_optimizers(model, self.settings))
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        x = torch.randn(16, 4, generator=step_generator(0, step))
+        loss = (self.state.modules["model"](x)[:, 0] - x.sum(dim=1)).square().mean()
+        loss.backward()
+        optimizers = [*self.state.optimizers.values()]
+        clip_gradients(optimizers)
+        set_learning_rate(optimizers, step, 20, self.settings.warmup_steps)
+        with self.state.updating():
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if step == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss/toy": loss}
+
+    def validate(self, step: int, log: Log) -> dict[str, float]:
+        return {"valid/step": float(step)}
+
+
+def run(task: Toy, folder: Path, *, resume: bool = True, steps: int = 20, **more: object) -> str:
+    settings = RunSettings(steps=steps, save_every=5, validate_every=10, **more)
+    config = {"steps": steps}
+    outcome = fit(task, settings, folder, resume=resume, config=config, console=QUIET)
+    return outcome.reason
+
+
+def weights(task: Toy) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in task.state.modules["model"].parameters()])
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, WITH_MUON])
+@pytest.mark.parametrize("stop_at", [0, 3, 4, 9, 13, 18])
+def test_interrupted_and_resumed_is_bit_identical(
+    stop_at: int, settings: OptimizerSettings, tmp_path: Path
+) -> None:
+    whole = Toy(settings=settings)
+    assert run(whole, tmp_path / "whole") == "done"
+    first = Toy(stop_at=stop_at, settings=settings)
+    assert run(first, tmp_path / "parts") == "interrupted"
+    assert first.state.step == stop_at + 1
+    second = Toy(settings=settings)
+    assert run(second, tmp_path / "parts") == "done"
+    assert torch.equal(weights(whole), weights(second))
+    for key, value in whole.state.tensors().items():
+        assert torch.equal(value, second.state.tensors()[key]), key
+
+
+def test_a_fresh_run_refuses_a_used_folder(tmp_path: Path) -> None:
+    run(Toy(), tmp_path, resume=False)
+    with pytest.raises(ConfigError, match="already holds checkpoints"):
+        run(Toy(), tmp_path, resume=False)
+
+
+def test_a_checkpoint_of_another_shape_is_named(tmp_path: Path) -> None:
+    run(Toy(), tmp_path)
+    other = Toy()
+    other.state.modules["model"] = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(other, tmp_path)
+
+
+def test_the_time_limit_saves_and_stops(tmp_path: Path) -> None:
+    assert run(Toy(), tmp_path, max_minutes=0.0) == "time"
+    again = Toy()
+    assert run(again, tmp_path) == "done" and again.state.step == 20
+
+
+def test_muon_steps_the_matrices_of_layers_and_nothing_else() -> None:
+    task = Toy(settings=WITH_MUON)
+    names = {id(p): n for n, p in task.state.modules["model"].named_parameters()}
+    stepped = {
+        kind: {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+        for kind, optimizer in task.state.optimizers.items()
+    }
+    assert stepped == {
+        "muon": {"layers.0.weight", "layers.2.weight"},
+        "adamw": {"layers.0.bias", "layers.2.bias"},
+    }
+
+
+def test_the_rate_warms_up_and_falls_to_its_end() -> None:
+    rates = [learning_rate(1.0, step, 100, 10) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
+    assert rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.05)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    assert pick_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA"):
+            pick_device("cuda")
+    with pytest.raises(ConfigError, match="not a device"):
+        pick_device("gpu")
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    run(Toy(), tmp_path)
+    (newest,) = [p for p in (tmp_path / "checkpoints").iterdir() if p.name == "step-0000020"]
+    found = checkpoint.load(newest)
+    old = {k.replace("optimizer.", "optimiser."): v for k, v in found.tensors.items()}
+    checkpoint.save(tmp_path / "checkpoints", checkpoint.Checkpoint(20, old, found.values))
+    with pytest.raises(ConfigError, match=r"older version.*`--init FILE`"):
+        run(Toy(), tmp_path)
