@@ -1,6 +1,7 @@
 """Safetensors files: a strict header, lazy loading, and a writer of one tensor at a time."""
 
 import json
+import os
 import random
 import weakref
 from collections.abc import Callable
@@ -13,14 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_release import random_entries
 from voxclone.errors import ReleaseError
+from voxclone.release.params import read_params
 from voxclone.release.safetensors import (
     HEADER_LIMIT,
     Entry,
     TensorFiles,
     find_shards,
+    load_tensors,
     read_header,
     write_safetensors,
 )
+from voxclone.release.tekken import read_tekken
+from voxclone.release.torch_checkpoint import read_checkpoint
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.bfloat16).view(2, 3),
@@ -237,3 +242,33 @@ def test_a_file_that_vanishes_after_opening(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ReleaseError, match="cannot be read"):
         files.load("a")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_refused_when_they_are_read(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    tensor = torch.randn(300, 7).to(dtype)
+    tensor[123, 4] = value
+    save_file({"a": tensor, "b": torch.ones(3)}, tmp_path / "x.safetensors")
+    files = TensorFiles([read_header(tmp_path / "x.safetensors")])
+    assert files.load("b").sum() == 3
+    with pytest.raises(ReleaseError, match="'a' has values that are not finite"):
+        files.load("a")
+    torch.save({"a": tensor}, tmp_path / "x.pt")
+    with pytest.raises(ReleaseError, match="'a' has values that are not finite"):
+        read_checkpoint(tmp_path / "x.pt").load("a")
+
+
+def test_great_numbers_are_finite(tmp_path: Path) -> None:
+    tensor = torch.full((100,), 3e38)
+    save_file({"a": tensor}, tmp_path / "x.safetensors")
+    assert torch.equal(load_tensors(tmp_path / "x.safetensors")["a"], tensor)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_header, read_checkpoint, read_params, read_tekken):
+        with pytest.raises(ReleaseError, match="no ordinary file"):
+            read(tmp_path / "pipe")  # type: ignore[operator]
