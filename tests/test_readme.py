@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import soundfile
 
 from tests.helpers.command import Command
+from tests.serve.process import serve
 from voxclone.release.encoder_file import packaged_encoders
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +72,13 @@ def check_sound(path: Path) -> None:
     samples, rate = soundfile.read(path)
     assert rate == 24000 and len(samples) > 0.3 * rate
     assert 0.005 < np.sqrt(np.mean(samples**2)) < 0.5
+
+
+def test_the_server_as_shown(folder: Path) -> None:
+    """With a free port, and a folder of voices of its own."""
+    assert block_with("voxclone serve") == [["serve"]]
+    with serve("mini", folder / "served") as server, urlopen(server.url, timeout=30) as page:
+        assert b"<title>voxclone</title>" in page.read()
 
 
 def test_voices_as_shown(folder: Path, command: Command) -> None:

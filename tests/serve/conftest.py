@@ -163,7 +163,7 @@ class Scripted:
 class ScriptedBatch:
     def __init__(self, model: Scripted) -> None:
         self.model = model
-        self.done: dict[int, int] = {}
+        self.done: dict[Utterance, int] = {}
         self.own: list[Utterance] = []
 
     @property
@@ -187,7 +187,7 @@ class ScriptedBatch:
         model.steps += 1
         model.most = max(model.most, len(model.running))
         for utterance in [each for each in self.own if each not in held]:
-            count = self.done[id(utterance)] = self.done.get(id(utterance), 0) + 1
+            count = self.done[utterance] = self.done.get(utterance, 0) + 1
             ended = count == model.frames
             wave_S, codes_KT = torch.zeros(1920), torch.zeros(7, 1, dtype=torch.long)
             chunks.append(

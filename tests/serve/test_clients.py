@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import shutil
 import subprocess
 import time
@@ -156,6 +157,18 @@ def test_who_goes_away_frees_the_process(served: Served, ai: Any) -> None:
     while speaking(served):
         assert time.monotonic() - begun < 1.0 + BUSY
     assert list(served.voices.iterdir()) == []
+
+
+def test_the_benchmark_measures_this_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = Path(__file__).parents[2] / "bench" / "serve.py"
+    options = ["--url", served.url, "--key", KEY, "--clients", "1", "2", "--requests", "1"]
+    monkeypatch.setattr("sys.argv", [str(path), *options])
+    runpy.run_path(str(path), run_name="__main__")
+    one, two = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (one["requests"], two["requests"]) == (1, 2)
+    assert 0 < one["first_sound_median_s"] < 60 and one["speech_s_per_s"] > 0
 
 
 BUSY = 1.0  # for a request of the metrics, on a machine that does other things

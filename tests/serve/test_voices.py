@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from tests.serve.conftest import GIVEN, RATE, Opener, sample, wav
+from tests.serve.conftest import GIVEN, RATE, Opener, sample, syllables, wav
 from tests.serve.test_speech import events, speak
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.serve.settings import Limits
@@ -277,3 +277,14 @@ def test_a_release_without_encoder_says_so(tmp_path: Path, monkeypatch: pytest.M
         (model,) = client.get("/v1/models").json()["data"]
         assert model["can_clone"] is False and model["why_not"]
         assert str(tmp_path) not in json.dumps(model)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("webm", "libopus")])
+def test_recordings_of_phones_and_browsers(client: TestClient, container: str, codec: str) -> None:
+    """By PyAV, in the confined process."""
+    pytest.importorskip("av")
+    from tests.helpers.media import encode_media
+
+    content = encode_media(container, codec, syllables(4.0))
+    answer = client.post("/v1/audio/voices/check", files=sample(content, f"clip.{container}"))
+    assert answer.status_code == 200 and 3 < answer.json()["used_seconds"] < 4.1

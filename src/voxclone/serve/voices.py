@@ -54,7 +54,7 @@ def form_schema(files: dict[str, str], fields: dict[str, str], *needed: str) -> 
     }
 
 
-CLIP = "WAV, FLAC, Ogg (Vorbis or Opus), MP3 or AIFF of one person; 10 to 16 s are best."
+CLIP = "One person in WAV, FLAC, Ogg, MP3 or AIFF; M4A, WebM and others with PyAV. 10 to 16 s."
 MAKING = form_schema(
     {"audio_sample": CLIP, "voice_file": "A voice file instead: it has its own consent."},
     {
