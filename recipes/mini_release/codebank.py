@@ -9,6 +9,7 @@ Shapes: S samples, K code books, T frames, U frames of all clips of a variant.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.data.augment import random_equalizer
 from voxclone.data.corpus import Corpus
 from voxclone.io import atomic_file
 from voxclone.spec import SAMPLING_RATE
@@ -92,6 +92,24 @@ def encode_corpus(
             codes.append(stored["codes"])
             starts.append(stored["starts"])
     return CodeBank(list(variants), codes, starts)
+
+
+def random_equalizer(
+    wave_BS: Tensor, spread_db: float, generator: torch.Generator, rate: int, knots: int = 10
+) -> Tensor:
+    """One smooth random filter for the batch: normal gains in dB at `knots` points of the mel
+    scale, linear between them. The level of each item stays. The speech gets another timbre."""
+    samples = wave_BS.shape[1]
+    hertz_F = torch.fft.rfftfreq(samples, 1 / rate)
+    knot_F = torch.log10(1 + hertz_F / 700) / math.log10(1 + rate / 2 / 700) * (knots - 1)
+    gain_M = spread_db * torch.randn(knots, generator=generator)
+    left_F = knot_F.floor().long().clamp(max=knots - 2)
+    between_F = knot_F - left_F
+    gain_F = gain_M[left_F] * (1 - between_F) + gain_M[left_F + 1] * between_F
+    factor_F = (10 ** (gain_F / 20)).to(wave_BS.device)
+    filtered_BS = torch.fft.irfft(torch.fft.rfft(wave_BS.float()) * factor_F, samples)
+    before_B1, after_B1 = (x.square().mean(-1, keepdim=True) for x in (wave_BS, filtered_BS))
+    return filtered_BS * ((before_B1 + 1e-8) / (after_B1 + 1e-8)).sqrt()
 
 
 def varied_wave(wave_S: Tensor, speaker: str, variant: Variant, codec: Codec) -> Tensor:

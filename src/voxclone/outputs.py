@@ -134,8 +134,11 @@ def _is_voice(path: Path) -> bool:
 
 
 def _is_export(path: Path) -> bool:
+    from voxclone.readers import read_head
     from voxclone.release.safetensors import read_header
 
+    if read_head(path, 4) == b"GGUF":
+        return True
     return set(read_header(path).tensors) in ({"embedding"}, {"codes"})
 
 
@@ -161,7 +164,7 @@ def _is_page(path: Path) -> bool:
 
 SOUND = OutputKind("sound file", (".wav", ".flac", ".ogg", ".opus", ".mp3"), _is_sound)
 VOICE = OutputKind("voice file", (".safetensors",), _is_voice)
-EXPORT = OutputKind("exported voice", (".safetensors",), _is_export)
+EXPORT = OutputKind("exported voice", (".safetensors", ".gguf"), _is_export)
 PRESET = OutputKind("exported voice", (".pt",), _is_preset)
 REPORT = OutputKind("report of voxclone", (".json",), _is_report)
 PAGE = OutputKind("page of a report", (".html",), _is_page)

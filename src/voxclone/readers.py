@@ -102,6 +102,14 @@ def read_head(path: str | Path, count: int, kind: Kind = ConfigError) -> bytes:
         return file.read(count)
 
 
+def refuse_lfs_pointer(begin: bytes, path: str | Path, kind: Kind = ConfigError) -> None:
+    """Raise the error for a file that begins as git-lfs's pointers do, in a clone without it."""
+    if begin.startswith(b"version "):
+        raise kind(
+            f"{path} is a pointer of git-lfs instead of the file: fetch that with `git lfs pull`."
+        )
+
+
 def read_lines(file: BinaryIO, label: str, kind: Kind = ConfigError) -> Iterator[bytes]:
     """The lines of a binary file, each of at most 4 MiB."""
     while True:

@@ -182,7 +182,7 @@ UNFIT: list[tuple[Callable[[], bytes], str]] = [
     (lambda: _saved(ROWS_ND.flatten()), "describes something else"),
     (lambda: _saved(ROWS_ND[None]), "describes something else"),
     (lambda: _saved({"embedding": ROWS_ND}), "describes something else"),
-    (lambda: _saved([ROWS_ND]), "instruction EMPTY_LIST"),
+    (lambda: _saved([ROWS_ND]), "something else"),
     (lambda: _saved((ROWS_ND, ROWS_ND.clone())), "storages"),
     (lambda: _saved(ROWS_ND, pickle_protocol=4), "instruction STACK_GLOBAL"),
     (

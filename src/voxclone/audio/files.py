@@ -1,4 +1,4 @@
-"""Audio in and out: any file, bytes or array becomes float32 mono at 24 kHz.
+"""Audio in: any file, bytes or array becomes float32 mono at 24 kHz.
 
 Shapes: S samples, C channels.
 """
@@ -22,7 +22,6 @@ from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
 from voxclone.errors import AudioError, file_name
-from voxclone.io import atomic_path
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
@@ -38,14 +37,6 @@ WHY_ALONE = {
     "speakers": "the others seem to have speakers of their own",
 }
 MAX_POSITION = 1e8  # seconds
-# suffix: (container, encoding)
-WRITABLE = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "OPUS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
 
 
 class ReadingLimits(Settings):
@@ -110,6 +101,8 @@ def read_recording(
     except FileNotFoundError:
         if ADDRESS.match(str(path)):
             problem = f"{path} is an address, and nothing is fetched: download the file first."
+        elif "\\" in str(path) and os.sep == "/":
+            problem = f"There is no file {path}: write / instead of \\ between folders."
         else:
             problem = f"There is no file {path}."
         raise AudioError(problem, "missing") from None
@@ -175,36 +168,6 @@ def read_part(
     if channel is not None:
         samples_SC = samples_SC[:, channel : channel + 1]
     return read_recording((samples_SC, rate), name=label)
-
-
-def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
-    """Write samples [S] as WAV, FLAC, Ogg Opus or MP3, by the suffix; a file there is replaced.
-
-    Samples beyond +-1 are clipped; their number is returned. The file is written atomically. Raises
-    AudioError for an unknown suffix, samples that are missing or not finite, a rate that the format
-    cannot hold, and a folder that cannot be written.
-    """
-    path = Path(path)
-    wave_S = np.asarray(wave_S)
-    suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
-        problem = f"its name must end in one of {', '.join(WRITABLE)}"
-    elif wave_S.ndim != 1 or not len(wave_S) or wave_S.dtype.kind != "f":
-        problem = f"the samples are {wave_S.dtype} of the shape {list(wave_S.shape)}"
-    elif not np.isfinite(wave_S).all():
-        problem = "some samples are NaN or infinite"
-    elif not path.parent.is_dir():
-        problem = f"there is no folder {path.parent}"
-    elif not os.access(path.parent, os.W_OK):
-        problem = f"the folder {path.parent} may not be written to"
-    else:
-        try:
-            with atomic_path(path) as temporary:
-                _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
-            return int((np.abs(wave_S) > 1).sum())
-        except (soundfile.SoundFileError, OSError) as error:
-            problem = reason_of(error).replace("System error", "perhaps the disk is full")
-    raise AudioError(f"{path} cannot be written: {problem}.")
 
 
 def _read_stream(
@@ -290,17 +253,3 @@ def _recording(
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
-
-
-def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, encoding: str) -> None:
-    block = max(rate // 2, 1)  # libsndfile's Vorbis writer crashes on a minute in one call
-    with soundfile.SoundFile(
-        os.fsencode(path), "w", rate, 1, format=container, subtype=encoding
-    ) as file:
-        for start in range(0, len(wave_S), block):
-            part_S = wave_S[start : start + block].clip(-1, 1)
-            if encoding == "PCM_16":  # by 32768, as readers divide: what is read is written again
-                part_S = np.round(part_S * 32768.0).clip(-32768, 32767).astype(np.int16)
-            file.write(part_S)
-    if soundfile.info(os.fsencode(path)).frames < len(wave_S):
-        raise OSError("the file is shorter than it should be, perhaps because the disk is full")

@@ -4,7 +4,7 @@
 import io
 import sys
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -104,6 +104,24 @@ for panel, commands in COMMANDS.items():
 make_strict(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        print(f"voxclone {importlib.metadata.version('voxclone')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Clone voices with Voxtral TTS, and recover the encoder that its release lacks."""
+
+
 def main() -> None:
     """Entry point. An error that the user can mend is one sentence and an exit code."""
     open_streams()
@@ -120,6 +138,7 @@ def main() -> None:
             error.show()
             sys.exit(EXIT_USAGE)
         words = " ".join(error.format_message().split()).rstrip(".")
+        words += _hint_at_dashes(sys.argv[1:])
         _fail(
             f"{words}. See `{error.ctx.command_path if error.ctx else 'voxclone'} --help`.",
             EXIT_USAGE,
@@ -137,6 +156,16 @@ def main() -> None:
         )
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted.")
+
+
+def _hint_at_dashes(arguments: list[str]) -> str:
+    """The end of a sentence, where an argument looks like a text that begins with a dash."""
+    texts = [each for each in arguments if each.startswith("-") and " " in each and "=" not in each]
+    if not texts or "--" in arguments:
+        return ""
+    return (
+        f"; a text that begins with a dash comes last, after `--`: `-- {shorten(texts[0], 40)!r}`"
+    )
 
 
 def open_streams() -> None:

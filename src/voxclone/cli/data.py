@@ -1,5 +1,6 @@
 """`voxclone data`: make and check what an encoder is trained on."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,7 @@ def prepare(
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
     from voxclone.data.recipes import check_corpus, recipe_source
-    from voxclone.data.sources import join_sources, open_source
+    from voxclone.data.sources import join_sources, open_source, unread_files
 
     if corpus is not None and speaker_pattern is not None:
         raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
@@ -101,6 +102,8 @@ def prepare(
             progress=lambda done: update(advance=done),
         )
     _print_prepared(report, console)
+    if corpus is None:
+        _print_unread(sum(map(unread_files, sources), Counter()), console)
     print_line(console, "Wrote", out / preparation.MANIFEST)
 
 
@@ -199,6 +202,13 @@ def _parse_part(text: str) -> tuple[int, int]:
     if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise UsageError(f"--part takes K/N with K below N, such as 0/4, not {text!r}.")
     return int(index), int(count)
+
+
+def _print_unread(unread: "Counter[str]", console: "Console") -> None:
+    if unread:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common(8))
+        sentence = f"{unread.total():,} files, not named as sounds: {kinds}."
+        print_line(console, "Not read", sentence, warning=True)
 
 
 def _print_prepared(report: dict[str, Any], console: "Console") -> None:

@@ -12,6 +12,7 @@ from voxclone.cli.common import (
     Quiet,
     Voices,
     open_console,
+    print_encoder_notes,
     print_line,
 )
 from voxclone.errors import UsageError, VoiceError
@@ -20,6 +21,7 @@ from voxclone.outputs import REPORT, VOICE, check_output, refuse_inputs
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from voxclone.audio.files import Recording
     from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
     from voxclone.voice.file import Voice
@@ -88,6 +90,7 @@ def enroll(
 ) -> None:
     """Make a voice from recordings of one speaker, and store it."""
     from voxclone.cloning import identity
+    from voxclone.cloning.options import read_for
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
@@ -107,9 +110,14 @@ def enroll(
     inputs = [*recordings, encoder, release.path]
     path = voice_path(out, folder, name, release, report, inputs)
     used = find_encoder(release, encoder)
+    print_encoder_notes(encoder, release, console)
     hashes = [identity.file_hash(recording) for recording in recordings]
+    read = None
+    if None in hashes:  # a pipe, which can be read once, or a file that cannot be read
+        read = [read_for(recording, options) for recording in recordings]
+        hashes = [recording.sha256 for recording in read]
     key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
-    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    known = store.find_enrollment([path], folder, key)
     same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
@@ -118,7 +126,8 @@ def enroll(
         )
     may_replace = replace or out is not None
     if known is None:
-        made = _make(recordings, release, used, options, name, given, key)
+        read = read or [read_for(recording, options) for recording in recordings]
+        made = _make(read, release, used, options, name, given, key)
         made.save(path, new=not may_replace)
         metadata = made.metadata
     else:
@@ -185,7 +194,7 @@ def voice_path(
 
 
 def _make(
-    recordings: list[Path],
+    recordings: "list[Recording]",
     release: "Release",
     encoder: Path | None,
     options: "EnrollOptions",
@@ -194,13 +203,11 @@ def _make(
     enrollment_id: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
-    from voxclone.cloning.options import read_for
     from voxclone.release.release import load_codec
 
-    read = [read_for(recording, options) for recording in recordings]
     codec = load_codec(release, encoder)
     return make(
-        read, release, codec, name=name, consent=consent, options=options,
+        recordings, release, codec, name=name, consent=consent, options=options,
         enrollment_id=enrollment_id, measured=True,
     ).voice  # fmt: skip
 

@@ -12,7 +12,7 @@ Runtime = Annotated[
     str,
     typer.Option(
         help="vllm-omni, mlx-audio, mlx-voxtral-swift, voxtral-tts.c, voxtral_tts_rs, "
-        "faster-voxtral, executorch, comfyui or codes.",
+        "faster-voxtral, executorch, comfyui, loom.cpp or codes.",
     ),
 ]
 

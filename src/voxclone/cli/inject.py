@@ -76,6 +76,8 @@ def inject(
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
     external = open_external_encoder(encoder, release)
+    for note in external.notes:
+        print_line(console, "Encoder", note)
     for path in leftovers(out):
         sentence = f"{path} is of an interrupted run: remove it."
         print_line(console, "Left over", sentence, warning=True)

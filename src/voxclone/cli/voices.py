@@ -1,4 +1,4 @@
-"""`voxclone voices`: list, show, remove and update stored voices."""
+"""`voxclone voices`: list, show, remove, update and import stored voices."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from voxclone.cli.common import Json, Model, Voices
-from voxclone.errors import printable
+from voxclone.cli.enroll import ConsentKind, Replace, Statement, VoiceFile, voice_path
+from voxclone.errors import UsageError, printable
 from voxclone.outputs import VOICE, check_output
 
-voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
+voices_app = typer.Typer(
+    no_args_is_help=True, help="List, show, remove, update or import stored voices."
+)
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
 
@@ -109,6 +112,44 @@ def update(
     same = made.metadata.table_hash == voice.metadata.table_hash
     what = "in the present format" if same else f"with the embedding for {release.path}"
     print(f"Wrote      {target}, {what}.")
+
+
+@voices_app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="Voice of another program: .safetensors, .pt or .gguf.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
+    consent: ConsentKind = None,
+    statement: Statement = None,
+    out: VoiceFile = None,
+    voices: Voices = None,
+    replace: Replace = False,
+    model: Model = "mini",
+) -> None:
+    """Store a voice that another program keeps; its rows become codes."""
+    from voxclone.cloning.options import check_consent
+    from voxclone.release.release import Release
+    from voxclone.runtimes.importing import import_voice
+    from voxclone.voice.metadata import check_name
+    from voxclone.voice.store import default_folder
+
+    given = check_consent(consent, statement)
+    check_name(name)
+    release = Release.open(model)
+    folder = voices if voices is not None else default_folder()
+    path = voice_path(out, folder, name, release, None, [file, release.path])
+    if out is None and os.path.exists(path) and not replace:
+        raise UsageError(
+            f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."
+        )
+    found = import_voice(file, release, name, given)
+    found.voice.save(path, new=out is None and not replace)
+    seconds = found.voice.metadata.reference_seconds
+    print(f"Voice      {name}, {seconds:.1f} s of codes")
+    for note in found.notes:
+        print(printable(f"Note       {note}"))
+    print(f"Wrote      {path}")
 
 
 def _voice_file(name: str, voices: Path | None) -> Path:

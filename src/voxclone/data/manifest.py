@@ -7,6 +7,7 @@ A line has at least `id`, `path` (relative to the manifest), `speaker` and `dura
 Shapes: N clips.
 """
 
+import codecs
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Annotated, overload
 
 import numpy as np
 from pydantic import AliasChoices, Field
@@ -56,7 +57,7 @@ class ManifestRow(Record):
 
     id: Name
     path: PathText
-    speaker: Name
+    speaker: Annotated[Name, Field(min_length=1)]
     duration: Seconds
     language: str | None = None
     text: str | None = None
@@ -103,11 +104,24 @@ def read_rows(
             except ValueError as error:
                 if on_bad is None:
                     raise ConfigError(
-                        f"Line {number} of {path} is no valid clip: {error}"
+                        f"Line {number} of {path} is no valid clip: {error}{_way_out(line, error)}"
                     ) from None
                 on_bad(number, shorten(error))
                 continue
             yield begin, row
+
+
+def _way_out(line: bytes, error: ValueError) -> str:
+    """What to do about a line that is no clip, as sentences after the mistake."""
+    if not line.lstrip().startswith((b"{", codecs.BOM_UTF8)):
+        return (
+            ' A manifest has an object of JSON on each line, {"id": ..., "path": ..., "speaker": '
+            '..., "duration": ...}. For a list of another kind (CSV, LJSpeech), name the folder of '
+            "the recordings instead; a transcript is a .txt file beside its recording."
+        )
+    if "'speaker'" in str(error):
+        return " Give each clip a speaker, the same for all clips of one person."
+    return ""
 
 
 def stable_hash(name: str) -> int:

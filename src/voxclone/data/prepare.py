@@ -21,7 +21,7 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
-from voxclone.audio.files import write_wave
+from voxclone.audio.writing import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError, VoxcloneError, file_name, os_errors, printable

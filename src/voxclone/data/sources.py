@@ -5,6 +5,7 @@ Every source is a stream of `Item`s in a fixed order, so that an interrupted pre
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +94,21 @@ def _folder_items(root: Path, pattern: "re.Pattern[str] | None") -> Iterator[Ite
                 )
         path = root / folder / name
         yield Item(file_name(inner), path, file_name(speaker), text_beside=True)
+
+
+def unread_files(path: Path) -> Counter[str]:
+    """How many files below a folder of sound files are neither sounds nor transcripts, by their
+    suffixes; empty for a source of another kind."""
+    if not os.path.isdir(path) or lhotse.manifests_in(path):
+        return Counter()
+    read = (*SOUND_SUFFIXES, ".txt")
+    suffixes = (
+        os.path.splitext(name)[1].lower() or "no suffix"
+        for _, _, names in os.walk(path)
+        for name in names
+        if not name.startswith(".")
+    )
+    return Counter(suffix for suffix in suffixes if suffix not in read)
 
 
 def _sound_files(root: Path, inner: str) -> Iterator[str]:

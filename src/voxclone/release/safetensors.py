@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from voxclone.errors import ReleaseError, VoxcloneError, os_errors, shorten
 from voxclone.io import atomic_file
-from voxclone.readers import PathText, Record, load_json, open_file, parse_record, read_json
+from voxclone.readers import (
+    PathText,
+    Record,
+    load_json,
+    open_file,
+    parse_record,
+    read_json,
+    refuse_lfs_pointer,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +78,9 @@ def read_header(path: str | Path) -> Header:
     path = Path(path)
     with open_file(path, ReleaseError) as file, os_errors(f"{path} cannot be read", ReleaseError):
         size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
+        begin = file.read(8)
+        refuse_lfs_pointer(begin, path, ReleaseError)
+        length = int.from_bytes(begin, "little")
         if length > min(HEADER_LIMIT, size - 8):
             raise ReleaseError(
                 f"{path} has {size} bytes and claims a header of {length}: it is cut short, or no "

@@ -81,9 +81,8 @@ class TTS:
         begun = time.monotonic()
         rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
         seed = secrets.randbelow(2**31) if seed is None else check_seed(seed)
-        text, cfg = check_text(text), check_cfg(cfg)
-        parts = split_text(text, self.part_characters(len(voice_ND)))
-        expected = expected_seconds(text) * frame_rate
+        parts, cfg = self.split(text, len(voice_ND)), check_cfg(cfg)
+        expected = sum(expected_seconds(part.text) for part in parts) * frame_rate
         spoken, done = list[SpokenPart](), 0
         for number, part in enumerate(parts):
             if number in kept:
@@ -97,6 +96,11 @@ class TTS:
             done += spoken[-1].codes_KT.shape[-1]
         seconds = time.monotonic() - begun
         return Speech(join_parts(spoken, rate), rate, tuple(spoken), seed, cfg, seconds)
+
+    def split(self, text: str, voice_frames: int) -> list[Part]:
+        """The parts in which a text is spoken with a voice of so many frames. Raises UsageError for
+        a text that is empty or too long."""
+        return split_text(check_text(text), self.part_characters(voice_frames))
 
     @property
     def device(self) -> torch.device:
@@ -141,8 +145,7 @@ class TTS:
     def utterance(self, text: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2) -> Utterance:
         """A text of up to 4,096 characters, in parts that leave room for a voice embedding [N, D].
         Raises UsageError for a text that is empty or too long."""
-        parts = split_text(check_text(text), self.part_characters(len(voice_ND)))
-        return Utterance(parts, voice_ND, seed, cfg)
+        return Utterance(self.split(text, len(voice_ND)), voice_ND, seed, cfg)
 
     def streams(self) -> Streams:
         """A batch of utterances, empty at first."""

@@ -28,8 +28,11 @@ class StoredVoice:
 
 
 def default_folder() -> Path:
-    """The folder of stored voices, unless another one is named. Raises UsageError where no home
-    directory is known."""
+    """The folder of stored voices, unless another one is named: below XDG_DATA_HOME, where that is
+    set. Raises UsageError where no home directory is known."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(data):  # the specification says to ignore others
+        return Path(data) / "voxclone" / "voices"
     try:
         return Path.home() / ".local" / "share" / "voxclone" / "voices"
     except RuntimeError:
