@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
@@ -188,7 +189,10 @@ def parse_yaml(text: str, label: str, kind: Kind = ConfigError) -> Any:
                 raise ValueError("it is nested too deeply")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
                 raise ValueError("aliases (*name) and tags (!name) are not read")
-        value = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_keys(node)
+        value = None if node is None else loader.construct_document(node)
         _check_numbers(value)
     except (yaml.YAMLError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise kind(f"{label} is not valid YAML: {_clause(error)}.") from None
@@ -274,6 +278,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         raise ValueError("a name occurs twice in a mapping")
     return values
+
+
+def _check_keys(node: yaml.Node | None) -> None:
+    """Raise ValueError for a key that is twice in a mapping, of which the last would win."""
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, yaml.MappingNode):
+            keys = [key.value for key, _ in each.value if isinstance(key, yaml.ScalarNode)]
+            repeated = [key for key, count in Counter(keys).items() if count > 1]
+            if repeated:
+                raise ValueError(f"the key {shorten(repeated[0], 60)!r} occurs twice")
+            waiting += [value for _, value in each.value]
+        elif isinstance(each, yaml.SequenceNode):
+            waiting += each.value
 
 
 def _check_depth(value: Any) -> None:

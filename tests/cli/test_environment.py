@@ -44,16 +44,23 @@ def run_command(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (None, "Standard input is closed"),
         ("Grüße".encode("cp1252"), "Standard input is not in UTF-8"),
         ("Hello".encode("utf-16"), "Standard input is in UTF-16"),
         ("Hello".encode("utf-16-le"), "NUL"),
         (b"", "empty"),
     ],
 )
-def test_standard_input_that_is_no_text(given: bytes | None, words: str) -> None:
-    code, _, error = run_command("speak", "-", *SPEAK, given=given)
+def test_standard_input_that_is_no_text(
+    given: bytes, words: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    code, _, error = command("speak", "-", *SPEAK)
     assert code == 2 and words in sentence(error)
+
+
+def test_standard_input_that_is_closed() -> None:
+    code, _, error = run_command("speak", "-", *SPEAK, given=None)
+    assert code == 2 and "Standard input is closed" in sentence(error)
 
 
 def test_characters_that_a_terminal_cannot_show_are_replaced() -> None:

@@ -60,7 +60,7 @@ class PairConfig(Settings):
     read that `voxclone data pairs` stored in `folder`."""
 
     folder: Path | None = None
-    minutes: float = 20.0
+    minutes: float = Field(default=20.0, ge=0)
 
 
 class PseudoLabelConfig(Settings):
