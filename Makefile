@@ -53,7 +53,7 @@ $(VENV)/ready: $(VENV)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media,train,eval,data,serve,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media,train,adapter,eval,data,serve,dev]'
 	@touch $@ $(VENV)/ready
 
 clean:

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from voxclone.release.release import Release
+    from voxclone.tts.adapter_file import AdapterFolder
     from voxclone.voice.resolve import ResolvedVoice
 
 Model = Annotated[str, typer.Option("--model", help="Release: a directory, a Hub id, or mini.")]
 Encoder = Annotated[
     Path | None, typer.Option("--encoder", help="Encoder file, for a release without an encoder.")
+]
+UseAdapter = Annotated[
+    Path | None, typer.Option("--adapter", help="Folder of an adapter of `voxclone train adapter`.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if available.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
@@ -71,6 +75,19 @@ def print_encoder_notes(encoder: Path | None, release: "Release", console: "Cons
     if encoder is not None:
         for note in read_encoder_tensors(encoder, release.params).notes:
             print_line(console, "Encoder", note)
+
+
+def print_adapter_notes(
+    found: "AdapterFolder | None", encoder_hash: str | None, console: "Console"
+) -> None:
+    """Warn of an adapter that failed its gate, and of a voice that another encoder made."""
+    if found is None:
+        return
+    if found.warning is not None:
+        print_line(console, "Adapter", found.warning, warning=True)
+    if encoder_hash not in (None, found.card.encoder_hash):
+        sentence = "The voice was made by another encoder than the adapter was trained for."
+        print_line(console, "Adapter", sentence, warning=True)
 
 
 def voices_folder(voices: Path | None) -> Path:

@@ -11,8 +11,10 @@ from voxclone.cli.common import (
     Device,
     Model,
     Quiet,
+    UseAdapter,
     Voices,
     choose_voice,
+    print_adapter_notes,
     print_line,
     progress_bar,
 )
@@ -55,6 +57,7 @@ def speak(
     text: Text = None,
     text_file: TextFile = None,
     model: Model = "mini",
+    adapter: UseAdapter = None,
     voices: Voices = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
@@ -84,11 +87,15 @@ def speak(
     found_device = pick_device(device)
     release = Release.open(model)
     resolved = choose_voice(voice, release, voices, console)
-    tts = TTS.load(release, device=found_device)
+    tts = TTS.load(release, device=found_device, adapter=adapter)
+    source = resolved.source
+    made_by = None if source is None else source.metadata.encoder_hash
+    print_adapter_notes(tts.adapter, made_by, console)
     kept: dict[int, SpokenPart] = {}
     if redo is not None and report is not None:
         kept = _kept_parts(report, redo, words, resolved.embedding_ND, tts)
-    speech = speak_text(tts, words, resolved.embedding_ND, out, seed, cfg, console, kept)
+    voice_ND = tts.adapted(resolved.embedding_ND, None if source is None else source.codes_KT)
+    speech = speak_text(tts, words, voice_ND, out, seed, cfg, console, kept)
     if report is not None:
         _write_report(report, speech, resolved, release, tts)
         print_line(console, "Report", report)

@@ -1,8 +1,7 @@
 """Options of the measuring commands, and how they open releases, speech and networks."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,36 +67,18 @@ def make_models(
         default_folder,
     )
     from voxclone.evaluate.metric_models import MetricModels
-    from voxclone.models import speaker_encoder
-    from voxclone.models import transcribers as recognizers
-    from voxclone.models.ctc_asr import load_packaged_recognizer
+    from voxclone.evaluate.networks import EMBEDDERS, TRANSCRIBERS, pick
     from voxclone.models.dnsmos import Dnsmos
 
-    known_embedders: dict[str, Callable[[], Any]] = {
-        "ge2e": speaker_encoder.Ge2eEmbedder.load,
-        "ecapa": speaker_encoder.EcapaEmbedder,
-        "wavlm": speaker_encoder.WavLmEmbedder,
-    }
-    known_transcribers: dict[str, Callable[[], Any]] = {
-        "mini": lambda: recognizers.CharacterTranscriber(load_packaged_recognizer()),
-        "pocketsphinx": recognizers.PocketsphinxTranscriber,
-        "whisper": recognizers.WhisperTranscriber,
-    }
     folder = default_folder()
     return MetricModels(
         embedders=[
-            CachedEmbedder(_pick(known_embedders, name, "--embedder"), folder)
+            CachedEmbedder(pick(EMBEDDERS, name, "--embedder"), folder)
             for name in embedders or ["ge2e"]
         ],
         transcribers=[
-            CachedTranscriber(_pick(known_transcribers, name, "--transcriber"), folder)
+            CachedTranscriber(pick(TRANSCRIBERS, name, "--transcriber"), folder)
             for name in transcribers or ["mini"]
         ],
         mos=CachedMosPredictor(Dnsmos(), folder) if dnsmos else None,
     )
-
-
-def _pick(known: Mapping[str, Callable[[], Any]], name: str, option: str) -> Any:
-    if name not in known:
-        raise UsageError(f"{option} takes {', '.join(known)}, not {name!r}.")
-    return known[name]()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Device, Model, Overrides, Quiet, open_console
+from voxclone.cli.common import Device, Encoder, Model, Overrides, Quiet, open_console
 from voxclone.errors import UsageError
 from voxclone.outputs import check_folder
 
@@ -53,4 +53,45 @@ def train_encoder(
     values = load_settings(EncoderConfig, config, overrides or [])
     inputs = Inputs(model, speech, init, device)
     code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=force)
+    raise typer.Exit(code)
+
+
+@train_app.command("adapter")
+def train_adapter(
+    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/adapter/lora.yaml.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run.")],
+    speech: Annotated[
+        Path | None,
+        typer.Option(help="Manifest with texts and the splits train, valid and test."),
+    ] = None,
+    model: Model = "mini",
+    encoder: Encoder = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in the folder.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Write an adapter that fails its gate, marked as failed; with --resume, accept "
+            "other settings or speech, too.",
+        ),
+    ] = False,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Adapt a release's language model to the codes of an encoder.
+
+    An adapter that harms presets, or does not improve clones, is refused with exit code 3.
+    """
+    from voxclone.config import load_settings
+    from voxclone.train.adapter import training
+    from voxclone.train.adapter.config import AdapterConfig
+    from voxclone.train.adapter.material import Inputs
+
+    check_folder(out, [config, speech, encoder])
+    values = load_settings(AdapterConfig, config, overrides or [])
+    inputs = Inputs(model, encoder, speech, device)
+    code = training.main(values, inputs, out, open_console(quiet), resume=resume, force=force)
     raise typer.Exit(code)

@@ -93,11 +93,13 @@ class CloningReport:
 
 @dataclass(frozen=True)
 class ClonedVoice:
-    """A voice [N, D], its reference [S], and texts to speak that are not in the reference."""
+    """A voice [N, D], its reference [S], texts to speak that are not in the reference, and the
+    number of the speaker's clips in the reference."""
 
     voice_ND: Tensor
     reference_S: Tensor
     texts: list[str]
+    used: int
 
 
 def evaluate_cloning(
@@ -163,7 +165,7 @@ def clone_speakers(
             continue
         with torch.inference_mode():
             codes_KT = codec.encode(reference_S[None])[0]
-        voice_ND = embed_codes(codes_KT, table_VD, offsets)
+        voice_ND = model.adapted(embed_codes(codes_KT, table_VD, offsets), codes_KT)
         later = [each.clip.text for each in own[used:] if each.clip.text]
         texts = later or by_language.get(own[0].clip.language) or every
         try:
@@ -172,7 +174,7 @@ def clone_speakers(
             continue
         texts = [text for text in texts if len(text) <= room]
         if texts:
-            voices[speaker] = ClonedVoice(voice_ND, reference_S, texts)
+            voices[speaker] = ClonedVoice(voice_ND, reference_S, texts, used)
     return voices
 
 

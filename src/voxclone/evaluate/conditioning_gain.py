@@ -15,7 +15,7 @@ from torch import Tensor
 
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap
-from voxclone.tts.likelihood import COMPARED_SPEAKERS, likelihood
+from voxclone.tts.likelihood import COMPARED_SPEAKERS, Likelihood, likelihood
 from voxclone.tts.tts import TTS
 
 
@@ -49,9 +49,26 @@ def conditioning_gain(
 
     None with fewer than two speakers.
     """
-    voices = {trial.speaker: trial.voice_ND for trial in reversed(trials)}
-    if len(voices) < 2:
+    if len({trial.speaker for trial in trials}) < 2:
         return None
+    own, gains = trial_gains(model, trials, seed=seed, track=track)
+    speakers = [trial.speaker for trial in trials]
+    return ConditioningGain(
+        semantic_nll=bootstrap([each.semantic for each in own], speakers),
+        flow_error=bootstrap([each.flow for each in own], speakers),
+        semantic_gain=bootstrap([semantic for semantic, _ in gains], speakers),
+        flow_gain=bootstrap([flow for _, flow in gains], speakers),
+        trials=len(trials),
+        speakers=len(set(speakers)),
+    )
+
+
+def trial_gains(
+    model: TTS, trials: Sequence[Trial], *, seed: int = 0, track: Track = untracked
+) -> tuple[list[Likelihood], list[tuple[float, float]]]:
+    """The likelihood of each trial with its own voice, and its semantic and flow gain. Trials are
+    of two or more speakers."""
+    voices = {trial.speaker: trial.voice_ND for trial in reversed(trials)}
     generator = torch.Generator().manual_seed(seed)
     names = sorted(voices)
     own, gains = [], []
@@ -66,12 +83,4 @@ def conditioning_gain(
         flow = sum(each.flow for each in mismatched) / len(mismatched)
         own.append(matched)
         gains.append((semantic - matched.semantic, flow - matched.flow))
-    speakers = [trial.speaker for trial in trials]
-    return ConditioningGain(
-        semantic_nll=bootstrap([each.semantic for each in own], speakers),
-        flow_error=bootstrap([each.flow for each in own], speakers),
-        semantic_gain=bootstrap([semantic for semantic, _ in gains], speakers),
-        flow_gain=bootstrap([flow for _, flow in gains], speakers),
-        trials=len(trials),
-        speakers=len(voices),
-    )
+    return own, gains

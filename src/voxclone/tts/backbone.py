@@ -68,6 +68,9 @@ class Backbone(nn.Module):
         del self.model.embed_tokens
         offsets = torch.tensor(codebook_offsets(params))
         self.register_buffer("offsets_K", offsets, persistent=False)
+        # What an adapter puts here (`tts.adapter`), on the frames of voices and on the table.
+        self.voice_residual: nn.Module | None = None
+        self.table_delta: nn.Module | None = None
 
     def restore_buffers(self, device: str | torch.device) -> None:
         """Compute the buffers that no file has (offsets, rotary frequencies), after building on the
@@ -80,13 +83,19 @@ class Backbone(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.text_table.weight.dtype
 
+    @property
+    def table_VD(self) -> Tensor:
+        """The embedding table of codes, with what an adapter adds to it."""
+        stored_VD: Tensor = self.audio_table.weight
+        return stored_VD if self.table_delta is None else self.table_delta(stored_VD)
+
     def embed_codes(self, shifted_BK: Tensor) -> Tensor:
         """Sum of table rows [B, D] for frames of codes in the +2-shifted space [B, K]. The sum is
         taken in fp32 and rounded once, as torch sums bf16."""
-        index_BK, table_VD = shifted_BK + self.offsets_K, self.audio_table.weight
+        index_BK, table_VD = shifted_BK + self.offsets_K, self.table_VD
         if table_VD.dtype == torch.float32:  # in training: the rows themselves are never kept
             bags = F.embedding_bag(index_BK.flatten(0, -2), table_VD, mode="sum")
-            return bags.view(*index_BK.shape[:-1], -1)
+            return bags.view(*index_BK.shape[:-1], -1).to(self.dtype)
         rows_BKD = F.embedding(index_BK, table_VD)  # a bag of bf16 would round every addition
         return rows_BKD.float().sum(dim=-2).to(rows_BKD.dtype)
 
@@ -96,6 +105,8 @@ class Backbone(nn.Module):
         if int(is_audio_L.sum()) != len(voice_ND):
             raise ValueError(f"{int(is_audio_L.sum())} positions for {len(voice_ND)} voice frames")
         embedded_LD = self.text_table(ids_L)
+        if self.voice_residual is not None:
+            voice_ND = self.voice_residual(voice_ND.to(embedded_LD.dtype))
         return embedded_LD.index_put((is_audio_L,), voice_ND.to(embedded_LD.dtype))[None]
 
     def forward(self, embedded_BLD: Tensor, cache: Any = None, **options: Any) -> Tensor:

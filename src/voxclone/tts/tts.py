@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -21,6 +22,7 @@ from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
 from voxclone.spec import AROUND_TEXT, CONTEXT
 from voxclone.tts.acoustic import AcousticHead
+from voxclone.tts.adapter_file import AdapterFolder, apply_adapter, read_adapter, require_base
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
@@ -39,6 +41,7 @@ class TTS:
     head: AcousticHead
     codec: Codec
     prompts: PromptMaker
+    adapter: AdapterFolder | None = None
 
     @classmethod
     def load(
@@ -48,18 +51,26 @@ class TTS:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         codec: Codec | None = None,
+        adapter: Path | None = None,
     ) -> "TTS":
         """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
         Tensors that need no change of dtype or order stay mapped to the file, so that memory holds
-        nothing twice. `codec` may be loaded already; it is moved to the device."""
+        nothing twice. `codec` may be loaded already; it is moved to the device. `adapter` is the
+        folder of one. Raises ReleaseError for one of another base, and for one that does
+        nothing."""
         require_complete(release.report, release.path)
+        found = None if adapter is None else read_adapter(adapter)
+        if found is not None:
+            require_base(found, release)
         if dtype is None:
             dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
         backbone = load_backbone(release, dtype, device)
         head = load_head(release, dtype, device)
         codec = load_codec(release) if codec is None else codec
         prompts = PromptMaker(release.path / "tekken.json")
-        return cls(release.params, backbone, head, codec.to(device), prompts)
+        if found is not None:
+            apply_adapter(found, backbone, head, prompts)
+        return cls(release.params, backbone, head, codec.to(device), prompts, found)
 
     def speak(
         self,
@@ -114,8 +125,15 @@ class TTS:
 
     def embed_voice(self, codes_KT: Tensor) -> Tensor:
         """Embedding [T + 1, D] of a voice's codes [K, T], in the table of the loaded model."""
-        table_VD, offsets_K = self.backbone.audio_table.weight, self.backbone.offsets_K
+        table_VD, offsets_K = self.backbone.table_VD, self.backbone.offsets_K
         return embed_codes(codes_KT.to(self.device), table_VD, offsets_K.tolist())
+
+    def adapted(self, embedding_ND: Tensor, codes_KT: Tensor | None) -> Tensor:
+        """The embedding [N, D] of a voice, made again of its codes [K, T] where an adapter changes
+        the table. A preset has no codes, and stays as it is stored."""
+        if codes_KT is None or self.backbone.table_delta is None:
+            return embedding_ND
+        return self.embed_voice(codes_KT).to(embedding_ND.dtype)
 
     def part_characters(self, voice_frames: int) -> int:
         """The most characters in a part of a text, so that voice, text and speech fit the context.
