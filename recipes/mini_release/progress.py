@@ -1,0 +1,202 @@
+"""Where a training of the mini release stands, in two tables that a person can read.
+
+Whisper measures words and a GE2E speaker encoder voices; neither of these networks' outputs is
+trained on here. Three sets: test speakers of speechocean762 and of RAVDESS, and clips of a training
+speaker that no training reads.
+
+Shapes: S samples, K codebooks, T frames, N clips, E width of an embedding, V voices.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recipes.mini_release.speaker_network import pair_means
+from recipes.mini_release.transcripts import BatchTranscriber
+from voxclone.audio.distance import mel_loss
+from voxclone.codec.model import Codec
+from voxclone.data.corpus import Corpus
+from voxclone.evaluate.agreement import agreement, mean_agreement
+from voxclone.evaluate.wer import word_error_rate
+from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.spec import SAMPLING_RATE
+from voxclone.tts.acoustic import AcousticHead
+from voxclone.tts.backbone import Backbone
+from voxclone.tts.generate import Request, Sampling, generate
+from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.text import frame_cap
+from voxclone.voice.embedding import embed_codes
+
+TEXTS = (
+    "The kids are talking by the door, and the dogs are sitting in the sun.",
+    "Please call me back when you have found the keys.",
+    "The dogs are sitting by the door.",
+    "We walked along the river until it was dark.",
+    "She put the letter on the table and left without a word.",
+    "Do you know what time the next train leaves?",
+    "He opened the window because the room was too warm.",
+    "I would like a cup of tea and two slices of bread.",
+    "My brother works in a small office near the station.",
+    "The weather will be cold tomorrow, so take a coat.",
+    "They had been waiting for more than an hour.",
+    "There was a change now, and he felt it at once.",
+    "You were making them talk shop, she said to me.",
+    "The old house on the hill has been empty for years.",
+    "It is a good idea to read the question twice.",
+    "The children ran across the field and into the woods.",
+)
+VOICES = {
+    "presets": ("kathleen", "ravdess-03", "ravdess-04", "ravdess-07", "ravdess-08", "ravdess-11"),
+    "clones": ("ravdess-19", "ravdess-20", "so-0461", "so-1033"),
+}
+SETS = (("speechocean762", "test", 24), ("ravdess", "test", 6), ("kathleen", "valid", 12))
+REFERENCE_SECONDS, COMPARED_SECONDS = 10.0, 15.0
+SHORTEST_FRAMES = 5
+"""Of generated speech; what is shorter has no words."""
+GUIDANCE = 1.2
+
+
+@dataclass
+class Progress:
+    """Measures on held-out clips of a corpus; each measurement is a line in a table in `folder`."""
+
+    corpus: Corpus
+    whisper: Path
+    folder: Path
+    device: torch.device
+    sets: Sequence[tuple[str, str, int]] = SETS
+    _transcriber: BatchTranscriber | None = field(default=None, init=False)
+    _recorded: dict[str, float] = field(default_factory=dict, init=False)
+
+    @torch.no_grad()
+    def codec(self, codec: Codec, step: int) -> dict[str, float]:
+        """WER of recordings and of what is decoded from their codes, mel distance, re-encoding, and
+        similarity (SIM) to other clips of the speaker minus that to other speakers'."""
+        metrics: dict[str, float] = {}
+        mel, agreements, real, decoded, names = [], [], [], [], []
+        embedder = Ge2eEmbedder.load()
+        for name, split, count in self.sets:
+            indices = spread_clips(self.corpus, name, split, count)
+            waves = [self.corpus.wave(i) for i in indices]
+            texts = [self.corpus.clips[i].text or "" for i in indices]
+            made = []
+            for index, wave_S in zip(indices, waves, strict=True):
+                codes_BKT = codec.encode(wave_S[None].to(self.device))
+                decoded_S = codec.decode(codes_BKT)[0, : len(wave_S)]
+                again_BKT = codec.encode(decoded_S[None])
+                made.append(decoded_S.cpu())
+                mel.append(float(mel_loss(made[-1][None], wave_S[None])))
+                agreements.append(agreement(codes_BKT[0], again_BKT[0]))
+                real.append(embedder.embed(wave_S))
+                decoded.append(embedder.embed(made[-1]))
+                names.append(self.corpus.clips[index].speaker)
+            if name not in self._recorded:
+                self._recorded[name] = self._wer(waves, texts)
+            metrics[f"valid/wer_recorded_{name}"] = self._recorded[name]
+            metrics[f"valid/wer_{name}"] = self._wer(made, texts)
+        bound = mean_agreement(agreements)
+        metrics["valid/mel"] = sum(mel) / len(mel)
+        metrics["valid/reencoded_semantic"] = bound.semantic
+        metrics["valid/reencoded_exact"] = bound.exact
+        metrics["valid/reencoded_within_one"] = bound.within_one
+        for name, vectors in (("sim_recorded", real), ("sim", decoded)):
+            own, other = pair_means(torch.stack(vectors), torch.stack(real), names)
+            metrics[f"valid/{name}"] = own - other
+        self._write("progress-codec.tsv", step, metrics)
+        return metrics
+
+    @torch.inference_mode()
+    def speech(
+        self, backbone: Backbone, head: AcousticHead, step: int, codec: Codec, prompts: PromptMaker
+    ) -> dict[str, float]:
+        """WER of sentences in voices of the release's speakers (`presets`) and of test speakers
+        (`clones`), SIM to other clips of the speaker minus that to other speakers', and the share
+        that ends by itself."""
+        metrics: dict[str, float] = {}
+        embedder, ended = Ge2eEmbedder.load(), []
+        for name, speakers in VOICES.items():
+            codes, references = [], []
+            for speaker in speakers:
+                own = [i for i, clip in enumerate(self.corpus.clips) if clip.speaker == speaker]
+                used = self._first(own, REFERENCE_SECONDS)
+                rest = [i for i in own if i not in used]
+                compared = self._first(rest, COMPARED_SECONDS)
+                codes.append(codec.encode(self._join(used)[None].to(self.device))[0])
+                references.append(embedder.embed(self._join(compared or used)))
+            requests = []
+            for number, text in enumerate(TEXTS):
+                voice_ND = embed_codes(
+                    codes[number % len(codes)], backbone.audio_table.weight,
+                    backbone.offsets_K.tolist(),
+                )  # fmt: skip
+                ids_L = prompts.ids(text, len(voice_ND)).to(self.device)
+                prompt_LD = backbone.embed_prompt(ids_L, voice_ND)[0]
+                cap = frame_cap(text, codec.frame_rate)
+                requests.append(Request(prompt_LD, number, cap, Sampling(GUIDANCE)))
+            prompts_LD, caps = [r.prompt_LD for r in requests], [r.cap for r in requests]
+            made = generate(backbone, head, prompts_LD, range(len(TEXTS)), caps, Sampling(GUIDANCE))
+            ended += [not each.truncated for each in made]
+            waves = [self._decode(codec, each.codes_KT) for each in made]
+            metrics[f"valid/wer_{name}"] = self._wer(waves, TEXTS)
+            made_NE = torch.stack([embedder.embed(wave_S) for wave_S in waves])
+            cosine_NV = made_NE @ torch.stack(references).T
+            all_N = torch.arange(len(TEXTS))
+            own_N = cosine_NV[all_N, all_N % len(speakers)]
+            other_N = (cosine_NV.sum(dim=1) - own_N) / max(1, len(speakers) - 1)
+            metrics[f"valid/sim_{name}"] = float((own_N - other_N).mean())
+        metrics["valid/ended"] = sum(ended) / len(ended)
+        self._write("progress-speech.tsv", step, metrics)
+        return metrics
+
+    def _decode(self, codec: Codec, codes_KT: Tensor) -> Tensor:
+        if codes_KT.shape[1] < SHORTEST_FRAMES:
+            return 1e-4 * torch.ones(SAMPLING_RATE // 2).cumsum(0).sin()
+        return codec.decode(codes_KT[None].to(self.device))[0].cpu()
+
+    def _wer(self, waves: Sequence[Tensor], texts: Sequence[str]) -> float:
+        """Word error rate of Whisper on these waves."""
+        if self._transcriber is None:
+            self._transcriber = BatchTranscriber(str(self.whisper), "en", str(self.device))
+        found = self._transcriber.transcribe_all(waves)
+        return word_error_rate(list(zip(texts, found, strict=True)))
+
+    def _first(self, indices: Sequence[int], seconds: float) -> list[int]:
+        """The first clips that together last so long."""
+        chosen: list[int] = []
+        for index in indices:
+            if sum(self.corpus.length(i) for i in chosen) >= seconds * SAMPLING_RATE:
+                break
+            chosen.append(index)
+        return chosen
+
+    def _join(self, indices: Sequence[int]) -> Tensor:
+        return torch.cat([self.corpus.wave(i) for i in indices])
+
+    def _write(self, name: str, step: int, metrics: dict[str, float]) -> None:
+        path = self.folder / name
+        if not path.exists():
+            names = [metric.removeprefix("valid/") for metric in metrics]
+            path.write_text("\t".join(["time", "step", *names]) + "\n", encoding="utf-8")
+        row = [time.strftime("%Y-%m-%d %H:%M"), str(step), *(f"{v:.3f}" for v in metrics.values())]
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\t".join(row) + "\n")
+
+
+def spread_clips(corpus: Corpus, name: str, split: str, count: int) -> list[int]:
+    """`count` clips of 2 to 8 s of a corpus (the start of ids) and split, spread over its
+    speakers."""
+    speakers: dict[str, list[int]] = {}
+    for index, clip in enumerate(corpus.clips):
+        fits = clip.id.startswith(f"{name}-") and clip.split == split and 2 <= clip.duration <= 8
+        if fits and clip.text:
+            speakers.setdefault(clip.speaker, []).append(index)
+    rounds = [
+        own[len(own) * turn // max(1, count) % len(own)]
+        for turn in range(count)
+        for own in speakers.values()
+    ]
+    return list(dict.fromkeys(rounds))[:count]
