@@ -68,7 +68,6 @@ class Progress:
     whisper: Path
     folder: Path
     device: torch.device
-    sets: Sequence[tuple[str, str, int]] = SETS
     _transcriber: BatchTranscriber | None = field(default=None, init=False)
     _recorded: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -79,7 +78,7 @@ class Progress:
         metrics: dict[str, float] = {}
         mel, agreements, real, decoded, names = [], [], [], [], []
         embedder = Ge2eEmbedder.load()
-        for name, split, count in self.sets:
+        for name, split, count in SETS:
             indices = spread_clips(self.corpus, name, split, count)
             waves = [self.corpus.wave(i) for i in indices]
             texts = [self.corpus.clips[i].text or "" for i in indices]

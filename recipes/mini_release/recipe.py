@@ -94,10 +94,10 @@ def train_codec(run: Run) -> None:
     settings, config = run.settings.codec_training, run.settings.codec
 
     def build() -> CodecTask:
+        perceptual = PerceptualLoss(run.recognizer(), run.speaker_network())
         codec = fresh_codec(config, settings.run.seed)
         crops = CropSource(run.split(TRAIN), settings.crops, codec.frame_size, run.device)
         teacher = TeacherStates(run.corpus, make_teacher(run), run.device)
-        perceptual = PerceptualLoss(run.recognizer(), run.speaker_network())
         return CodecTask.create(settings, codec, crops, teacher, perceptual, _progress(run).codec)
 
     dumped = settings.model_dump(mode="json") | {"codec": config.model_dump(mode="json")}

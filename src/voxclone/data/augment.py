@@ -8,7 +8,6 @@ have in common.
 Shapes: B batch, S samples, F frequency bins, T frames, M knots.
 """
 
-import math
 
 import torch
 import torch.nn.functional as F
@@ -72,24 +71,6 @@ def disperse(
     turn_BF = torch.polar(torch.ones_like(phase_BF), phase_BF).to(torch.complex64)
     spectrum_BF = torch.fft.rfft(wave_BS.float(), size)
     return torch.fft.irfft(spectrum_BF * turn_BF, size)[:, :samples]
-
-
-def random_equalizer(
-    wave_BS: Tensor, spread_db: float, generator: torch.Generator, rate: int, knots: int = 10
-) -> Tensor:
-    """One smooth random filter for the batch: normal gains in dB at `knots` points of the mel
-    scale, linear between them. The level of each item stays. The speech gets another timbre."""
-    samples = wave_BS.shape[1]
-    hertz_F = torch.fft.rfftfreq(samples, 1 / rate)
-    knot_F = torch.log10(1 + hertz_F / 700) / math.log10(1 + rate / 2 / 700) * (knots - 1)
-    gain_M = spread_db * torch.randn(knots, generator=generator)
-    left_F = knot_F.floor().long().clamp(max=knots - 2)
-    between_F = knot_F - left_F
-    gain_F = gain_M[left_F] * (1 - between_F) + gain_M[left_F + 1] * between_F
-    factor_F = (10 ** (gain_F / 20)).to(wave_BS.device)
-    filtered_BS = torch.fft.irfft(torch.fft.rfft(wave_BS.float()) * factor_F, samples)
-    before_B1, after_B1 = (x.square().mean(-1, keepdim=True) for x in (wave_BS, filtered_BS))
-    return filtered_BS * ((before_B1 + 1e-8) / (after_B1 + 1e-8)).sqrt()
 
 
 def roughen(wave_BS: Tensor, max_db: float, n_fft: int, generators: Generators) -> Tensor:
