@@ -6,6 +6,7 @@ R teacher states of a frame, L tokens, E width, N resolutions.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -51,9 +52,8 @@ def spectral_losses(
 
 def draw_starts(generator: torch.Generator) -> Tensor:
     """First samples [N] of the windows of `spectral_losses`."""
-    hops = torch.tensor([n_fft // 2 for n_fft, _ in RESOLUTIONS], device=generator.device)
-    share_N = torch.rand(len(hops), generator=generator, device=generator.device)
-    return (share_N * hops).long()
+    draw = partial(torch.randint, size=(), generator=generator, device=generator.device)
+    return torch.stack([draw(n_fft // 2) for n_fft, _ in RESOLUTIONS])
 
 
 def _log_distance(decoded: Tensor, real: Tensor, added: float) -> Tensor:

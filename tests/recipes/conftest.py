@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from recipes.mini_release.alignment import Transcript
 from recipes.mini_release.layout import LanguageModelSize, mini_params, write_tekken
@@ -36,14 +37,16 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def teacher(
-    corpus: Corpus, whisper: Path, tmp_path_factory: pytest.TempPathFactory
-) -> TeacherStates:
-    """States of all clips but the last, which has no text."""
+def states(corpus: Corpus, whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of Whisper's states of all clips but the last, which has no text."""
     texts = {i: corpus.clips[i].text or "" for i in range(len(corpus) - 1)}
     folder = tmp_path_factory.mktemp("teacher")
-    paths = make_states(corpus, texts, lambda: WindowTeacher(str(whisper)), folder)
-    return TeacherStates(corpus, paths, CPU)
+    return make_states(corpus, texts, lambda: WindowTeacher(str(whisper)), folder)
+
+
+@pytest.fixture(scope="session")
+def teacher(corpus: Corpus, states: list[Path]) -> TeacherStates:
+    return TeacherStates(corpus, states, CPU)
 
 
 def speech_data(corpus: Corpus, prompts: PromptMaker, folder: Path) -> SpeechData:
@@ -61,13 +64,20 @@ def speech_data(corpus: Corpus, prompts: PromptMaker, folder: Path) -> SpeechDat
     return SpeechData(subset, transcripts, codes, codec.frame_rate, settings)
 
 
-def make_speech_task(corpus: Corpus, folder: Path, **changed: object) -> SpeechTask:
+def make_speech_task(
+    corpus: Corpus, folder: Path, device: torch.device = CPU, **changed: object
+) -> SpeechTask:
     settings = SpeechTraining.model_validate(SPEECH | changed)
     prompts = PromptMaker(write_tekken(folder / "tekken.json", voices={}))
     params = mini_params(MODEL, CODEC, {})
     batches = SpeechBatches(speech_data(corpus, prompts, folder), prompts, params, 0)
     return SpeechTask.create(
-        settings, params, batches, batches, CPU, lambda backbone, head, step: {"valid/step": step}
+        settings,
+        params,
+        batches,
+        batches,
+        device,
+        lambda backbone, head, step: {"valid/step": step},
     )
 
 

@@ -40,9 +40,11 @@ def measure(codec: Codec, step: int) -> dict[str, float]:
     return {"valid/step": float(step)}
 
 
-def codec_task(corpus: Corpus, teacher: TeacherStates | None, **changed: object) -> CodecTask:
+def codec_task(
+    corpus: Corpus, teacher: TeacherStates | None, device: torch.device = CPU, **changed: object
+) -> CodecTask:
     settings = CodecTraining.model_validate(VALUES | changed)
-    crops = CropSource(corpus.subset(lambda c: True), settings.crops, CODEC.frame_size, CPU)
+    crops = CropSource(corpus.subset(lambda c: True), settings.crops, CODEC.frame_size, device)
     return CodecTask.create(settings, fresh_codec(CODEC, 0), crops, teacher, perceptual(), measure)
 
 
