@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import torch
 import typer
@@ -20,26 +20,26 @@ def main(
     speech: Annotated[Path, typer.Option(help="Manifest of the speech.")],
     whisper: Annotated[Path, typer.Option(help="Folder of Whisper base (transformers' layout).")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    kokoro: Annotated[Optional[Path], typer.Option(help="Folder of Kokoro-82M.")] = None,  # noqa: UP045
+    kokoro: Annotated[Path | None, typer.Option(help="Folder of Kokoro-82M.")] = None,
     speakers: Annotated[Path, typer.Option(help="JSON of the sets of speakers.")] = SPEAKERS,
-    stage: Annotated[Optional[str], typer.Option(help="This stage alone.")] = None,  # noqa: UP045
+    stage: Annotated[str | None, typer.Option(help="This stage alone.")] = None,
     start: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="STAGE=FILE: a new stage starts from these weights."),
     ] = None,
     publish_to: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--publish", help="Write the finished release and its parts to this folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches of codes.")] = 0,
     minutes: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Save and stop after so many minutes."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Go on with values that were changed.")] = False,
     overrides: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", help="Override a value of the config, such as speech.run.steps=100."),
     ] = None,
 ) -> None:
