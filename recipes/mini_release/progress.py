@@ -21,42 +21,24 @@ from voxclone.audio.distance import mel_loss
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus
 from voxclone.evaluate.agreement import agreement, mean_agreement
+from voxclone.evaluate.synthesis import SynthesisRequest, synthesize
 from voxclone.evaluate.wer import word_error_rate
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
-from voxclone.tts.generate import Request, Sampling, generate
 from voxclone.tts.prompt import PromptMaker
-from voxclone.tts.text import frame_cap
+from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
 
-TEXTS = (
-    "The kids are talking by the door, and the dogs are sitting in the sun.",
-    "Please call me back when you have found the keys.",
-    "The dogs are sitting by the door.",
-    "We walked along the river until it was dark.",
-    "She put the letter on the table and left without a word.",
-    "Do you know what time the next train leaves?",
-    "He opened the window because the room was too warm.",
-    "I would like a cup of tea and two slices of bread.",
-    "My brother works in a small office near the station.",
-    "The weather will be cold tomorrow, so take a coat.",
-    "They had been waiting for more than an hour.",
-    "There was a change now, and he felt it at once.",
-    "You were making them talk shop, she said to me.",
-    "The old house on the hill has been empty for years.",
-    "It is a good idea to read the question twice.",
-    "The children ran across the field and into the woods.",
-)
+TEXTS = Path(__file__).parent / "validation.txt"
 VOICES = {
     "presets": ("kathleen", "ravdess-03", "ravdess-04", "ravdess-07", "ravdess-08", "ravdess-11"),
     "clones": ("ravdess-19", "ravdess-20", "so-0461", "so-1033"),
 }
 SETS = (("speechocean762", "test", 24), ("ravdess", "test", 6), ("kathleen", "valid", 12))
-REFERENCE_SECONDS, COMPARED_SECONDS = 10.0, 15.0
-SHORTEST_FRAMES = 5
-"""Of generated speech; what is shorter has no words."""
+REFERENCE_SAMPLES, VOICE_SHARE = 25 * SAMPLING_RATE, 0.4
+"""Of a speaker: of so much speech, the first share is the voice, and the rest is compared."""
 GUIDANCE = 1.2
 
 
@@ -115,46 +97,46 @@ class Progress:
         """WER of sentences in voices of the release's speakers (`presets`) and of test speakers
         (`clones`), SIM to other clips of the speaker minus that to other speakers', and the share
         that ends by itself."""
+        model = TTS(backbone.params, backbone, head, codec, prompts)
+        texts = TEXTS.read_text(encoding="utf-8").splitlines()
         metrics: dict[str, float] = {}
         embedder, ended = Ge2eEmbedder.load(), []
+        table, offsets = backbone.audio_table.weight, backbone.offsets_K.tolist()
         for name, speakers in VOICES.items():
-            codes, references = [], []
+            voices, references = [], []
             for speaker in speakers:
-                own = [i for i, clip in enumerate(self.corpus.clips) if clip.speaker == speaker]
-                used = self._first(own, REFERENCE_SECONDS)
-                rest = [i for i in own if i not in used]
-                compared = self._first(rest, COMPARED_SECONDS)
-                codes.append(codec.encode(self._join(used)[None].to(self.device))[0])
-                references.append(embedder.embed(self._join(compared or used)))
-            requests = []
-            for number, text in enumerate(TEXTS):
-                voice_ND = embed_codes(
-                    codes[number % len(codes)], backbone.audio_table.weight,
-                    backbone.offsets_K.tolist(),
-                )  # fmt: skip
-                ids_L = prompts.ids(text, len(voice_ND)).to(self.device)
-                prompt_LD = backbone.embed_prompt(ids_L, voice_ND)[0]
-                cap = frame_cap(text, codec.frame_rate)
-                requests.append(Request(prompt_LD, number, cap, Sampling(GUIDANCE)))
-            prompts_LD, caps = [r.prompt_LD for r in requests], [r.cap for r in requests]
-            made = generate(backbone, head, prompts_LD, range(len(TEXTS)), caps, Sampling(GUIDANCE))
-            ended += [not each.truncated for each in made]
-            waves = [self._decode(codec, each.codes_KT) for each in made]
-            metrics[f"valid/wer_{name}"] = self._wer(waves, TEXTS)
-            made_NE = torch.stack([embedder.embed(wave_S) for wave_S in waves])
-            cosine_NV = made_NE @ torch.stack(references).T
-            all_N = torch.arange(len(TEXTS))
-            own_N = cosine_NV[all_N, all_N % len(speakers)]
-            other_N = (cosine_NV.sum(dim=1) - own_N) / max(1, len(speakers) - 1)
-            metrics[f"valid/sim_{name}"] = float((own_N - other_N).mean())
+                wave_S, other_S = self._references(speaker)
+                codes_KT = codec.encode(wave_S[None].to(self.device))[0]
+                voices.append(embed_codes(codes_KT, table, offsets))
+                references.append(embedder.embed(other_S))
+            numbers = [n % len(speakers) for n in range(len(texts))]
+            requests = [
+                SynthesisRequest(speakers[number], voices[number], text, seed)
+                for seed, (number, text) in enumerate(zip(numbers, texts, strict=True))
+            ]
+            made = synthesize(model, requests, cfg=GUIDANCE)
+            ended += [bool(each.ended) for each in made]
+            metrics[f"valid/wer_{name}"] = self._wer([each.wave_S for each in made], texts)
+            gains = []
+            for each, number in zip(made, numbers, strict=True):
+                if len(each.wave_S):
+                    cosine_V = torch.stack(references) @ embedder.embed(each.wave_S)
+                    others = (cosine_V.sum() - cosine_V[number]) / max(1, len(speakers) - 1)
+                    gains.append(float(cosine_V[number] - others))
+            metrics[f"valid/sim_{name}"] = sum(gains) / max(1, len(gains))
         metrics["valid/ended"] = sum(ended) / len(ended)
         self._write("progress-speech.tsv", step, metrics)
         return metrics
 
-    def _decode(self, codec: Codec, codes_KT: Tensor) -> Tensor:
-        if codes_KT.shape[1] < SHORTEST_FRAMES:
-            return 1e-4 * torch.ones(SAMPLING_RATE // 2).cumsum(0).sin()
-        return codec.decode(codes_KT[None].to(self.device))[0].cpu()
+    def _references(self, speaker: str) -> tuple[Tensor, Tensor]:
+        """A speaker's first clips as a voice, and the next ones to compare with."""
+        parts: list[Tensor] = []
+        for index, clip in enumerate(self.corpus.clips):
+            if clip.speaker == speaker and sum(map(len, parts)) < REFERENCE_SAMPLES:
+                parts.append(self.corpus.wave(index))
+        joined_S = torch.cat(parts)
+        first = int(VOICE_SHARE * len(joined_S))
+        return joined_S[:first], joined_S[first:]
 
     def _wer(self, waves: Sequence[Tensor], texts: Sequence[str]) -> float:
         """Word error rate of Whisper on these waves."""
@@ -162,18 +144,6 @@ class Progress:
             self._transcriber = BatchTranscriber(str(self.whisper), "en", str(self.device))
         found = self._transcriber.transcribe_all(waves)
         return word_error_rate(list(zip(texts, found, strict=True)))
-
-    def _first(self, indices: Sequence[int], seconds: float) -> list[int]:
-        """The first clips that together last so long."""
-        chosen: list[int] = []
-        for index in indices:
-            if sum(self.corpus.length(i) for i in chosen) >= seconds * SAMPLING_RATE:
-                break
-            chosen.append(index)
-        return chosen
-
-    def _join(self, indices: Sequence[int]) -> Tensor:
-        return torch.cat([self.corpus.wave(i) for i in indices])
 
     def _write(self, name: str, step: int, metrics: dict[str, float]) -> None:
         path = self.folder / name

@@ -35,9 +35,13 @@ class BatchTranscriber(WhisperTranscriber):
     @torch.inference_mode()
     def transcribe_all(self, waves: Sequence[torch.Tensor]) -> list[str]:
         """Transcripts of waveforms [S]; "" for one without sound."""
-        texts = []
-        for start in range(0, len(waves), BATCH):
-            texts += self._transcribe_batch(waves[start : start + BATCH])
+        texts = [""] * len(waves)
+        audible = [number for number, wave_S in enumerate(waves) if _is_audible(wave_S)]
+        for start in range(0, len(audible), BATCH):
+            batch = audible[start : start + BATCH]
+            found = self._transcribe_batch([waves[number] for number in batch])
+            for number, text in zip(batch, found, strict=True):
+                texts[number] = text.strip()
         return texts
 
     def _transcribe_batch(self, waves: Sequence[torch.Tensor]) -> list[str]:
@@ -51,11 +55,11 @@ class BatchTranscriber(WhisperTranscriber):
             task="transcribe",
             max_new_tokens=min(MAX_TOKENS, self._model.config.max_target_positions // 2),
         )
-        texts = self._processor.batch_decode(ids, skip_special_tokens=True)
-        return [t.strip() if _audible(w) else "" for t, w in zip(texts, waves, strict=True)]
+        texts: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
+        return texts
 
 
-def _audible(wave_S: torch.Tensor) -> bool:
+def _is_audible(wave_S: torch.Tensor) -> bool:
     try:
         check_wave(wave_S)
     except AudioError:

@@ -120,7 +120,8 @@ def small(options: Options) -> Any:
         patch.setattr(
             "recipes.mini_release.progress.VOICES", {"presets": ("ada",), "clones": ("dan", "eve")}
         )
-        patch.setattr("recipes.mini_release.progress.TEXTS", ("it is", "a dog"))
+        (options.out.parent / "texts.txt").write_text("it is\na dog\n", encoding="utf-8")
+        patch.setattr("recipes.mini_release.progress.TEXTS", options.out.parent / "texts.txt")
         yield None
 
 
