@@ -3,7 +3,7 @@
 The objective follows arXiv 2603.25551, section 2: stochastic quantization, mel and STFT losses,
 commitment, ASR distillation from Whisper, and in the second half feature matching of STFT
 discriminators. Two terms are ours: the squared distance of the waveforms below 500 Hz (`low`),
-without which a small decoder finds no fundamental, and `losses.PerceptualLoss`.
+without which a small decoder finds no fundamental, and `objectives.PerceptualLoss`.
 
 With `decoder_only`, encoder and codebook are frozen and the decoder reads whole codes, as in use.
 
@@ -17,25 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from recipes.mini_release import objectives, optim
 from recipes.mini_release.codebook import start_codebook, update_codebook
 from recipes.mini_release.crops import CropSettings, CropSource, device_generator
 from recipes.mini_release.graph import GraphedStep, Tensors
-from recipes.mini_release.losses import (
-    PerceptualLoss,
-    draw_starts,
-    encoder_state_loss,
-    spectral_losses,
-    token_loss,
-)
-from recipes.mini_release.optim import (
-    OptimizerSettings,
-    build_optimizers,
-    clear_gradients,
-    clip_gradients,
-    fused_adamw,
-    rate_share,
-    set_rates,
-)
 from recipes.mini_release.teacher import PER_FRAME, TeacherStates
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.initialization import initialize
@@ -91,7 +76,7 @@ class CodecTraining(Settings):
     are hardly used are moved to latents in the share `revive_until` of the steps."""
 
     run: RunSettings
-    optimizer: OptimizerSettings
+    optimizer: optim.OptimizerSettings
     crops: CropSettings
     weights: CodecWeights = CodecWeights()
     quantize_from: int = 500
@@ -113,7 +98,7 @@ class CodecTask:
     teacher: TeacherStates | None
     projections: nn.ModuleDict
     discriminators: MultiResolutionSTFTDiscriminator
-    perceptual: PerceptualLoss
+    perceptual: objectives.PerceptualLoss
     measure: Callable[[Codec, int], dict[str, float]]
     state: TrainState
     _steps: dict[str, GraphedStep] = field(default_factory=dict)
@@ -125,7 +110,7 @@ class CodecTask:
         codec: Codec,
         crops: CropSource,
         teacher: TeacherStates | None,
-        perceptual: PerceptualLoss,
+        perceptual: objectives.PerceptualLoss,
         measure: Callable[[Codec, int], dict[str, float]],
     ) -> "CodecTask":
         """Goes on from the weights of `codec`. Without `decoder_only`, a teacher is needed."""
@@ -151,8 +136,8 @@ class CodecTask:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
-        optimizers = build_optimizers(named, settings.optimizer)
-        optimizers["discriminators"] = fused_adamw(
+        optimizers = optim.build_optimizers(named, settings.optimizer)
+        optimizers["discriminators"] = optim.fused_adamw(
             discriminators.parameters(), settings.optimizer, LEARNING_RATE
         )
         state = TrainState(modules, optimizers)
@@ -171,10 +156,10 @@ class CodecTask:
         if step == settings.quantize_from and not settings.decoder_only:
             start_codebook(self.codec, self.crops, self._generator(step, CODEBOOK))
         steps, rates = settings.run.steps, settings.optimizer
-        share = rate_share(step, steps, rates, rates.warmup_steps)
-        set_rates(self._learners(), share)
+        share = optim.rate_share(step, steps, rates, rates.warmup_steps)
+        optim.set_rates(self._learners(), share)
         discriminators = self.state.optimizers["discriminators"]
-        set_rates([discriminators], rate_share(step, steps, rates, 0))
+        optim.set_rates([discriminators], optim.rate_share(step, steps, rates, 0))
         if phase not in self._steps:
             self._steps[phase] = GraphedStep(partial(self._step, phase), self.state)
         inputs = self.draw(step)
@@ -195,11 +180,12 @@ class CodecTask:
         crops = self.crops.draw(generator)
         batch, frames = settings.crops.batch, settings.crops.frames
         first, last = frames // 2, frames - settings.discriminators.frames
-        place = torch.rand((), generator=generator, device=device)
         inputs = {
             "wave": crops.wave_BS,
-            "spectral_starts": draw_starts(generator),
-            "discriminator_frame": first + (place * (max(0, last - first) + 1)).long(),
+            "spectral_starts": objectives.draw_starts(generator),
+            "discriminator_frame": torch.randint(
+                first, max(first, last) + 1, (), generator=generator, device=device
+            ),
         }
         if self.teacher is None:
             return inputs
@@ -221,7 +207,7 @@ class CodecTask:
         metrics: Tensors = {}
         device = wave_BS.device.type
         autocast = partial(torch.autocast, device, torch.bfloat16, cache_enabled=False)
-        clear_gradients(self._learners())
+        optim.clear_gradients(self._learners())
         with autocast(enabled=settings.run.autocast):
             with torch.set_grad_enabled(not settings.decoder_only):
                 latent_BDT = self.codec.require_encoder()(wave_BS).float()
@@ -233,17 +219,17 @@ class CodecTask:
                 real, decoded = self._for_discriminators(wave_BS, decoded_BS, inputs)
                 metrics["loss/discriminator"] = self._step_discriminators(real, decoded)
                 losses["feature"] = feature_matching_loss(self.discriminators, real, decoded)
-        losses |= spectral_losses(
+        losses |= objectives.spectral_losses(
             decoded_BS, wave_BS, inputs["spectral_starts"], floor=settings.spectral_floor
         )
         losses["low"] = low_frequency_loss(decoded_BS, wave_BS)
-        early = {name: 1.0 if name == "low" else EARLY_SHARE for name in losses}
-        shares = early if phase == UNQUANTIZED else dict.fromkeys(losses, 1.0)
         weights = settings.weights.model_dump()
-        total = torch.stack([shares[n] * weights[n] * value for n, value in losses.items()]).sum()
+        if phase == UNQUANTIZED:
+            weights = {n: w if n == "low" else EARLY_SHARE * w for n, w in weights.items()}
+        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         total.backward()
         learners = self._learners()
-        norm = clip_gradients(learners)
+        norm = optim.clip_gradients(learners)
         for optimizer in learners:
             optimizer.step()
         if phase != UNQUANTIZED and not settings.decoder_only:
@@ -285,10 +271,10 @@ class CodecTask:
             losses["commitment"] = quantized.commitment
             book = quantizer.semantic_codebook
             semantic_BDT = straight_through(book, semantic_BDT, quantized.codes_BKT)
-        losses["token"] = token_loss(
+        losses["token"] = objectives.token_loss(
             self.projections["token"], semantic_BDT, inputs["token"], inputs["share"]
         )
-        losses["encoder_state"] = encoder_state_loss(
+        losses["encoder_state"] = objectives.encoder_state_loss(
             self.projections["encoder_state"], semantic_BDT, inputs["target"]
         )
         return quantized.latent_BDT, quantized.codes_BKT, losses
@@ -306,10 +292,10 @@ class CodecTask:
     def _step_discriminators(self, real_BS: Tensor, decoded_BS: Tensor) -> Tensor:
         """One step of the discriminators. Returns their loss before it."""
         optimizer = self.state.optimizers["discriminators"]
-        clear_gradients([optimizer])
+        optim.clear_gradients([optimizer])
         loss = discriminator_loss(self.discriminators, real_BS, decoded_BS)
         loss.backward()
-        clip_gradients([optimizer])
+        optim.clip_gradients([optimizer])
         optimizer.step()
         return loss.detach()
 

@@ -73,17 +73,17 @@ class CropSource:
         index_B = self._clips_M[drawn_B]
         starts_B, ends_B = self._starts_N[index_B], self._starts_N[index_B + 1]
         spare_B = (ends_B - starts_B - math.ceil(count * fast)).clamp(min=0)
-        place_B, speed_B, gain_B = torch.rand(3, batch, generator=generator, device=self.device)
-        frame_B = (place_B * (spare_B // size + 1)).long()
+        start_B, speed_B, gain_B = torch.rand(3, batch, generator=generator, device=self.device)
+        frame_B = (start_B * (spare_B // size + 1)).long()
         first_B = starts_B + frame_B * size
         rows = settings.changed_rows
 
         def read(row: slice, offset: Tensor) -> Tensor:
             """Samples at offsets from the beginnings of crops, silence beyond a clip."""
             shape = (-1, *[1] * (offset.ndim - 1))
-            place = first_B[row].view(shape) + offset
-            inside = (place >= starts_B[row].view(shape)) & (place < ends_B[row].view(shape))
-            values = self._samples_U[place.clamp(0, len(self._samples_U) - 1)]
+            at = first_B[row].view(shape) + offset
+            inside = (at >= starts_B[row].view(shape)) & (at < ends_B[row].view(shape))
+            values = self._samples_U[at.clamp(0, len(self._samples_U) - 1)]
             return torch.where(inside, values.float() / FULL_SCALE, 0.0)
 
         rate_R = slow + (fast - slow) * speed_B[:rows]
@@ -102,10 +102,10 @@ def change_speed(read: Callable[[Tensor], Tensor], rate_R: Tensor, count: int) -
     cut off at half the lower of both sampling rates.
     """
     rate_R1 = rate_R[:, None]
-    place_RS = torch.arange(count, device=rate_R.device).double() * rate_R1.double()
-    base_RS = place_RS.floor().long()
+    at_RS = torch.arange(count, device=rate_R.device).double() * rate_R1.double()
+    base_RS = at_RS.floor().long()
     tap_J = torch.arange(1 - TAPS, TAPS + 1, device=rate_R.device)
-    distance_RSJ = tap_J - (place_RS - base_RS).float()[..., None]
+    distance_RSJ = tap_J - (at_RS - base_RS).float()[..., None]
     cutoff_R11 = (1 / rate_R1).clamp(max=1.0)[..., None]
     window_RSJ = torch.cos(math.pi / 2 * (distance_RSJ / (TAPS + 1)).clamp(-1, 1)).square()
     kernel_RSJ = cutoff_R11 * torch.sinc(distance_RSJ * cutoff_R11) * window_RSJ

@@ -13,7 +13,13 @@ from torch import Tensor
 from voxclone.codec.config import CodecConfig
 from voxclone.config import Settings
 from voxclone.errors import ReleaseError
-from voxclone.release.params import Params, parse_params
+from voxclone.release.params import (
+    AcousticConfig,
+    AudioEncodingConfig,
+    AudioModelConfig,
+    LanguageModelConfig,
+    Params,
+)
 from voxclone.spec import (
     AUDIO,
     BEGIN_AUDIO,
@@ -77,44 +83,40 @@ class LanguageModelSize(Settings):
 
 def mini_params(size: LanguageModelSize, codec: CodecConfig, voices: dict[str, int]) -> Params:
     """The `params.json` of the mini release."""
-    heads = {"head_dim": size.head_dim, "n_heads": size.n_heads, "n_kv_heads": size.n_kv_heads}
-    values = {
-        "model_type": "voxtral_tts",
-        "dim": size.dim,
-        "n_layers": size.n_layers,
-        "hidden_dim": size.hidden_dim,
+    heads: dict[str, Any] = size.model_dump(include={"head_dim", "n_heads", "n_kv_heads"})
+    lm = LanguageModelConfig(
+        dim=size.dim,
+        n_layers=size.n_layers,
+        hidden_dim=size.hidden_dim,
+        rope_theta=1e6,
+        norm_eps=1e-5,
+        vocab_size=SPECIAL_TOKENS + BYTES,
+        tied_embeddings=True,
+        max_seq_len=size.max_seq_len,
+        max_position_embeddings=size.max_seq_len,
         **heads,
-        "rope_theta": 1000000.0,
-        "norm_eps": 1e-5,
-        "vocab_size": SPECIAL_TOKENS + BYTES,
-        "tied_embeddings": True,
-        "max_seq_len": size.max_seq_len,
-        "max_position_embeddings": size.max_seq_len,
-        "multimodal": {
-            "bos_token_id": 1,
-            "audio_model_args": {
-                "semantic_codebook_size": codec.semantic_codebook_size,
-                "acoustic_codebook_size": codec.acoustic_codebook_size,
-                "n_acoustic_codebook": codec.acoustic_dim,
-                "audio_encoding_args": {
-                    "num_codebooks": codec.num_codebooks,
-                    "sampling_rate": codec.sampling_rate,
-                    "frame_rate": codec.frame_rate,
-                },
-                "audio_token_id": AUDIO,
-                "begin_audio_token_id": BEGIN_AUDIO,
-                "acoustic_transformer_args": {
-                    "input_dim": size.dim,
-                    "dim": size.dim,
-                    "n_layers": size.acoustic_layers,
-                    "hidden_dim": size.acoustic_hidden_dim,
-                    **heads,
-                },
-            },
-            "audio_tokenizer_args": codec.model_dump(exclude_none=True) | {"voice": voices},
-        },
-    }
-    return parse_params(values, "the mini release's settings")
+    )
+    acoustic = AcousticConfig(
+        input_dim=size.dim,
+        dim=size.dim,
+        n_layers=size.acoustic_layers,
+        hidden_dim=size.acoustic_hidden_dim,
+        **heads,
+    )
+    audio = AudioModelConfig(
+        semantic_codebook_size=codec.semantic_codebook_size,
+        acoustic_codebook_size=codec.acoustic_codebook_size,
+        n_acoustic_codebook=codec.acoustic_dim,
+        audio_token_id=AUDIO,
+        begin_audio_token_id=BEGIN_AUDIO,
+        encoding=AudioEncodingConfig(
+            num_codebooks=codec.num_codebooks,
+            sampling_rate=codec.sampling_rate,
+            frame_rate=codec.frame_rate,
+        ),
+        acoustic=acoustic,
+    )
+    return Params(lm, audio, codec, voices, BOS)
 
 
 def write_tekken(path: Path, voices: dict[str, int]) -> Path:

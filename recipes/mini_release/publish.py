@@ -34,7 +34,7 @@ from voxclone.voice.embedding import embed_codes
 
 PAUSE_SECONDS = 0.2
 PRESET_CLIPS = 7
-"""A preset has clips from so many places of a recording session."""
+"""A preset has clips from so many parts of a recording session."""
 
 
 def publish(run: Run, target: Path) -> None:

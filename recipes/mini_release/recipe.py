@@ -16,7 +16,7 @@ from recipes.mini_release.alignment import Transcript, align_transcript
 from recipes.mini_release.codec import CodecTask, fresh_codec
 from recipes.mini_release.crops import CropSource
 from recipes.mini_release.layout import mini_params, write_tekken
-from recipes.mini_release.losses import PerceptualLoss
+from recipes.mini_release.objectives import PerceptualLoss
 from recipes.mini_release.progress import Progress
 from recipes.mini_release.recognizer import RecognizerTask
 from recipes.mini_release.run import TRANSCRIPTS, Run

@@ -19,22 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from recipes.mini_release import optim
+from recipes.mini_release.corruption import add_code_noise, choose, drop_history, frames_of
 from recipes.mini_release.crops import device_generator
 from recipes.mini_release.graph import GraphedStep, Tensors
 from recipes.mini_release.language_model import attention_loss, forward, fresh_model
-from recipes.mini_release.optim import (
-    OptimizerSettings,
-    build_optimizers,
-    clear_gradients,
-    clip_gradients,
-    rate_share,
-    set_rates,
-)
 from recipes.mini_release.speech_data import ExampleSettings, SpeechBatches
 from voxclone.codec.quantizer import to_levels, to_values
 from voxclone.config import Settings
 from voxclone.release.params import Params
-from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
+from voxclone.spec import SHIFT
 from voxclone.train.checkpoint import TrainState
 from voxclone.train.logging import Log
 from voxclone.train.loop import GRAD_NORM, RunSettings
@@ -55,7 +49,7 @@ class SpeechTraining(Settings):
     of each, at a guidance out of `guidance`. `flow_frames` frames of a batch have a flow loss."""
 
     run: RunSettings
-    optimizer: OptimizerSettings
+    optimizer: optim.OptimizerSettings
     examples: ExampleSettings = ExampleSettings()
     level_noise: float = 0.1
     semantic_noise: float = 0.02
@@ -110,14 +104,14 @@ class SpeechTask:
             for prefix, module in modules.items()
             for name, parameter in module.named_parameters()
         }
-        state = TrainState(dict(modules), build_optimizers(named, settings.optimizer))
+        state = TrainState(dict(modules), optim.build_optimizers(named, settings.optimizer))
         return cls(settings, params, train, valid, backbone, head, device, workers, measure, state)
 
     def train_step(self, step: int) -> Tensors:
         settings = self.settings
         steps, rates = settings.run.steps, settings.optimizer
-        share = rate_share(step, steps, rates, rates.warmup_steps)
-        set_rates(self.state.optimizers.values(), share)
+        share = optim.rate_share(step, steps, rates, rates.warmup_steps)
+        optim.set_rates(self.state.optimizers.values(), share)
         shape, batch = self._batch(step)
         sampled = step >= settings.sampling_from * steps
         if (shape, sampled) not in self._steps:
@@ -188,12 +182,14 @@ class SpeechTask:
     def _step(self, sampled: bool, inputs: Tensors) -> Tensors:
         settings = self.settings
         optimizers = list(self.state.optimizers.values())
-        clear_gradients(optimizers)
+        optim.clear_gradients(optimizers)
         autocast = partial(torch.autocast, self.device.type, torch.bfloat16, cache_enabled=False)
         with autocast(enabled=settings.run.autocast):
-            codes_BLK = drop_history(
-                inputs, add_code_noise(inputs, self.head.levels, settings), settings
-            )
+            codes_BLK = add_code_noise(
+                inputs, self.head.levels, level_share=settings.level_noise,
+                semantic_share=settings.semantic_noise,
+            )  # fmt: skip
+            codes_BLK = drop_history(inputs, codes_BLK, items_share=settings.history_dropout)
             if sampled:
                 codes_BLK = self._sample_levels(inputs, codes_BLK)
             losses = self._losses(inputs, codes_BLK, noisy=True)
@@ -203,7 +199,7 @@ class SpeechTask:
             + settings.attention_weight * losses["loss/attention"]
         )
         total.backward()
-        norm = clip_gradients(optimizers)
+        norm = optim.clip_gradients(optimizers)
         for optimizer in optimizers:
             optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()} | {GRAD_NORM: norm}
@@ -280,42 +276,3 @@ class SpeechTask:
         next_N = at_N + 1  # a frame follows what predicts it
         drawn_PK[next_N, 1:] = torch.where(chosen_N[:, None] > 0, level_NC, drawn_PK[next_N, 1:])
         return torch.cat([codes_BLK[:-items], drawn_PK[:-1].view_as(own_RLK)])
-
-
-def frames_of(batch: Tensors) -> Tensor:
-    """Positions [B, L] that predict a frame, not the end."""
-    frames_BL: Tensor = batch["predicts"] & (batch["target"][..., 0] != END_AUDIO)
-    return frames_BL
-
-
-def choose(mask_BL: Tensor, key_P: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`count` flat positions, those of the mask first and in the order of random keys; and whether
-    each is of the mask (0 or 1)."""
-    flat_P = mask_BL.flatten().float()
-    at_N = (key_P + flat_P).topk(count).indices
-    return at_N, flat_P[at_N]
-
-
-def add_code_noise(inputs: Tensors, levels: int, settings: SpeechTraining) -> Tensor:
-    """Codes [B, L, K] with some levels moved by one and some semantic codes replaced. Special codes
-    stay."""
-    codes_BLK = inputs["codes"].long()
-    sign_BLK = torch.where(inputs["noise_sign"] < 0.5, 1, -1)
-    moved_BLK = (codes_BLK + sign_BLK).clamp(SHIFT, SHIFT + levels - 1)
-    moved_BLK = torch.cat([inputs["other_code"][..., None] + SHIFT, moved_BLK[..., 1:]], dim=-1)
-    draw_BLK = inputs["noise_draw"]
-    noisy_BLK = torch.cat(
-        [draw_BLK[..., :1] < settings.semantic_noise, draw_BLK[..., 1:] < settings.level_noise],
-        dim=-1,
-    )
-    return torch.where(noisy_BLK & (codes_BLK[..., :1] >= SHIFT), moved_BLK, codes_BLK)
-
-
-def drop_history(inputs: Tensors, codes_BLK: Tensor, settings: SpeechTraining) -> Tensor:
-    """In a share of the items, the levels of some frames of the target (a share of them drawn anew)
-    are empty."""
-    share_B1 = inputs["history_share"] * (inputs["history_item"] < settings.history_dropout)
-    spoken_BL = F.pad(inputs["predicts"], (1, 0))[:, :-1] & inputs["is_code"]
-    dropped_BL1 = ((inputs["history"] < share_B1) & spoken_BL)[..., None]
-    levels = codes_BLK[..., 1:].masked_fill(dropped_BL1, EMPTY_AUDIO)
-    return torch.cat([codes_BLK[..., :1], levels], dim=-1)

@@ -158,8 +158,8 @@ class SpeechData:
 
     def _draw(self, rng: np.random.Generator) -> Example | None:
         """An example, or None where a clip does not give one."""
-        place = int(np.searchsorted(self._cumulated_M, rng.random()))
-        index = int(self._indices_M[min(place, len(self._indices_M) - 1)])
+        drawn = int(np.searchsorted(self._cumulated_M, rng.random()))
+        index = int(self._indices_M[min(drawn, len(self._indices_M) - 1)])
         codes = self.codes[int(rng.integers(len(self.codes)))]
         target_TK, transcript = codes.clip(index), self.transcripts[index]
         others = [i for i in self._others[index] if i != index]

@@ -1,11 +1,11 @@
 """Whisper's states for every clip: the teacher of the codec's semantic stream.
 
-As in arXiv 2603.25551, section 2.1, the hidden states of the last decoder layer are placed in time
+As in arXiv 2603.25551, section 2.1, the hidden states of the last decoder layer are aligned in time
 by the cross-attention of Whisper's alignment heads. Beside them, the encoder's states are kept, two
 for each codec frame, since most frames lie between tokens.
 
 Whisper reads windows of 30 s. Most clips last a tenth of that, so the clips of one speaker are put
-one after another into a window; the tokens of a clip are placed on its own stretch alone.
+one after another into a window; the tokens of a clip are aligned with its own stretch alone.
 
 Shapes: S samples, L tokens, E width of Whisper, H heads, F encoder frames (50 Hz), T codec frames,
 R states of a codec frame, U states, tokens or shares of all clips, N clips, B batch.
@@ -33,7 +33,7 @@ PER_FRAME = 2
 
 
 @dataclass(frozen=True)
-class Placed:
+class WindowClip:
     """A clip in a window: its samples [S] at 16 kHz, where they begin, and its text."""
 
     index: int
@@ -46,17 +46,17 @@ class WindowTeacher(WhisperTeacher):
     """Whisper's states for several clips in one window."""
 
     @torch.inference_mode()
-    def states(self, placed: Sequence[Placed], language: str) -> list[dict[str, Tensor]]:
+    def states(self, window: Sequence[WindowClip], language: str) -> list[dict[str, Tensor]]:
         """For each clip: `state` [L, E] of tokens, their `share` [L, T] of codec frames, and
         `encoder` [T * R, E], in half precision. Tokens beyond Whisper's positions are left out."""
-        wave_S = torch.zeros(placed[-1].start + len(placed[-1].wave_S))
-        for clip in placed:
+        wave_S = torch.zeros(window[-1].start + len(window[-1].wave_S))
+        for clip in window:
             wave_S[clip.start : clip.start + len(clip.wave_S)] = clip.wave_S
         inputs = self._processor(wave_S.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
         given = inputs["input_features"].to(self._model.device, self._model.dtype)
         prefix = self._prefix(given, language)
         most = self._model.config.max_target_positions - len(prefix) - 1
-        ids_by_clip = [self._tokenize(clip.text) for clip in placed]
+        ids_by_clip = [self._tokenize(clip.text) for clip in window]
         words = [each for ids in ids_by_clip for each in ids][:most]
         ids = [*prefix, *words, int(self._given.eos_token_id)]
         output = self._model(
@@ -72,7 +72,7 @@ class WindowTeacher(WhisperTeacher):
         state_LE = output.decoder_hidden_states[-1][0]
         encoded_FE = output.encoder_last_hidden_state[0].float()
         found, at = [], len(prefix) - 1  # a state predicts the token at the next position
-        for clip, own_ids in zip(placed, ids_by_clip, strict=True):
+        for clip, own_ids in zip(window, ids_by_clip, strict=True):
             frames = -(-len(clip.wave_S) // FRAME)
             first, count = clip.start // SAMPLES_OF_FRAME, frames * FRAME // SAMPLES_OF_FRAME
             own = slice(at, min(at + len(own_ids), len(prefix) - 1 + len(words)))
@@ -86,7 +86,7 @@ class WindowTeacher(WhisperTeacher):
         return found
 
 
-def place_in_windows(
+def fill_windows(
     corpus: Corpus, texts: Mapping[int, str]
 ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
     """Windows: their language, and the clips (index, first sample at 16 kHz) of one speaker."""
@@ -96,16 +96,16 @@ def place_in_windows(
         language = (clip.language or "").partition("-")[0]
         groups.setdefault((clip.speaker, language), []).append(index)
     for (_, language), own in groups.items():
-        placed: list[tuple[int, int]] = []
+        window: list[tuple[int, int]] = []
         start = 0
         for index in own:
             length = -(-corpus.length(index) * MODEL_RATE // SAMPLING_RATE)
-            if placed and start + length > WINDOW:
-                yield language, placed
-                placed, start = [], 0
-            placed.append((index, start))
+            if window and start + length > WINDOW:
+                yield language, window
+                window, start = [], 0
+            window.append((index, start))
             start += -(-length // FRAME) * FRAME + PAUSE
-        yield language, placed
+        yield language, window
 
 
 def make_states(
@@ -118,19 +118,19 @@ def make_states(
     """A file for each window; those that are there are not made again. `texts` are by clip index,
     and clips without one have no states."""
     folder.mkdir(parents=True, exist_ok=True)
-    windows = list(place_in_windows(corpus, texts))
+    windows = list(fill_windows(corpus, texts))
     paths, teacher = [], None
     for number in track(range(len(windows))):
-        language, placed = windows[number]
-        names = [[corpus.clips[i].id, corpus.length(i), texts[i]] for i, _ in placed]
+        language, window = windows[number]
+        names = [[corpus.clips[i].id, corpus.length(i), texts[i]] for i, _ in window]
         digest = hashlib.sha256(repr((language, names)).encode()).hexdigest()[:20]
         paths.append(folder / f"{digest}.safetensors")
         if paths[-1].exists():
             continue
         teacher = load() if teacher is None else teacher
         clips = [
-            Placed(index, to_16k(corpus.wave(index)[None])[0], start, texts[index])
-            for index, start in placed
+            WindowClip(index, to_16k(corpus.wave(index)[None])[0], start, texts[index])
+            for index, start in window
         ]
         states = teacher.states(clips, language)
         tensors = {
@@ -183,9 +183,13 @@ class TeacherStates:
         index_B, first_B = crops.index_B, crops.frame_B
         device = index_B.device
         changed_B = torch.arange(len(index_B), device=device) < changed_rows
-        place_BT = first_B[:, None] * PER_FRAME + torch.arange(frames * PER_FRAME, device=device)
-        known_BT = (place_BT < self._encoder_counts_N[index_B, None]) & ~changed_B[:, None]
-        row_BT = (self._starts[2][index_B, None] + place_BT).clamp(max=len(self._encoder_UE) - 1)
+        row_of_clip_BT = first_B[:, None] * PER_FRAME + torch.arange(
+            frames * PER_FRAME, device=device
+        )
+        known_BT = (row_of_clip_BT < self._encoder_counts_N[index_B, None]) & ~changed_B[:, None]
+        row_BT = (self._starts[2][index_B, None] + row_of_clip_BT).clamp(
+            max=len(self._encoder_UE) - 1
+        )
         target = (self._encoder_UE[row_BT].float() - self._mean_E) / self._std_E
         token_L = torch.arange(self.longest, device=device)
         there_BL = (token_L < self._counts_N[index_B, None]) & ~changed_B[:, None]
@@ -193,8 +197,8 @@ class TeacherStates:
         frame_BT = first_B[:, None] + torch.arange(frames, device=device)
         length_B11 = self._frames_N[index_B, None, None]
         inside_BLT = there_BL[..., None] & (frame_BT[:, None] < length_B11)
-        place_BLT = self._starts[1][index_B, None, None] + token_L[:, None] * length_B11
-        row_BLT = torch.where(inside_BLT, place_BLT + frame_BT[:, None], -1)
+        start_BLT = self._starts[1][index_B, None, None] + token_L[:, None] * length_B11
+        row_BLT = torch.where(inside_BLT, start_BLT + frame_BT[:, None], -1)
         return {
             "target": torch.where(known_BT[..., None], target, 0.0),
             "token": self._token_UE[row_BL].float(),

@@ -25,7 +25,7 @@ BATCH = 8
 SAVE_EVERY = 10  # batches
 MAX_TOKENS = 120
 CONTRADICTED = 0.5
-"""Word error rate above which Whisper's transcript takes the place of a given text."""
+"""Word error rate above which Whisper's transcript replaces a given text."""
 LANGUAGES = ("en", "de", "nl", "pl")
 
 

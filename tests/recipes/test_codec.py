@@ -8,7 +8,7 @@ import torch
 from recipes.mini_release.codebook import update_codebook
 from recipes.mini_release.codec import CodecTask, CodecTraining, fresh_codec
 from recipes.mini_release.crops import CropSource
-from recipes.mini_release.losses import PerceptualLoss
+from recipes.mini_release.objectives import PerceptualLoss
 from recipes.mini_release.teacher import TeacherStates
 from tests.train.tiny import CODEC, CPU, QUIET, steps
 from voxclone.codec.model import Codec

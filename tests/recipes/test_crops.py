@@ -21,8 +21,8 @@ from recipes.mini_release.teacher import (
     FRAME,
     TeacherStates,
     WindowTeacher,
+    fill_windows,
     make_states,
-    place_in_windows,
 )
 from tests.train.tiny import CODEC, CPU
 from voxclone.data.corpus import Corpus
@@ -112,7 +112,7 @@ def test_clips_of_a_window_have_their_own_stretch(
     corpus: Corpus, whisper: Path, tmp_path: Path
 ) -> None:
     texts = {i: corpus.clips[i].text or "" for i in range(len(corpus))}
-    windows = list(place_in_windows(corpus, texts))
+    windows = list(fill_windows(corpus, texts))
     assert [language for language, _ in windows] == ["en"] * len(windows)
     for _, placed in windows:
         assert len({corpus.clips[i].speaker for i, _ in placed}) == 1

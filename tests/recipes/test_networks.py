@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from recipes.mini_release.losses import PerceptualLoss, draw_starts, spectral_losses
+from recipes.mini_release.objectives import PerceptualLoss, draw_starts, spectral_losses
 from recipes.mini_release.recognizer import RecognizerTask, RecognizerTraining
 from recipes.mini_release.speaker_network import SpeakerNetworkTask, SpeakerNetworkTraining
 from tests.train.tiny import CPU, FAST, mean, steps

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.mini_release.corruption import add_code_noise, choose, drop_history, frames_of
 from recipes.mini_release.crops import device_generator
 from recipes.mini_release.language_model import attention_loss, forward
-from recipes.mini_release.speech import (
-    TRAIN,
-    SpeechTask,
-    add_code_noise,
-    choose,
-    drop_history,
-    frames_of,
-)
+from recipes.mini_release.speech import TRAIN, SpeechTask
 from recipes.mini_release.speech_data import encode_corpus, pack, wave_at
 from tests.helpers.random_weights import drawn_codec
 from tests.recipes.conftest import make_speech_task
@@ -140,16 +134,13 @@ def test_rows_of_neighboring_levels_begin_as_neighbors(speech_task: SpeechTask) 
 def test_noise_moves_levels_by_one_and_leaves_special_codes(speech_task: SpeechTask) -> None:
     inputs = inputs_of(speech_task)
     codes_BLK = inputs["codes"].long()
-    noise = {"semantic_noise": 0.0, "level_noise": 0.5}
-    settings = speech_task.settings.model_copy(update=noise)
-    noisy = add_code_noise(inputs, 21, settings)
+    noisy = add_code_noise(inputs, 21, level_share=0.5, semantic_share=0.0)
     assert torch.equal(noisy[..., 0], codes_BLK[..., 0])
     ordinary_BL = codes_BLK[..., 0] >= SHIFT
     assert torch.equal(noisy[~ordinary_BL], codes_BLK[~ordinary_BL])
     apart = (noisy - codes_BLK)[ordinary_BL][:, 1:].abs()
     assert int(apart.max()) == 1 and 0.3 < float(apart.float().mean()) < 0.6
-    settings = speech_task.settings.model_copy(update={"semantic_noise": 1.0, "level_noise": 0.0})
-    noisy = add_code_noise(inputs, 21, settings)
+    noisy = add_code_noise(inputs, 21, level_share=0.0, semantic_share=1.0)
     assert torch.equal(noisy[..., 1:], codes_BLK[..., 1:])
     other = noisy[ordinary_BL][:, 0]
     assert int(other.min()) >= SHIFT and float((other != codes_BLK[ordinary_BL][:, 0]).sum()) > 0
@@ -158,10 +149,8 @@ def test_noise_moves_levels_by_one_and_leaves_special_codes(speech_task: SpeechT
 def test_only_levels_already_spoken_are_dropped(speech_task: SpeechTask) -> None:
     inputs = inputs_of(speech_task)
     codes_BLK = inputs["codes"].long()
-    none = speech_task.settings.model_copy(update={"history_dropout": 0.0})
-    assert torch.equal(drop_history(inputs, codes_BLK, none), codes_BLK)
-    every = speech_task.settings.model_copy(update={"history_dropout": 1.0})
-    dropped = drop_history(inputs, codes_BLK, every)
+    assert torch.equal(drop_history(inputs, codes_BLK, items_share=0.0), codes_BLK)
+    dropped = drop_history(inputs, codes_BLK, items_share=1.0)
     changed_BL = (dropped != codes_BLK).any(dim=-1)
     spoken_BL = torch.zeros_like(changed_BL)
     spoken_BL[:, 1:] = frames_of(inputs)[:, :-1]
