@@ -65,14 +65,16 @@ def make_transcripts(run: Run) -> None:
     """Whisper's transcripts of all English clips."""
     wanted = [clip for clip in run.corpus.clips if is_english(clip)]
     load = partial(BatchTranscriber, str(run.options.whisper), "en", str(run.device))
-    transcribe(wanted, load, run.folder / TRANSCRIPTS, run.track("transcripts"))
+    transcribe(wanted, load, run.folder / TRANSCRIPTS, run.track_in_time("transcripts"))
 
 
 def make_teacher(run: Run) -> list[Path]:
     """Whisper's states for the clips of the release's speakers; their files."""
     texts = texts_of(run.corpus, run.split(TRAIN).indices, _transcripts(run))
     load = partial(WindowTeacher, str(run.options.whisper), str(run.device))
-    return make_states(run.corpus, texts, load, run.folder / "teacher", run.track("teacher"))
+    return make_states(
+        run.corpus, texts, load, run.folder / "teacher", run.track_in_time("teacher")
+    )
 
 
 def make_synthetic(run: Run) -> None:

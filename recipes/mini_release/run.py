@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,6 +114,23 @@ class Run:
     def track(self, what: str) -> Callable[[Iterable[ItemT]], Iterable[ItemT]]:
         """A progress bar for a loop."""
         return lambda items: track(list(items), description=what, console=self.console)
+
+    def track_in_time(self, stage: str) -> Callable[[Iterable[ItemT]], Iterable[ItemT]]:
+        """A progress bar for the loop of a stage that keeps what is done. After the deadline, the
+        item in progress is the last one, and InterruptedRecipe is raised."""
+
+        def tracked(items: Iterable[ItemT]) -> Iterator[ItemT]:
+            left = list(items)
+            for number, item in enumerate(self.track(stage)(left), 1):
+                yield item
+                late = self.deadline is not None and time.monotonic() > self.deadline
+                if late and number < len(left):
+                    raise InterruptedRecipe(
+                        f"The stage {stage} stopped after {number} of {len(left)} (time): call "
+                        "the recipe again to go on."
+                    )
+
+        return tracked
 
     def fit(self, stage: str, build: Callable[[], Task], config: dict[str, Any]) -> None:
         """Train a stage to its end, unless it is done. Raises TrainingError if it breaks, and

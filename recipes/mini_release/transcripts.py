@@ -23,7 +23,8 @@ from voxclone.models.transcribers import WhisperTranscriber
 
 BATCH = 8
 SAVE_EVERY = 10  # batches
-MAX_TOKENS = 120
+MAX_LENGTH = 124
+"""Tokens of a transcript: what is longer repeats itself."""
 CONTRADICTED = 0.5
 """Word error rate above which Whisper's transcript replaces a given text."""
 LANGUAGES = ("en", "de", "nl", "pl")
@@ -46,14 +47,17 @@ class BatchTranscriber(WhisperTranscriber):
 
     def _transcribe_batch(self, waves: Sequence[torch.Tensor]) -> list[str]:
         short = [to_16k(wave_S[None].float().cpu())[0].numpy() for wave_S in waves]
-        inputs = self._processor(short, sampling_rate=MODEL_RATE, return_tensors="pt")
+        inputs = self._processor(
+            short, sampling_rate=MODEL_RATE, return_tensors="pt", return_attention_mask=True
+        )
         ids = self._model.generate(
             inputs["input_features"].to(self._model.device, self._model.dtype),
+            attention_mask=inputs["attention_mask"].to(self._model.device),
             num_beams=1,
             do_sample=False,
             language=self.language,
             task="transcribe",
-            max_new_tokens=min(MAX_TOKENS, self._model.config.max_target_positions // 2),
+            max_length=min(MAX_LENGTH, self._model.config.max_target_positions),
         )
         texts: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
         return texts

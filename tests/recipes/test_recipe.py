@@ -196,6 +196,16 @@ def test_a_stage_stops_in_time_and_goes_on(finished: Run, tmp_path: Path) -> Non
     assert run.finished("recognizer").step == 3
 
 
+def test_whisper_s_states_are_made_in_time_and_gone_on_with(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "transcripts.json").symlink_to(finished.folder / "transcripts.json")
+    run = replace(finished, options=replace(finished.options, out=tmp_path), deadline=0.0)
+    with pytest.raises(InterruptedRecipe, match="stopped after 1 of 2"):
+        make(run, "teacher")
+    assert len(list((tmp_path / "teacher").iterdir())) == 1
+    make(replace(run, deadline=None), "teacher")
+    assert len(list((tmp_path / "teacher").iterdir())) == 2
+
+
 def test_a_stage_starts_from_weights(finished: Run, tmp_path: Path) -> None:
     """With no steps to go, the stage holds the weights of the file."""
     given = {
