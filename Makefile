@@ -6,7 +6,7 @@ TEXT ?= The kids are talking by the door, and the dogs are sitting in the sun.
 REF ?= examples/reference.flac
 OUT ?= out/demo.wav
 
-.PHONY: demo test check test-slow test-realsize test-gpu bench clean
+.PHONY: demo test check test-slow test-page test-realsize test-gpu bench clean
 
 demo: $(VENV)/ready
 	@mkdir -p $(dir $(OUT))
@@ -22,6 +22,11 @@ check: $(VENV)/ready-dev
 
 test-slow: $(VENV)/ready-dev
 	$(BIN)/pytest -m slow --timeout=3600
+
+# Needs a Chromium and a Firefox of the system.
+test-page: $(VENV)/ready-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[browsers]'
+	$(BIN)/pytest -m slow tests/serve/test_page.py
 
 test-realsize: $(VENV)/ready-dev
 	$(BIN)/pytest -m realsize --timeout=3600 -s
@@ -48,7 +53,7 @@ $(VENV)/ready: $(VENV)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media,train,eval,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt -e '.[speech,media,train,eval,data,serve,dev]'
 	@touch $@ $(VENV)/ready
 
 clean:

@@ -74,11 +74,12 @@ def time_speech(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float
     text = TEXT * 8
     begun = time.perf_counter()
     first, samples = 0.0, 0
-    for wave_S, _ in model.stream(text[: model.part_characters(len(voice_ND))], voice_ND, seed=0):
-        first = first or time.perf_counter() - begun
-        samples += len(wave_S)
-        if samples >= seconds * model.codec.sampling_rate:
-            break
+    streams = model.streams()
+    streams.add(model.utterance(text, voice_ND, seed=0))
+    while len(streams) and samples < seconds * model.codec.sampling_rate:
+        for chunk in streams.step():
+            first = first or time.perf_counter() - begun
+            samples += len(chunk.wave_S)
     speech = samples / model.codec.sampling_rate
     return {"first": first, "seconds": time.perf_counter() - begun, "speech": speech}
 

@@ -1,6 +1,10 @@
 """Checkpoints are complete or not there, and damage is seen."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +185,28 @@ def test_a_checkpoint_under_another_step_s_name_is_named(tmp_path: Path) -> None
     found, complaints = checkpoint.load_latest(tmp_path)
     assert found is not None and found.step == 1
     assert len(complaints) == 1 and str(moved) in complaints[0] and "step 2" in complaints[0]
+
+
+@contextmanager
+def files_of_at_most(count: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_is_a_sentence_with_the_way_on(tmp_path: Path) -> None:
+    big = Checkpoint(1, {"weight": torch.zeros(100_000)}, {})
+    with files_of_at_most(10_000), pytest.raises(TrainingError) as caught:
+        checkpoint.save(tmp_path, big)
+    message = str(caught.value)
+    assert "larger than the system allows" in message and "begin again" in message
+    assert "SafetensorError" not in message and not list(tmp_path.iterdir())
+    checkpoint.save(tmp_path, big)
+    with files_of_at_most(10_000), pytest.raises(TrainingError, match=r"step 1 is kept.*--resume"):
+        checkpoint.save(tmp_path, replace(big, step=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+    assert checkpoint.load(tmp_path / "step-0000001").step == 1

@@ -90,4 +90,55 @@ def test_a_value_that_is_no_yaml_is_a_sentence(value: str, tmp_path: Path) -> No
         load_settings(EncoderConfig, path)
     for caught, where in ((of_override, f"The value of the override {given!r}"), (of_file, path)):
         sentence = str(caught.value)
-        assert f"{where} is not valid YAML: " in sentence and "\n" not in sentence
+        problem = (
+            "holds a NUL character" if value == "\0" and where is path else "is not valid YAML"
+        )
+        assert f"{where} {problem}" in sentence and "\n" not in sentence
+
+
+WRONG_CONFIGS = {
+    "stps: 3": ("'stps' is not a known key", "known keys"),
+    "run: {stepz: 3}": ("'run.stepz'", "did you mean 'steps'"),
+    "real_bach: 4": ("'real_bach'", "did you mean 'real_batch'"),
+    "optimizer: {beta: [0.8, 0.9]}": ("'optimizer.beta'", "did you mean 'betas'"),
+    "augmentation: {snr: [1, 2]}": ("'augmentation.snr'", "did you mean"),
+    "speaker_loss: {speed: 2}": ("'speaker_loss.speed'", "known keys"),
+    "run: {steps: many}": ("'run.steps' is 'many'", "integer"),
+    "run: {steps: 1.5}": ("'run.steps' is 1.5", "integer"),
+    "run: {steps: null}": ("'run.steps' is None", "integer"),
+    "run: [1]": ("'run' is [1]", "dictionary"),
+    "run: {save_every: 0}": ("'run.save_every' is 0", "greater than or equal to 1"),
+    "run: {validate_every: -1}": ("'run.validate_every' is -1", "greater than or equal to 1"),
+    "run: {max_minutes: .nan}": ("not valid YAML", "not finite"),
+    "run: {max_minutes: .inf}": ("not valid YAML", "not finite"),
+    "run: {autocast: perhaps}": ("'run.autocast' is 'perhaps'", "boolean"),
+    "real_batch: x": ("'real_batch' is 'x'", "integer"),
+    "pair_batch: [8]": ("'pair_batch' is [8]", "integer"),
+    "left_context: -1": ("'left_context' is -1", "greater than or equal to 0"),
+    "licenses: CC0-1.0": ("'licenses' is 'CC0-1.0'", "tuple"),
+    "optimizer: {lr: fast}": ("'optimizer.lr' is 'fast'", "number"),
+    "optimizer: {betas: [0.8]}": ("'optimizer.betas", "missing"),
+    "pairs: {minutes: -1}": ("'pairs.minutes' is -1", "greater than or equal to 0"),
+    "mel_scales: 1024": ("'mel_scales' is 1024", "tuple"),
+    "frames: 99999999999999999999999": ("not valid YAML", "64 bits"),
+    "base: none.yaml": ("none.yaml cannot be read", "no such file"),
+    "base: [a]": ("'base' is ['a']", "the path of a config"),
+    "a: &x 1": ("'a' is not a known key", "known keys"),
+    "run: *x": ("not valid YAML", "aliases"),
+    "run: !!python/object:os.system {}": ("not valid YAML", "tags"),
+    "frames: 1\nframes: 2\n- x": ("not valid YAML", "line 4"),
+    "frames: 1\nframes: 2": ("not valid YAML", "'frames' occurs twice"),
+    "[]": ("must be a mapping", "keys to values"),
+    "text": ("must be a mapping", "keys to values"),
+}
+
+
+@pytest.mark.parametrize("text", WRONG_CONFIGS)
+def test_wrong_configs_name_key_and_fix(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    steps = "" if text.startswith(("run", "[", "text")) else "run: {steps: 3}\n"
+    path.write_text(steps + text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(EncoderConfig, path)
+    key, fix = WRONG_CONFIGS[text]
+    assert key in str(caught.value) and fix in str(caught.value)

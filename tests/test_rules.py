@@ -15,17 +15,19 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # Who stands on a line imports from the lines above, and from the own package.
 ORDER = (
-    ("spec", "config", "errors", "device", "io", "rng", "checkpoint"),
+    ("spec", "config", "errors", "readers", "device", "io", "rng", "checkpoint"),
     ("audio",),
     ("codec",),
     ("release",),
     ("voice",),
+    ("outputs",),
     ("tts", "models"),
     ("cloning", "data"),
     ("evaluate",),
     ("train",),
     ("runtimes", "mini"),
-    ("cli", "serve"),
+    ("serve",),
+    ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
@@ -161,9 +163,13 @@ FORBIDDEN_ATTRIBUTES = {
     ("random", "random"),
 }
 
+# The folder of a user's data is where the desktop's specification says.
+ALLOWED_ATTRIBUTES = {"store.py": ('os.environ.get("XDG_DATA_HOME", "")',)}
+
 
 def test_nothing_is_executed_or_read_from_the_environment() -> None:
     for path in FILES:
+        lines = path.read_text(encoding="utf-8").splitlines()
         for module, line in imports(TREES[path]):
             assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{path}:{line}: {module}"
         for node in ast.walk(TREES[path]):
@@ -178,7 +184,9 @@ def test_nothing_is_executed_or_read_from_the_environment() -> None:
                     assert not (dangerous and true), f"{path}:{node.lineno}: {keyword.arg}=True"
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 pair = (node.value.id, node.attr)
-                assert pair not in FORBIDDEN_ATTRIBUTES, f"{path}:{node.lineno}: {'.'.join(pair)}"
+                line = lines[node.lineno - 1]
+                allowed = any(text in line for text in ALLOWED_ATTRIBUTES.get(path.name, ()))
+                assert allowed or pair not in FORBIDDEN_ATTRIBUTES, f"{path}:{node.lineno}: {pair}"
 
 
 def test_no_training_code_knows_where_the_oracle_is() -> None:

@@ -49,15 +49,15 @@ CODEC, DECODER, CODEBOOK = range(3)
 
 
 class CodecWeights(Settings):
-    """Weights of the losses. `token` is the distance of the semantic stream from the states of
-    Whisper's decoder where a token is spoken, `encoder_state` that from its encoder's states."""
+    """Weights of the losses. `asr` is the distance of the semantic stream from the states of
+    Whisper's decoder where a token is spoken, `states` that from its encoder's states."""
 
     mel: float = 2.0
     stft: float = 0.5
     low: float = 1.0
     perceptual: float = 1.5
-    token: float = 1.0
-    encoder_state: float = 1.0
+    asr: float = 1.0
+    states: float = 1.0
     commitment: float = 0.5
     feature: float = 2.0
 
@@ -120,8 +120,8 @@ class CodecTask:
             projections = nn.ModuleDict()
             if teacher is not None:
                 width = codec.quantizer.semantic_dim
-                projections["token"] = nn.Linear(width, teacher.dim, bias=False)
-                projections["encoder_state"] = nn.Linear(width, PER_FRAME * teacher.dim)
+                projections["asr"] = nn.Linear(width, teacher.dim, bias=False)
+                projections["states"] = nn.Linear(width, PER_FRAME * teacher.dim)
             discriminators = MultiResolutionSTFTDiscriminator(
                 settings.discriminators.channels, settings.discriminators.n_ffts
             )
@@ -271,11 +271,11 @@ class CodecTask:
             losses["commitment"] = quantized.commitment
             book = quantizer.semantic_codebook
             semantic_BDT = straight_through(book, semantic_BDT, quantized.codes_BKT)
-        losses["token"] = objectives.token_loss(
-            self.projections["token"], semantic_BDT, inputs["token"], inputs["share"]
+        losses["asr"] = objectives.token_loss(
+            self.projections["asr"], semantic_BDT, inputs["token"], inputs["share"]
         )
-        losses["encoder_state"] = objectives.encoder_state_loss(
-            self.projections["encoder_state"], semantic_BDT, inputs["target"]
+        losses["states"] = objectives.encoder_state_loss(
+            self.projections["states"], semantic_BDT, inputs["target"]
         )
         return quantized.latent_BDT, quantized.codes_BKT, losses
 

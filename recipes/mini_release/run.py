@@ -143,7 +143,7 @@ class Run:
             return
         task = build()
         if found is None and stage in self.options.start:
-            absent = task.state.load_tensors(_read(self.options.start[stage]), changed=True)
+            absent = task.state.load_tensors(read_weights(self.options.start[stage]), changed=True)
             self.console.print(f"{stage} starts without {', '.join(absent) or 'any loss'}.")
         if self.deadline is not None:
             left = max(0.0, self.deadline - time.monotonic()) / 60
@@ -225,8 +225,17 @@ def module_of(tensors: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
     }
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, in which matrices may be in eight bits, with a scale NAME.scale of each
+    row. Raises ConfigError if it cannot be read."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        stored = load_file(path)
+        return {
+            name: stored[f"{name}.scale"][:, None] * tensor
+            if tensor.dtype == torch.int8
+            else tensor
+            for name, tensor in stored.items()
+            if not name.endswith(".scale")
+        }
+    except (OSError, KeyError, SafetensorError) as error:
         raise ConfigError(f"The weights {path} cannot be read: {error}.") from None

@@ -8,6 +8,7 @@ again at the same step is moved aside first, where it still counts until the new
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from voxclone.errors import ConfigError, TrainingError
+from voxclone.errors import ConfigError, TrainingError, reason, shorten
 from voxclone.io import hash_file, sync
+from voxclone.readers import Record, parse_record, read_json
 
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -29,6 +31,20 @@ TENSORS = "state.safetensors"
 VALUES = "values.json"
 ASIDE = ".old"
 UNFINISHED = ".tmp"
+
+
+class FileEntry(Record):
+    """A file of a checkpoint, as its manifest lists it."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record):
+    """The file that is written last."""
+
+    step: int
+    files: dict[str, FileEntry]
 
 
 @dataclass(frozen=True)
@@ -46,15 +62,29 @@ def save(folder: Path, checkpoint: Checkpoint, *, writer: int = 0) -> Path:
     another `writer`. Raises TrainingError, in one sentence, if it cannot be written."""
     try:
         return _save(folder, checkpoint, writer)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        temporary = folder / f".step-{checkpoint.step:07d}.{writer}{UNFINISHED}"
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
         raise _unwritten(folder, checkpoint, error) from None
 
 
-def _unwritten(folder: Path, checkpoint: Checkpoint, error: OSError) -> TrainingError:
+def _unwritten(folder: Path, checkpoint: Checkpoint, error: Exception) -> TrainingError:
+    steps = sorted(_step_of(path) for path in folder.glob("step-*"))
+    kept = "no earlier one is there: mend that, and begin again"
+    if steps:
+        kept = f"that of step {steps[-1]} is kept: mend that, and go on with `--resume`"
     return TrainingError(
         f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
-        f"{error.strerror or error}."
+        f"{_reason(error)}; {kept}."
     )
+
+
+def _reason(error: Exception) -> str:
+    """The reason of a failed writing; that of safetensors has the system's code in its text."""
+    if isinstance(error, OSError):
+        return reason(error)
+    code = re.search(r"(?:code:|os error) (\d+)", str(error))
+    return reason(OSError(int(code[1]), os.strerror(int(code[1])))) if code else shorten(error)
 
 
 def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
@@ -69,7 +99,7 @@ def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
     save_file(tensors, temporary / TENSORS)
     (temporary / VALUES).write_text(json.dumps(checkpoint.values, indent=1), encoding="utf-8")
     files = {name: _describe(temporary / name) for name in (TENSORS, VALUES)}
-    manifest = json.dumps({"step": checkpoint.step, "files": files}, indent=1)
+    manifest = Manifest(step=checkpoint.step, files=files).model_dump_json(indent=1)
     (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
@@ -129,22 +159,24 @@ def load(directory: Path) -> Checkpoint:
     """Read one checkpoint. Raises ConfigError, in one sentence, if it is missing or damaged, or if
     its manifest is another's."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        step = int(manifest["step"])
-        if step != _step_of(directory):
-            raise ConfigError(f"The checkpoint {directory} has the manifest of step {step}.")
+        listed = read_json(directory / MANIFEST)
+        manifest = parse_record(Manifest, listed, str(directory / MANIFEST))
+        if manifest.step != _step_of(directory):
+            raise ConfigError(
+                f"The checkpoint {directory} has the manifest of step {manifest.step}."
+            )
         for name in (TENSORS, VALUES):
-            if _describe(directory / name) != manifest["files"][name]:
+            if _describe(directory / name) != manifest.files.get(name):
                 raise ConfigError(f"The checkpoint {directory} is damaged: {name} has changed.")
         tensors = load_file(directory / TENSORS)
-        values = json.loads((directory / VALUES).read_text(encoding="utf-8"))
-        return Checkpoint(step, tensors, values)
-    except ConfigError:
-        raise
+        values = read_json(directory / VALUES)
+        if not isinstance(values, dict):
+            raise ConfigError(f"The checkpoint {directory} is damaged: {VALUES} is no mapping.")
+        return Checkpoint(manifest.step, tensors, values)
     except OSError as error:
-        raise ConfigError(f"The checkpoint {directory} cannot be read: {error}.") from None
-    except (LookupError, TypeError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"The checkpoint {directory} is damaged: {error}.") from None
+        raise ConfigError(f"The checkpoint {directory} cannot be read: {reason(error)}.") from None
+    except SafetensorError as error:
+        raise ConfigError(f"The checkpoint {directory} is damaged: {shorten(error)}.") from None
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -171,5 +203,5 @@ def _step_of(directory: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+def _describe(path: Path) -> FileEntry:
+    return FileEntry(bytes=path.stat().st_size, sha256=hash_file(path))

@@ -10,8 +10,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -29,24 +30,28 @@ Advance = Callable[[int], object]
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to. It replaces `path` if the block ends well, and is
-    removed otherwise."""
+    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists."""
     # The name of `path` may be as long as the file system allows, and tempfile would make a file
     # that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        if not new:
+            os.replace(temporary, path)
+        elif not hard_link(temporary, path):  # which refuses a name that is taken
+            path.touch(exist_ok=False)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces `path` if the block ends well."""
-    with atomic_path(path) as temporary, temporary.open("xb") as file:
+def atomic_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """A file that replaces `path` if the block ends well; `new` as for `atomic_path`."""
+    with atomic_path(path, new=new) as temporary, temporary.open("xb") as file:
         yield file
 
 
@@ -105,6 +110,30 @@ def leftovers(out: Path) -> list[Path]:
     parents = [out.resolve().parent, *([out] if out.is_dir() else [])]
     pattern = f".{glob.escape(out.name)}.*.tmp"
     return sorted(path for parent in parents for path in parent.glob(pattern))
+
+
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """A hidden folder in `place` that is there for the block alone."""
+    folder = place / f".voxclone-{secrets.token_hex(8)}.tmp"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
+    """Delete what `atomic_path` and `scratch_folder` left in a folder when their process was
+    killed. What is younger may still be written by another process."""
+    for path in folder.glob(".voxclone-*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime <= seconds:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def sync(path: Path) -> None:

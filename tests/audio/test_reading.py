@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from tests.helpers.signals import speech, syllables
-from voxclone.audio.files import ReadingLimits, Recording, read_recording, read_wave
+from voxclone.audio.files import ReadingLimits, Recording, read_part, read_recording, read_wave
 from voxclone.errors import AudioError
 
 FORMATS = {
@@ -243,3 +243,14 @@ def test_a_recording_is_a_value() -> None:
     with pytest.raises(AttributeError):
         recording.duration = 2.0  # type: ignore[misc]
     assert isinstance(recording, Recording) and recording.sampling_rate == 24000
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"),
+    [(float("nan"), 1), (0, float("nan")), (-1, 1), (0, 0), (float("inf"), 1), (0, 1e300)],
+)
+def test_a_part_that_is_none_is_refused(tmp_path: Path, start: float, seconds: float) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(24000, 0.1), 24000)
+    with pytest.raises(AudioError, match="no part of a recording"):
+        read_part(path, start, seconds)

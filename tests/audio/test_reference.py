@@ -19,8 +19,8 @@ from voxclone.audio.reference import (
     countable_length,
     prepare_reference,
 )
-from voxclone.config import parse_settings
 from voxclone.errors import AudioError, ConfigError
+from voxclone.readers import parse_record
 
 ALL_OFF = ReferenceSettings(
     remove_offset=False,
@@ -224,7 +224,7 @@ def test_the_report_is_json_and_sentences() -> None:
 
 def test_settings_are_strict() -> None:
     with pytest.raises(ConfigError, match="did you mean 'level_dbfs'"):
-        parse_settings(ReferenceSettings, {"level_dbf": -20}, "test")
+        parse_record(ReferenceSettings, {"level_dbf": -20}, "test")
 
 
 @settings(max_examples=50, deadline=None)

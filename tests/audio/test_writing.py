@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from tests.helpers.signals import syllables
-from voxclone.audio.files import read_recording, write_wave
+from voxclone.audio.files import read_recording
+from voxclone.audio.writing import write_wave
 from voxclone.errors import AudioError
 
 # suffix: (format, encoding, least cosine to the written wave)
@@ -109,7 +110,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_full_disk_leaves_nothing_behind(suffix: str, tmp_path: Path) -> None:
     code = (
         "import resource, sys, numpy as np\n"
-        "from voxclone.audio.files import write_wave\n"
+        "from voxclone.audio.writing import write_wave\n"
         "from voxclone.errors import AudioError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "wave_S = np.random.default_rng(0).standard_normal(480000) * 0.1\n"

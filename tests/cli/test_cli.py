@@ -173,7 +173,7 @@ def test_unusable_outputs_are_refused_first(releases, reference, tmp_path, comma
         assert code == 2
         sentence(error)
     code, _, error = command("clone", reference, "Hi.", "-o", tmp_path / "x.txt", *model)
-    assert code == 1 and ".wav" in sentence(error) and not (tmp_path / "x.txt").exists()
+    assert code == 2 and ".wav" in sentence(error) and not (tmp_path / "x.txt").exists()
     if os.geteuid() != 0:
         closed = tmp_path / "closed"
         closed.mkdir(mode=0o500)

@@ -103,7 +103,7 @@ def test_bad_arguments_get_a_sentence(folder: Path, encoder: Path, command: Comm
         ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--license", "mit"),
          2, "cc-by-nc"),
         ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--evaluation",
-          there / "text"), 2, "cannot be read"),
+          there / "text"), 2, "is not valid JSON"),
         ((encoder, folder, there / "out", "--to-hub", "--base-model", "a/b", "--evaluation",
           folder / "params.json"), 2, "no report of"),
     ]  # fmt: skip

@@ -29,9 +29,9 @@ from voxclone.cloning.refine.parameters import (
 from voxclone.cloning.refine.pipeline import MAX_STORED, describe, refine, summarize
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
-from voxclone.config import parse_settings
 from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.agreement import agreement
+from voxclone.readers import parse_record
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SHIFT
@@ -276,8 +276,8 @@ def test_levels_are_held_near_codes_and_not_near_noise(small: Codec) -> None:
 def test_an_optimized_metric_does_not_select() -> None:
     values = {"select_by": "similarity", "weights": {"speaker": 0.5}}
     with pytest.raises(ConfigError, match="similarity cannot select codes"):
-        parse_settings(RefineSettings, values, "the given settings")
-    parse_settings(RefineSettings, values | {"select_by": "gain"}, "the given settings")
+        parse_record(RefineSettings, values, "the given settings")
+    parse_record(RefineSettings, values | {"select_by": "gain"}, "the given settings")
 
 
 def test_each_half_is_read_after_the_other(codec: Codec, model: TTS) -> None:
@@ -410,7 +410,7 @@ def test_a_loss_is_needed_and_numbers_are_finite() -> None:
         ({"temperature": [1.0, 0.0]}, "temperature"),
     ]:
         with pytest.raises(ConfigError, match=words):
-            parse_settings(RefineSettings, values, "the given settings")
+            parse_record(RefineSettings, values, "the given settings")
 
 
 def test_a_voice_of_another_recording_of_that_name_is_no_start(

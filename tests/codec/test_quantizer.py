@@ -91,10 +91,3 @@ def test_gradients_pass_straight_through(quantizer: Quantizer) -> None:
     expected = torch.ones_like(latent_BDT)
     expected[:, 8:] = 1 - torch.tanh(latent_BDT[:, 8:].detach()).square()
     torch.testing.assert_close(latent_BDT.grad, expected)
-
-
-def test_soften_is_what_the_decoder_reads(quantizer: Quantizer) -> None:
-    latent_BDT = torch.randn(2, 12, 5)
-    torch.testing.assert_close(
-        quantizer.soften(latent_BDT), quantizer.decode(quantizer.encode(latent_BDT))
-    )

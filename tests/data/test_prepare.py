@@ -295,10 +295,10 @@ def test_lhotse_manifests_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no supervisions beside"):
         open_source(tmp_path)
     (tmp_path / "a_supervisions_train.jsonl").write_text('{"id": "s", "recording_id": "r"}')
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(ConfigError, match=r"record 1 .*'id' is missing"):
         list(open_source(tmp_path).items())
     (tmp_path / "a_recordings_train.jsonl").write_text("{")
-    with pytest.raises(ConfigError, match="after line 1"):
+    with pytest.raises(ConfigError, match=r"Line 1 .* is not valid JSON"):
         list(open_source(tmp_path).items())
 
 
@@ -317,6 +317,6 @@ def test_a_missing_lhotse_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_names_of_files_cannot_leave_the_folder() -> None:
     names = [
-        Item(i, Path("a.wav"), s).file_name() for i, s in (("../../x", ".."), ("a/b?.wav", "ü"))
+        Item(i, Path("a.wav"), s).clip_path() for i, s in (("../../x", ".."), ("a/b?.wav", "ü"))
     ]
     assert all(".." not in name and name.count("/") == 1 for name in names)

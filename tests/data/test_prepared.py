@@ -206,6 +206,6 @@ def test_a_million_clips_open_in_seconds_and_flat_memory(tmp_path: Path) -> None
     seconds = {name: values[0] for name, values in found.items()}
     megabytes = {name: values[1] for name, values in found.items()}
     assert 10 < megabytes["manifest"] < 120  # the text alone is three times that
-    assert megabytes["cast"] < 250
-    limits = {"manifest": 30, "speech": 45, "identity": 5, "weights": 5, "cast": 40}
+    assert megabytes["pool"] < 250
+    limits = {"manifest": 30, "speech": 45, "identity": 5, "weights": 5, "pool": 40}
     assert all(seconds[name] < limit for name, limit in limits.items()), seconds

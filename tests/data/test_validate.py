@@ -29,6 +29,13 @@ def row(number: int, **other: Any) -> dict[str, Any]:
     return clip | {"text": "we go", "language": "en", "bandwidth_hz": 12000, **other}
 
 
+def long_rows(folder: Path) -> list[dict[str, Any]]:
+    """Rows of more than ten minutes of clips, which are written."""
+    for number in range(4):
+        soundfile.write(folder / f"{number}.flac", np.zeros(160 * 24000), 24000)
+    return [row(number, samples=160 * 24000, duration=160.0) for number in range(4)]
+
+
 def report_of(folder: Path, rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     path = folder / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(each) for each in rows))
@@ -40,12 +47,17 @@ def names_of(report: dict[str, Any], blocking: bool) -> set[str]:
 
 
 def test_a_good_manifest_is_fit(folder: Path) -> None:
-    report = report_of(folder, [row(n, samples=24000) for n in range(4)])
+    report = report_of(folder, long_rows(folder))
     assert report["checks"]["passed"] and report["prepared"] and not report["faults"]
     assert report["clips"] == 4 and report["speakers"] == 2
-    assert report["hours"] == pytest.approx(4 / 3600) and report["rates"] == {"24000": 4}
+    assert report["hours"] == pytest.approx(640 / 3600) and report["rates"] == {"24000": 4}
     assert report["clips_per_speaker"] == {"least": 2, "median": 2, "most": 2}
     assert names_of(report, blocking=False) == {"few speakers", "little speech"}
+
+
+def test_a_minute_of_speech_is_not_fit(folder: Path) -> None:
+    report = report_of(folder, [row(n, samples=24000) for n in range(4)])
+    assert names_of(report, blocking=True) == {"little speech"} and not report["faults"]
 
 
 BAD: dict[str, list[dict[str, Any]]] = {
@@ -85,7 +97,7 @@ def test_bands_texts_and_single_clips_are_told(folder: Path) -> None:
 
 
 def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
-    report_of(folder, [row(0), row(1)])
+    report_of(folder, long_rows(folder))
     manifest, out = str(folder / "manifest.jsonl"), folder / "report"
     done = CliRunner().invoke(app, ["data", "validate", manifest, "-o", str(out)])
     assert done.exit_code == 0 and "Usable for training." in done.output
@@ -93,7 +105,7 @@ def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")
-    assert code == 3 and "Not usable for training: one speaker." in printed
+    assert code == 3 and "Not usable for training: one speaker," in printed
 
 
 def test_manifests_that_cannot_be_read(tmp_path: Path) -> None:

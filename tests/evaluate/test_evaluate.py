@@ -159,6 +159,7 @@ def test_the_commands_write_their_reports(speech: SpeechSet, tmp_path: Path) -> 
     assert stored["speakers"] == 2 and stored["wer"] == {}
     shown = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
     assert shown.count("<audio") == 4 and "Mel distance" in shown
+    given[-1] = str(tmp_path / "again")
     before = [*given, "--baseline", str(tmp_path / "found" / "report.json")]
     result = CliRunner().invoke(app, ["evaluate", "codec", *before])
     assert result.exit_code == 0 and "before" in result.output

@@ -5,11 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.golden.small_params import DATA, golden_params
+from tests.helpers.frames import frames
 from tests.helpers.random_weights import draw
 from voxclone.spec import TABLE
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, to_transformers
-from voxclone.tts.generate import Sampling, frames
+from voxclone.tts.generate import Sampling
 
 PARAMS = golden_params()
 

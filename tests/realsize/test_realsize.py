@@ -155,7 +155,8 @@ def test_speaks_in_bf16_within_twelve_gib(release: Path) -> None:
         f"""
         import torch
         from voxclone.release.release import Release, load_preset
-        from voxclone.tts.generate import Sampling, frames
+        from tests.helpers.frames import frames
+        from voxclone.tts.generate import Sampling
         from voxclone.tts.tts import TTS
         release = Release.open(sys.argv[1])
         speaker = TTS.load(release, dtype=torch.bfloat16)

@@ -58,7 +58,7 @@ def test_a_codec_learns_through_all_its_phases(
     assert not {"loss/commitment", "loss/feature", "codes/revived"} & set(first[-1])
     second = steps(task, 3, start=2)
     assert float(book.embedding_sum.abs().sum()) > 0
-    assert {"loss/commitment", "codes/revived", "loss/token"} <= set(second[-1])
+    assert {"loss/commitment", "codes/revived", "loss/asr"} <= set(second[-1])
     assert "loss/feature" not in second[-1]
     third = steps(task, 5, start=5)
     assert {"loss/feature", "loss/discriminator"} <= set(third[-1])
@@ -93,7 +93,7 @@ def test_the_decoder_alone_changes_nothing_else(corpus: Corpus) -> None:
     before = {name: value.clone() for name, value in task.codec.state_dict().items()}
     rows = steps(task, 3)
     assert {"loss/feature", "loss/perceptual"} <= set(rows[0])
-    assert not {"loss/commitment", "loss/token", "codes/revived"} & set(rows[0])
+    assert not {"loss/commitment", "loss/asr", "codes/revived"} & set(rows[0])
     for name, value in task.codec.state_dict().items():
         assert torch.equal(value, before[name]) != name.startswith("decoder."), name
 

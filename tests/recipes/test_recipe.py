@@ -14,13 +14,26 @@ from safetensors.torch import load_file, save_file
 
 from recipes.mini_release import recipe
 from recipes.mini_release import run as runs
+from recipes.mini_release.language_model import fresh_model
+from recipes.mini_release.layout import mini_params
 from recipes.mini_release.publish import publish
 from recipes.mini_release.recipe import make
-from recipes.mini_release.run import InterruptedRecipe, MiniSettings, Options, Run, open_run
+from recipes.mini_release.run import (
+    InterruptedRecipe,
+    MiniSettings,
+    Options,
+    Run,
+    module_of,
+    open_run,
+    read_weights,
+)
 from recipes.mini_release.synthetic import SyntheticVoice, synthesize
+from recipes.mini_release.teacher import PER_FRAME
 from recipes.mini_release.transcripts import texts_of
 from tests.helpers.signals import speech
 from tests.recipes.conftest import MODEL
+from voxclone.codec.model import Codec
+from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
 from voxclone.data.pairs import PairSettings, speak_pairs
 from voxclone.errors import ConfigError
@@ -39,6 +52,7 @@ from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
 QUIET = Console(quiet=True)
+WEIGHTS = Path(recipe.__file__).parent / "weights"
 SPEAKERS = {"ada": "train", "ben": "train", "cid": "valid", "dan": "test", "eve": "test"}
 SETS = {
     "release": ["ada", "ben"], "validation": ["cid"], "test": ["dan", "eve"], "recovery": ["gil"],
@@ -305,3 +319,31 @@ def test_an_encoder_is_recovered_for_it(published: Path, options: Options, tmp_p
     assert 0 <= report["oracle"]["real"]["semantic"]["mean"] <= 1
     names = load_file(published / "release" / "consolidated.safetensors").keys()
     assert not any("encoder" in name for name in names)
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_the_weights_to_go_on_from_are_of_the_config(path: Path) -> None:
+    settings = load_settings(MiniSettings, WEIGHTS.parent / "mini.yaml")
+    found = read_weights(path)
+    if path.stem == "codec":
+        codec = Codec(settings.codec)
+        codec.load_state_dict(module_of(found, "codec"))
+        width, dim = settings.codec.semantic_dim, 512  # of Whisper base
+        assert found["module.projections.asr.weight"].shape == (dim, width)
+        assert found["module.projections.states.weight"].shape == (PER_FRAME * dim, width)
+    else:
+        params = mini_params(settings.language_model, settings.codec, {})
+        for name, module in zip(("backbone", "head"), fresh_model(params, 0), strict=True):
+            module.load_state_dict(module_of(found, name))
+
+
+def test_weights_in_eight_bits_have_a_scale_for_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    codes, scale = torch.tensor([[1, -2], [127, 0]], dtype=torch.int8), torch.tensor([0.5, 0.01])
+    save_file({"m.weight": codes, "m.weight.scale": scale, "m.bias": torch.ones(2)}, path)
+    found = read_weights(path)
+    assert found.keys() == {"m.weight", "m.bias"}
+    torch.testing.assert_close(found["m.weight"], torch.tensor([[0.5, -1.0], [1.27, 0.0]]))
+    save_file({"m.weight": codes}, path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_weights(path)

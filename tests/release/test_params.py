@@ -152,7 +152,7 @@ def test_params_made_in_code_are_checked_too() -> None:
         ("{", "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ("[]", "the section is no mapping"),
-        ("\udcff", "is not valid JSON"),
+        ("\udcff", "is not in UTF-8"),
     ],
 )
 def test_files_that_are_no_params(tmp_path: Path, text: str | None, sentence: str) -> None:

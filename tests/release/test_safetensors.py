@@ -1,6 +1,7 @@
 """Safetensors files: a strict header, lazy loading, and a writer of one tensor at a time."""
 
 import json
+import os
 import random
 import weakref
 from collections.abc import Callable
@@ -13,14 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_release import random_entries
 from voxclone.errors import ReleaseError
+from voxclone.release.params import read_params
 from voxclone.release.safetensors import (
     HEADER_LIMIT,
     Entry,
     TensorFiles,
     find_shards,
+    load_tensors,
     read_header,
     write_safetensors,
 )
+from voxclone.release.tekken import read_tekken
+from voxclone.release.torch_checkpoint import read_checkpoint
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.bfloat16).view(2, 3),
@@ -126,7 +131,7 @@ DAMAGED: list[tuple[bytes, str]] = [
     (_raw({"a": _entry(shape=(-2,))}, 8), "entry 'a' is damaged"),
     (_raw({"a": _entry(shape=(True, 2))}, 8), "entry 'a' is damaged"),
     (_raw({"a": _entry(shape=(2.0,))}, 8), "entry 'a' is damaged"),
-    (_raw({"a": _entry(shape=(10**30,))}, 8), "entry 'a' is damaged"),
+    (_raw({"a": _entry(shape=(10**30,))}, 8), "header of .* is damaged"),
     (_raw({"a": _entry(shape=(1,) * 99 + (2,))}, 8), "entry 'a' is damaged"),
     (_raw({"a": _entry(offsets=(0, 8, 8))}, 8), "entry 'a' is damaged"),
     (_raw({"a": _entry(offsets=(8, 0))}, 8), "-8 bytes"),
@@ -210,10 +215,13 @@ INDICES: list[tuple[Callable[[Path], object], str]] = [
     (lambda f: _write_index(f, {"a": "gone.safetensors"}), "gone.safetensors, which is missing"),
     (lambda f: _write_index(f, {"new": "consolidated-1.safetensors"}), "says that 'new' is in"),
     (lambda f: _write_index(f, {"a": "../../secret.safetensors"}), "outside its own folder"),
-    (lambda f: _write_index(f, {"a": 3}), "is no index"),
-    (lambda f: _write_index(f, ["a"]), "is no index"),
-    (lambda f: (f / "consolidated.safetensors.index.json").write_text("{"), "is no index"),
-    (lambda f: (f / "consolidated.safetensors.index.json").write_text("{}"), "is no index"),
+    (lambda f: _write_index(f, {"a": 3}), "'weight_map.a' is 3"),
+    (lambda f: _write_index(f, ["a"]), "'weight_map' is "),
+    (lambda f: (f / "consolidated.safetensors.index.json").write_text("{"), "is not valid JSON"),
+    (
+        lambda f: (f / "consolidated.safetensors.index.json").write_text("{}"),
+        "'weight_map' is missing",
+    ),
 ]
 
 
@@ -234,3 +242,33 @@ def test_a_file_that_vanishes_after_opening(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ReleaseError, match="cannot be read"):
         files.load("a")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_refused_when_they_are_read(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    tensor = torch.randn(300, 7).to(dtype)
+    tensor[123, 4] = value
+    save_file({"a": tensor, "b": torch.ones(3)}, tmp_path / "x.safetensors")
+    files = TensorFiles([read_header(tmp_path / "x.safetensors")])
+    assert files.load("b").sum() == 3
+    with pytest.raises(ReleaseError, match="'a' has values that are not finite"):
+        files.load("a")
+    torch.save({"a": tensor}, tmp_path / "x.pt")
+    with pytest.raises(ReleaseError, match="'a' has values that are not finite"):
+        read_checkpoint(tmp_path / "x.pt").load("a")
+
+
+def test_great_numbers_are_finite(tmp_path: Path) -> None:
+    tensor = torch.full((100,), 3e38)
+    save_file({"a": tensor}, tmp_path / "x.safetensors")
+    assert torch.equal(load_tensors(tmp_path / "x.safetensors")["a"], tensor)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_header, read_checkpoint, read_params, read_tekken):
+        with pytest.raises(ReleaseError, match="no ordinary file"):
+            read(tmp_path / "pipe")  # type: ignore[operator]

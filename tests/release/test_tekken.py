@@ -39,11 +39,11 @@ def test_special_tokens_must_have_room() -> None:
     ("value", "sentence"),
     [
         ("{", "not valid JSON"),
-        ("[]", "no 'config'"),
-        ({"config": {}}, "no 'vocab'"),
-        (small_tekken({}) | {"audio": 3}, "'audio' is no mapping"),
-        (small_tekken({"anna": "9"}), "must map names to integers"),  # type: ignore[dict-item]
-        (small_tekken({"anna": True}), "must map names to integers"),
+        ("[]", "valid dictionary"),
+        ({"config": {}}, "'vocab' is missing"),
+        (small_tekken({}) | {"audio": 3}, "'audio' is 3"),
+        (small_tekken({"anna": "9"}), "valid integer"),  # type: ignore[dict-item]
+        (small_tekken({"anna": True}), "valid integer"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, value: Any, sentence: str) -> None:

@@ -1,5 +1,6 @@
 """`best_encoder.pt`: read as it is written, and nothing in it is ever run."""
 
+import argparse
 import io
 import pickle
 import random
@@ -75,6 +76,29 @@ def test_views_of_one_storage_and_ordered_mappings(tmp_path: Path) -> None:
     check(path, module.state_dict())
 
 
+def test_the_tensors_of_a_training_checkpoint(tmp_path: Path) -> None:
+    encoder = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(encoder.parameters())
+    encoder(torch.ones(3)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "step.pt"
+    torch.save(
+        {
+            "model": encoder.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": 3,
+            "lr": 1e-4,
+            "best": None,
+            "betas": [0.9, 0.99],
+            "rng": torch.get_rng_state(),
+        },
+        path,
+    )
+    found = read_checkpoint(path)
+    assert torch.equal(found.load("model.weight"), encoder.weight)
+    assert "optimizer.state.0.exp_avg" in found.tensors and "rng" not in found.tensors
+
+
 def test_more_tensors_than_one_byte_can_number(tmp_path: Path) -> None:
     many = {f"encoder_blocks.{i}": torch.tensor([float(i)]) for i in range(300)}
     path = tmp_path / "many.pt"
@@ -122,25 +146,26 @@ def without(name: str) -> dict[str, bytes]:
 UNFIT: list[tuple[Callable[[], bytes], str]] = [
     (lambda: b"", "damaged or no zip"),
     (lambda: saved(STATE)[:-40], "damaged or no zip"),
-    (lambda: saved(STATE, _use_new_zipfile_serialization=False), "damaged or no zip"),
+    (lambda: saved(STATE, _use_new_zipfile_serialization=False), "PyTorch before 1.6"),
     (lambda: _zipped({}), "no single <root>/data.pkl"),
     (lambda: _zipped(without("archive/data/2")), "which has 0"),
     (lambda: _zipped(GOOD | {"archive/data/1": b"\0" * 92}), "which has 92"),
     (lambda: _zipped(GOOD | {"archive/data/1": b"\0" * 100}), "which has 100"),
     (lambda: _zipped(GOOD, ("archive/data/0",)), "compressed"),
     (lambda: _zipped(GOOD | {"archive/byteorder": b"bigger"}), "little-endian"),
-    (lambda: _zipped(GOOD | {"archive/data.pkl": b"N" * 2**20 + b".."}), "data.pkl has 1048578"),
+    (lambda: _zipped(GOOD | {"archive/data.pkl": b"N" * 2**22 + b".."}), "data.pkl has 4194306"),
     (lambda: _zipped(GOOD | {"archive/data.pkl": b"garbage"}), "damaged"),
     (lambda: _zipped(GOOD | {"archive/data.pkl": PICKLED + b"x."}), "something else"),
-    (lambda: _zipped(GOOD | {f"archive/{i}": b"" for i in range(5000)}), "too many entries"),
+    (lambda: _zipped(GOOD | {f"archive/{i}": b"" for i in range(17000)}), "too many entries"),
     (lambda: saved(STATE["input_proj.v"]), "something else"),
-    (lambda: saved([STATE]), "instruction EMPTY_LIST"),
-    (lambda: saved({"model": STATE}), "'model' is no tensor"),
-    (lambda: saved({"a": 3}), "'a' is no tensor"),
-    (lambda: saved({3: torch.ones(2)}), "a key that is no text"),
-    (lambda: saved({"lr": 0.1}), "instruction BINFLOAT"),
-    (lambda: saved({"a": torch.ones(2), "b": None}), "instruction NONE"),
-    (lambda: saved({"a": torch.arange(3)}), r"holds 'torch\.LongStorage'"),
+    (lambda: saved([STATE]), "something else"),
+    (lambda: saved({"a": 3}), "no tensor of floating-point"),
+    (lambda: saved({(1, 2): torch.ones(2)}), "a key that is no name"),
+    (lambda: saved({"lr": 0.1}), "no tensor of floating-point"),
+    (lambda: saved({"a": torch.arange(3)}), "no tensor of floating-point"),
+    (lambda: saved({"a": torch.ones(2, dtype=torch.complex64)}), r"holds 'torch\.ComplexFlo"),
+    (lambda: saved({"a": {1, 2}}), "instruction|asks for"),
+    (lambda: saved({"args": argparse.Namespace(lr=1)}), r"asks for 'argparse\.Namespace'"),
     (lambda: saved({"a": torch.ones(3, 2).T}), "not contiguous"),
     (lambda: saved({"a": torch.ones(3, 4)[:, :2]}), "not contiguous"),
     (lambda: saved({"a": torch.nn.Parameter(torch.ones(2))}), r"asks for 'torch\._utils\._reb"),
@@ -172,7 +197,7 @@ def test_a_mapping_within_itself(tmp_path: Path) -> None:
     path = tmp_path / "loop.pt"
     loop = b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."
     path.write_bytes(_zipped(GOOD | {"archive/data.pkl": loop}))
-    with pytest.raises(ReleaseError, match="'a' is no tensor"):
+    with pytest.raises(ReleaseError, match="nested too deep"):
         read_checkpoint(path)
 
 

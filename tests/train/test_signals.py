@@ -10,10 +10,10 @@ import torch
 
 from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CPU, QUIET, config_of, with_model
-from voxclone.train import distributed, pseudo_labels
-from voxclone.train.distributed import catch_signals, stop_requested
+from voxclone.train import pseudo_labels
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.loop import Outcome, fit
+from voxclone.train.signals import catch_signals, stop_requested
 
 
 def labeling(speech_model: TinySpeech, labels: Path) -> EncoderTraining:
@@ -59,19 +59,15 @@ def test_labeling_is_left_at_once_and_made_again(
     assert read[0] == read[1]
 
 
-def test_a_signal_is_noted_and_a_second_one_stops_who_is_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_signal_is_noted_and_a_second_one_stops_who_is_alone() -> None:
     handlers = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
-    with monkeypatch.context() as patched:
-        patched.setattr(distributed, "world_size", lambda: 2)
-        with catch_signals():
-            assert not stop_requested()
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGTERM)
-            assert stop_requested()
+    with catch_signals(alone=False):
+        assert not stop_requested()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_requested()
     assert not stop_requested()
-    with pytest.raises(KeyboardInterrupt), catch_signals():
+    with pytest.raises(KeyboardInterrupt), catch_signals(alone=True):
         signal.raise_signal(signal.SIGINT)
         assert stop_requested()
         signal.raise_signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.batch import item_generators
-from voxclone.train.distributed import WHOLE
+from voxclone.train.distributed import MicroBatch
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.speaker_loss import SpeakerLoss, level_slopes, speaker_loss
 
@@ -178,7 +178,7 @@ def test_a_few_clones_at_a_time_give_the_gradients_of_all_together(
     for micro_batch in (1, 2):
         given = {"start": 2, "micro_batch": micro_batch}
         training = training_of(speech_model, *frozen, speaker_loss=given)
-        found = training.objective.backward_speaker_loss(2, WHOLE)
+        found = training.objective.backward_speaker_loss(2, MicroBatch())
         assert float(found["speaker_contrastive"]) > 0 and 0 <= found["speaker_accuracy"] <= 1
         grads = [p.grad.flatten() for p in training.encoder.parameters() if p.grad is not None]
         gradients.append(torch.cat(grads))
@@ -213,5 +213,5 @@ def test_a_network_of_voices_is_kept_without_its_speakers(tmp_path: Path) -> Non
         "centres" in name
         for name in read_header(tmp_path / "voices" / SPEAKER_NETWORK_FILE).tensors
     )
-    with pytest.raises(ConfigError, match="no speaker network in"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         load_speaker_network(tmp_path)

@@ -1,6 +1,7 @@
 """The voice file: round trip, and nothing else is taken for one."""
 
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from voxclone.errors import VoiceError
+from voxclone.errors import VoiceError, VoiceExistsError
 from voxclone.voice.file import Voice, copy_voice, read_metadata
 from voxclone.voice.metadata import (
     FORMAT,
@@ -184,6 +185,31 @@ def test_a_voice_without_consent_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match="consent"):
         unstated.save(tmp_path / "a.voice.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_voice_replaces_nothing(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.voice.safetensors", voice()
+    made.save(path, new=True)
+    before = path.read_bytes()
+    with pytest.raises(VoiceExistsError, match="already"):
+        made.save(path, new=True)
+    with pytest.raises(VoiceExistsError):
+        copy_voice(path, path, made.metadata, new=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_voice_where_links_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    path = tmp_path / "a.voice.safetensors"
+    voice().save(path, new=True)
+    with pytest.raises(VoiceExistsError):
+        voice().save(path, new=True)
+    assert Voice.load(path).metadata == voice().metadata and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Stored voices are found by name, only in their folder, and leave nothing when removed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 from tests.helpers.tiny_release import write_tiny_release
 from tests.voice.test_file import metadata
-from voxclone.errors import UsageError, VoiceError
+from voxclone.errors import UnknownVoiceError, UsageError, VoiceError, VoiceExistsError
+from voxclone.io import remove_abandoned
 from voxclone.release.release import Release
 from voxclone.voice import store
-from voxclone.voice.file import Voice
+from voxclone.voice.file import Voice, read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,39 @@ def test_a_voice_is_listed_found_and_removed(tmp_path: Path, release: Release) -
     assert list(folder.iterdir()) == []
     with pytest.raises(VoiceError, match="no voice 'zoe'"):
         store.remove_voice(folder, "zoe")
+
+
+def test_a_voice_gets_another_name_unless_that_is_taken(tmp_path: Path) -> None:
+    put(tmp_path, "ada"), put(tmp_path, "zoe")
+    with pytest.raises(VoiceExistsError):
+        store.rename_voice(tmp_path, "ada", "zoe")
+    path = store.rename_voice(tmp_path, "ada", "eva")
+    assert [each.name for each in store.list_voices(tmp_path)] == ["eva", "zoe"]
+    assert read_metadata(path).name == "eva"
+    with pytest.raises(UnknownVoiceError, match="no voice 'ada'"):
+        store.rename_voice(tmp_path, "ada", "bea")
+    with pytest.raises(VoiceError, match="cannot be a voice's"):
+        store.rename_voice(tmp_path, "eva", "../eva")
+
+
+def test_names_of_others_are_never_paths(tmp_path: Path, release: Release) -> None:
+    path = put(tmp_path, "zoe")
+    assert store.find_by_name("zoe", release, tmp_path) == path
+    assert store.find_by_name("anna", release, tmp_path) is None
+    for name in (str(path), path.name, "./zoe", "zoe/", "../zoe", "ZOE"):
+        with pytest.raises(UnknownVoiceError, match="Presets are anna"):
+            store.find_by_name(name, release, tmp_path)
+
+
+def test_files_of_a_killed_writer_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    put(tmp_path, "zoe")
+    old, new = tmp_path / ".voxclone-1.tmp", tmp_path / ".voxclone-2.tmp"
+    old.touch(), new.touch()
+    os.utime(old, (1, 1))
+    remove_abandoned(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".voxclone-2.tmp", "zoe.voice.safetensors"
+    ]  # fmt: skip
 
 
 def test_a_damaged_file_is_listed_with_its_problem_and_can_be_removed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Shapes: S samples, C channels.
 """
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +114,7 @@ def _unclaimed_note(chunk: SampleChunk | None, seconds: float) -> tuple[str, ...
 
 def _decoder(source: Any) -> _Decoder:
     if isinstance(source, Path):
-        return _Decoder(str(source))
+        return _Decoder(os.fsencode(source))
     source.seek(0)
     return _Decoder(source)
 

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from voxclone.audio.channels import ChannelChoice, ChannelPowers
 from voxclone.errors import AudioError
 from voxclone.spec import SAMPLING_RATE
 
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8000, 192000
 FLAT_RUN = 3  # this many samples in a row within 0.1 % of the peak are a flat top
+MIN_PEAK = 0.01  # below, steps of 16 bits make flat tops of waves that were never cut
 BLOCK_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
 CANCELLED = 0.01  # a mix below this share of a channel's energy: the channels cancel each other
 
 Blocks = Callable[[], Iterator[np.ndarray]]
-"""Yields float32 [S, C]. A function, because a recording whose channels cancel is read twice."""
+"""Yields float32 [S, C]. A function, because a recording is read twice to use one channel alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Converted:
 
     wave_S: np.ndarray  # float32 [S]
     clipped_share: float  # of the samples of all channels
-    channel: int | None  # the only one used, where the channels cancel each other
+    choice: ChannelChoice | None  # the only channel used, if not all are
 
 
 def check_header(
@@ -56,7 +58,7 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
     Raises AudioError for no samples, NaN or infinite samples, digital silence and more than
     `max_seconds`; `label` names the recording in the message.
     """
-    flat = _FlatTops()
+    flat, powers = _FlatTops(), ChannelPowers(rate, channels)
     energy_C, mix_energy, frames = np.zeros(channels), 0.0, 0
 
     def mixed() -> Iterator[np.ndarray]:
@@ -67,15 +69,20 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
             mix_S = block_SC.mean(axis=1)
             energy_C[:] += np.square(block_SC, dtype=np.float64).sum(axis=0)
             mix_energy += float(np.square(mix_S, dtype=np.float64).sum())
+            if channels > 1:
+                powers.add(block_SC, mix_S)
             yield mix_S
 
-    channel = None
+    choice = None
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
         wave_S = _resample(mixed(), rate)
         loudest = int(energy_C.argmax())
         if mix_energy < CANCELLED * energy_C[loudest]:
-            channel = loudest
-            wave_S = _resample((block_SC[:, loudest] for block_SC in blocks()), rate)
+            choice = ChannelChoice(loudest, "opposite")
+        elif channels > 1 and frames:
+            choice = powers.choose()
+        if choice is not None:
+            wave_S = _resample((block_SC[:, choice.channel] for block_SC in blocks()), rate)
     if not len(wave_S):
         raise AudioError(f"{label} holds no samples: it decodes to nothing.")
     if not energy_C.any():
@@ -84,7 +91,8 @@ def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: f
         raise AudioError(
             f"{label} holds numbers far beyond the range of audio samples.", "not finite"
         )
-    return Converted(wave_S, flat.count / (frames * channels), channel)
+    clipped = flat.count / (frames * channels) if flat.peak >= MIN_PEAK else 0.0
+    return Converted(wave_S, clipped, choice)
 
 
 def to_float(samples_SC: np.ndarray) -> np.ndarray:

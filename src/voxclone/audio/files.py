@@ -1,4 +1,4 @@
-"""Audio in and out: any file, bytes or array becomes float32 mono at 24 kHz.
+"""Audio in: any file, bytes or array becomes float32 mono at 24 kHz.
 
 Shapes: S samples, C channels.
 """
@@ -21,8 +21,7 @@ from voxclone.audio.containers import BytesFile, Sound, open_sound, reason_of
 from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
-from voxclone.errors import AudioError
-from voxclone.io import atomic_path
+from voxclone.errors import AudioError, file_name
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
@@ -32,14 +31,12 @@ STANDARD_INPUT = "-"
 OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_PART_SECONDS = 600.0
-# suffix: (container, encoding)
-WRITABLE = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "OPUS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
+WHY_ALONE = {
+    "opposite": "the channels are opposite in sign and would cancel each other",
+    "cleaner": "it has the speech, and what the others add is noise",
+    "speakers": "the others seem to have speakers of their own",
 }
+MAX_POSITION = 1e8  # seconds
 
 
 class ReadingLimits(Settings):
@@ -65,6 +62,7 @@ class Recording:
     source: str  # the file's name without its folder
     clipped_share: float = 0.0  # samples at flat tops, counted before mixing and resampling
     notes: tuple[str, ...] = ()  # sentences on how it became mono at 24 kHz
+    warnings: tuple[str, ...] = ()  # sentences
 
 
 def read_wave(path: str | Path) -> np.ndarray:
@@ -99,10 +97,12 @@ def read_recording(
         if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
             raise AudioError(f"{path} is not an ordinary file.")
         with path.open("rb") as stream:
-            return _read_stream(stream, path, info.st_size, limits, str(path), path.name)
+            return _read_stream(stream, path, info.st_size, limits, str(path), file_name(path.name))
     except FileNotFoundError:
         if ADDRESS.match(str(path)):
             problem = f"{path} is an address, and nothing is fetched: download the file first."
+        elif "\\" in str(path) and os.sep == "/":
+            problem = f"There is no file {path}: write / instead of \\ between folders."
         else:
             problem = f"There is no file {path}."
         raise AudioError(problem, "missing") from None
@@ -141,6 +141,12 @@ def read_part(
     `read_recording` reads a whole one; `channel` is the only one to use (from 0). What PyAV reads
     has no parts. Raises AudioError."""
     label = name or str(path)
+    if not (0 <= start <= MAX_POSITION and 0 < seconds <= MAX_POSITION):
+        raise AudioError(
+            f"{label} is to begin at {start} s and to last {seconds} s: that is no part of a "
+            "recording.",
+            "missing",
+        )
     try:
         with path.open("rb") as stream:
             kind = kind_of(stream.read(HEAD_BYTES))
@@ -149,7 +155,7 @@ def read_part(
                 f"{path}: parts of {kind.name} cannot be read; convert it with `ffmpeg -i FILE "
                 "out.flac`."
             )
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, first = file.samplerate, round(start * file.samplerate)
             if not 0 <= first < file.frames or not 0 <= (channel or 0) < file.channels:
                 raise AudioError(f"{label} is outside of {path}.", "missing")
@@ -157,41 +163,11 @@ def read_part(
             file.seek(first)
             samples_SC = file.read(round(seconds * rate), "float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        rule = "undecodable" if path.is_file() else "missing"
+        rule = "undecodable" if os.path.isfile(path) else "missing"
         raise AudioError(f"{path} cannot be decoded: {reason_of(error)}.", rule) from None
     if channel is not None:
         samples_SC = samples_SC[:, channel : channel + 1]
     return read_recording((samples_SC, rate), name=label)
-
-
-def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
-    """Write samples [S] as WAV, FLAC, Ogg Opus or MP3, by the suffix; a file there is replaced.
-
-    Samples beyond +-1 are clipped; their number is returned. The file is written atomically. Raises
-    AudioError for an unknown suffix, samples that are missing or not finite, a rate that the format
-    cannot hold, and a folder that cannot be written.
-    """
-    path = Path(path)
-    wave_S = np.asarray(wave_S)
-    suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
-        problem = f"its name must end in one of {', '.join(WRITABLE)}"
-    elif wave_S.ndim != 1 or not len(wave_S) or wave_S.dtype.kind != "f":
-        problem = f"the samples are {wave_S.dtype} of the shape {list(wave_S.shape)}"
-    elif not np.isfinite(wave_S).all():
-        problem = "some samples are NaN or infinite"
-    elif not path.parent.is_dir():
-        problem = f"there is no folder {path.parent}"
-    elif not os.access(path.parent, os.W_OK):
-        problem = f"the folder {path.parent} may not be written to"
-    else:
-        try:
-            with atomic_path(path) as temporary:
-                _write_blocks(temporary, wave_S, rate, *WRITABLE[suffix])
-            return int((np.abs(wave_S) > 1).sum())
-        except (soundfile.SoundFileError, OSError) as error:
-            problem = reason_of(error).replace("System error", "perhaps the disk is full")
-    raise AudioError(f"{path} cannot be written: {problem}.")
 
 
 def _read_stream(
@@ -252,11 +228,17 @@ def _recording(
     notes = list(sound.notes)
     if rate != SAMPLING_RATE:
         notes.append(f"Resampled from {rate} Hz to {SAMPLING_RATE} Hz.")
-    if converted.channel is not None:
-        notes.append(
-            f"Used channel {converted.channel + 1} of {channels} alone: the channels are opposite "
-            "in sign and would cancel each other."
-        )
+    warnings = list[str]()
+    if converted.choice is not None:
+        reason = converted.choice.reason
+        number = converted.choice.channel + 1
+        notes.append(f"Used channel {number} of {channels} alone: {WHY_ALONE[reason]}.")
+        if reason == "speakers":
+            warnings.append(
+                f"Channels 1 to {channels} are loud at different times, as if each had its own "
+                f"speaker: only channel {number}, the louder one, is used. If it is not the voice "
+                "that you want, keep the other channel alone in a file of its own."
+            )
     elif channels > 1:
         notes.append(f"Averaged {channels} channels to one.")
     return Recording(
@@ -269,16 +251,5 @@ def _recording(
         source=source,
         clipped_share=converted.clipped_share,
         notes=tuple(notes),
+        warnings=tuple(warnings),
     )
-
-
-def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, encoding: str) -> None:
-    block = max(rate // 2, 1)  # libsndfile's Vorbis writer crashes on a minute in one call
-    with soundfile.SoundFile(str(path), "w", rate, 1, format=container, subtype=encoding) as file:
-        for start in range(0, len(wave_S), block):
-            part_S = wave_S[start : start + block].clip(-1, 1)
-            if encoding == "PCM_16":  # by 32768, as readers divide: what is read is written again
-                part_S = np.round(part_S * 32768.0).clip(-32768, 32767).astype(np.int16)
-            file.write(part_S)
-    if soundfile.info(str(path)).frames < len(wave_S):
-        raise OSError("the file is shorter than it should be, perhaps because the disk is full")

@@ -215,6 +215,7 @@ def _summary(
         start=0.0,
         end=seconds,
         speech_share=mean("speech_share") * min(total / seconds, 1.0),
+        steady_share=mean("steady_share") * min(total / seconds, 1.0),
         level_before_dbfs=mean("level_before_dbfs"),
         gain_db=mean("gain_db"),
         clipped_share=mean("clipped_share"),

@@ -89,7 +89,7 @@ def prepare_reference(
             f"{settings.min_seconds:g} s of speech (10 to 16 s are best).",
             "too short",
         )
-    actions, warnings = list(recording.notes), list[str]()
+    actions, warnings = list(recording.notes), list(recording.warnings)
     wave_S = recording.wave_S
     if settings.remove_offset:
         wave_S = _without_offset(recording, actions)
@@ -111,6 +111,10 @@ def prepare_reference(
         _fade_out(kept_S, rate, actions, warnings)
     kept_S = countable_wave(kept_S, settings, actions)
     segment = Segment(segment.start, segment.start + len(kept_S))
+
+    steady = [each for each in speech if _is_steady(each, power_T, rate)]
+    steady_share = sum(each.overlap(segment) for each in steady) / segment.length
+    loud_share = sum(each.overlap(segment) for each in speech) / segment.length
     report = ReferenceReport(
         source=recording.source,
         native_rate=recording.native_rate,
@@ -119,7 +123,8 @@ def prepare_reference(
         duration_out=len(kept_S) / rate,
         start=segment.start / rate,
         end=segment.end / rate,
-        speech_share=sum(each.overlap(segment) for each in speech) / segment.length,
+        speech_share=loud_share - steady_share,
+        steady_share=steady_share,
         level_before_dbfs=level,
         gain_db=gain_db,
         clipped_share=recording.clipped_share,
@@ -130,6 +135,12 @@ def prepare_reference(
     warnings = quality_warnings(report, settings.short_seconds) + warnings
     report = replace(report, warnings=tuple(warnings), hints=tuple(quality_hints(report)))
     return Reference(kept_S.astype(np.float32), report)
+
+
+def _is_steady(segment: Segment, power_T: np.ndarray, rate: int) -> bool:
+    """Whether a segment between pauses is a noise, a hum or a tone; `power_T` is of the whole."""
+    size = round(measure.FRAME_SECONDS * rate)
+    return measure.is_steady(power_T[segment.start // size : segment.end // size])
 
 
 def candidate_segments(

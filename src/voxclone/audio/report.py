@@ -12,6 +12,7 @@ CLIPPED_SHARE = 0.001
 NOISY_DB = 15.0
 QUIET_DBFS = -45.0
 LITTLE_SPEECH = 0.4
+STEADY_SHARE = 0.3
 ONE_SPEAKER = 0.74  # similarity of windows; `cloning.speakers` has its error rates
 
 
@@ -41,6 +42,7 @@ class ReferenceReport:
     actions: tuple[str, ...]  # sentences, in the order in which things were done
     warnings: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    steady_share: float = 0.0  # of the kept part: loud, but as steady as noise, hum or a tone
     speaker_consistency: float | None = None  # cosine of its two most different groups of windows
     parts: tuple["ReferenceReport", ...] = ()
 
@@ -115,7 +117,12 @@ def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]
             f"Short: {report.duration_out:.1f} s; a similar voice needs {short_seconds:g} s.",
         ),
         (
-            report.speech_share < LITTLE_SPEECH,
+            report.steady_share > STEADY_SHARE,
+            f"No speech? The level of {report.steady_share:.0%} of it hardly changes, as that of "
+            "noise, hum or a tone: record somebody who speaks.",
+        ),
+        (
+            report.speech_share < LITTLE_SPEECH and report.steady_share <= STEADY_SHARE,
             f"Mostly pauses: only {report.speech_share:.0%} of it is speech.",
         ),
         (
@@ -123,7 +130,7 @@ def quality_warnings(report: ReferenceReport, short_seconds: float) -> list[str]
             f"Telephone quality: timbre above {report.bandwidth_hz / 1000:.1f} kHz is missing.",
         ),
         (
-            report.clipped_share > CLIPPED_SHARE,
+            report.clipped_share > CLIPPED_SHARE and report.level_before_dbfs >= QUIET_DBFS,
             f"Clipped: {report.clipped_share:.1%} of the samples are at the peak; record again at "
             "a lower level.",
         ),

@@ -10,17 +10,20 @@ from voxclone.cli.common import (
     Encoder,
     Model,
     Quiet,
-    check_output,
-    open_console,
+    print_encoder_notes,
     print_line,
 )
-from voxclone.cli.speak import Cfg, Out, Seed, Text, read_text, speak_to_file
+from voxclone.cli.sound import check_sound, sound_console
+from voxclone.cli.speak import Cfg, Out, Seed, print_similarity, speak_text
+from voxclone.cli.text import Text, TextFile, spoken_text
+from voxclone.errors import UsageError, shorten
 
 
 def clone(
     reference: Annotated[Path, typer.Argument(help="Recording of one speaker, 2 to 30 s long.")],
-    text: Text,
     out: Out,
+    text: Text = None,
+    text_file: TextFile = None,
     model: Model = "mini",
     encoder: Encoder = None,
     seed: Seed = None,
@@ -37,10 +40,19 @@ def clone(
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
-    check_output(out)
-    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
+    if reference.suffix in (".safetensors", ".pt", ".gguf"):
+        raise UsageError(
+            f"{shorten(reference)} is no recording: if it is a voice, speak with it by `voxclone "
+            f"speak TEXT --voice {shorten(reference)} -o OUT`."
+        )
+    if str(reference) == "-" and "-" in (text, str(text_file)):
+        raise UsageError("Standard input cannot be both the recording and the text: name a file.")
+    check_sound(out, [reference, text_file, model, encoder])
+    words, console = spoken_text(text, text_file), sound_console(out, quiet)
+    found_device = pick_device(device)
     release = Release.open(model)
     codec = open_codec(release, encoder)
+    print_encoder_notes(encoder, release, console)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     recording = read_recording(reference)
     enrolled = cloning.enroll(recording, release, codec, name="clone", consent=consent)
@@ -50,4 +62,6 @@ def clone(
     frames, seconds = voice.codes_KT.shape[1], voice.metadata.reference_seconds
     print_line(console, "Voice", f"{frames} frames of codes from {seconds:.1f} s.")
     tts = TTS.load(release, codec=codec, device=found_device)
-    speak_to_file(tts, words, voice.embedding_ND, out, seed, cfg, console, enrolled.reference)
+    speech = speak_text(tts, words, voice.embedding_ND, out, seed, cfg, console)
+    print_similarity(speech.wave_S, enrolled.reference, console)
+    print_line(console, "Wrote", out)

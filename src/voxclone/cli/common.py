@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.errors import UsageError
+from voxclone.errors import UsageError, printable, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,29 +34,20 @@ Overrides = Annotated[
 ]
 
 
-def check_output(path: Path) -> None:
-    """Raise UsageError, before any work, for a file that cannot be written."""
-    import os
-
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory: name the file to write.")
-    if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no directory {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: the directory {folder} is read-only.")
-
-
-def open_console(quiet: bool) -> "Console":
-    """A console without highlights and line breaks of its own."""
+def open_console(quiet: bool, *, stderr: bool = False) -> "Console":
+    """A console that prints what it is given: without markup, highlights and line breaks; to
+    standard output, or to standard error."""
     from rich.console import Console
 
-    return Console(quiet=quiet, highlight=False, soft_wrap=True)
+    return Console(
+        stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )
 
 
 def print_line(console: "Console", label: str, text: object, *, warning: bool = False) -> None:
-    """Print a label and a sentence, whose brackets are no markup."""
-    console.print(f"{label:<10} {text}", style="yellow" if warning else None, markup=False)
+    """Print a label and a sentence, on one printable line."""
+    line = printable(f"{label:<10} {text}")
+    console.print(line, style="yellow" if warning else None)
 
 
 @contextmanager
@@ -72,13 +63,29 @@ def progress_bar(
         yield partial(bar.update, bar.add_task("", total=total, **fields))
 
 
+def print_encoder_notes(encoder: Path | None, release: "Release", console: "Console") -> None:
+    """Print how the tensors of an encoder file were found, if not as `train encoder` writes
+    them."""
+    from voxclone.release.encoder_layouts import read_encoder_tensors
+
+    if encoder is not None:
+        for note in read_encoder_tensors(encoder, release.params).notes:
+            print_line(console, "Encoder", note)
+
+
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
 ) -> "ResolvedVoice":
     """A voice by its name or path: a stored one, a voice file or a preset."""
+    from voxclone.audio.kinds import SOUND_SUFFIXES
     from voxclone.voice.resolve import resolve_file, resolve_preset
     from voxclone.voice.store import default_folder, find_voice
 
+    if voice.lower().endswith(SOUND_SUFFIXES):
+        raise UsageError(
+            f"{shorten(voice)} is the name of a recording: speak with `voxclone clone "
+            f"{shorten(voice)} TEXT -o OUT`, or make a voice of it with `voxclone enroll`."
+        )
     path = find_voice(voice, release, voices if voices is not None else default_folder())
     if path is None:
         return resolve_preset(voice, release)

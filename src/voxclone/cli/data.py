@@ -1,5 +1,6 @@
 """`voxclone data`: make and check what an encoder is trained on."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ from voxclone.cli.common import (
     print_line,
     progress_bar,
 )
-from voxclone.errors import EXIT_QUALITY, UsageError
+from voxclone.errors import EXIT_QUALITY, UsageError, file_name
+from voxclone.outputs import check_folder, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,16 +62,21 @@ def prepare(
     from voxclone.config import load_settings
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
-    from voxclone.data.recipes import recipe_source
-    from voxclone.data.sources import join_sources, open_source
+    from voxclone.data.recipes import check_corpus, recipe_source
+    from voxclone.data.sources import join_sources, open_source, unread_files
 
     if corpus is not None and speaker_pattern is not None:
         raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
+    check_folder(out)
+    refuse_inputs(out, sources)
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
     if corpus is None:
-        opened = [open_source(path, speaker_pattern) for path in sources]
+        items = join_sources([open_source(path, speaker_pattern) for path in sources])
+        total = sum(1 for _ in items())  # a source that cannot be read leaves no folder
+    else:
+        check_corpus(corpus, sources)
     request = {
-        "sources": [str(path.resolve()) for path in sources],
+        "sources": [file_name(path.resolve()) for path in sources],
         "corpus": corpus,
         "speaker_pattern": speaker_pattern,
         "license": license,
@@ -77,13 +84,14 @@ def prepare(
     }
     preparation.open_folder(out, request)
     if corpus is not None:
-        opened = [
-            recipe_source(corpus, path, out / "lhotse" / str(number))
-            for number, path in enumerate(sources)
-        ]
-    items = join_sources(opened)
+        items = join_sources(
+            [
+                recipe_source(corpus, path, out / "lhotse" / str(number))
+                for number, path in enumerate(sources)
+            ]
+        )
+        total = sum(1 for _ in items())
     columns = (TextColumn("Preparing"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
-    total = sum(1 for _ in items())
     with progress_bar(console, *columns, TimeRemainingColumn(), total=total) as update:
         report = preparation.prepare(
             items(),
@@ -94,6 +102,8 @@ def prepare(
             progress=lambda done: update(advance=done),
         )
     _print_prepared(report, console)
+    if corpus is None:
+        _print_unread(sum(map(unread_files, sources), Counter()), console)
     print_line(console, "Wrote", out / preparation.MANIFEST)
 
 
@@ -114,12 +124,13 @@ def validate(
     """Check whether speech is fit to train on. Exit code 3 means no."""
     from rich.progress import BarColumn, TextColumn
 
-    from voxclone.cli.report import present
+    from voxclone.cli.report import check_report_folder, present
     from voxclone.data import validate as validation
     from voxclone.release.release import Release
     from voxclone.spec import FRAME_SIZE
 
     console, frame_size = open_console(quiet), FRAME_SIZE
+    check_report_folder(out, [manifest, model])
     if model is not None:
         audio = Release.open(model).params.audio
         frame_size = round(audio.sampling_rate / audio.frame_rate)
@@ -140,7 +151,9 @@ def validate(
 @data_app.command("pairs")
 def pairs(
     out: Folder,
-    minutes: Annotated[float, typer.Option(help="Minutes of speech in the folder at the end.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1e6, help="Minutes of speech in the folder at the end.")
+    ],
     model: Model = "mini",
     texts: Annotated[
         Path | None,
@@ -163,6 +176,7 @@ def pairs(
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
+    check_folder(out, [texts, model])
     console, share = open_console(quiet), PairShare(*_parse_part(part))
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
     sentences, release = read_texts(texts or TEXTS), Release.open(model)
@@ -188,6 +202,13 @@ def _parse_part(text: str) -> tuple[int, int]:
     if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise UsageError(f"--part takes K/N with K below N, such as 0/4, not {text!r}.")
     return int(index), int(count)
+
+
+def _print_unread(unread: "Counter[str]", console: "Console") -> None:
+    if unread:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common(8))
+        sentence = f"{unread.total():,} files, not named as sounds: {kinds}."
+        print_line(console, "Not read", sentence, warning=True)
 
 
 def _print_prepared(report: dict[str, Any], console: "Console") -> None:

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from voxclone.cli.common import Device, Encoder, Model, Quiet, open_console
-from voxclone.cli.report import present, progress, read_baseline, reconstructions
+from voxclone.cli.report import (
+    check_report_folder,
+    present,
+    progress,
+    read_baseline,
+    reconstructions,
+)
 from voxclone.cli.tools import (
     Baseline,
     Out,
@@ -41,6 +47,7 @@ def diagnose(
     from voxclone.evaluate.reconstruction import VoxtralReconstructor
     from voxclone.tts.tts import TTS
 
+    check_report_folder(out, [speech, encoder, baseline, model])
     before, chosen = read_baseline(baseline, SCHEMA), pick_device(device)
     console = open_console(quiet)
     track = progress(console)

@@ -11,15 +11,17 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     Voices,
-    check_output,
     open_console,
+    print_encoder_notes,
     print_line,
 )
 from voxclone.errors import UsageError, VoiceError
+from voxclone.outputs import REPORT, VOICE, check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from voxclone.audio.files import Recording
     from voxclone.cloning.options import EnrollOptions
     from voxclone.release.release import Release
     from voxclone.voice.file import Voice
@@ -88,6 +90,7 @@ def enroll(
 ) -> None:
     """Make a voice from recordings of one speaker, and store it."""
     from voxclone.cloning import identity
+    from voxclone.cloning.options import read_for
     from voxclone.release.encoder_file import find_encoder
     from voxclone.release.release import Release
     from voxclone.voice import store
@@ -104,26 +107,34 @@ def enroll(
     given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = voice_path(out, folder, name, release, report)
+    inputs = [*recordings, encoder, release.path]
+    path = voice_path(out, folder, name, release, report, inputs)
     used = find_encoder(release, encoder)
+    print_encoder_notes(encoder, release, console)
     hashes = [identity.file_hash(recording) for recording in recordings]
+    read = None
+    if None in hashes:  # a pipe, which can be read once, or a file that cannot be read
+        read = [read_for(recording, options) for recording in recordings]
+        hashes = [recording.sha256 for recording in read]
     key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
-    known = store.find_enrollment([path], folder, key) if None not in hashes else None
+    known = store.find_enrollment([path], folder, key)
     same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already, of other recordings, options or "
             "consent: choose another name, or --replace it."
         )
+    may_replace = replace or out is not None
     if known is None:
-        made = _make(recordings, release, used, options, name, given, key)
-        made.save(path)
+        read = read or [read_for(recording, options) for recording in recordings]
+        made = _make(read, release, used, options, name, given, key)
+        made.save(path, new=not may_replace)
         metadata = made.metadata
     else:
         metadata = read_metadata(known)
         if not same:
             metadata = metadata.model_copy(update={"name": name, "consent": given})
-            copy_voice(known, path, metadata)
+            copy_voice(known, path, metadata, new=not may_replace)
     print_voice(metadata, known, console)
     if report is not None:
         write_report(report, metadata, path, known)
@@ -139,8 +150,7 @@ def check_options(
 ) -> "tuple[Consent, EnrollOptions]":
     """The options, checked before anything is opened. Raises UsageError."""
     from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
-    from voxclone.config import parse_settings
-    from voxclone.errors import ConfigError
+    from voxclone.readers import parse_record
     from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:
@@ -149,16 +159,22 @@ def check_options(
     values = values | {"without": check_steps(values["without"])}
     try:
         check_name(name)
-        return given, parse_settings(EnrollOptions, values, "the options")
-    except (ConfigError, VoiceError) as error:
+    except VoiceError as error:
         raise UsageError(str(error)) from None
+    return given, parse_record(EnrollOptions, values, "the options", UsageError)
 
 
 def voice_path(
-    out: Path | None, folder: Path, name: str, release: "Release", report: Path | None
+    out: Path | None,
+    folder: Path,
+    name: str,
+    release: "Release",
+    report: Path | None,
+    inputs: "list[Path | None]",
 ) -> Path:
     """The file of a new voice: `out`, or a stored one in `folder`, which is made. Raises UsageError
-    for the name of a preset, and for a voice or report file that cannot be written."""
+    for the name of a preset, and for a voice or report file that cannot be written or is one of the
+    inputs."""
     from voxclone.release.release import preset_names
     from voxclone.voice import store
 
@@ -169,14 +185,16 @@ def voice_path(
                 f"{name!r} is a preset of {release.path}: give the stored voice another name."
             )
         path = store.voice_path(store.open_folder(folder), name)
-    for file in (path, report):
-        if file is not None:
-            check_output(file)
+        refuse_inputs(path, inputs)
+    else:
+        check_output(path, VOICE, inputs)
+    if report is not None:
+        check_output(report, REPORT, [*inputs, path])
     return path
 
 
 def _make(
-    recordings: list[Path],
+    recordings: "list[Recording]",
     release: "Release",
     encoder: Path | None,
     options: "EnrollOptions",
@@ -185,13 +203,11 @@ def _make(
     enrollment_id: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
-    from voxclone.cloning.options import read_for
     from voxclone.release.release import load_codec
 
-    read = [read_for(recording, options) for recording in recordings]
     codec = load_codec(release, encoder)
     return make(
-        read, release, codec, name=name, consent=consent, options=options,
+        recordings, release, codec, name=name, consent=consent, options=options,
         enrollment_id=enrollment_id, measured=True,
     ).voice  # fmt: skip
 

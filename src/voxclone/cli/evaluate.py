@@ -1,5 +1,6 @@
 """`voxclone evaluate`. Heavy modules are imported inside the commands."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxclone.cli.common import Device, Encoder, Model, Quiet, open_console
-from voxclone.cli.report import SHOWN_CLIPS, present, progress, read_baseline, reconstructions
+from voxclone.cli.report import (
+    SHOWN_CLIPS,
+    check_report_folder,
+    present,
+    progress,
+    read_baseline,
+    reconstructions,
+)
+from voxclone.cli.speak import Cfg
 from voxclone.cli.tools import (
     Baseline,
     Out,
@@ -49,7 +58,7 @@ def evaluate_codec(
     encoder: Encoder = None,
     mimi: Annotated[
         int | None,
-        typer.Option("--mimi", help="Measure Mimi with so many codebooks instead."),
+        typer.Option("--mimi", min=1, max=32, help="Measure Mimi with so many codebooks instead."),
     ] = None,
     split: Split = None,
     speech_seconds: SpeechSeconds = 300,
@@ -65,6 +74,7 @@ def evaluate_codec(
     from voxclone.spec import SAMPLING_RATE
 
     console = open_console(quiet)
+    check_report_folder(out, [speech, encoder, baseline, model])
     before = read_baseline(baseline, reconstruction.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
@@ -99,6 +109,7 @@ def evaluate_encoder(
     from voxclone.release.encoder_file import open_codec
 
     console = open_console(quiet)
+    check_report_folder(out, [speech, encoder, oracle, baseline, model])
     before = read_baseline(baseline, encoders.SCHEMA)
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
@@ -117,11 +128,18 @@ def evaluate_voices(
     speech_seconds: SpeechSeconds = 600,
     length: Annotated[
         list[float] | None,
-        typer.Option("--length", help="Seconds of reference. May be repeated (3, 5, 10, 16, 25)."),
+        typer.Option(
+            "--length",
+            min=1,
+            max=60,
+            help="Seconds of reference. May be repeated (3, 5, 10, 16, 25).",
+        ),
     ] = None,
-    sentences: Annotated[int, typer.Option(help="Sentences of each speaker and length.")] = 2,
-    seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 3,
-    cfg: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 1.2,
+    sentences: Annotated[
+        int, typer.Option(min=1, help="Sentences of each speaker and length.")
+    ] = 2,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds of each sentence.")] = 3,
+    cfg: Cfg = 1.2,
     device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
@@ -137,6 +155,7 @@ def evaluate_voices(
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
+    check_report_folder(out, [speech, encoder, baseline, model])
     before = read_baseline(baseline, cloning.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
@@ -172,9 +191,9 @@ def evaluate_speech(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", help="Use only so many sentences, from the top."),
+        typer.Option("--limit", min=1, help="Use only so many sentences, from the top."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of each sentence.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds of each sentence.")] = 1,
     device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,
@@ -189,10 +208,11 @@ def evaluate_speech(
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
+    check_report_folder(out, [test_list, generated, encoder, baseline, model])
     before = read_baseline(baseline, protocols.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
-    if test_list.is_dir():
+    if os.path.isdir(test_list):
         sentences = protocols.read_minimax(test_list, language)[:limit]
     else:
         sentences = protocols.read_seed_tts(test_list)[:limit]

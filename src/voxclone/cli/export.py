@@ -1,5 +1,6 @@
 """`voxclone export`: write a voice for another program that runs the model."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ Runtime = Annotated[
     str,
     typer.Option(
         help="vllm-omni, mlx-audio, mlx-voxtral-swift, voxtral-tts.c, voxtral_tts_rs, "
-        "faster-voxtral, executorch, comfyui or codes.",
+        "faster-voxtral, executorch, comfyui, loom.cpp or codes.",
     ),
 ]
 
@@ -44,7 +45,10 @@ def export(
     for path in leftovers(out):
         sentence = f"{path} is of an interrupted run: remove it."
         print_line(console, "Left over", sentence, warning=True)
-    reading = export_voice(found, target, release, out, name=name, replace_preset=replace_preset)
+    source = Path(voice) if os.path.isfile(voice) else None
+    reading = export_voice(
+        found, target, release, out, name=name, replace_preset=replace_preset, source=source
+    )
     frames = f"{reading.frames} frames, bit for bit those of {voice}."
     print_line(console, "Voice", f"{reading.name}: {frames}")
     for note in reading.notes:

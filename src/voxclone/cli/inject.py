@@ -76,6 +76,8 @@ def inject(
     _refuse_together(to_hub, hub_only, {"--merge": merge, "--replace": replace, "--copy": copy})
     release = Release.open(model)
     external = open_external_encoder(encoder, release)
+    for note in external.notes:
+        print_line(console, "Encoder", note)
     for path in leftovers(out):
         sentence = f"{path} is of an interrupted run: remove it."
         print_line(console, "Left over", sentence, warning=True)
@@ -241,25 +243,22 @@ def _card(
 
 def _markdown(path: Path) -> str:
     """A report of `diagnose` or `evaluate` as Markdown. Raises UsageError for anything else."""
+    from voxclone.cli.report import require_values
     from voxclone.evaluate.report.contents import TABLES, tables_of
     from voxclone.evaluate.report.summaries import summary_of
     from voxclone.evaluate.report.tables import markdown
+    from voxclone.readers import read_json
 
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The report {path} cannot be read: {error}.") from None
+    report = read_json(path, UsageError, "The report")
     schema = report.get("schema") if isinstance(report, dict) else None
     if not isinstance(schema, str) or schema.split("/")[0] not in TABLES:
         raise UsageError(
             f"{path} is no report of `voxclone diagnose` or `voxclone evaluate`: name the "
             "report.json that they write with `-o`."
         )
-    try:
-        tables = [markdown(table) for table in tables_of(report)]
-        return "\n\n".join([" ".join(summary_of(report)), *tables])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f"The report {path} lacks values ({error!r}): measure again.") from None
+    require_values(report, path)
+    tables = [markdown(table) for table in tables_of(report)]
+    return "\n\n".join([" ".join(summary_of(report)), *tables])
 
 
 def _publish(

@@ -1,5 +1,6 @@
 """`voxclone refine`: optimize the codes of a recording through the frozen decoder."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ from voxclone.cli.enroll import (
     voice_path,
     write_report,
 )
-from voxclone.errors import UsageError
+from voxclone.errors import UsageError, os_errors
+from voxclone.outputs import check_folder
+from voxclone.tts.limits import MAX_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,8 +59,8 @@ def refine(
         str,
         typer.Option(help="Initial codes: encoder, nothing, or a stored voice, preset or file."),
     ] = "encoder",
-    steps: Annotated[int, typer.Option(help="Largest number of steps.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Largest number of steps.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random numbers.")] = 0,
     select_by: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +105,9 @@ def refine(
         raise UsageError("--resume needs the folder of the checkpoints: add --checkpoints.")
     release, console = Release.open(model), open_console(quiet)
     folder = voices if voices is not None else store.default_folder()
-    path = voice_path(out, folder, name, release, report)
+    start_file = Path(init) if os.path.isfile(init) else None
+    inputs = [*recordings, encoder, start_file, release.path]
+    path = voice_path(out, folder, name, release, report, inputs)
     if out is None and path.exists() and not replace:
         raise UsageError(
             f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."
@@ -121,7 +126,7 @@ def refine(
             settings=settings, options=options, folder=checkpoints, resume=resume,
             progress=progress,
         )  # fmt: skip
-    made.voice.save(path)
+    made.voice.save(path, new=out is None and not replace)
     for complaint in made.result.passed_over:
         print_line(console, "Skipped", complaint, warning=True)
     for each in made.result.evaluations:
@@ -138,12 +143,11 @@ def refine(
 def _make_folder(folder: Path) -> None:
     """Make the folder for checkpoints, before any work. Raises UsageError."""
     try:
+        check_folder(folder)
+    except UsageError as error:
+        raise UsageError(f"--checkpoints: {error}") from None
+    with os_errors(f"{folder} cannot be the folder of --checkpoints", UsageError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be the folder for checkpoints ({error.strerror}): name another with "
-            "--checkpoints."
-        ) from None
 
 
 def _settings(steps: int, seed: int, select_by: str, overrides: list[str]) -> "RefineSettings":
@@ -179,7 +183,7 @@ def _progress(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("Refining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    losses_column = TextColumn("{task.fields[losses]}")
+    losses_column = TextColumn("{task.fields[losses]}", markup=False)
     with progress_bar(console, *columns, losses_column, total=steps, losses="") as update:
 
         def progress(step: int, losses: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """`voxclone speak`: speak with a voice that is there."""
 
-import sys
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,37 +12,60 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     Voices,
-    check_output,
     choose_voice,
-    open_console,
     print_line,
     progress_bar,
 )
-from voxclone.errors import AudioError, VoxcloneError
+from voxclone.cli.sound import check_sound, sound_console, write_sound
+from voxclone.cli.text import Text, TextFile, spoken_text
+from voxclone.errors import AudioError, UsageError, VoxcloneError, shorten
+from voxclone.outputs import REPORT, check_output
 from voxclone.spec import FRAME_RATE
+from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
     from voxclone.audio.reference import Reference
-    from voxclone.tts.speech import SpokenPart
+    from voxclone.release.release import Release
+    from voxclone.tts.speech import Speech, SpokenPart
     from voxclone.tts.tts import TTS
+    from voxclone.voice.resolve import ResolvedVoice
 
-Text = Annotated[str, typer.Argument(help="Text to speak; - reads standard input.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Sound file to write (.wav, .flac, ...).")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers; random by default.")]
-Cfg = Annotated[float, typer.Option(help="Guidance: 1.2 for clean voices, more for noisy ones.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--out", help="Sound file to write (.wav, .flac, ...); - is standard output."
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=MAX_SEED, help="Seed of the random numbers; random by default."),
+]
+Cfg = Annotated[
+    float,
+    typer.Option(min=0, max=MAX_CFG, help="Guidance: 1.2 for clean voices, more for noisy ones."),
+]
 
 
 def speak(
-    text: Text,
     voice: Annotated[str, typer.Option(help="Stored voice, preset, or voice file.")],
     out: Out,
+    text: Text = None,
+    text_file: TextFile = None,
     model: Model = "mini",
     voices: Voices = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write: each part with its seed, length and similarity."),
+    ] = None,
+    redo: Annotated[
+        str | None,
+        typer.Option(help="Parts to speak again, such as 3,7; the others come from the report."),
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -50,22 +74,28 @@ def speak(
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
-    check_output(out)
-    words, console, found_device = read_text(text), open_console(quiet), pick_device(device)
+    inputs = [voice, text_file, model]
+    check_sound(out, inputs)
+    if report is not None:
+        check_output(report, REPORT, [*inputs, out])
+    if redo is not None and (report is None or not os.path.isfile(report)):
+        raise UsageError("--redo needs the --report that an earlier `speak` wrote: name it.")
+    words, console = spoken_text(text, text_file), sound_console(out, quiet)
+    found_device = pick_device(device)
     release = Release.open(model)
-    voice_ND = choose_voice(voice, release, voices, console).embedding_ND
+    resolved = choose_voice(voice, release, voices, console)
     tts = TTS.load(release, device=found_device)
-    speak_to_file(tts, words, voice_ND, out, seed, cfg, console, None)
+    kept: dict[int, SpokenPart] = {}
+    if redo is not None and report is not None:
+        kept = _kept_parts(report, redo, words, resolved.embedding_ND, tts)
+    speech = speak_text(tts, words, resolved.embedding_ND, out, seed, cfg, console, kept)
+    if report is not None:
+        _write_report(report, speech, resolved, release, tts)
+        print_line(console, "Report", report)
+    print_line(console, "Wrote", out)
 
 
-def read_text(text: str) -> str:
-    """The text, or standard input for `-`. Raises UsageError for a text that cannot be spoken."""
-    from voxclone.tts.text import check_text
-
-    return check_text(sys.stdin.read() if text == "-" else text)
-
-
-def speak_to_file(
+def speak_text(
     tts: "TTS",
     text: str,
     voice_ND: "Tensor",
@@ -73,10 +103,10 @@ def speak_to_file(
     seed: int | None,
     cfg: float,
     console: "Console",
-    reference: "Reference | None",
-) -> None:
-    """Speak, write the sound file, and print how it went; with a `reference`, also how similar the
-    speech is to it. Raises VoxcloneError if the model speaks nothing."""
+    kept: "Mapping[int, SpokenPart] | None" = None,
+) -> "Speech":
+    """Speak all but the parts `kept`, write the sound, and print how it went. Raises VoxcloneError
+    if the model speaks nothing."""
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
     from voxclone.tts.cleaning import markup_warnings
@@ -88,7 +118,7 @@ def speak_to_file(
     columns = (TextColumn("Speaking"), BarColumn(), seconds, TimeElapsedColumn())
     with progress_bar(console, *columns, seconds=0.0) as update:
         speech = tts.speak(
-            text, voice_ND, seed=seed, cfg=cfg,
+            text, voice_ND, seed=seed, cfg=cfg, kept=kept or {},
             progress=lambda done, of: update(
                 completed=done, total=max(of, done), seconds=done / FRAME_RATE
             ),
@@ -98,7 +128,7 @@ def speak_to_file(
             f"The model spoke nothing in {MAX_DRAWS} draws (from seed {speech.seed} on): try "
             "another seed, or a longer text."
         )
-    clipped = speech.save(out)
+    clipped = write_sound(speech, out)
     ratio = speech.seconds / speech.duration
     print_line(
         console, "Speech",
@@ -107,11 +137,48 @@ def speak_to_file(
     )  # fmt: skip
     if clipped:
         print_line(console, "Clipped", f"{clipped} samples exceed full scale.", warning=True)
-    for part in speech.parts:
-        _print_part(part, console)
-    if reference is not None:
-        _print_similarity(speech.wave_S, reference, console)
-    print_line(console, "Wrote", out)
+    for index, part in enumerate(speech.parts):
+        if kept is None or index not in kept:
+            _print_part(part, console)
+    return speech
+
+
+def _kept_parts(
+    report: Path, redo: str, text: str, voice_ND: "Tensor", tts: "TTS"
+) -> "dict[int, SpokenPart]":
+    """The parts of an earlier run that stay. Raises UsageError if it was of another voice or
+    text."""
+    from voxclone.io import tensor_hash
+    from voxclone.tts.speech_report import kept_parts, parse_redo, read_speech_report
+
+    record = read_speech_report(report)
+    if record.voice_sha256 != tensor_hash(voice_ND):
+        raise UsageError(
+            f"{shorten(report)} is of another voice ({shorten(record.voice, 60)}): give that one, "
+            "or leave out --redo."
+        )
+    texts = [part.text for part in tts.split(text, len(voice_ND))]
+    return kept_parts(record, parse_redo(redo, len(record.parts)), texts, tts.codec)
+
+
+def _write_report(
+    path: Path, speech: "Speech", voice: "ResolvedVoice", release: "Release", tts: "TTS"
+) -> None:
+    import json
+
+    from voxclone.cloning.part_similarity import part_similarities
+    from voxclone.io import atomic_file, tensor_hash
+    from voxclone.tts.speech_report import speech_report
+
+    values = speech_report(
+        speech,
+        part_similarities(speech, voice, release, tts.codec),
+        model=str(release.path),
+        voice=voice.name,
+        voice_sha256=tensor_hash(voice.embedding_ND),
+    )
+    with atomic_file(path) as file:
+        file.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
 
 
 def _print_part(part: "SpokenPart", console: "Console") -> None:
@@ -127,21 +194,24 @@ def _print_part(part: "SpokenPart", console: "Console") -> None:
         print_line(console, "Truncated", sentence, warning=True)
 
 
-def _print_similarity(wave_S: "Tensor", reference: "Reference", console: "Console") -> None:
+def print_similarity(wave_S: "Tensor", reference: "Reference", console: "Console") -> None:
+    """Print how similar speech is to the reference of its voice."""
     import torch
 
-    from voxclone.audio.loudness import normalize_loudness
-    from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
+    from voxclone.models.speaker_encoder import (
+        OTHER_SPEAKERS,
+        SAME_SPEAKER,
+        Ge2eEmbedder,
+        clip_similarity,
+    )
 
-    embedder = Ge2eEmbedder.load()
-    reference_S = normalize_loudness(torch.from_numpy(reference.wave_S))
     try:
-        value = speaker_similarity(embedder, normalize_loudness(wave_S), reference_S)
+        value = clip_similarity(wave_S, torch.from_numpy(reference.wave_S))
     except AudioError as error:
         print_line(console, "Similarity", f"not measured: {error}", warning=True)
         return
     print_line(
         console, "Similarity",
-        f"{value:.2f} to the reference ({embedder.name}: one speaker's own recordings are near "
-        "0.75, other speakers' near 0.5).",
+        f"{value:.2f} to the reference ({Ge2eEmbedder.name}: one speaker's own recordings are near "
+        f"{SAME_SPEAKER:g}, other speakers' near {OTHER_SPEAKERS:g}).",
     )  # fmt: skip

@@ -25,7 +25,7 @@ Split = Annotated[
 ]
 SpeechSeconds = Annotated[
     float,
-    typer.Option("--speech-seconds", help="Use about so much speech, speakers in turn."),
+    typer.Option("--speech-seconds", min=1, help="Use about so much speech, speakers in turn."),
 ]
 Out = Annotated[
     Path | None,

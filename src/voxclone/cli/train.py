@@ -7,6 +7,7 @@ import typer
 
 from voxclone.cli.common import Device, Model, Overrides, Quiet, open_console
 from voxclone.errors import UsageError
+from voxclone.outputs import check_folder
 
 train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks.")
 
@@ -46,6 +47,7 @@ def train_encoder(
     from voxclone.train.encoder_config import EncoderConfig
     from voxclone.train.material import Inputs
 
+    check_folder(out, [config, speech, init])
     if force and not resume:
         raise UsageError("--force goes with --resume: add that, or leave it out.")
     values = load_settings(EncoderConfig, config, overrides or [])

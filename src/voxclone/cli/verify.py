@@ -1,5 +1,6 @@
 """`voxclone verify`: what another program would load of a voice."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,9 @@ def verify(
     from voxclone.runtimes.verify import verify as read_all
 
     target = find_runtime(runtime)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"There is no {path}: name the file or folder that {target.name} gets.")
-    if model is None and not (path / "params.json").exists():
+    if model is None and not os.path.exists(path / "params.json"):
         raise UsageError(f"{path} is no release: name the one that speaks with --model.")
     release = Release.open(model if model is not None else path)
     console = open_console(as_json)

@@ -1,13 +1,19 @@
-"""`voxclone voices`: list, show, remove and update stored voices."""
+"""`voxclone voices`: list, show, remove, update and import stored voices."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Json, Model, Voices, check_output
+from voxclone.cli.common import Json, Model, Voices
+from voxclone.cli.enroll import ConsentKind, Replace, Statement, VoiceFile, voice_path
+from voxclone.errors import UsageError, printable
+from voxclone.outputs import VOICE, check_output
 
-voices_app = typer.Typer(no_args_is_help=True, help="List, show, remove or update stored voices.")
+voices_app = typer.Typer(
+    no_args_is_help=True, help="List, show, remove, update or import stored voices."
+)
 
 Name = Annotated[str, typer.Argument(help="Name of a stored voice, or a voice file.")]
 
@@ -66,7 +72,7 @@ def show(name: Name, voices: Voices = None, as_json: Json = False) -> None:
         print(f"Similarity {value:.2f} ({network})")
     found = reference_report(metadata)
     for sentence in found.sentences() if found is not None else ["No report is stored."]:
-        print(f"Reference  {sentence}")
+        print(printable(f"Reference  {sentence}"))
 
 
 @voices_app.command()
@@ -99,9 +105,8 @@ def update(
 
     path = _voice_file(name, voices)
     target = out if out is not None else path
-    check_output(target)
-    release = Release.open(model)
-    voice = Voice.load(path)
+    voice, release = Voice.load(path), Release.open(model)
+    check_output(target, VOICE, [release.path])
     made = reembed(voice, release, path)
     made.save(target)
     same = made.metadata.table_hash == voice.metadata.table_hash
@@ -109,9 +114,47 @@ def update(
     print(f"Wrote      {target}, {what}.")
 
 
+@voices_app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="Voice of another program: .safetensors, .pt or .gguf.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
+    consent: ConsentKind = None,
+    statement: Statement = None,
+    out: VoiceFile = None,
+    voices: Voices = None,
+    replace: Replace = False,
+    model: Model = "mini",
+) -> None:
+    """Store a voice that another program keeps; its rows become codes."""
+    from voxclone.cloning.options import check_consent
+    from voxclone.release.release import Release
+    from voxclone.runtimes.importing import import_voice
+    from voxclone.voice.metadata import check_name
+    from voxclone.voice.store import default_folder
+
+    given = check_consent(consent, statement)
+    check_name(name)
+    release = Release.open(model)
+    folder = voices if voices is not None else default_folder()
+    path = voice_path(out, folder, name, release, None, [file, release.path])
+    if out is None and os.path.exists(path) and not replace:
+        raise UsageError(
+            f"There is a voice {name!r} in {folder} already: choose another name, or --replace it."
+        )
+    found = import_voice(file, release, name, given)
+    found.voice.save(path, new=out is None and not replace)
+    seconds = found.voice.metadata.reference_seconds
+    print(f"Voice      {name}, {seconds:.1f} s of codes")
+    for note in found.notes:
+        print(printable(f"Note       {note}"))
+    print(f"Wrote      {path}")
+
+
 def _voice_file(name: str, voices: Path | None) -> Path:
     from voxclone.voice.store import default_folder, find_stored
 
-    if name.endswith(".safetensors") or Path(name).is_file():
+    if name.endswith(".safetensors") or os.path.isfile(name):
         return Path(name)
     return find_stored(voices if voices is not None else default_folder(), name)

@@ -5,7 +5,7 @@ Shapes: S samples, K codebooks, T frames, N = T + 1 frames of the embedding, D w
 
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,31 +14,32 @@ from torch import Tensor
 
 from voxclone.audio.files import Recording
 from voxclone.audio.joining import PAUSE_SECONDS, best_alone, prepare_joined
-from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.reference import Reference, ReferenceSettings, prepare_reference
 from voxclone.audio.segments import Segment
 from voxclone.cloning.crops import by_gain, by_similarity, choose_crops
 from voxclone.cloning.options import STEPS, EnrollOptions, read_for
 from voxclone.cloning.speakers import speaker_consistency
 from voxclone.codec.model import Codec
-from voxclone.errors import AudioError
+from voxclone.errors import AudioError, printable
 from voxclone.io import tensor_hash
-from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
+from voxclone.models.speaker_encoder import Ge2eEmbedder, clip_similarity
 from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Voice
-from voxclone.voice.metadata import Consent, VoiceMetadata, printable
+from voxclone.voice.metadata import Consent, VoiceMetadata
 
 MAX_SECONDS = 30.0
 JOINED_SECONDS = 16.0
 """Limit for several recordings, or chosen crops: similarity does not grow beyond
 (mlx-voxtral-swift: 0.72 with 16 s and with 24 s)."""
 VOICE_SHARE = 0.35
+STAGES = ("reference", "codes", "voice")
 DEFAULT_OPTIONS = EnrollOptions()
 
 Source = Recording | Path | str
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ def enroll(
     options: EnrollOptions = DEFAULT_OPTIONS,
     enrollment_id: str | None = None,
     measured: bool = False,
+    progress: Progress = lambda stage: None,
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
     Recordings are files, or were read already. `codec` is that of `open_codec` if not given. The
     metadata get `enrollment_id`, and if `measured`, the similarity of the decoded codes to the
-    reference. Raises AudioError for a recording that cannot be used and ReleaseError if there is no
-    encoder.
+    reference. `progress` is called with each of `STAGES` when it begins. Raises AudioError for a
+    recording that cannot be used and ReleaseError if there is no encoder.
     """
     codec = open_codec(release) if codec is None else codec
     encoder = codec.require_encoder()
@@ -73,9 +75,13 @@ def enroll(
     listed = [
         each if isinstance(each, Recording) else read_for(Path(each), options) for each in given
     ]
+    progress("reference")
     reference = make_reference(listed, release, codec, options)
+    progress("codes")
     with torch.inference_mode():
-        codes_KT = codec.encode(torch.from_numpy(reference.wave_S)[None])[0]
+        wave_S = torch.from_numpy(reference.wave_S).to(codec.device)
+        codes_KT = codec.encode(wave_S[None])[0].cpu()
+    progress("voice")
     voice = voice_of(
         codes_KT, reference, listed, release, codec, name=name, consent=consent,
         encoder_hash=tensor_hash(*encoder.state_dict().values()), enrollment_id=enrollment_id,
@@ -169,17 +175,16 @@ def make_reference(
     return replace(reference, report=replace(report, actions=(*choices, *report.actions)))
 
 
+def decode_codes(codes_KT: Tensor, codec: Codec) -> Tensor:
+    """Samples [S] of codes [K, T], on the CPU."""
+    with torch.inference_mode():
+        return codec.decode(codes_KT[None].to(codec.device))[0].float().cpu()
+
+
 def _similarity(codec: Codec, codes_KT: Tensor, reference: Reference) -> dict[str, float]:
     """Cosine of the decoded codes to the reference, by the name of the speaker encoder."""
-    embedder = Ge2eEmbedder.load()
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
-    with torch.inference_mode():
-        decoded_S = codec.decode(codes_KT[None].to(device))[0].float()
     try:
-        reference_S = torch.from_numpy(reference.wave_S)
-        value = speaker_similarity(
-            embedder, normalize_loudness(decoded_S), normalize_loudness(reference_S)
-        )
+        value = clip_similarity(decode_codes(codes_KT, codec), torch.from_numpy(reference.wave_S))
     except AudioError:
         return {}  # codes that decode to silence
-    return {f"{embedder.name}, decoded codes": round(value, 4)}
+    return {f"{Ge2eEmbedder.name}, decoded codes": round(value, 4)}

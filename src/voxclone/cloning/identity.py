@@ -14,6 +14,7 @@ from voxclone.release.encoder_file import CODEBOOK_TENSORS, stored_hash
 from voxclone.release.release import Release
 from voxclone.release.safetensors import TensorFiles, read_header
 from voxclone.release.tensors import is_encoder
+from voxclone.release.torch_checkpoint import is_torch_file
 from voxclone.spec import TABLE
 from voxclone.voice.metadata import FORMAT
 
@@ -26,18 +27,29 @@ def enrollment_id(
     `recordings` are the SHA-256 of their files, in order; `encoder` is a file, or None for the
     release's own. Raises ReleaseError for tensors that are missing.
     """
-    files = release.files if encoder is None else TensorFiles([read_header(encoder)])
-    names = sorted(name for name in files.tensors if encoder is not None or is_encoder(name))
+    if encoder is None:
+        own = [name for name in release.files.tensors if is_encoder(name)]
+        encoder_hash = stored_hash(release.files, sorted(own))
+    else:
+        encoder_hash = _encoder_file_hash(encoder)
     parts = [
         FORMAT,
         importlib.metadata.version("voxclone"),
         *recordings,
-        stored_hash(files, names),
+        encoder_hash,
         stored_hash(release.files, [*CODEBOOK_TENSORS, TABLE]),
         repr(release.params),
         options.model_dump_json(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _encoder_file_hash(encoder: Path) -> str:
+    """SHA-256 of the tensors of a safetensors file, or of a whole file of torch.save."""
+    if is_torch_file(encoder):
+        return hash_file(encoder)
+    files = TensorFiles([read_header(encoder)])
+    return stored_hash(files, sorted(files.tensors))
 
 
 def file_hash(path: Path) -> str | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from voxclone.config import Settings
-from voxclone.errors import AudioError, UsageError
-from voxclone.voice.metadata import Consent, printable
+from voxclone.errors import AudioError, UsageError, printable
+from voxclone.voice.metadata import Consent
 
 if TYPE_CHECKING:
     from voxclone.audio.files import Recording
@@ -58,23 +58,25 @@ def check_steps(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def check_consent(kind: str | None, statement: str | None) -> Consent:
-    """The consent that a user states. Raises UsageError if a part of it is missing; nothing is
-    assumed."""
+def check_consent(
+    kind: str | None, statement: str | None, fields: tuple[str, str] = ("--consent", "--statement")
+) -> Consent:
+    """The consent that a user states in two fields, named in messages. Raises UsageError if a part
+    of it is missing; nothing is assumed."""
     if kind is None or kind not in CONSENTS:
         found = "" if kind is None else f", not {kind!r}"
         raise UsageError(
-            f"A voice is stored with its owner's consent only: --consent takes "
+            f"A voice is stored with its owner's consent only: {fields[0]} takes "
             f"{', '.join(CONSENTS)}{found}."
         )
     words: str = printable(" ".join((statement or "").split()))
     if not words:
         raise UsageError(
-            "Say who allows what in --statement, such as --statement 'I am Anna and this is my "
-            "voice.'; the voice file stores it."
+            f"Say who allows what in {fields[1]}, such as 'I am Anna and this is my voice.'; the "
+            "voice file stores it."
         )
     if len(words) > 2000:
-        raise UsageError(f"--statement has {len(words)} characters; 2000 can be stored.")
+        raise UsageError(f"{fields[1]} has {len(words)} characters; 2000 can be stored.")
     return Consent(kind=kind, statement=words)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxclone.config import Settings, parse_settings
+from voxclone.config import Settings
+from voxclone.readers import parse_record
 from voxclone.spec import SAMPLING_RATE
 
 Size = Annotated[int, Field(ge=1, strict=True)]
@@ -95,7 +96,7 @@ class CodecConfig(Settings):
     ) -> "CodecConfig":
         """Read the mapping `audio_tokenizer_args`; keys the codec does not use are left aside."""
         known = {key: value for key, value in values.items() if key in cls.model_fields}
-        return parse_settings(cls, known, where)
+        return parse_record(cls, known, where)
 
     @cached_property
     def encoder_transformer_lengths(self) -> tuple[int, ...]:

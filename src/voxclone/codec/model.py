@@ -108,6 +108,11 @@ class Codec(nn.Module):
         return next(self.decoder.parameters()).dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where the decoder's weights are."""
+        return next(self.decoder.parameters()).device
+
+    @property
     def frame_rate(self) -> float:
         return self.config.frame_rate
 

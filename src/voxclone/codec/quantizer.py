@@ -149,14 +149,6 @@ class Quantizer(nn.Module):
         semantic_BDT = self.semantic_codebook.decode(codes_BKT[:, 0], dtype)
         return torch.cat([semantic_BDT, self.values_of(codes_BKT[:, 1:], dtype)], dim=1)
 
-    def soften(self, latent_BDT: Tensor) -> Tensor:
-        """What the decoder would read of this latent, with gradients passed straight through."""
-        with torch.no_grad():
-            hard_BDT = self.decode(self.encode(latent_BDT))
-        semantic_BDT, acoustic_BDT = self.split(latent_BDT)
-        soft_BDT = torch.cat([semantic_BDT, torch.tanh(acoustic_BDT)], dim=1)
-        return soft_BDT + (hard_BDT - soft_BDT).detach()
-
     def train_forward(
         self,
         latent_BDT: Tensor,

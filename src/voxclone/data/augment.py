@@ -2,12 +2,10 @@
 
 A decoder trained on magnitudes has its own phases, its artifacts are quiet, and its fine structure
 is smoother than that of speech. An encoder that uses any of these codes decoded and real speech
-differently. Random phases, random gains of time-frequency cells, and noise leave it only what both
-have in common.
+differently. Random gains of time-frequency cells and noise leave it only what both have in common.
 
-Shapes: B batch, S samples, F frequency bins, T frames, M knots.
+Shapes: B batch, S samples, F frequency bins, T frames.
 """
-
 
 import torch
 import torch.nn.functional as F
@@ -15,24 +13,21 @@ from torch import Tensor
 
 from voxclone.config import Settings
 from voxclone.rng import Generators, normal, uniform
-from voxclone.spec import SAMPLING_RATE
+
+ROUGH_FFTS = (256, 1024)
 
 
 class Degradation(Settings):
-    """How much a waveform is changed. `delay_ms` 0 keeps its phases, `rough_db` 0 its gains."""
+    """How decoded speech is changed before an encoder reads it: white noise at a random ratio, and
+    a random gain of every time-frequency cell (0: none)."""
 
     snr_db: tuple[float, float] = (10.0, 40.0)
-    delay_ms: float = 2.0
-    knots: int = 12
     rough_db: float = 6.0
-    rough_ffts: tuple[int, ...] = (256, 1024)
 
 
 def degrade(wave_BS: Tensor, settings: Degradation, generators: Generators) -> Tensor:
-    """Random phases, rough texture, then noise. With a generator for each item, an item does not
-    depend on the others."""
-    if settings.delay_ms:
-        wave_BS = disperse(wave_BS, settings.delay_ms, settings.knots, generators)
+    """Rough texture, then noise. With a generator for each item, an item does not depend on the
+    others."""
     if settings.rough_db:
         wave_BS = _roughen_each(wave_BS, settings, generators)
     return add_noise(wave_BS, settings.snr_db, generators)
@@ -40,37 +35,16 @@ def degrade(wave_BS: Tensor, settings: Degradation, generators: Generators) -> T
 
 def _roughen_each(wave_BS: Tensor, settings: Degradation, generators: Generators) -> Tensor:
     """`roughen` with a random FFT size: one for the batch, or one for each generator."""
-    ffts = settings.rough_ffts
     if isinstance(generators, torch.Generator):
-        index = int(torch.randint(len(ffts), (1,), generator=generators))
-        return roughen(wave_BS, settings.rough_db, ffts[index], generators)
-    drawn = [int(torch.randint(len(ffts), (1,), generator=each)) for each in generators]
+        index = int(torch.randint(len(ROUGH_FFTS), (1,), generator=generators))
+        return roughen(wave_BS, settings.rough_db, ROUGH_FFTS[index], generators)
+    drawn = [int(torch.randint(len(ROUGH_FFTS), (1,), generator=each)) for each in generators]
     rough_BS = torch.empty_like(wave_BS)
     for index in sorted(set(drawn)):
         items = [item for item, its in enumerate(drawn) if its == index]
         own = [generators[item] for item in items]
-        rough_BS[items] = roughen(wave_BS[items], settings.rough_db, ffts[index], own)
+        rough_BS[items] = roughen(wave_BS[items], settings.rough_db, ROUGH_FFTS[index], own)
     return rough_BS
-
-
-def disperse(
-    wave_BS: Tensor, delay_ms: float, knots: int, generators: Generators, rate: int = SAMPLING_RATE
-) -> Tensor:
-    """An exact all-pass filter for each item: a smooth random group delay of up to `delay_ms`
-    either way (its mean over frequency removed), and a random constant phase. Magnitudes do not
-    change."""
-    batch, samples = wave_BS.shape
-    size = 1 << (samples + rate // 50 - 1).bit_length()
-    bins = size // 2 + 1
-    delay_BM = (2 * uniform((batch, 1, knots), generators) - 1) * delay_ms / 1000
-    delay_BF = F.interpolate(delay_BM, bins, mode="linear", align_corners=True)[:, 0]
-    delay_BF = delay_BF - delay_BF.mean(dim=1, keepdim=True)
-    step = 2 * torch.pi * (rate / 2) / (bins - 1)
-    start_B1 = 2 * torch.pi * uniform((batch, 1), generators)
-    phase_BF = (start_B1 - step * delay_BF.double().cumsum(dim=1)).to(wave_BS.device)
-    turn_BF = torch.polar(torch.ones_like(phase_BF), phase_BF).to(torch.complex64)
-    spectrum_BF = torch.fft.rfft(wave_BS.float(), size)
-    return torch.fft.irfft(spectrum_BF * turn_BF, size)[:, :samples]
 
 
 def roughen(wave_BS: Tensor, max_db: float, n_fft: int, generators: Generators) -> Tensor:

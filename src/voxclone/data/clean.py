@@ -121,15 +121,14 @@ def _reference_settings(settings: CleanSettings) -> ReferenceSettings:
 
 def _check(report: ReferenceReport, settings: CleanSettings) -> Dropped | None:
     """The first rule that a clip breaks, in the order of `RULES`."""
-    seconds = report.duration_out
+    seconds, sound = report.duration_out, report.speech_share + report.steady_share
     checks = (
         ("too short", seconds < settings.min_seconds, f"{seconds:.2f} s are left of it"),
         ("too long", seconds > settings.max_seconds, f"it is {seconds:.1f} s long"),
         (
             "no speech",
-            report.level_before_dbfs < settings.min_dbfs
-            or report.speech_share < settings.min_speech,
-            f"{report.speech_share:.0%} of it is sound, at {report.level_before_dbfs:.0f} dBFS",
+            report.level_before_dbfs < settings.min_dbfs or sound < settings.min_speech,
+            f"{sound:.0%} of it is sound, at {report.level_before_dbfs:.0f} dBFS",
         ),
         (
             "clipped",

@@ -10,22 +10,26 @@ Shapes: B batch, S samples, N clips.
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from voxclone.audio.files import read_wave
-from voxclone.data.manifest import Clip, stable_hash
+from voxclone.data.manifest import Clip, ManifestRow, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
+from voxclone.readers import Record, parse_record, read_json
 from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0
@@ -214,8 +218,8 @@ def pack(
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     index_path = folder / "index.json"
     if index_path.exists():
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-        if index["identity"] == identity:
+        index = _read_index(folder)
+        if index.identity == identity:
             packed = _open(folder, index)
             if not any(_is_readable(clip) for clip in clips if clip.id in packed.left_out):
                 return packed
@@ -234,10 +238,11 @@ def pack(
         check_left_out([*left_out.values()], len(clips))
         index_path.unlink(missing_ok=True)  # it belongs to the older samples
     (folder / LEFT_OUT).write_text(json.dumps(left_out, indent=1), encoding="utf-8")
-    index = {"identity": identity, "starts": starts, "clips": [_row(clip) for clip in kept]}
+    rows = [_row(clip) for clip in kept]
+    values = {"identity": identity, "starts": starts, "clips": rows}
     with atomic_file(index_path) as file:
-        file.write(json.dumps(index).encode())
-    return _open(folder, index)
+        file.write(json.dumps(values).encode())
+    return _open(folder, _read_index(folder))
 
 
 def _row(clip: Clip) -> dict[str, Any]:
@@ -252,8 +257,37 @@ def _is_readable(clip: Clip) -> bool:
     return True
 
 
-def _open(folder: Path, index: dict[str, Any]) -> PackedCorpus:
-    clips = [Clip(**(row | {"path": Path(row["path"])})) for row in index["clips"]]
+class _Index(Record):
+    """The clips of a packed corpus, and the first sample of each; the end of the last comes last.
+    `left_out` is a file of its own."""
+
+    identity: str
+    starts: list[Annotated[int, Field(ge=0, lt=2**48)]]
+    clips: list[ManifestRow]
+    left_out: dict[str, str]
+
+
+def _read_index(folder: Path) -> _Index:
+    """The index of a folder. Raises ConfigError for a damaged one."""
+    samples, path = folder / "samples.i16", folder / "index.json"
+    try:
+        values = read_json(path)
+        if isinstance(values, dict):
+            values |= {"left_out": read_json(folder / LEFT_OUT)}
+        index = parse_record(_Index, values, str(path))
+        whole = os.path.isfile(samples) and index.starts[-1:] == [os.path.getsize(samples) // 2]
+        if not whole or len(index.starts) != len(index.clips) + 1 or not _is_sorted(index.starts):
+            raise ConfigError(f"{path} does not fit {samples}.")
+    except ConfigError as error:
+        raise ConfigError(f"{error} Delete {folder}: its clips are packed anew.") from None
+    return index
+
+
+def _is_sorted(values: Sequence[int]) -> bool:
+    return all(one <= other for one, other in pairwise(values))
+
+
+def _open(folder: Path, index: _Index) -> PackedCorpus:
+    clips = [row.clip(Path()) for row in index.clips]
     samples = np.memmap(folder / "samples.i16", dtype="<i2", mode="r")
-    left_out = json.loads((folder / LEFT_OUT).read_text(encoding="utf-8"))
-    return PackedCorpus(clips, index["starts"], samples, left_out)
+    return PackedCorpus(clips, index.starts, samples, index.left_out)

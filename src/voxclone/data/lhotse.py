@@ -5,14 +5,28 @@ without lhotse; only its recipes need it.
 """
 
 import gzip
-import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import Field
 
 from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError
+from voxclone.readers import (
+    Name,
+    PathText,
+    Record,
+    Seconds,
+    open_file,
+    parse_json,
+    parse_record,
+    read_lines,
+)
+
+RecordT = TypeVar("RecordT", bound=Record)
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 WHOLE_SECONDS = 0.05
@@ -22,6 +36,46 @@ LANGUAGES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it",
     "portuguese": "pt", "dutch": "nl", "hindi": "hi", "arabic": "ar", "polish": "pl",
 }  # fmt: skip
+
+
+class Source(Record):
+    """A source of a recording; only files can be read."""
+
+    type: str
+    source: PathText
+    channels: list[int]
+
+
+class Recording(Record):
+    """A recording; `transforms` of it are not applied here."""
+
+    id: Name
+    duration: Seconds
+    sources: list[Source]
+    transforms: list[Any] | None = None
+
+
+class Supervision(Record):
+    """A segment of a recording with its speaker; `recording_id` is not needed within a cut."""
+
+    id: Name
+    recording_id: Name | None = None
+    start: float = Field(ge=-1e8, le=1e8)
+    duration: Seconds
+    channel: int | list[int] = 0
+    text: str | None = None
+    language: str | None = None
+    speaker: Name | None = None
+
+
+class Cut(Record):
+    """A cut, which has no `recording` where it is mixed of several."""
+
+    id: Name
+    type: str | None = None
+    start: Seconds = 0.0
+    supervisions: list[Supervision] = Field(default_factory=list)
+    recording: Recording | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +105,7 @@ def manifests_in(folder: Path) -> list[ManifestPair]:
     known = set[int]()
     if cuts:
         supervisions = (p.supervisions for p in pairs.values() if p.supervisions is not None)
-        known = {hash(str(record.get("id"))) for path in supervisions for record in _records(path)}
+        known = {hash(each.id) for path in supervisions for _, each in _typed(path, Supervision)}
     for path in cuts:
         if not known or not _is_covered(path, known):
             pairs[path] = ManifestPair(path, None, split_of(path.name))
@@ -60,7 +114,7 @@ def manifests_in(folder: Path) -> list[ManifestPair]:
 
 def manifests_of(path: Path) -> list[ManifestPair]:
     """A cut set, or the pair that one of two files belongs to."""
-    first = next(_records(path))
+    first = next(_records(path), {})
     if "supervisions" in first and "start" in first:
         return [ManifestPair(path, None, split_of(path.name))]
     if "recording_id" in first:
@@ -81,21 +135,20 @@ def items_of(pairs: list[ManifestPair]) -> Iterator[Item]:
     that cannot be used."""
     for pair in pairs:
         source = pair.recordings if pair.supervisions is None else pair.supervisions
-        known = {}
-        if pair.supervisions is not None:
-            known = {record.get("id"): record for record in _records(pair.recordings)}
-        for number, record in enumerate(_records(source), 1):
-            try:
-                if pair.supervisions is None:
-                    yield from _cut_items(record, pair.split)
-                else:
-                    yield _item(record, known[record["recording_id"]], 0.0, pair.split)
-            except (KeyError, TypeError, IndexError, ValueError) as error:
-                if isinstance(error, ConfigError):
-                    raise
+        if pair.supervisions is None:
+            for number, cut in _typed(source, Cut):
+                yield from _cut_items(cut, pair.split, f"Record {number} of {source}")
+            continue
+        known = {recording.id: recording for _, recording in _typed(pair.recordings, Recording)}
+        for number, supervision in _typed(source, Supervision):
+            where = f"Record {number} of {source}"
+            if supervision.recording_id not in known:
                 raise ConfigError(
-                    f"Record {number} of {source} cannot be used: {error!r}."
-                ) from None
+                    f"{where} names the recording {supervision.recording_id!r}, which is not in "
+                    f"{pair.recordings}."
+                )
+            recording = known[supervision.recording_id]
+            yield _item(supervision, recording, 0.0, pair.split, where)
 
 
 def _pair(recordings: Path) -> ManifestPair:
@@ -112,68 +165,77 @@ def _is_covered(cuts: Path, known: set[int]) -> bool:
     """Whether the hashed ids of all supervisions of a cut set are `known`. Not so for unusable
     cuts: reading them raises the error."""
     try:
-        ids = (str(each.get("id")) for cut in _records(cuts) for each in cut["supervisions"])
-        return all(hash(name) in known for name in ids)
-    except (KeyError, TypeError, AttributeError):
+        return all(
+            cut.recording is not None and all(hash(each.id) in known for each in cut.supervisions)
+            for _, cut in _typed(cuts, Cut)
+        )
+    except ConfigError:
         return False
 
 
-def _cut_items(cut: dict[str, Any], split: str) -> Iterator[Item]:
-    if "recording" not in cut:
+def _cut_items(cut: Cut, split: str, where: str) -> Iterator[Item]:
+    if cut.recording is None:
         raise ConfigError(
-            f"The cut {cut.get('id')!r} is of the type {cut.get('type')!r}; cuts of one recording "
+            f"{where}: the cut {cut.id!r} is of the type {cut.type!r}; cuts of one recording "
             "(MonoCut, MultiCut) can be read."
         )
-    for supervision in cut["supervisions"]:
-        yield _item(supervision, cut["recording"], cut["start"], split)
+    for supervision in cut.supervisions:
+        yield _item(supervision, cut.recording, cut.start, split, where)
 
 
 def _item(
-    supervision: dict[str, Any], recording: dict[str, Any], offset: float, split: str
+    supervision: Supervision, recording: Recording, offset: float, split: str, where: str
 ) -> Item:
     """`offset` is where the supervision's own time begins in the recording (seconds)."""
-    sources = [source for source in recording["sources"] if source["type"] == "file"]
-    if not sources or recording.get("transforms"):
+    sources = [source for source in recording.sources if source.type == "file"]
+    if not sources or recording.transforms:
         raise ConfigError(
-            f"The recording {recording['id']!r} is not a file as it is (its sources are "
-            f"{[source['type'] for source in recording['sources']]}): save it as one first."
+            f"{where}: the recording {recording.id!r} is not a file as it is (its sources are "
+            f"{[source.type for source in recording.sources]}): save it as one first."
         )
-    if supervision.get("speaker") is None:
-        raise ConfigError(f"The supervision {supervision['id']!r} names no speaker.")
-    start = max(0.0, offset + float(supervision["start"]))
-    seconds: float | None = float(supervision["duration"])
-    channel = supervision.get("channel", 0)
-    channel = channel[0] if isinstance(channel, list) else channel
-    source = next(s for s in sources if channel in s["channels"])
-    alone = len(source["channels"]) == 1
-    left_out = float(recording["duration"]) - float(supervision["duration"])
+    if supervision.speaker is None:
+        raise ConfigError(f"{where}: the supervision {supervision.id!r} names no speaker.")
+    start = max(0.0, offset + supervision.start)
+    seconds: float | None = supervision.duration
+    listed = supervision.channel if isinstance(supervision.channel, list) else [supervision.channel]
+    found = [source for source in sources if listed and listed[0] in source.channels]
+    if not found:
+        raise ConfigError(f"{where}: no file of {recording.id!r} has the channel {listed[:1]}.")
+    source, channel = found[0], listed[0]
+    alone = len(source.channels) == 1
+    left_out = recording.duration - supervision.duration
     if alone and start < WHOLE_SECONDS and left_out < WHOLE_SECONDS:
         start, seconds = 0.0, None
-    language = supervision.get("language")
+    language = supervision.language
     return Item(
-        str(supervision["id"]),
-        Path(source["source"]).absolute(),
-        str(supervision["speaker"]),
+        supervision.id,
+        Path(source.source).absolute(),
+        supervision.speaker,
         start,
         seconds,
-        None if alone else source["channels"].index(channel),
+        None if alone else source.channels.index(channel),
         LANGUAGES.get(language.lower(), language) if language else None,
-        supervision.get("text") or None,
+        supervision.text or None,
         split,
     )
 
 
+def _typed(path: Path, kind: type[RecordT]) -> Iterator[tuple[int, RecordT]]:
+    """The records of a file, by their numbers. Raises ConfigError for one that is none."""
+    for number, record in enumerate(_records(path), 1):
+        yield number, parse_record(kind, record, f"record {number} of {path}")
+
+
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    opened = gzip.open if path.name.endswith(".gz") else open
-    number = 0
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                number += 1
+        with open_file(path) as opened:
+            zipped = path.name.endswith(".gz")
+            file: Any = gzip.GzipFile(fileobj=opened) if zipped else opened
+            for number, line in enumerate(read_lines(file, str(path)), 1):
                 if line.strip():
-                    record = json.loads(line)
+                    record = parse_json(line, f"Line {number} of {path}")
                     if not isinstance(record, dict):
-                        raise ValueError("it is no object")
+                        raise ConfigError(f"Line {number} of {path} is no object.")
                     yield record
-    except (OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read after line {number}: {error}.") from None
+    except (EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} is a damaged gzip file: {error}.") from None

@@ -7,9 +7,8 @@ A line has at least `id`, `path` (relative to the manifest), `speaker` and `dura
 Shapes: N clips.
 """
 
+import codecs
 import hashlib
-import json
-import math
 import os
 import re
 from array import array
@@ -17,11 +16,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Annotated, overload
 
 import numpy as np
+from pydantic import AliasChoices, Field
 
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, file_name, shorten
+from voxclone.readers import (
+    Name,
+    PathText,
+    Record,
+    Seconds,
+    open_file,
+    parse_line,
+    read_lines,
+    read_text,
+)
 from voxclone.spec import SAMPLING_RATE
 
 
@@ -41,10 +51,35 @@ class Clip:
     bandwidth_hz: float | None = None
 
 
+class ManifestRow(Record):
+    """A line of a manifest. `path` is relative to the manifest; `sha256` and `native_sampling_rate`
+    are those of the original recording."""
+
+    id: Name
+    path: PathText
+    speaker: Annotated[Name, Field(min_length=1)]
+    duration: Seconds
+    language: str | None = None
+    text: str | None = None
+    split: str | None = None
+    # `licence` in manifests of version 0.1.
+    license: str | None = Field(None, validation_alias=AliasChoices("license", "licence"))
+    samples: int | None = Field(None, gt=0, lt=2**48)
+    bandwidth_hz: float | None = Field(None, ge=0, le=1e9)
+    native_sampling_rate: float | None = Field(None, gt=0, le=1e9)
+    sha256: str | None = None
+
+    def clip(self, folder: Path) -> Clip:
+        """The clip, with its path relative to `folder`."""
+        known = {key: getattr(self, key) for key in Clip.__dataclass_fields__}
+        given = {key: value for key, value in known.items() if value is not None}
+        return Clip(**(given | {"path": folder / self.path}))
+
+
 def read_manifest(path: str | Path) -> list[Clip]:
     """Clips of a JSON-lines manifest, in its order. Raises ConfigError naming the bad line."""
     path = Path(path)
-    clips = [_clip(row, path.parent) for _, row in read_rows(path)]
+    clips = [row.clip(path.parent) for _, row in read_rows(path)]
     if not clips:
         raise ConfigError(f"The manifest {path} lists no clip.")
     return clips
@@ -52,29 +87,41 @@ def read_manifest(path: str | Path) -> list[Clip]:
 
 def read_rows(
     path: Path, on_bad: Callable[[int, str], None] | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The offset (bytes) and the object of each line; the file is never held in memory.
+) -> Iterator[tuple[int, ManifestRow]]:
+    """The offset (bytes) and the record of each line; the file is never held in memory.
 
     Raises ConfigError for a manifest that cannot be read, and for a line that is no clip. With
     `on_bad`, such lines are skipped after a call `on_bad(number, reason)`.
     """
     offset = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                begin, offset = offset, offset + len(line)
-                if line.isspace():
-                    continue
-                try:
-                    yield begin, _checked(json.loads(line))
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    if on_bad is None:
-                        raise ConfigError(
-                            f"Line {number} of {path} is no valid clip: {error!r}."
-                        ) from None
-                    on_bad(number, repr(error))
-    except OSError as error:
-        raise ConfigError(f"The manifest {path} cannot be read: {error.strerror}.") from None
+    with open_file(path, ConfigError, "The manifest") as file:
+        for number, line in enumerate(read_lines(file, f"The manifest {path}"), 1):
+            begin, offset = offset, offset + len(line)
+            if line.isspace():
+                continue
+            try:
+                row = parse_line(ManifestRow, line)
+            except ValueError as error:
+                if on_bad is None:
+                    raise ConfigError(
+                        f"Line {number} of {path} is no valid clip: {error}{_way_out(line, error)}"
+                    ) from None
+                on_bad(number, shorten(error))
+                continue
+            yield begin, row
+
+
+def _way_out(line: bytes, error: ValueError) -> str:
+    """What to do about a line that is no clip, as sentences after the mistake."""
+    if not line.lstrip().startswith((b"{", codecs.BOM_UTF8)):
+        return (
+            ' A manifest has an object of JSON on each line, {"id": ..., "path": ..., "speaker": '
+            '..., "duration": ...}. For a list of another kind (CSV, LJSpeech), name the folder of '
+            "the recordings instead; a transcript is a .txt file beside its recording."
+        )
+    if "'speaker'" in str(error):
+        return " Give each clip a speaker, the same for all clips of one person."
+    return ""
 
 
 def stable_hash(name: str) -> int:
@@ -98,20 +145,21 @@ class Manifest(Sequence[Clip]):
         offsets, samples, ids, files = array("q"), array("q"), array("q"), array("q")
         columns = {name: array("i") for name in ("speaker", "split", "license", "folder")}
         names: dict[str, dict[str, int]] = {name: {} for name in columns}
-        defaults = {"speaker": "", "split": Clip.split, "license": Clip.license}
         for offset, row in read_rows(self.path):
             offsets.append(offset)
-            exact = row.get("samples")
-            self.prepared &= exact is not None
-            samples.append(round(row["duration"] * SAMPLING_RATE) if exact is None else exact)
-            ids.append(stable_hash(str(row["id"])))
-            files.append(hash(str(row["path"])))
-            row["folder"] = _folder_of(str(row["path"]))
+            self.prepared &= row.samples is not None
+            samples.append(row.samples or round(row.duration * SAMPLING_RATE))
+            ids.append(stable_hash(row.id))
+            files.append(hash(row.path))
+            values = {
+                "speaker": row.speaker,
+                "split": row.split or Clip.split,
+                "license": row.license or Clip.license,
+                "folder": _folder_of(row.path),
+            }
             for name, column in columns.items():
-                value = row.get(name)
                 known = names[name]
-                text = defaults[name] if value is None else str(value)
-                column.append(known.setdefault(text, len(known)))
+                column.append(known.setdefault(values[name], len(known)))
         if not offsets:
             raise ConfigError(f"The manifest {self.path} lists no clip.")
         self._offsets_N = np.frombuffer(offsets, dtype=np.int64)
@@ -148,8 +196,8 @@ class Manifest(Sequence[Clip]):
         # `pread`, because several threads and processes may share the file.
         line = os.pread(self._file, end - begin, begin)
         try:
-            return _clip(_checked(json.loads(line)), self.path.parent)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            return parse_line(ManifestRow, line).clip(self.path.parent)
+        except ValueError:
             raise ConfigError(f"{self.path} has changed since it was opened.") from None
 
     def select(
@@ -178,23 +226,8 @@ class Manifest(Sequence[Clip]):
                 listed.extend(hash(names[folder] + name) for name in files)
         found_N = _isin(self._file_N[indices_N], np.frombuffer(listed, dtype=np.int64))
         # A file system may find a file under another spelling than the one it lists.
-        gone = [n for n in indices_N[~found_N].tolist() if not self[n].path.is_file()]
+        gone = [n for n in indices_N[~found_N].tolist() if not os.path.isfile(self[n].path)]
         return np.array(gone, dtype=indices_N.dtype)
-
-
-def _checked(row: Any) -> dict[str, Any]:
-    """The object of a line. Raises KeyError, TypeError or ValueError for anything but a clip."""
-    for name in ("id", "path", "speaker", "duration"):
-        if row[name] is None:
-            raise ValueError(f"{name} is null")
-    if not 0 <= float(row["duration"]) < math.inf:
-        raise ValueError(f"the duration is {row['duration']}")
-    if row.get("samples") is not None and not 0 < int(row["samples"]) < 2**48:
-        raise ValueError(f"samples is {row['samples']}")
-    checked: dict[str, Any] = row
-    if "licence" in checked:  # of manifests made before the key was `license`
-        checked.setdefault("license", checked["licence"])
-    return checked
 
 
 def _isin(wanted_N: np.ndarray, known_M: np.ndarray) -> np.ndarray:
@@ -210,12 +243,6 @@ def _isin(wanted_N: np.ndarray, known_M: np.ndarray) -> np.ndarray:
 def _folder_of(path: str) -> str:
     """A path up to and with its last slash."""
     return path[: path.rfind("/") + 1]
-
-
-def _clip(row: dict[str, Any], folder: Path) -> Clip:
-    known = {key: row[key] for key in Clip.__dataclass_fields__ if row.get(key) is not None}
-    names = {"id": str(row["id"]), "speaker": str(row["speaker"])}
-    return Clip(**(known | names | {"path": folder / row["path"]}))
 
 
 @dataclass(frozen=True)
@@ -238,16 +265,16 @@ class Item:
     @property
     def key(self) -> str:
         """Differs from that of every other item."""
-        return f"{self.id}\n{self.path}\n{self.start}\n{self.seconds}\n{self.channel}"
+        return f"{self.id}\n{file_name(self.path)}\n{self.start}\n{self.seconds}\n{self.channel}"
 
     def transcript(self) -> str | None:
         """Its text, or that of the file beside it."""
         text = self.path.with_suffix(".txt")
-        if self.text is None and self.text_beside and text.is_file():
-            return text.read_text(encoding="utf-8", errors="replace").strip() or None
+        if self.text is None and self.text_beside and os.path.isfile(text):
+            return read_text(text, ConfigError, "The transcript").strip() or None
         return self.text
 
-    def file_name(self) -> str:
+    def clip_path(self) -> str:
         """The path of its prepared clip: a folder for the speaker, and a unique name."""
         digest = hashlib.sha256(self.key.encode()).hexdigest()[:8]
         inner = self.id.rpartition("/")[2]

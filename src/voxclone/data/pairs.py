@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.config import Settings
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import atomic_file, atomic_path
+from voxclone.readers import Record, parse_record, read_json, read_text
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
+from voxclone.release.safetensors import load_tensors
 from voxclone.rng import step_generator
 from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.text import frame_cap
@@ -37,14 +39,23 @@ MAX_EMPTY = 20  # files without any pair, after which the model is given up
 TEXTS = Path(__file__).parent / "texts.txt"
 
 
+class PairFacts(Record):
+    """The file that names the schema of a folder of pairs, and what all of them have in common."""
+
+    schema_: str = Field(alias="schema")
+    book: str
+    texts: str
+    settings: dict[str, Any]
+
+
 class PairSettings(Settings):
     """How many pairs the language model makes, and how varied."""
 
-    minutes: float = 20.0
-    batch: int = 32
+    minutes: float = Field(default=20.0, ge=0, le=1e6)
+    batch: int = Field(default=32, ge=1, le=4096)
     cfg: tuple[float, float] = (1.0, 1.6)
     temperature: tuple[float, float] = (0.5, 1.0)
-    min_frames: int = 12
+    min_frames: int = Field(default=12, ge=1)
     seed: int = 0
 
 
@@ -108,7 +119,7 @@ def read_pairs(folder: Path, release: Release) -> list[Tensor]:
     """Codes [K, T] (int16) that `speak_pairs` stored. Raises ConfigError for a folder that holds
     none, and for pairs of another codebook."""
     facts = _read_facts(folder)
-    if facts["book"] != codebook_hash(release):
+    if facts.book != codebook_hash(release):
         raise ConfigError(
             f"The pairs in {folder} are of another codebook than that of {release.path}: make "
             "some with `voxclone data pairs`."
@@ -127,28 +138,25 @@ def _identity(release: Release, texts: Sequence[str], settings: PairSettings) ->
     return {"book": codebook_hash(release), "texts": hashed, "settings": given}
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def _read_facts(folder: Path) -> PairFacts:
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["schema"] != SCHEMA:
-            raise ConfigError(
-                f"{folder} is of schema {facts['schema']!r}, not {SCHEMA!r}: "
-                "make the pairs again in a new folder."
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        values = read_json(folder / FACTS)
+        facts = parse_record(PairFacts, values, str(folder / FACTS))
+    except ConfigError as error:
         raise ConfigError(
-            f"{folder} is no folder of pairs ({FACTS} is missing or damaged): "
-            "`voxclone data pairs` makes one."
+            f"{folder} is no folder of pairs, which `voxclone data pairs` makes: {error}"
         ) from None
-    found: dict[str, Any] = facts
-    return found
+    if facts.schema_ != SCHEMA:
+        raise ConfigError(
+            f"{folder} is of schema {facts.schema_!r}, not {SCHEMA!r}: make the pairs again in a "
+            "new folder."
+        )
+    return facts
 
 
 def _require_same(folder: Path, identity: dict[str, Any]) -> None:
     facts = _read_facts(folder)
-    other = [name for name in identity if facts.get(name) != identity[name]]
+    other = [name for name in identity if getattr(facts, name) != identity[name]]
     if other:
         raise ConfigError(
             f"{folder} holds pairs of another {' and another '.join(other)}: name a new folder."
@@ -192,8 +200,8 @@ def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
 def load_pairs(path: Path) -> list[Tensor]:
     """Read codes [K, T] (int16) that `save_pairs` wrote. Raises ConfigError for a damaged file."""
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = load_tensors(path)
+    except ReleaseError as error:
         raise ConfigError(
             f"The pairs {path} are damaged ({error}): delete that file, and it is made again."
         ) from None
@@ -245,10 +253,7 @@ def _below(count: int, generator: torch.Generator) -> int:
 
 def read_texts(path: Path) -> list[str]:
     """Lines of a text file that are neither empty nor comments."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"The texts {path} cannot be read: {error.strerror}.") from None
+    lines = read_text(path, ConfigError, "The texts").splitlines()
     texts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not texts:
         raise ConfigError(f"There is no text in {path}.")

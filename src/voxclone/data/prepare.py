@@ -21,11 +21,12 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
-from voxclone.audio.files import write_wave
+from voxclone.audio.writing import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.manifest import Item
-from voxclone.errors import ConfigError, VoxcloneError
+from voxclone.errors import ConfigError, VoxcloneError, file_name, os_errors, printable
 from voxclone.io import atomic_file
+from voxclone.readers import open_file, parse_json, read_json, read_lines
 
 SCHEMA = "voxclone.prepared/2"
 PART = 64  # items
@@ -39,10 +40,9 @@ def open_folder(out: Path, request: dict[str, Any]) -> None:
     request = json.loads(json.dumps({"schema": SCHEMA} | request))
     path = out / REQUEST
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}.") from None
+        before = read_json(path)
+        if not isinstance(before, dict):
+            raise ConfigError(f"{path} is no file of `voxclone data prepare`: name a new folder.")
         other = [key for key in request | before if request.get(key) != before.get(key)]
         if other:
             raise ConfigError(
@@ -51,12 +51,10 @@ def open_folder(out: Path, request: dict[str, Any]) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something else already: name a new folder.")
-    try:
+    with os_errors(f"{out} cannot be written", ConfigError):
         (out / "parts").mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             file.write(json.dumps(request, indent=1).encode())
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}.") from None
 
 
 def prepare(
@@ -113,15 +111,15 @@ def _clean_part(
     """Clean the items of a part, unless it is there; returns their number."""
     path = out / "parts" / f"{number:06d}.jsonl"
     identity = hashlib.sha256("\n\n".join(item.key for item in items).encode()).hexdigest()
-    if path.exists() and next(_lines(path)).get("identity") == identity:
+    if path.exists() and next(_lines(path), {}).get("identity") == identity:
         return len(items)
     rows: list[dict[str, Any]] = [{"identity": identity}]
     for item in items:
         found = clean(item, settings)
         if isinstance(found, Dropped):
-            rows.append({"id": item.id, "dropped": found.rule, "why": found.why})
+            rows.append({"id": item.id, "dropped": found.rule, "why": printable(found.why)})
             continue
-        path_in = f"audio/{item.file_name()}"
+        path_in = f"audio/{item.clip_path()}"
         (out / path_in).parent.mkdir(parents=True, exist_ok=True)
         write_wave(out / path_in, found.wave_S)
         values = {
@@ -132,7 +130,7 @@ def _clean_part(
             "text": item.transcript(),
             "split": item.split,
             "license": license or item.license,
-            "source": str(item.path),
+            "source": file_name(item.path),
         }
         rows.append({k: v for k, v in values.items() if v is not None} | found.facts)
     with atomic_file(path) as file:
@@ -223,6 +221,9 @@ def _gather(out: Path, parts: int) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    with open_file(path) as file:
+        for number, line in enumerate(read_lines(file, str(path)), 1):
+            row = parse_json(line, f"Line {number} of {path}")
+            if not isinstance(row, dict):
+                raise ConfigError(f"Line {number} of {path} is damaged: delete the file.")
+            yield row

@@ -7,6 +7,8 @@ tens of megabytes.
 Shapes: S samples, N and M clips.
 """
 
+import os
+
 import numpy as np
 import soundfile
 
@@ -37,7 +39,7 @@ class PreparedCorpus(Corpus):
         """Raises AudioError for a file that is missing or differs from the manifest."""
         path, samples = self.clips[index].path, self.length(index)
         try:
-            with soundfile.SoundFile(str(path)) as file:
+            with soundfile.SoundFile(os.fsencode(path)) as file:
                 rate, channels, frames = file.samplerate, file.channels, file.frames
                 if (rate, channels, frames) != (SAMPLING_RATE, 1, samples):
                     raise AudioError(

@@ -4,13 +4,13 @@ A recipe runs once: its manifests are kept in the folder of the preparation.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from voxclone.data import lhotse
 from voxclone.data.sources import SpeechSource
-from voxclone.errors import ConfigError, MissingExtraError, UsageError
+from voxclone.errors import ConfigError, MissingExtraError, UsageError, shorten
 from voxclone.io import atomic_folder
 
 JOBS = 2
@@ -22,11 +22,8 @@ def recipe_source(corpus: str, path: Path, kept: Path) -> SpeechSource:
     Raises UsageError for a corpus without a recipe, MissingExtraError without lhotse, ConfigError
     for a folder that the recipe cannot read.
     """
-    if corpus not in CORPORA:
-        raise UsageError(f"--corpus takes {', '.join(CORPORA)}, not {corpus!r}.")
+    check_corpus(corpus, [path])
     path = path.resolve()
-    if not path.is_dir():
-        raise ConfigError(f"There is no folder {path}.")
     if not kept.is_dir():
         try:
             from lhotse import recipes
@@ -46,6 +43,15 @@ def recipe_source(corpus: str, path: Path, kept: Path) -> SpeechSource:
     if not pairs:
         raise ConfigError(f"lhotse's recipe for {corpus} finds nothing in {path}.")
     return SpeechSource(path.name, lambda: lhotse.items_of(pairs))
+
+
+def check_corpus(corpus: str, paths: Iterable[Path]) -> None:
+    """Raise UsageError for a corpus without a recipe, ConfigError for folders that are missing."""
+    if corpus not in CORPORA:
+        raise UsageError(f"--corpus takes {', '.join(CORPORA)}, not {corpus!r}.")
+    for path in paths:
+        if not os.path.isdir(path):
+            raise ConfigError(f"There is no folder {shorten(path)}.")
 
 
 def _librispeech(recipes: Any, path: Path, out: Path) -> None:

@@ -5,6 +5,7 @@ Every source is a stream of `Item`s in a fixed order, so that an interrupted pre
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data import lhotse
 from voxclone.data.manifest import Item, Manifest
-from voxclone.errors import ConfigError, UsageError
+from voxclone.errors import ConfigError, UsageError, file_name, os_errors, shorten
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
     anything else, UsageError for a bad pattern.
     """
     path = path.resolve()
-    if path.is_dir():
+    if os.path.isdir(path):
         pairs = lhotse.manifests_in(path)
         if pairs:
             return SpeechSource(path.name, lambda: lhotse.items_of(pairs))
         pattern = _compiled(speaker_pattern)
         return SpeechSource(path.name, lambda: _folder_items(path, pattern))
-    if not path.is_file():
-        raise ConfigError(f"There is no folder or manifest {path}.")
+    if not os.path.exists(path):
+        raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
     if lhotse.is_manifest(path):
         pairs = lhotse.manifests_of(path)
         return SpeechSource(path.name.split(".")[0], lambda: lhotse.items_of(pairs))
@@ -91,12 +92,31 @@ def _folder_items(root: Path, pattern: "re.Pattern[str] | None") -> Iterator[Ite
                     f"--speaker-pattern {pattern.pattern!r} finds no speaker in {inner!r} (the "
                     f"path below {root})."
                 )
-        yield Item(inner, root / folder / name, speaker, text_beside=True)
+        path = root / folder / name
+        yield Item(file_name(inner), path, file_name(speaker), text_beside=True)
+
+
+def unread_files(path: Path) -> Counter[str]:
+    """How many files below a folder of sound files are neither sounds nor transcripts, by their
+    suffixes; empty for a source of another kind."""
+    if not os.path.isdir(path) or lhotse.manifests_in(path):
+        return Counter()
+    read = (*SOUND_SUFFIXES, ".txt")
+    suffixes = (
+        os.path.splitext(name)[1].lower() or "no suffix"
+        for _, _, names in os.walk(path)
+        for name in names
+        if not name.startswith(".")
+    )
+    return Counter(suffix for suffix in suffixes if suffix not in read)
 
 
 def _sound_files(root: Path, inner: str) -> Iterator[str]:
     """Paths below `root`, folder by folder, in order of their names, without hidden ones."""
-    with os.scandir(root / inner) as found:
+    with (
+        os_errors(f"{root / inner} cannot be listed", ConfigError),
+        os.scandir(root / inner) as found,
+    ):
         entries = sorted(
             (entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name
         )

@@ -3,6 +3,7 @@
 No sound is decoded: files are looked for, and their headers are read.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import soundfile
 
 from voxclone.data import rules
-from voxclone.data.manifest import read_rows
+from voxclone.data.manifest import ManifestRow, read_rows
 from voxclone.errors import ConfigError
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
@@ -20,6 +21,7 @@ SCHEMA = "voxclone.speech/2"
 MAX_EXAMPLES = 10  # of each kind of fault
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
 MIN_HOURS, MIN_SPEAKERS = 1.0, 20
+LEAST_HOURS = 1 / 6
 MAX_DIFFERENCE_SECONDS = 0.1
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -151,27 +153,24 @@ def validate(
     return report
 
 
-def _add(
-    row: dict[str, Any], folder: Path, totals: _Totals, frame_size: int, headers: bool
-) -> None:
-    name, path = str(row["id"]), folder / row["path"]
-    seconds, speaker = float(row["duration"]), str(row["speaker"])
+def _add(row: ManifestRow, folder: Path, totals: _Totals, frame_size: int, headers: bool) -> None:
+    name, path, seconds, speaker = row.id, folder / row.path, row.duration, row.speaker
     totals.clips += 1
     totals.seconds += seconds
-    totals.prepared += row.get("samples") is not None
-    totals.without_text += not row.get("text")
+    totals.prepared += row.samples is not None
+    totals.without_text += not row.text
     totals.speakers[speaker] = totals.speakers.get(speaker, 0) + 1
-    split = totals.splits.setdefault(row.get("split") or "train", _Split())
+    split = totals.splits.setdefault(row.split or "train", _Split())
     split.clips += 1
     split.seconds += seconds
     split.speakers.add(speaker)
-    for hours, key in ((totals.languages, "language"), (totals.licenses, "license")):
-        value = row.get(key) or "unknown"
-        hours[value] = hours.get(value, 0.0) + seconds
+    for hours, label in ((totals.languages, row.language), (totals.licenses, row.license)):
+        category = label or "unknown"
+        hours[category] = hours.get(category, 0.0) + seconds
     for hashes, kind, value in (
         (totals.ids, "ids twice", name),
         (totals.paths, "files twice", str(path)),
-        (totals.recordings, "recordings twice", row.get("sha256")),
+        (totals.recordings, "recordings twice", row.sha256),
     ):
         if value is not None:
             if hash(value) in hashes:
@@ -179,26 +178,26 @@ def _add(
             hashes.add(hash(value))
     if seconds * SAMPLING_RATE < frame_size:
         totals.fault("shorter than a frame", f"{name}: {seconds:g} s")
-    band = _band(row.get("bandwidth_hz"), row.get("native_sampling_rate"))
+    band = _band(row.bandwidth_hz, row.native_sampling_rate)
     totals.bands[band] = totals.bands.get(band, 0) + 1
-    if not path.is_file():
+    if not os.path.isfile(path):
         totals.fault("missing files", str(path))
     elif headers:
         _read_header(path, name, row, totals)
 
 
-def _read_header(path: Path, name: str, row: dict[str, Any], totals: _Totals) -> None:
+def _read_header(path: Path, name: str, row: ManifestRow, totals: _Totals) -> None:
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError):
         totals.fault("undecodable files", str(path))
         return
     totals.rates[info.samplerate] = totals.rates.get(info.samplerate, 0) + 1
-    exact, seconds = row.get("samples"), info.frames / info.samplerate
+    exact, seconds = row.samples, info.frames / info.samplerate
     if exact is not None and (info.samplerate, info.frames) != (SAMPLING_RATE, exact):
         totals.fault("other than listed", f"{name}: {info.frames} samples at {info.samplerate} Hz")
-    elif abs(seconds - float(row["duration"])) > MAX_DIFFERENCE_SECONDS:
-        difference = f"{seconds:.2f} s, listed as {float(row['duration']):.2f}"
+    elif abs(seconds - row.duration) > MAX_DIFFERENCE_SECONDS:
+        difference = f"{seconds:.2f} s, listed as {row.duration:.2f}"
         totals.fault("other than listed", f"{name}: {difference}")
 
 
@@ -264,8 +263,10 @@ def _failed_checks(report: dict[str, Any]) -> Iterator[FailedCheck]:
         )  # fmt: skip
     if 0 < train["hours"] < MIN_HOURS:
         yield FailedCheck(
-            "little speech", False, "This is little to train on.",
-            f"{train['hours']:.2f} h in train", "Ten hours and more are better.",
+            "little speech", train["hours"] < LEAST_HOURS,
+            "An encoder learns these clips by heart instead of learning to encode others.",
+            f"{60 * train['hours']:.1f} min in train",
+            "Ten minutes are the least, for a try; ten hours and more are better.",
         )  # fmt: skip
     if report["speakers_with_one_clip"]:
         yield FailedCheck(

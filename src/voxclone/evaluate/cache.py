@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from voxclone.errors import ConfigError
 from voxclone.io import atomic_file
 from voxclone.models.dnsmos import MosPredictor
 from voxclone.models.speaker_encoder import SpeakerEmbedder
@@ -26,8 +27,13 @@ ValueT = TypeVar("ValueT", list[float], str, dict[str, float])
 
 
 def default_folder() -> Path:
-    """The folder of the entries."""
-    return Path.home() / ".cache" / "voxclone" / "evaluation"
+    """The folder of the entries. Raises ConfigError where no home directory is known."""
+    try:
+        return Path.home() / ".cache" / "voxclone" / "evaluation"
+    except RuntimeError:
+        raise ConfigError(
+            "Your home directory, which holds the cache of evaluations, is not known: set HOME."
+        ) from None
 
 
 class CachedEmbedder:
@@ -79,7 +85,7 @@ def _cached(
         if isinstance(stored, dict) and isinstance(stored.get("value"), kind):
             value: ValueT = stored["value"]
             return value
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass  # absent or damaged
     computed = compute()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ The speech is synthesized here, or read from another program's files `<id>.wav`.
 Shapes: S samples, N voice embeddings, D width.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from voxclone.audio.files import read_wave
 from voxclone.audio.kinds import SOUND_SUFFIXES
-from voxclone.errors import AudioError, ConfigError
+from voxclone.errors import AudioError, ConfigError, shorten
 from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.similarity import Similarity, similarity_by_embedder
@@ -35,6 +36,7 @@ from voxclone.evaluate.synthesis import (
     without_silence,
 )
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
+from voxclone.readers import read_text, require_path
 from voxclone.tts.tts import TTS
 
 SCHEMA = "voxclone.protocol/3"
@@ -85,8 +87,8 @@ def read_seed_tts(path: Path) -> list[Sentence]:
             raise ConfigError(
                 f"Line {number} of {path} has {len(parts)} fields; seed-tts-eval has four or five."
             )
-        name, _, prompt, text = parts[:4]
-        sentences.append(Sentence(name, prompt, path.parent / prompt, text))
+        name, prompt = (_path_in(parts[index], number, path) for index in (0, 2))
+        sentences.append(Sentence(name, prompt, path.parent / prompt, parts[3]))
     return _checked(sentences, path)
 
 
@@ -98,8 +100,10 @@ def read_minimax(folder: Path, language: str) -> list[Sentence]:
         speaker, separator, text = (part.strip() for part in line.partition("|"))
         if not separator:
             raise ConfigError(f"Line {number} of {path} is not of the form speaker|text.")
+        _path_in(speaker, number, path)
         home = folder / "speaker" / language / speaker
-        prompts = sorted(p for p in home.glob("*") if p.suffix.lower() in SOUND_SUFFIXES)
+        found = home.glob("*") if os.path.isdir(home) else ()
+        prompts = sorted(p for p in found if p.suffix.lower() in SOUND_SUFFIXES)
         if not prompts:
             raise ConfigError(f"The speaker {speaker!r} has no recording in {home}.")
         sentences.append(Sentence(f"{speaker}-{number:03d}", speaker, prompts[0], text))
@@ -130,7 +134,7 @@ def synthesize_list(
 def read_syntheses(sentences: Sequence[Sentence], folder: Path) -> list[Synthesis]:
     """Speech of another program; undecodable files count as silence. Raises ConfigError if files
     are missing."""
-    missing = [each.id for each in sentences if not (folder / f"{each.id}.wav").is_file()]
+    missing = [each.id for each in sentences if not os.path.isfile(folder / f"{each.id}.wav")]
     if missing:
         raise ConfigError(
             f"{folder} lacks {len(missing)} of {len(sentences)} files, such as {missing[0]}.wav."
@@ -189,11 +193,16 @@ def score_list(
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"The list {path} cannot be read: {error.strerror}.") from None
+    text = read_text(path, ConfigError, "The list")
     return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _path_in(text: str, number: int, path: Path) -> str:
+    """A field of a list that is part of a path. Raises ConfigError where it cannot be one."""
+    try:
+        return require_path(text)
+    except ValueError as error:
+        raise ConfigError(f"In line {number} of {path}, {shorten(text)!r}: {error}.") from None
 
 
 def _checked(sentences: list[Sentence], path: Path) -> list[Sentence]:
@@ -203,7 +212,7 @@ def _checked(sentences: list[Sentence], path: Path) -> list[Sentence]:
     for each in sentences:
         if each.id in seen:
             raise ConfigError(f"The list {path} has {each.id!r} twice.")
-        if not each.prompt.is_file():
+        if not os.path.isfile(each.prompt):
             raise ConfigError(f"The list {path} names {each.prompt}, which is not there.")
         seen.add(each.id)
     return sentences

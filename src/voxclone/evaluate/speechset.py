@@ -3,6 +3,7 @@
 Shapes: S samples.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import Tensor
 from voxclone.audio.files import read_wave
 from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data.manifest import Clip, read_manifest
-from voxclone.errors import AudioError, ConfigError
+from voxclone.errors import AudioError, ConfigError, file_name
 from voxclone.evaluate.progress import Track, untracked
+from voxclone.readers import read_text
 from voxclone.spec import SAMPLING_RATE
 
 MIN_SECONDS = 1.0
@@ -59,7 +61,7 @@ def list_clips(source: str | Path) -> list[Clip]:
     """Clips of a manifest (JSON lines), or of a folder with a sub-folder for each speaker; a sound
     file in no sub-folder is a speaker of its own. Raises ConfigError if there are none."""
     path = Path(source)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return read_manifest(path)
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
     if not found:
@@ -67,10 +69,10 @@ def list_clips(source: str | Path) -> list[Clip]:
     clips = []
     for file in found:
         inner = file.relative_to(path)
-        speaker = inner.parts[0] if len(inner.parts) > 1 else inner.stem
+        speaker = file_name(inner.parts[0] if len(inner.parts) > 1 else inner.stem)
         text = file.with_suffix(".txt")
-        content = text.read_text(encoding="utf-8").strip() if text.is_file() else ""
-        clips.append(Clip(str(inner), file, speaker, 0.0, text=content or None))
+        content = read_text(text, what="The transcript").strip() if os.path.isfile(text) else ""
+        clips.append(Clip(file_name(inner), file, speaker, 0.0, text=content or None))
     return clips
 
 

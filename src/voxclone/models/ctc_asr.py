@@ -6,19 +6,19 @@ distillation trains a semantic stream on; another, never used for training, give
 Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width, V characters.
 """
 
-import json
 import unicodedata
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
-from voxclone.config import Settings, parse_settings
+from voxclone.config import Settings
 from voxclone.errors import ConfigError
+from voxclone.readers import parse_record, read_json
 from voxclone.release.release import mini_release
+from voxclone.release.safetensors import load_tensors
 
 N_FFT, HOP, BANDS, USED_BANDS = 640, 240, 96, 80  # the used bands end near 8 kHz
 STRIDE = 2
@@ -105,12 +105,10 @@ def load_recognizer(folder: Path) -> Recognizer:
 
     Raises ConfigError if either is absent or damaged.
     """
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "recogniser.safetensors")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"There is no recognizer in {folder}: {error}.") from None
-    model = Recognizer(parse_settings(RecognizerConfig, values, str(folder)))
+    values = read_json(folder / "config.json", what="The recognizer's")
+    config = parse_record(RecognizerConfig, values, str(folder / "config.json"))
+    state = load_tensors(folder / "recogniser.safetensors", ConfigError)
+    model = Recognizer(config)
     model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
     return model.eval().requires_grad_(False)
 

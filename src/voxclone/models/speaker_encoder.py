@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.audio.loudness import check_wave
+from voxclone.audio.loudness import check_wave, normalize_loudness
 from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.audio.spectrum import mel_matrix
 from voxclone.errors import AudioError, MissingExtraError
@@ -34,6 +34,7 @@ MIN_COVERAGE = 0.75
 TARGET_RMS = 10 ** (-30 / 20)  # quieter clips are raised to -30 dBFS
 PAUSE_WINDOW, PAUSE_DEPTH_DB = 480, 30.0  # a window this far below the loudest one is a pause
 SMOOTHING, MARGIN = 8, 3  # windows averaged, and windows kept on both sides of speech
+SAME_SPEAKER, OTHER_SPEAKERS = 0.75, 0.50  # mean cosines of recordings by the packaged network
 MIN_SECONDS = 0.4  # the layers of WavLM's x-vectors need 15 frames of 20 ms, ECAPA's less
 
 
@@ -50,6 +51,18 @@ class SpeakerEmbedder(Protocol):
 def speaker_similarity(embedder: SpeakerEmbedder, a_S: Tensor, b_S: Tensor) -> float:
     """Cosine between the embeddings of two clips at 24 kHz. Raises AudioError."""
     return float(embedder.embed(a_S) @ embedder.embed(b_S))
+
+
+def clip_embedding(wave_S: Tensor) -> Tensor:
+    """Unit vector [E] of a clip at 24 kHz by the packaged network, at the loudness at which clips
+    are compared. Raises AudioError."""
+    return Ge2eEmbedder.load().embed(normalize_loudness(wave_S))
+
+
+def clip_similarity(a_S: Tensor, b_S: Tensor) -> float:
+    """Cosine of two clips by `clip_embedding`: near `SAME_SPEAKER` for two recordings of one
+    speaker, near `OTHER_SPEAKERS` for those of two. Raises AudioError."""
+    return float(clip_embedding(a_S) @ clip_embedding(b_S))
 
 
 class Ge2eEmbedder(nn.Module):

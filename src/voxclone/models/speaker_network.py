@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
-from voxclone.config import Settings, parse_settings
+from voxclone.config import Settings
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import BANDS, HOP, N_FFT, USED_BANDS, Recognizer, RecognizerConfig
+from voxclone.readers import parse_record, read_json
 from voxclone.release.release import mini_release
+from voxclone.release.safetensors import load_tensors
 
 SPEAKER_NETWORK_FILE = "voices.safetensors"
 MAX_CODE = 7  # of a signed 4-bit weight
@@ -70,12 +71,9 @@ def save_speaker_network(network: SpeakerNetwork, folder: Path) -> None:
 
 def load_speaker_network(folder: Path) -> SpeakerNetwork:
     """A frozen network that `save_speaker_network` wrote. Raises ConfigError without them."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / SPEAKER_NETWORK_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"There is no speaker network in {folder}: {error}.") from None
-    config = parse_settings(SpeakerNetworkConfig, values, str(folder))
+    path = folder / "config.json"
+    config = parse_record(SpeakerNetworkConfig, read_json(path, what="The network's"), str(path))
+    state = load_tensors(folder / SPEAKER_NETWORK_FILE, ConfigError)
     network = SpeakerNetwork(1, config.dim, config.blocks)
     weights = {}
     for name, weight in network.trunk.state_dict().items():

@@ -3,8 +3,7 @@
 An encoder file is safetensors with the tensors under their names in the release. Its header has the
 hash of the codebook that it was trained for, so that it is never used with another one.
 
-Encoders of unknown origin are opened and checked, too: safetensors with or without
-`audio_tokenizer.` before the names, and the community's `best_encoder.pt`.
+Encoders of unknown origin are opened and checked, too: see `encoder_layouts`.
 """
 
 import hashlib
@@ -16,18 +15,22 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxclone.errors import ReleaseError
+from pydantic import Field
+
+from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import pieces
-from voxclone.release.release import Release, encoder_prefix, load_codec
+from voxclone.readers import Record, parse_json, parse_record
+from voxclone.release.encoder_layouts import read_encoder_tensors
+from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import (
     Entry,
     Header,
     TensorFiles,
     read_header,
+    require_finite,
     write_safetensors,
 )
 from voxclone.release.tensors import Shapes, encoder_tensors
-from voxclone.release.torch_checkpoint import is_torch_file, read_checkpoint
 from voxclone.spec import CODEC
 
 if TYPE_CHECKING:
@@ -92,12 +95,12 @@ def read_encoder_metadata(header: Header) -> dict[str, str]:
     metadata = header.metadata
     if metadata.get("format") != FORMAT_1:
         return metadata
-    try:
-        training = json.loads(metadata["facts"])
-        training["metrics"] = training.pop("figures", {})
-        return encoder_metadata(metadata["book"], training)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise ReleaseError(f"The metadata of {header.path} are damaged: {error!r}.") from None
+    label = f"The metadata of {header.path}"
+    training = parse_json(metadata.get("facts", ""), label, ReleaseError)
+    if not isinstance(training, dict) or "book" not in metadata:
+        raise ReleaseError(f"{label} are damaged: fetch the file again.")
+    training["metrics"] = training.pop("figures", {})
+    return encoder_metadata(metadata["book"], training)
 
 
 def require_same_codebook(path: Path, metadata: Mapping[str, str], release: Release) -> None:
@@ -135,7 +138,9 @@ def find_encoder(release: Release, encoder: Path | None = None) -> Path | None:
     another codebook.
     """
     if encoder is not None:
-        require_same_codebook(encoder, read_encoder_metadata(read_header(encoder)), release)
+        header = read_encoder_tensors(encoder, release.params).header
+        if header is not None:
+            require_same_codebook(encoder, read_encoder_metadata(header), release)
         return encoder
     if release.report.encoder != "withheld":
         return None
@@ -165,6 +170,7 @@ class ExternalEncoder:
     metadata: dict[str, str]
     load: "Callable[[str], Tensor]"
     has_provenance: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -179,20 +185,15 @@ def open_external_encoder(path: Path, release: Release) -> ExternalEncoder:
     for another codebook.
     """
     shapes = encoder_tensors(release.params)
-    if is_torch_file(path):
-        checkpoint = read_checkpoint(path)
-        missing = encoder_prefix(release.params, checkpoint.tensors, path)
-        load = partial(_load, checkpoint.load, missing)
-        return ExternalEncoder(path, shapes, {"origin": path.name}, load, has_provenance=False)
-    header = read_header(path)
-    missing = encoder_prefix(release.params, header.tensors, path)
-    metadata = read_encoder_metadata(header)
-    require_same_codebook(path, metadata, release)
-    load = partial(_load, TensorFiles([header]).load, missing)
+    found = read_encoder_tensors(path, release.params)
+    metadata: dict[str, str] = {}
+    if found.header is not None:
+        metadata = read_encoder_metadata(found.header)
+        require_same_codebook(path, metadata, release)
     has_provenance = metadata.get("format") == FORMAT and "codebook_sha256" in metadata
     if not has_provenance:
         metadata = {"origin": path.name}
-    return ExternalEncoder(path, shapes, metadata, load, has_provenance)
+    return ExternalEncoder(path, shapes, metadata, found.load, has_provenance, found.notes)
 
 
 def write_encoder(path: Path, encoder: ExternalEncoder, metadata: dict[str, str]) -> dict[str, str]:
@@ -206,11 +207,7 @@ def write_encoder(path: Path, encoder: ExternalEncoder, metadata: dict[str, str]
 
     def make(name: str) -> "Tensor":
         tensor = encoder.load(name).detach().cpu().to(torch.bfloat16).contiguous()
-        if not tensor.isfinite().all():
-            raise ReleaseError(
-                f"In {encoder.path}, {name} has values that are not finite: the training that "
-                "made it had failed; take an earlier checkpoint."
-            )
+        require_finite(name, tensor, encoder.path)
         data = tensor.flatten().view(torch.uint8).numpy().data
         digests[name] = hashlib.sha256(data).hexdigest()
         return tensor
@@ -241,12 +238,12 @@ def write_validated(
 def training_metrics(encoder: ExternalEncoder) -> dict[str, float]:
     """The metrics that the training wrote into the header of an encoder with provenance, if it
     did."""
+    text, label = encoder.metadata.get("training", "{}"), f"the metadata of {encoder.path}"
     try:
-        metrics = json.loads(encoder.metadata.get("training", "{}")).get("metrics", {})
-        return {str(name): float(value) for name, value in metrics.items()}
-    except (ValueError, TypeError, AttributeError):
+        return parse_record(_Training, parse_json(text, label), label).metrics
+    except ConfigError:
         return {}
 
 
-def _load(load: "Callable[[str], Tensor]", missing: str, name: str) -> "Tensor":
-    return load(name.removeprefix(missing))
+class _Training(Record):
+    metrics: dict[str, float] = Field(default_factory=dict)

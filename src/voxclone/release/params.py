@@ -7,17 +7,18 @@ keys are ignored, because later revisions of a release may add some. A wrong typ
 value is refused.
 """
 
-import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from voxclone.codec.config import CodecConfig
-from voxclone.config import Settings, parse_settings
+from voxclone.config import Settings
 from voxclone.errors import ConfigError, ReleaseError
+from voxclone.readers import parse_record, read_json
 
 # Far above every real value: a damaged file must not ask for terabytes or endless loops.
 Size = Annotated[int, Field(ge=1, le=2**24)]
@@ -127,18 +128,12 @@ class Params:
 
 def read_params(path: str | Path) -> Params:
     """Read the file `params.json` at `path`; raises ReleaseError if it cannot be used."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise ReleaseError(
             f"There is no {path}: a release is a directory with params.json, tekken.json, "
             "consolidated*.safetensors and voice_embedding/."
-        ) from None
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"{path} is not valid JSON: {error}; fetch it again.") from None
-    return parse_params(values, str(path))
+        )
+    return parse_params(read_json(path, ReleaseError), str(path))
 
 
 def parse_params(values: Any, where: str = "params.json") -> Params:
@@ -154,23 +149,13 @@ def parse_params(values: Any, where: str = "params.json") -> Params:
     for name, index in voices.items():
         if not isinstance(index, int) or isinstance(index, bool):
             raise ReleaseError(f"In {where}: the voice {name!r} is {index!r}, not an integer.")
-    lm_config = _parse(LanguageModelConfig, top, where)
-    audio_config = _parse(AudioModelConfig, audio, f"{where}, audio_model_args")
+    lm_config = parse_record(LanguageModelConfig, top, where, ReleaseError)
+    audio_config = parse_record(AudioModelConfig, audio, f"{where}, audio_model_args", ReleaseError)
     codec_config = _parse_codec(codec, where)
     try:
         return Params(lm_config, audio_config, codec_config, dict(voices), bos)
     except ReleaseError as error:
         raise ReleaseError(f"In {where}: {error}") from None
-
-
-SectionT = TypeVar("SectionT", bound=_Section)
-
-
-def _parse(section: type[SectionT], values: dict[str, Any], where: str) -> SectionT:
-    try:
-        return parse_settings(section, values, where)
-    except ConfigError as error:
-        raise ReleaseError(str(error)) from None
 
 
 def _parse_codec(values: dict[str, Any], where: str) -> CodecConfig:

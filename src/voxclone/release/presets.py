@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from voxclone.errors import VoiceError
 from voxclone.io import atomic_file
+from voxclone.readers import open_file, refuse_lfs_pointer
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
     TensorView,
@@ -37,6 +38,13 @@ def count_frames(path: str | Path, dim: int) -> int:
     """
     with _opened(Path(path)) as archive:
         return _examine(archive, Path(path), dim)[1]
+
+
+def is_preset(path: str | Path) -> bool:
+    """Whether a file is one matrix as `torch.save` writes it. Raises VoiceError for no such zip."""
+    with _opened(Path(path)) as archive:
+        value = read_torch_zip(archive, MAX_ENTRIES, MAX_PICKLE).value
+    return isinstance(value, TensorView) and len(value.shape) == 2
 
 
 def read_preset(path: str | Path, dim: int) -> "Tensor":
@@ -78,8 +86,10 @@ def write_preset(path: str | Path, embedding_ND: "Tensor") -> None:
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip at `path`; its defects become VoiceErrors."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        with open_file(path, VoiceError) as file:
+            refuse_lfs_pointer(file.read(8), path, VoiceError)
+            with zipfile.ZipFile(file) as archive:
+                yield archive
     except VoiceError:
         raise
     except UnsupportedPickle as error:
@@ -87,8 +97,6 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             f"The voice {path} is not one plain contiguous bfloat16 tensor: {error}. Nothing in it "
             "was run; save such a tensor with torch.save."
         ) from None
-    except FileNotFoundError:
-        raise VoiceError(f"There is no voice file {path}.") from None
     except ZIP_ERRORS as error:
         raise VoiceError(
             f"The voice {path} is damaged or no zip as torch.save writes it ({error}): "

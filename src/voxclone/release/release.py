@@ -1,7 +1,7 @@
 """A release: opened by its headers alone; tensors are read on demand."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError, VoiceError
+from voxclone.release.encoder_layouts import read_encoder_tensors
 from voxclone.release.params import Params, read_params
 from voxclone.release.presets import read_preset
-from voxclone.release.safetensors import TensorFiles, TensorInfo, find_shards, read_header
+from voxclone.release.safetensors import TensorFiles, find_shards
 from voxclone.release.tekken import read_tekken, voice_counts
 from voxclone.release.tensors import (
     ENCODER_PREFIXES,
     ManifestReport,
     check_manifest,
-    expected_tensors,
-    is_encoder,
     require_complete,
 )
 from voxclone.spec import CODEC, TABLE, VOICES
@@ -101,17 +100,16 @@ def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
     """The codec in fp32, for inference. Its encoder is that of the file `encoder` if given, else
     the release's own if it has one, else None.
 
-    The file is safetensors with all the encoder's tensors, named with or without
-    `audio_tokenizer.`; other tensors of a release are ignored. Raises ReleaseError for tensors that
-    are missing or misshapen.
+    The file is of any layout that `read_encoder_tensors` knows. Raises ReleaseError for tensors
+    that are missing or misshapen.
     """
     from voxclone.codec.model import Codec
 
     files, params = release.files, release.params
     require_complete(release.report, release.path, DECODER)
-    encoder_files, prefix = files, CODEC
+    load: Callable[[str], Tensor] = files.load
     if encoder is not None:
-        encoder_files, prefix = _open_encoder(params, Path(encoder))
+        load = read_encoder_tensors(Path(encoder), params).load
     elif release.report.encoder != "withheld":
         require_complete(release.report, release.path, ENCODER_PREFIXES)
     has_encoder = encoder is not None or release.report.encoder != "withheld"
@@ -120,7 +118,8 @@ def load_codec(release: Release, encoder: str | Path | None = None) -> "Codec":
     _fill(codec.quantizer, files, f"{CODEC}quantizer.")
     _fill(codec.decoder, files, CODEC)
     if codec.encoder is not None:
-        _fill(codec.encoder, encoder_files, prefix)
+        names = list(codec.encoder.state_dict())
+        codec.encoder.load_state_dict({name: load(CODEC + name) for name in names})
     return codec.eval().requires_grad_(False)
 
 
@@ -178,38 +177,6 @@ def _fetch(name: str) -> Path:
             f"({type(error).__name__}: {reason}): check the name, the network, and that you "
             "have accepted the license and logged in with `hf auth login`."
         ) from None
-
-
-def encoder_prefix(params: Params, found: Mapping[str, TensorInfo], path: Path) -> str:
-    """The prefix that the names in an encoder's file lack: "" or `audio_tokenizer.`.
-
-    Other tensors of a release may be in the file, too. Raises ReleaseError for tensors
-    that are missing, misshapen or of something else.
-    """
-    prefix = "" if any(name.startswith(CODEC) for name in found) else CODEC
-    tensors = {prefix + name: tensor for name, tensor in found.items()}
-    own = {name: tensor for name, tensor in tensors.items() if is_encoder(name)}
-    if not own:
-        raise ReleaseError(f"{path} holds no tensor of a codec encoder: name another file.")
-    if problems := check_manifest(params, own).summary(ENCODER_PREFIXES):
-        raise ReleaseError(
-            f"{path} is not the whole encoder that params.json describes: {problems}. Name another "
-            "file, or train one for this release."
-        )
-    unknown = sorted(tensors.keys() - own.keys() - expected_tensors(params).keys())
-    if unknown:
-        raise ReleaseError(
-            f"{path} holds {unknown[0].removeprefix(CODEC)!r}, which is not of a codec encoder: "
-            "name the file that `voxclone train encoder` wrote."
-        )
-    return prefix
-
-
-def _open_encoder(params: Params, path: Path) -> tuple[TensorFiles, str]:
-    """The file of an encoder, checked, and the prefix of its names."""
-    header = read_header(path)
-    missing = encoder_prefix(params, header.tensors, path)
-    return TensorFiles([header]), CODEC.removeprefix(missing)
 
 
 def _fill(module: "Module", files: TensorFiles, prefix: str) -> None:

@@ -5,47 +5,67 @@ request is `<s>`, [BEGIN_AUDIO], [AUDIO] for each frame of the voice, [NEXT_AUDI
 [REPEAT_AUDIO_TEXT], [BEGIN_AUDIO].
 """
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from voxclone.errors import ReleaseError
+from voxclone.readers import Record, parse_record, read_json
 from voxclone.release.params import Params
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class TokenizerConfig(Record):
+    """What is used of `config`."""
+
+    default_vocab_size: Count | None = None
+
+
+class SpecialToken(Record):
+    """What is used of each of `special_tokens`."""
+
+    token_str: str | None = None
+    rank: Count | None = None
+
+
+class AudioConfig(Record):
+    """What is used of `audio`."""
+
+    sampling_rate: Rate | None = None
+    frame_rate: Rate | None = None
+    voice_num_audio_tokens: dict[str, Count] | None = None
+
+
+class Tekken(Record):
+    """What is used of a tokenizer."""
+
+    config: TokenizerConfig
+    vocab: list[dict[str, Any]]
+    special_tokens: list[SpecialToken] | None = None
+    audio: AudioConfig | None = None
 
 
 def read_tekken(path: str | Path) -> dict[str, Any]:
     """The value of a `tekken.json`; raises ReleaseError if it is missing or has not its layout."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReleaseError(f"The tokenizer {path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"{path} is not valid JSON: {error}; fetch it again.") from None
-    layout = {"config": dict, "vocab": list}
-    for key, kind in layout.items():
-        if not isinstance(value, dict) or not isinstance(value.get(key), kind):
-            raise ReleaseError(f"{path} has no {key!r}: it is no tekken tokenizer; fetch it again.")
-    if not isinstance(value.get("audio", {}), dict):
-        raise ReleaseError(f"In {path}, 'audio' is no mapping: fetch it again.")
+    value = read_json(path, ReleaseError, "The tokenizer")
+    parse_record(Tekken, value, f"the tokenizer {path}", ReleaseError)
     return dict(value)
 
 
 def voice_counts(tekken: dict[str, Any]) -> dict[str, int]:
-    """Frames of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there.
-    Raises ReleaseError for anything but a mapping to integers."""
-    counts = tekken.get("audio", {}).get("voice_num_audio_tokens") or {}
-    if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
-        raise ReleaseError("In tekken.json, voice_num_audio_tokens must map names to integers.")
+    """Frames of each preset by `audio.voice_num_audio_tokens`; empty if the key is not there."""
+    counts: dict[str, int] = (tekken.get("audio") or {}).get("voice_num_audio_tokens") or {}
     return counts
 
 
 def tekken_problems(tekken: dict[str, Any], params: Params) -> list[str]:
     """A sentence for each contradiction between a tokenizer and `params.json`."""
-    audio, config = tekken.get("audio", {}), tekken["config"]
+    audio, config = tekken.get("audio") or {}, tekken["config"]
     special = {
-        token.get("token_str"): token.get("rank")
-        for token in tekken.get("special_tokens") or []
-        if isinstance(token, dict)
+        token.get("token_str"): token.get("rank") for token in tekken.get("special_tokens") or []
     }
     pairs = [
         ("audio.sampling_rate", audio.get("sampling_rate"), params.audio.sampling_rate),
@@ -64,7 +84,7 @@ def tekken_problems(tekken: dict[str, Any], params: Params) -> list[str]:
         if found != wanted
     ]
     ids = config.get("default_vocab_size")
-    if type(ids) is not int or ids > params.lm.vocab_size:
+    if ids is None or ids > params.lm.vocab_size:
         problems.append(
             f"tekken.json has {ids} ids, but the model has only {params.lm.vocab_size} tokens."
         )

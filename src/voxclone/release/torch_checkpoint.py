@@ -1,17 +1,20 @@
-"""`best_encoder.pt`: the file in which public attempts keep an encoder.
+"""Files that `torch.save` made of mappings of tensors, read without unpickling.
 
-`torch.save` made it of a mapping name -> tensor, with the names `input_proj.*` and
-`encoder_blocks.*` (the trainer of Al0olo/voxtral-voice-clone). It is read without unpickling.
+Public attempts keep an encoder so: `best_encoder.pt` is a mapping name -> tensor (the trainer of
+Al0olo/voxtral-voice-clone). A checkpoint has such mappings in others, beside numbers and the states
+of optimizers.
 """
 
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo
+from voxclone.readers import open_file, read_head
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, require_finite
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
     TensorView,
@@ -22,14 +25,17 @@ from voxclone.release.torch_zip import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_ENTRIES = 4096
-MAX_PICKLE = 2**20
+MAX_ENTRIES = 16384
+MAX_PICKLE = 4 * 2**20
+MAX_DEPTH, MAX_VALUES = 6, 65536
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of such a file. In `tensors`, `start` and `stop` are bytes within the entry of the
-    zip that holds the tensor's storage (`entries`)."""
+    """The floating-point tensors of such a file; names in nested mappings are joined by dots. In
+    `tensors`, `start` and `stop` are bytes within the entry of the zip that holds the tensor's
+    storage (`entries`)."""
 
     tensors: dict[str, TensorInfo]
     entries: dict[str, str]
@@ -40,37 +46,35 @@ class Checkpoint:
 
         info = self.tensors[name]
         try:
-            with zipfile.ZipFile(info.path) as archive:
+            with open_file(info.path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
                 data = bytearray(archive.read(self.entries[name])[info.start : info.stop])
         except ZIP_ERRORS as error:
             raise _damaged(info.path, error) from None
-        dtypes = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
-        return torch.frombuffer(data, dtype=getattr(torch, dtypes[info.dtype])).view(info.shape)
+        flat = torch.frombuffer(data, dtype=getattr(torch, DTYPES[info.dtype]))
+        require_finite(name, flat, info.path)
+        return flat.view(info.shape)
 
 
 def is_torch_file(path: Path) -> bool:
     """Whether a file begins as those of `torch.save` do, now (a zip) or before 2020 (a pickle)."""
-    try:
-        with path.open("rb") as file:
-            begin = file.read(9)
-    except OSError as error:
-        raise ReleaseError(f"{path} cannot be read: {error.strerror}.") from None
+    begin = read_head(path, 9, ReleaseError)
     return begin[8:] != b"{" and begin.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The content of a file that `torch.save` made of a mapping of tensors; no tensor is read.
+    """The content of a file that `torch.save` made of mappings of tensors; no tensor is read.
 
-    Raises ReleaseError for anything else: other objects, views that are not contiguous, integers,
-    compressed or damaged zips.
+    Raises ReleaseError for anything else: a file without tensors, other objects, views that are not
+    contiguous, compressed or damaged zips.
     """
+    _refuse_old_format(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
             return _read(archive, path)
     except UnsupportedPickle as error:
         raise ReleaseError(
-            f"{path} is not a plain mapping of tensors, as `best_encoder.pt` is: {error}. Nothing "
-            "in it was run. Save the encoder's tensors alone, as safetensors."
+            f"{path} is not made of mappings of tensors alone: {error}. Nothing in it was run. "
+            "Save the encoder's tensors as safetensors."
         ) from None
     except ZIP_ERRORS as error:
         raise _damaged(path, error) from None
@@ -82,18 +86,43 @@ def _read(archive: zipfile.ZipFile, path: Path) -> Checkpoint:
         raise UnsupportedPickle("its data.pkl describes something else")
     tensors: dict[str, TensorInfo] = {}
     entries: dict[str, str] = {}
-    for name, view in found.value.items():
-        if not isinstance(view, TensorView):
-            raise UnsupportedPickle(f"{name!r} is no tensor")
+    for name, view in _views(found.value):
         size, entry = DTYPE_BYTES[view.storage.dtype], f"{found.root}/data/{view.storage.key}"
         held = found.entries[entry].file_size if entry in found.entries else 0
         start = view.offset * size
         stop = start + prod(view.shape) * size
         if held != view.storage.values * size or stop > held:
             raise UnsupportedPickle(f"{name!r} needs {stop} bytes of {entry}, which has {held}")
-        tensors[name] = TensorInfo(path, view.storage.dtype, view.shape, start, stop)
-        entries[name] = entry
+        if view.storage.dtype in DTYPES:
+            tensors[name] = TensorInfo(path, view.storage.dtype, view.shape, start, stop)
+            entries[name] = entry
+    if not tensors:
+        raise UnsupportedPickle("it holds no tensor of floating-point numbers")
     return Checkpoint(tensors, entries)
+
+
+def _views(value: dict[Any, Any]) -> Iterator[tuple[str, TensorView]]:
+    """The tensors in nested mappings, by their names joined with dots."""
+    seen = 0
+    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    while waiting:
+        prefix, mapping, depth = waiting.pop(0)
+        for key, item in mapping.items():
+            seen += 1
+            if seen > MAX_VALUES or depth > MAX_DEPTH:
+                raise UnsupportedPickle("its mappings are nested too deep, or too many")
+            if isinstance(item, TensorView):
+                yield f"{prefix}{key}", item
+            elif isinstance(item, dict):
+                waiting.append((f"{prefix}{key}.", item, depth + 1))
+
+
+def _refuse_old_format(path: Path) -> None:
+    if read_head(path, 1, ReleaseError) == b"\x80":
+        raise ReleaseError(
+            f"{path} is a pickle in the format of PyTorch before 1.6, which is not read: load it "
+            "where you trust it, and save the encoder's tensors as safetensors."
+        )
 
 
 def _damaged(path: Path, error: Exception) -> ReleaseError:

@@ -2,9 +2,9 @@
 
 Such a zip has `<root>/data.pkl`, which describes tensors, and a file in `<root>/data/` for the
 numbers of each storage. A pickle is a program. It is not run here: `pickletools` lists its
-instructions, and those that plain tensors and mappings need are followed on paper. Names of
-functions stay text, nothing is imported, nothing is called. Any other instruction or name ends the
-reading.
+instructions, and those that tensors, mappings, lists and numbers need are followed on paper. Names
+of functions stay text, nothing is imported, nothing is called. Any other instruction or name ends
+the reading.
 """
 
 import pickletools
@@ -32,13 +32,18 @@ STORAGES = {
     "torch BFloat16Storage": "BF16",
     "torch HalfStorage": "F16",
     "torch DoubleStorage": "F64",
+    "torch LongStorage": "I64",
+    "torch IntStorage": "I32",
+    "torch ByteStorage": "U8",
+    "torch BoolStorage": "BOOL",
 }
 TEXT = {"BINUNICODE", "SHORT_BINUNICODE", "UNICODE"}
-INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
-BOOLS = {"NEWTRUE", "NEWFALSE"}
+NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 STORES = {"PUT", "BINPUT", "LONG_BINPUT"}
 LOADS = {"GET", "BINGET", "LONG_BINGET"}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False, "NONE": None}
+NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 IGNORED = {"PROTO", "FRAME", "STOP"}
 _MARK = object()
 
@@ -128,16 +133,20 @@ def _step(name: str, argument: Any, stack: list[Any], memory: dict[Any, Any]) ->
         stack.append(memory[argument])
     elif name in IGNORED:
         pass
-    elif name in TEXT or name in INTEGERS:
+    elif name in TEXT or name in NUMBERS:
         stack.append(argument)
-    elif name in BOOLS:
-        stack.append(name == "NEWTRUE")
+    elif name in CONSTANTS:
+        stack.append(CONSTANTS[name])
     elif name == "MARK":
         stack.append(_MARK)
-    elif name == "EMPTY_DICT":
-        stack.append({})
-    elif name == "EMPTY_TUPLE":
-        stack.append(())
+    elif name in NEW:
+        stack.append(NEW[name]())
+    elif name == "APPEND":
+        item = stack.pop()
+        _extend(stack[-1], [item])
+    elif name == "APPENDS":
+        items = _since_mark(stack)
+        _extend(stack[-1], items)
     elif name == "TUPLE":
         stack.append(tuple(_since_mark(stack)))
     elif name in TUPLES:
@@ -213,6 +222,12 @@ def _fill(target: Any, items: list[Any]) -> None:
     if not isinstance(target, dict) or len(items) % 2:
         raise UnsupportedPickle("its data.pkl fills something else than a mapping")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str) or key in target:
-            raise UnsupportedPickle("a mapping in it has a key that is no text, or is there twice")
+        if not isinstance(key, str | int) or key in target:
+            raise UnsupportedPickle("a mapping in it has a key that is no name, or is there twice")
         target[key] = value
+
+
+def _extend(target: Any, items: list[Any]) -> None:
+    if not isinstance(target, list):
+        raise UnsupportedPickle("its data.pkl fills something else than a list")
+    target.extend(items)

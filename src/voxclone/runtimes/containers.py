@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import ReleaseError, VoiceError
+from voxclone.readers import read_bytes
 from voxclone.release.presets import read_preset
 from voxclone.release.safetensors import FLOATS, TensorFiles, read_header
 
@@ -74,7 +75,10 @@ def read_embedding(path: Path) -> Found:
     problems = []
     if name != "embedding" and len(names) > 1:
         problems.append(f"{path} has {len(names)} tensors and no 'embedding': any may be taken.")
-    return TensorFiles([header]).load(name), problems
+    try:
+        return TensorFiles([header]).load(name), problems
+    except ReleaseError as error:
+        return None, [str(error)]
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -111,12 +115,9 @@ def _bf16(content: bytes, width: int) -> Tensor:
 
 def _content(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"it has {size} bytes, too many for a voice")
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{error.strerror}") from None
+        return read_bytes(path, ReleaseError, limit=MAX_BYTES)
+    except ReleaseError as error:
+        raise ValueError(str(error).removeprefix(f"{path} ").rstrip(".")) from None
 
 
 def _stored_entry(content: bytes) -> tuple[int, int]:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
 from voxclone.io import atomic_add, atomic_folder, refuse_inside, require_new
+from voxclone.outputs import EXPORT, PRESET, check_output
 from voxclone.release.params import is_voice_name
 from voxclone.release.release import Release
 from voxclone.runtimes.readers import ALIASES, PRESETS
 from voxclone.runtimes.reading import Reading
 from voxclone.runtimes.table import Runtime
 from voxclone.runtimes.verify import RuntimeInput, read_voice
+from voxclone.runtimes.writers import copy_release
 from voxclone.voice.resolve import ResolvedVoice
 
 
@@ -23,9 +25,12 @@ def export_voice(
     *,
     name: str | None = None,
     replace_preset: str | None = None,
+    symbolic: bool = False,
+    source: Path | None = None,
 ) -> Reading:
     """Write a voice to `out` for `runtime`, under its own name, `name`, or that of a preset that
-    it replaces. Gives what the runtime would load.
+    it replaces. Gives what the runtime would load. If `symbolic`, the weights of a release folder
+    are symbolic links. `source` is the file of the voice, if it has one.
 
     `out` appears whole or not at all. Raises UsageError for an impossible name or path,
     ReleaseError for errors of the disk, and QualityError, with every problem, if the runtime would
@@ -37,7 +42,9 @@ def export_voice(
         raise UsageError("Give either --name or --replace-preset: both would name the voice.")
     check_name(own_name, runtime, release, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
-    with _atomic(runtime, out) as path:
+    with _atomic(runtime, out, own_name, [source, release.path]) as path:
+        if runtime.input == "release":
+            copy_release(release.path, path, symbolic=symbolic)
         runtime.write(voice, own_name, release, path)
         reading = read_voice(RuntimeInput.of(runtime, path, release), own_name, voice)
         if not reading.usable:
@@ -85,17 +92,17 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
         )
 
 
-def _atomic(runtime: Runtime, out: Path) -> AbstractContextManager[Path]:
+def _atomic(
+    runtime: Runtime, out: Path, name: str, inputs: list[Path | None]
+) -> AbstractContextManager[Path]:
     """A temporary path to write to, which replaces `out` only if the block ends well."""
     if runtime.input == "file":
         if out.suffix != runtime.suffix:
             raise UsageError(f"{runtime.name} reads a file *{runtime.suffix}: name {out} so.")
-        if out.is_dir():
-            raise UsageError(f"{out} is a directory: name the file to write.")
-        if not out.parent.is_dir():
-            raise UsageError(f"{out} cannot be written: there is no directory {out.parent}.")
+        check_output(out, EXPORT, inputs)
         return atomic_add(out)
     if runtime.input == "voices" and out.is_dir():
+        check_output(out / f"{name}.pt", PRESET, inputs)
         return atomic_add(out)
     if runtime.input == "voices" and out.exists():
         raise UsageError(f"{out} is a file: {runtime.name} reads a folder of voices.")

@@ -5,6 +5,7 @@ ceil(samples / frame) + 1 frames; at 17 lengths up to 30 s these differ (checkpo
 """
 
 import math
+import os
 from pathlib import Path
 
 from voxclone.errors import AudioError
@@ -28,7 +29,7 @@ def read_reference(path: Path, release: Release) -> Reading:
     import soundfile
 
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise AudioError(f"{path} is no recording that can be read: {error}.") from None
     codec = release.params.codec

@@ -8,7 +8,7 @@ from typing import Literal
 
 from voxclone.errors import UsageError
 from voxclone.release.release import Release
-from voxclone.runtimes import readers, writers
+from voxclone.runtimes import loom, readers, writers
 from voxclone.runtimes.reading import Reading
 from voxclone.voice.resolve import ResolvedVoice
 
@@ -116,6 +116,15 @@ RUNTIMES = {
             "put {out} into ComfyUI/models/voxtral and choose the voice {name}",
             mismatch="frames are cut, or the node fails",
             presets_only=True,
+        ),
+        Runtime(
+            "loom.cpp",
+            "file",
+            ".gguf",
+            "the tensor 'voice' of a file that was made for its weights",
+            loom.write_loom,
+            loom.read_loom,
+            "loom_cli MODEL.gguf --voice {out} --text \"...\"",
         ),
         Runtime(
             "codes",

@@ -3,13 +3,14 @@
 Shapes: N frames, D width.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from voxclone.errors import UsageError
+from voxclone.errors import UnknownVoiceError, UsageError, shorten
 from voxclone.release.release import Release
 from voxclone.runtimes.reading import Reading, check_reading
 from voxclone.runtimes.reference import read_reference
@@ -31,7 +32,7 @@ class RuntimeInput:
     @classmethod
     def of(cls, runtime: Runtime, path: Path, release: Release) -> "RuntimeInput":
         """The input `path`; `release` is used if that is no release itself."""
-        if runtime.input == "release" and path.is_dir():
+        if runtime.input == "release" and os.path.isdir(path):
             release = Release.open(path)
         return cls(runtime, path, release, end_frame(release))
 
@@ -63,22 +64,27 @@ def verify(
     too, to be sent as `ref_audio`. Raises UsageError for anything else, and for a folder without
     voices.
     """
-    if runtime.name == "vllm-omni" and path.is_file():
+    if runtime.name == "vllm-omni" and os.path.isfile(path):
         mismatch = f"{runtime.mismatch}: drop or add one sample"
         reading = read_reference(path, release)
         return [check_reading(reading, end_frame(release), runtime.context, mismatch)]
     if runtime.input == "file":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UsageError(f"{runtime.name} reads a file, and {path} is none: name the file.")
         given = RuntimeInput.of(runtime, path, release)
         return [read_voice(given, path.name.partition(".")[0], like)]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         kind = "release folder" if runtime.input == "release" else "folder of voices"
         raise UsageError(f"{runtime.name} reads a {kind}, and {path} is none: name the folder.")
     given = RuntimeInput.of(runtime, path, release)
-    names = [name] if name is not None else voice_names(given)
-    if not names:
+    known = voice_names(given)
+    if not known:
         raise UsageError(f"There is no voice for {runtime.name} in {path}: export one to it.")
+    if name is not None and name not in known:
+        raise UnknownVoiceError(
+            f"There is no voice {shorten(name)!r} in {path}: they are {shorten(', '.join(known))}."
+        )
+    names = [name] if name is not None else known
     return [read_voice(given, each, like) for each in names]
 
 

@@ -22,9 +22,8 @@ from voxclone.voice.resolve import ResolvedVoice
 
 
 def write_release(voice: ResolvedVoice, name: str, release: Release, folder: Path) -> None:
-    """Fill the empty `folder` with `release` and the voice as its preset `name`: the `.pt`, the map
-    of params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
-    link_release(release.path, folder)
+    """Put the voice into `folder`, a copy of `release`, as its preset `name`: the `.pt`, the map of
+    params.json and the count of tekken.json agree (checkpoint spec, 4.4)."""
     for stale in (folder / VOICES).glob(f"{name}.*"):
         stale.unlink()
     params = json.loads((release.path / "params.json").read_text(encoding="utf-8"))
@@ -107,15 +106,18 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(f"{text}\n", encoding="utf-8")
 
 
-def link_release(source: Path, target: Path) -> None:
+def copy_release(source: Path, target: Path, *, symbolic: bool = False) -> None:
     """Put the files of the release folder `source` and of its `voice_embedding` into `target`.
 
-    Tensor files become hard links where the file system allows it, so that an 8 GB release costs
-    no space. Small files are copied, because they may be written again."""
+    Tensor files become hard links where the file system allows it, or symbolic links if asked for,
+    so that an 8 GB release costs no space. Small files are copied, because they may be written
+    again."""
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             own = target / path.name
-            if path.suffix != ".safetensors" or not hard_link(path, own):
+            if path.suffix == ".safetensors" and symbolic:
+                own.symlink_to(path.resolve())
+            elif path.suffix != ".safetensors" or not hard_link(path, own):
                 shutil.copyfile(path, own)
     voices = target / VOICES
     voices.mkdir()

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, each on its part of every batch; and signals.
+"""Several processes that train one model together, each on its part of every batch.
 
 Every process holds the whole model. The rule for losses: *the mean over processes of what each
 computes is the loss of the whole batch*. A mean over equally many items is so by itself; what
@@ -17,13 +17,11 @@ Shapes: B items of a part, W processes.
 
 import json
 import secrets
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -31,8 +29,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from voxclone.errors import ConfigError, VoxcloneError
+from voxclone.train.signals import Interrupted, stop_requested
 
-_signals: list[int] = []
 LONGEST_WAIT = timedelta(hours=12)
 """The first process packs speech and makes pairs while the others wait."""
 
@@ -96,9 +94,6 @@ class MicroBatch:
         each = items // self.parts
         begin = (self.index * world_size() + rank()) * each
         return slice(begin, begin + each)
-
-
-WHOLE = MicroBatch()
 
 
 def micro_batches(count: int) -> list[MicroBatch]:
@@ -261,36 +256,6 @@ def mean_over_ranks(values: Sequence[float]) -> list[float]:
     shared = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(shared)
     return [float(value) / world_size() for value in shared.tolist()]
-
-
-class Interrupted(Exception):
-    """A signal came within a step that has changed nothing yet; `loop.fit` catches it."""
-
-
-@contextmanager
-def catch_signals() -> Iterator[None]:
-    """Within, SIGINT and SIGTERM are noted. A second one stops at once, but only where one process
-    is alone: beside others, a launcher repeats what a terminal sent."""
-    alone = world_size() == 1
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if _signals and alone:
-            raise KeyboardInterrupt
-        _signals.append(number)
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, receive) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-        _signals.clear()
-
-
-def stop_requested() -> bool:
-    """Whether a signal has come to this process since `catch_signals` began."""
-    return bool(_signals)
 
 
 def check_stop() -> None:

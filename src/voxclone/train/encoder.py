@@ -47,6 +47,7 @@ from voxclone.train.distributed import micro_batches
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.logging import SECONDS, Log
 from voxclone.train.loop import CHECKPOINTS, EXIT_INTERRUPTED, GRAD_NORM, Metrics, Outcome, fit
+from voxclone.train.losses import balance, weighted_sum
 from voxclone.train.material import (
     Inputs,
     Material,
@@ -56,7 +57,7 @@ from voxclone.train.material import (
     require_same_speech,
 )
 from voxclone.train.monitor import check_speech, choose_best, collapse, log_speech, preset_metrics
-from voxclone.train.objective import SPEAKER, Objective, balance, weighted_sum
+from voxclone.train.objective import SPEAKER, Objective
 from voxclone.train.optim import (
     adamw,
     build_optimizers,
@@ -226,7 +227,9 @@ class EncoderTraining:
                 beside |= objective.discriminator_losses(step, speech)
                 shown = losses | beside
                 if self.config.balance and speech is not None:
-                    losses, averages = balance(losses, weights, speech, averages, micro)
+                    losses, averages = balance(
+                        losses, weights, speech.decoded_BS, speech.leaf_BS, averages, micro.parts
+                    )
             total = weighted_sum(losses, weights)
             ((total + sum(beside.values())) / micro.count).backward()
             if objective.has_speaker_loss(step):  # its gradients come in chunks: a model's states

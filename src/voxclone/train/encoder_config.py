@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from voxclone.config import Settings
+from voxclone.data.augment import Degradation
 from voxclone.train.loop import RunSettings
 from voxclone.train.losses import STFT_SIZES
 from voxclone.train.optim import OptimizerSettings
@@ -59,15 +60,7 @@ class PairConfig(Settings):
     read that `voxclone data pairs` stored in `folder`."""
 
     folder: Path | None = None
-    minutes: float = 20.0
-
-
-class AugmentationConfig(Settings):
-    """How decoded speech is changed before an encoder reads it: white noise at a random ratio, and
-    a random gain of every time-frequency cell (0: none)."""
-
-    snr_db: tuple[float, float] = (10.0, 40.0)
-    rough_db: float = 6.0
+    minutes: float = Field(default=20.0, ge=0)
 
 
 class PseudoLabelConfig(Settings):
@@ -120,7 +113,7 @@ class EncoderConfig(Settings):
     knows the whole clip: pseudo-labels (whose crops are read so much longer) and Whisper's tokens.
     Not given, as many as the encoder looks back over, 21 in the release."""
     pairs: PairConfig = PairConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
+    augmentation: Degradation = Degradation()
 
     match_codebook: bool = False
     """Whether semantic latents begin at the size of the code vectors

@@ -62,10 +62,8 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.board_missing = True
-        else:
-            self.board_missing = False
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+            return
+        self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Named metrics of a step; the part of a name before `/` is its group. JSON has no word for

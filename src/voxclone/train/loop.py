@@ -21,8 +21,8 @@ from torch import Tensor
 from voxclone.config import Settings
 from voxclone.train import distributed
 from voxclone.train.checkpoint import TrainState, rescue, restore, save
-from voxclone.train.distributed import Interrupted, catch_signals, stop_requested
 from voxclone.train.logging import SKIPPED, Log, RunningMean, progress_bar, short
+from voxclone.train.signals import Interrupted, catch_signals, stop_requested
 
 EXIT_INTERRUPTED = 5
 CHECKPOINTS = "checkpoints"
@@ -102,7 +102,7 @@ def fit(
     saved = state.step if state.step else None
     with (
         closing(Log(folder if distributed.is_rank0() else None)) as log,
-        catch_signals(),
+        catch_signals(alone=distributed.world_size() == 1),
         progress_bar(console) as progress,
     ):
         bar = progress.add_task(folder.name, total=settings.steps, completed=state.step, metrics={})

@@ -29,6 +29,9 @@ MOST_FRAMES = 200_000
 QUANTILES = 64
 BALANCER_DECAY = 0.999
 
+THROUGH_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker_similarity",
+                    "feature_matching")  # fmt: skip
+
 Averages = dict[str, list[float]]
 
 
@@ -206,3 +209,29 @@ def scale_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
 
 def _places(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device) + 0.5) / count
+
+
+def balance(
+    losses: dict[str, Tensor],
+    weights: Mapping[str, float],
+    decoded_BS: Tensor,
+    leaf_BS: Tensor,
+    averages: Averages,
+    parts: int,
+) -> tuple[dict[str, Tensor], Averages]:
+    """Losses in which those through the waveform are one, whose gradient is the balanced one of
+    them at `leaf`, a copy of `decoded`; and the balancer's new averages."""
+    through = {name: losses[name] for name in THROUGH_WAVEFORM if name in losses}
+    gradient_BS, averages = balanced_gradient(through, weights, leaf_BS, averages)
+    # A balanced gradient has the same size for each item, however many a part has: the sum over
+    # items is the loss, and that of a part counts as often as there are parts.
+    waveform = parts * (decoded_BS * gradient_BS).sum()
+    rest = {name: loss for name, loss in losses.items() if name not in through}
+    return {"waveform": waveform} | rest, averages
+
+
+def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The loss of the encoder; the balanced one has its weights already."""
+    total = sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
+    assert isinstance(total, Tensor)
+    return total

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantized
-from voxclone.data.augment import Degradation, degrade
+from voxclone.data.augment import degrade
 from voxclone.data.corpus import Crops
 from voxclone.data.speakers import draw_speakers
 from voxclone.models.speaker_encoder import Ge2eEmbedder
@@ -39,8 +39,7 @@ from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
 from voxclone.train.distributed import MicroBatch
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.losses import (
-    Averages,
-    balanced_gradient,
+    THROUGH_WAVEFORM,
     code_losses,
     diversity_loss,
     level_prior_loss,
@@ -54,8 +53,6 @@ from voxclone.train.pseudo_labels import PseudoLabels, pseudo_label_loss
 from voxclone.train.speaker_loss import speaker_loss
 
 SPEAKER = "speaker_contrastive"
-THROUGH_WAVEFORM = ("mel", "stft", "magnitude", "l1", "low", "speaker_similarity",
-                    "feature_matching")  # fmt: skip
 STOCHASTIC: tuple[float, tuple[float, float]] = (0.5, (0.5, 0.25))
 WHOLE_CODES: tuple[float, tuple[float, float]] = (1.0, (1.0, 0.0))
 """Shares of semantic and of acoustic latents that are quantized, and dithered, in training."""
@@ -98,13 +95,10 @@ class Objective:
 
     def __post_init__(self) -> None:
         config, material = self.config, self.material
-        weights, augmentation = config.weights, config.augmentation
+        weights = config.weights
         self.weights: dict[str, float] = weights.model_dump()
         self.clip_weights_N = material.speech.weights(config.speaker_balance)
         self.left_context = left_context(config.left_context, self.codec.config)
-        self.degradation = Degradation(
-            snr_db=augmentation.snr_db, delay_ms=0, rough_db=augmentation.rough_db
-        )
         self.quantiles_CQ = level_quantiles(self.codec, material.genuine)
         similarity = weights.speaker_similarity
         self.embedder = Ge2eEmbedder.load(str(self.device)) if similarity else None
@@ -147,7 +141,7 @@ class Objective:
         )  # fmt: skip
         with torch.no_grad():
             wave_BS = self.codec.decoder(quantizer.decode(batch.codes_BKT)).float()
-            wave_BS = degrade(wave_BS, self.degradation, batch.sources)
+            wave_BS = degrade(wave_BS, self.config.augmentation, batch.sources)
         return Pairs(batch, wave_BS, self.encode(wave_BS))
 
     def encode_speech(self, step: int, micro: MicroBatch) -> Speech | None:
@@ -292,28 +286,3 @@ class Objective:
             found.append(share * torch.stack([loss.detach(), accuracy]))
         mean = torch.stack(found).sum(dim=0)
         return {SPEAKER: mean[0], "speaker_accuracy": mean[1]}
-
-
-def balance(
-    losses: dict[str, Tensor],
-    weights: dict[str, float],
-    speech: Speech,
-    averages: Averages,
-    micro: MicroBatch,
-) -> tuple[dict[str, Tensor], Averages]:
-    """Losses in which those through the waveform are one, whose gradient is the balanced one of
-    them; and the balancer's new averages."""
-    through = {name: losses[name] for name in THROUGH_WAVEFORM if name in losses}
-    gradient_BS, averages = balanced_gradient(through, weights, speech.leaf_BS, averages)
-    # A balanced gradient has the same size for each item, however many a part has: the sum over
-    # items is the loss, and that of a part counts as often as there are parts.
-    waveform = micro.parts * (speech.decoded_BS * gradient_BS).sum()
-    rest = {name: loss for name, loss in losses.items() if name not in through}
-    return {"waveform": waveform} | rest, averages
-
-
-def weighted_sum(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The loss of the encoder; the balanced one has its weights already."""
-    total = sum(weights.get(name, 1.0) * loss for name, loss in losses.items())
-    assert isinstance(total, Tensor)
-    return total

@@ -22,6 +22,7 @@ from torch import Tensor
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
+from voxclone.tts.limits import check_cfg
 
 REFILL_SHARE = 8
 """Slots of a batch are filled again when an eighth of them is free: several prompts together are
@@ -35,14 +36,9 @@ class Sampling:
     cfg: float = 1.2
     temperature: float = 0.0
 
-
-@dataclass(frozen=True)
-class Frame:
-    """One step: codes [B, K] in the +2-shifted space; `alive` [B] if a prompt had not ended before
-    it."""
-
-    shifted_BK: Tensor
-    alive_B: Tensor
+    def __post_init__(self) -> None:
+        """Raises UsageError for a guidance that the model cannot be given."""
+        check_cfg(self.cfg)
 
 
 @dataclass(frozen=True)
@@ -65,35 +61,13 @@ class Request:
 
 
 @torch.inference_mode()
-def frames(
-    backbone: Backbone,
-    head: AcousticHead,
-    prompts_LD: Sequence[Tensor],
-    generators: Sequence[torch.Generator],
-    sampling: Sampling,
-) -> Iterator[Frame]:
-    """Yield frames until all prompts have ended, or the caller stops. A prompt that has ended stays
-    in the batch, with `alive` false."""
-    batch = _Batch(backbone, head)
-    batch.admit(prompts_LD, generators, [sampling] * len(prompts_LD))
-    alive_B = torch.ones(len(prompts_LD), dtype=torch.bool, device=prompts_LD[0].device)
-    while True:
-        shifted_BK = batch.draw()
-        yield Frame(shifted_BK, alive_B)
-        alive_B = alive_B & (shifted_BK[:, 0] != END_AUDIO)
-        if not bool(alive_B.any()):
-            return
-        batch.advance(shifted_BK)
-
-
-@torch.inference_mode()
 def generate_many(
     backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
     """Speak requests, up to `batch_size` at a time. Yields the number of each and its codes, in the
     order in which they end. Requests are taken from the iterable as slots become free."""
     waiting = enumerate(requests)
-    batch = _Batch(backbone, head)
+    batch = Batch(backbone, head)
     running: list[tuple[int, Request]] = []
     drawn: list[list[Tensor]] = []
     more = True
@@ -146,7 +120,7 @@ def generate(
     return [found[number] for number in range(len(requests))]
 
 
-class _Batch:
+class Batch:
     """The prompts in progress: the cache of each, padded on the left so that all end together, and
     the hidden state that gives its next frame."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxclone.audio.files import write_wave
+from voxclone.audio.writing import write_wave
 from voxclone.tts.endings import fade, is_silent, speech_end
 from voxclone.tts.text import Part, frame_cap
 

@@ -14,23 +14,20 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from voxclone.codec.layers import Past
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
-from voxclone.spec import AROUND_TEXT, CONTEXT, END_AUDIO, SHIFT
+from voxclone.spec import AROUND_TEXT, CONTEXT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
-from voxclone.tts.generate import Sampling, frames
+from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
-from voxclone.tts.text import check_text, expected_seconds, frame_cap, split_text
+from voxclone.tts.streams import Streams, Utterance
+from voxclone.tts.text import Part, check_text, expected_seconds, split_text
 from voxclone.voice.embedding import embed_codes
-
-FIRST_STRETCH, STRETCH = 5, 25
-"""Frames decoded at a time: few at first, so that sound comes early (vLLM-Omni's deploy file)."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,13 @@ class TTS:
         A part that stays silent or does not end is drawn again with other seeds. Without `seed` one
         is drawn; the result has it. Parts whose numbers are in `kept` are not spoken again.
         `progress` is called with the frames spoken and the frames expected. Raises UsageError for a
-        text that is empty or too long.
+        text that is empty or too long, and for an impossible seed or guidance.
         """
         begun = time.monotonic()
         rate, frame_rate = self.codec.sampling_rate, self.codec.frame_rate
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        text = check_text(text)
-        parts = split_text(text, self.part_characters(len(voice_ND)))
-        expected = expected_seconds(text) * frame_rate
+        seed = secrets.randbelow(2**31) if seed is None else check_seed(seed)
+        parts, cfg = self.split(text, len(voice_ND)), check_cfg(cfg)
+        expected = sum(expected_seconds(part.text) for part in parts) * frame_rate
         spoken, done = list[SpokenPart](), 0
         for number, part in enumerate(parts):
             if number in kept:
@@ -100,6 +96,11 @@ class TTS:
             done += spoken[-1].codes_KT.shape[-1]
         seconds = time.monotonic() - begun
         return Speech(join_parts(spoken, rate), rate, tuple(spoken), seed, cfg, seconds)
+
+    def split(self, text: str, voice_frames: int) -> list[Part]:
+        """The parts in which a text is spoken with a voice of so many frames. Raises UsageError for
+        a text that is empty or too long."""
+        return split_text(check_text(text), self.part_characters(voice_frames))
 
     @property
     def device(self) -> torch.device:
@@ -129,32 +130,26 @@ class TTS:
             )
         return min(400, int(room / each))
 
-    @torch.inference_mode()
     def stream(
         self, part: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive stretches.
+        """Speak one part of a text: yields waveform [S] and codes [K, T] of consecutive chunks.
         Ends at the model's own end or at `frame_cap`."""
-        prompt_LD = self.prompt(part, voice_ND)
-        cap = frame_cap(part, self.codec.frame_rate)
-        generator = torch.Generator().manual_seed(seed)
-        past: Past = {}
-        waiting: list[Tensor] = []
-        done, wanted = 0, FIRST_STRETCH
-        for frame in frames(self.backbone, self.head, [prompt_LD], [generator], Sampling(cfg)):
-            ended = bool(frame.shifted_BK[0, 0] == END_AUDIO)
-            if not ended:
-                waiting.append(frame.shifted_BK[0] - SHIFT)
-                done += 1
-            last = ended or done >= cap
-            if waiting and (last or len(waiting) >= wanted):
-                codes_KT = torch.stack(waiting, dim=-1)
-                latent_BDT = self.codec.quantizer.decode(codes_KT[None], self.codec.dtype)
-                wave_BS = self.codec.decoder(latent_BDT, past)
-                yield wave_BS[0].float().cpu(), codes_KT.cpu()
-                waiting, wanted = [], STRETCH
-            if last:
-                return
+        streams = self.streams()
+        streams.add(Utterance([Part(part)], voice_ND, seed, cfg))
+        while len(streams):
+            for chunk in streams.step():
+                if len(chunk.wave_S):
+                    yield chunk.wave_S, chunk.codes_KT
+
+    def utterance(self, text: str, voice_ND: Tensor, *, seed: int, cfg: float = 1.2) -> Utterance:
+        """A text of up to 4,096 characters, in parts that leave room for a voice embedding [N, D].
+        Raises UsageError for a text that is empty or too long."""
+        return Utterance(self.split(text, len(voice_ND)), voice_ND, seed, cfg)
+
+    def streams(self) -> Streams:
+        """A batch of utterances, empty at first."""
+        return Streams(self.backbone, self.head, self.codec, self.prompt)
 
     def _counted(
         self,

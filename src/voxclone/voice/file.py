@@ -8,14 +8,23 @@ changed without torch, so that listing voices is quick.
 Shapes: K codebooks, T frames, N = T + 1 frames of the embedding, D width.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxclone.errors import ReleaseError, VoiceError
+from voxclone.errors import (
+    ReleaseError,
+    VoiceError,
+    VoiceExistsError,
+    os_errors,
+    reason,
+    shorten,
+)
 from voxclone.io import atomic_file
-from voxclone.release.safetensors import Header, encode_header, read_header
-from voxclone.voice.metadata import VoiceMetadata, parse_metadata, shorten
+from voxclone.readers import open_file, read_bytes
+from voxclone.release.safetensors import Header, encode_header, load_tensors, read_header
+from voxclone.voice.metadata import VoiceMetadata, parse_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,28 +52,18 @@ class Voice:
     def load(cls, path: Path | str) -> "Voice":
         """Read a voice file. Everything is checked before data is read, but for whether the codes
         are of a release: see `voice.resolve`. Raises VoiceError for anything else than a voice."""
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         path = Path(path)
         _, metadata = _checked(path)
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise VoiceError(f"{path} cannot be read: {shorten(error)}.") from None
-        # In parts, because the check makes several copies of what it is given.
-        if not all(bool(torch.isfinite(part).all()) for part in tensors["embedding"].split(256)):
-            raise VoiceError(f"The embedding in {path} holds numbers that are not finite.")
+        tensors = load_tensors(path, VoiceError)
         if int(tensors["codes"].min()) < 0:
             raise VoiceError(f"The codes of {path} are negative: the file is damaged.")
         return cls(tensors["codes"].long(), tensors["embedding"], metadata)
 
-    def save(self, path: Path | str) -> None:
-        """Write a voice file, whole or not at all.
+    def save(self, path: Path | str, *, new: bool = False) -> None:
+        """Write a voice file, whole or not at all; `new`: only if there is no such file.
 
         Raises VoiceError if it cannot be written, could not be read again, or nobody's consent is
-        stated.
+        stated, and VoiceExistsError for a file that should be new and is not.
         """
         import torch
 
@@ -78,19 +77,17 @@ class Voice:
         data = b"".join(
             part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts
         )
-        _write(path, self.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data)
+        _write(path, self.metadata, tuple(codes_KT.shape), tuple(embedding_ND.shape), data, new)
 
 
-def copy_voice(source: Path, path: Path, metadata: VoiceMetadata) -> None:
-    """Write the codes and the embedding of a voice file with other metadata. Raises VoiceError."""
+def copy_voice(source: Path, path: Path, metadata: VoiceMetadata, *, new: bool = False) -> None:
+    """Write the codes and the embedding of a voice file with other metadata. Raises VoiceError as
+    `Voice.save` does."""
     header, _ = _checked(source)
     codes, embedding = header.tensors["codes"], header.tensors["embedding"]
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise VoiceError(f"{source} cannot be read: {error.strerror}.") from None
+    content = read_bytes(source, VoiceError)
     data = content[codes.start : codes.stop] + content[embedding.start : embedding.stop]
-    _write(path, metadata, codes.shape, embedding.shape, data)
+    _write(path, metadata, codes.shape, embedding.shape, data, new)
 
 
 def read_metadata(path: Path) -> VoiceMetadata:
@@ -101,20 +98,18 @@ def read_metadata(path: Path) -> VoiceMetadata:
 
 def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     """Header and metadata of a file whose every byte is accounted for."""
-    if not path.is_file():
-        raise VoiceError(f"There is no voice file at {path}.")
-    try:
-        size = path.stat().st_size
+    if not os.path.isfile(path):
+        raise VoiceError(f"There is no voice file at {shorten(path)}.")
+    with open_file(path, VoiceError) as file, os_errors(f"{path} cannot be read", VoiceError):
+        size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise VoiceError(f"{path} has {size} bytes: too large for a voice file.")
-        with path.open("rb") as file:
-            if int.from_bytes(file.read(8), "little") > MAX_HEADER:
-                raise VoiceError(
-                    f"{path} is no voice file: its header is longer than {MAX_HEADER} bytes."
-                )
+        if int.from_bytes(file.read(8), "little") > MAX_HEADER:
+            raise VoiceError(
+                f"{path} is no voice file: its header is longer than {MAX_HEADER} bytes."
+            )
+    try:
         header = read_header(path)
-    except OSError as error:
-        raise VoiceError(f"{path} cannot be read: {error.strerror}.") from None
     except ReleaseError as error:
         raise VoiceError(f"{path} is no voice file: {shorten(error)}") from None
     shapes = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
@@ -141,7 +136,7 @@ def _check_shapes(path: Path, codes: Shape, embedding: Shape) -> None:
 
 
 def _write(
-    path: Path, metadata: VoiceMetadata, codes: Shape, embedding: Shape, data: bytes
+    path: Path, metadata: VoiceMetadata, codes: Shape, embedding: Shape, data: bytes, new: bool
 ) -> None:
     if metadata.consent.kind == "unstated":
         raise VoiceError(
@@ -157,7 +152,11 @@ def _write(
             f"{MAX_HEADER}), its numbers {len(data)} (at most {MAX_BYTES})."
         )
     try:
-        with atomic_file(path) as file:
+        with atomic_file(path, new=new) as file:
             file.write(header + data)
+    except FileExistsError:
+        raise VoiceExistsError(
+            f"There is a voice at {path} already: choose another name, or remove it."
+        ) from None
     except OSError as error:
-        raise VoiceError(f"The voice cannot be written to {path}: {error}.") from None
+        raise VoiceError(f"The voice cannot be written to {path}: {reason(error)}.") from None

@@ -5,24 +5,20 @@ characters that turn the direction of writing; writing replaces them.
 """
 
 import datetime
-import json
 import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from voxclone.config import Settings, parse_settings
-from voxclone.errors import ConfigError, VoiceError
+from voxclone.config import Settings
+from voxclone.errors import VoiceError, printable, shorten
+from voxclone.readers import load_json, parse_record
 
 FORMAT = "voxclone.voice/3"
-MAX_DEPTH = 12
-SHOWN = 300
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # Windows opens these instead of a file
-BIDI_CONTROLS = set("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 ConsentKind = Literal["self", "written", "public-domain", "synthetic", "unstated"]
 
@@ -55,6 +51,9 @@ class VoiceMetadata(Settings):
     """The report of the reference, and of a refinement if there was one."""
     similarity: dict[str, float] = Field(default_factory=dict)
     """Cosine of the decoded codes to the reference, by speaker encoder."""
+    transcript: str = Field(default="", max_length=4096)
+    """Text of the recording, if somebody wrote it down; nothing here needs it."""
+    description: str = Field(default="", max_length=1000)
     tool: str
 
 
@@ -109,10 +108,11 @@ def parse_metadata(text: str, path: Path) -> VoiceMetadata:
     """
     damaged = f"The header of {path} is damaged"
     try:
-        values = json.loads(text)
-        _check_printable(values)
-    except (ValueError, RecursionError) as error:
+        values = load_json(text)
+    except ValueError as error:
         raise VoiceError(f"{damaged}: {shorten(error)}.") from None
+    if printable(values) != values:
+        raise VoiceError(f"{damaged}: it holds control characters.")
     if not isinstance(values, dict):
         raise VoiceError(f"{damaged}: it is no mapping.")
     while (found := values.get("format")) != FORMAT:
@@ -126,10 +126,7 @@ def parse_metadata(text: str, path: Path) -> VoiceMetadata:
         values = MIGRATIONS[found](values)
     if isinstance(values.get("consent"), dict) and "date" not in values["consent"]:
         raise VoiceError(f"{damaged}: its consent has no date.")
-    try:
-        return parse_settings(VoiceMetadata, values, str(path))
-    except ConfigError as error:
-        raise VoiceError(shorten(error)) from None
+    return parse_record(VoiceMetadata, values, str(path), VoiceError)
 
 
 def check_name(name: str) -> str:
@@ -141,40 +138,3 @@ def check_name(name: str) -> str:
         f"The name {shorten(name)!r} cannot be a voice's: use up to 64 of a-z, 0-9, - and _, and "
         "no device name such as con."
     )
-
-
-def printable(value: Any) -> Any:
-    """The value with `?` for every character that a voice file may not hold."""
-    if isinstance(value, str):
-        return "".join("?" if _is_hidden(c) else c for c in value)
-    if isinstance(value, dict):
-        return {printable(key): printable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [printable(item) for item in value]
-    return value
-
-
-def shorten(value: object) -> str:
-    """The beginning of a text on one printable line; the text may be long or hostile."""
-    text = printable(str(value))
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def _check_printable(value: Any) -> None:
-    waiting = [(value, 0)]
-    while waiting:
-        item, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError("it is nested too deeply")
-        if isinstance(item, str) and any(_is_hidden(c) for c in item):
-            raise ValueError("it holds control characters")
-        if isinstance(item, float) and abs(item) > 1e300:
-            raise ValueError("it holds a number that is not finite")
-        if isinstance(item, dict):
-            waiting += [(each, depth + 1) for pair in item.items() for each in pair]
-        elif isinstance(item, list):
-            waiting += [(each, depth + 1) for each in item]
-
-
-def _is_hidden(character: str) -> bool:
-    return character in BIDI_CONTROLS or unicodedata.category(character) in ("Cc", "Cs")

@@ -4,16 +4,17 @@ Nothing is stored beside the folder, so a removed voice leaves nothing behind, a
 is what a repeated enrollment finds. Torch is not needed.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from voxclone.audio.report import ReferenceReport
-from voxclone.errors import UsageError, VoiceError
+from voxclone.errors import UnknownVoiceError, UsageError, VoiceError, os_errors, reason, shorten
 from voxclone.release.release import Release, preset_names
-from voxclone.voice.file import SUFFIX, read_metadata
-from voxclone.voice.metadata import VoiceMetadata, check_name, shorten
+from voxclone.voice.file import SUFFIX, copy_voice, read_metadata
+from voxclone.voice.metadata import VoiceMetadata, check_name
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,18 @@ class StoredVoice:
 
 
 def default_folder() -> Path:
-    """The folder of stored voices, unless another one is named."""
-    return Path.home() / ".local" / "share" / "voxclone" / "voices"
+    """The folder of stored voices, unless another one is named: below XDG_DATA_HOME, where that is
+    set. Raises UsageError where no home directory is known."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(data):  # the specification says to ignore others
+        return Path(data) / "voxclone" / "voices"
+    try:
+        return Path.home() / ".local" / "share" / "voxclone" / "voices"
+    except RuntimeError:
+        raise UsageError(
+            "Your home directory is not known (HOME is not set): name the folder of stored voices "
+            "with --voices."
+        ) from None
 
 
 def voice_path(folder: Path, name: str) -> Path:
@@ -38,40 +49,42 @@ def voice_path(folder: Path, name: str) -> Path:
 
 def open_folder(folder: Path) -> Path:
     """The folder, made if it is not there, for its owner's eyes only. Raises VoiceError."""
-    try:
+    with os_errors(f"No folder for voices can be made at {shorten(folder)}", VoiceError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise VoiceError(
-            f"No folder for voices can be made at {folder}: {error.strerror}."
-        ) from None
     return folder
 
 
 def list_voices(folder: Path) -> list[StoredVoice]:
     """All voice files of the folder, by their names. A file that cannot be read is listed with its
-    problem."""
+    problem. Raises VoiceError for a folder that is none, or that may not be read."""
     found = []
+    with os_errors(f"The stored voices in {shorten(folder)} cannot be listed", VoiceError):
+        if os.path.lexists(folder):  # a folder that is missing holds none
+            os.listdir(folder)
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         name = path.name.removesuffix(SUFFIX)
         try:
             found.append(StoredVoice(check_name(name), path, read_metadata(path)))
         except VoiceError as error:
-            found.append(StoredVoice(shorten(name), path, None, str(error)))
+            if path.exists():  # else it was removed meanwhile
+                found.append(StoredVoice(shorten(name), path, None, str(error)))
     return found
 
 
 def find_stored(folder: Path, name: str) -> Path:
     """The file of a stored voice. Raises VoiceError, with the nearest name, if there is none."""
     path = voice_path(folder, name)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     names = [voice.name for voice in list_voices(folder)]
-    raise VoiceError(f"There is no voice {shorten(name)!r} in {folder}{_nearest(name, names)}.")
+    raise UnknownVoiceError(
+        f"There is no voice {shorten(name)!r} in {folder}{_nearest(name, names)}."
+    )
 
 
 def find_enrollment(paths: Sequence[Path], folder: Path, enrollment_id: str) -> Path | None:
     """A voice that the same enrollment made: one of the files `paths`, else of the folder."""
-    named = [path for path in paths if path.is_file()]
+    named = [path for path in paths if os.path.isfile(path)]
     for path in [*named, *sorted(folder.glob(f"*{SUFFIX}"))]:
         try:
             if read_metadata(path).enrollment_id == enrollment_id:
@@ -86,14 +99,19 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
 
     Raises UsageError for a name that is both, and VoiceError for one that is neither.
     """
-    if voice.endswith(".safetensors") or "/" in voice or "\\" in voice or Path(voice).is_file():
+    if voice.endswith(".safetensors") or "/" in voice or "\\" in voice or os.path.isfile(voice):
         return Path(voice)
+    return find_by_name(voice, release, folder)
+
+
+def find_by_name(voice: str, release: Release, folder: Path) -> Path | None:
+    """As `find_voice`, for a name that must not be taken for a path."""
     presets = preset_names(release)
     try:
         path = voice_path(folder, voice)
     except VoiceError:
         path = None
-    stored = path is not None and path.is_file()
+    stored = path is not None and os.path.isfile(path)
     if stored and voice in presets:
         raise UsageError(
             f"{voice!r} is a preset of {release.path} and a stored voice, too: name the file "
@@ -105,7 +123,7 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
         return None
     names = [each.name for each in list_voices(folder)]
     kept = ", ".join(names[:20]) if names else "none"
-    raise VoiceError(
+    raise UnknownVoiceError(
         f"There is no voice {shorten(voice)!r}{_nearest(voice, [*presets, *names])}. Presets are "
         f"{', '.join(presets)}; stored in {folder}: {kept}."
     )
@@ -122,13 +140,24 @@ def reference_report(metadata: VoiceMetadata) -> ReferenceReport | None:
 def remove_voice(folder: Path, name: str) -> Path:
     """Delete a stored voice. Nothing else was derived from it. Raises VoiceError."""
     path = voice_path(folder, name)
-    if not path.exists():
+    if not os.path.lexists(path):
         path = find_stored(folder, name)
     try:
         path.unlink()
+    except FileNotFoundError:
+        raise UnknownVoiceError(f"The voice {shorten(name)!r} was removed meanwhile.") from None
     except OSError as error:
-        raise VoiceError(f"{path} cannot be removed: {error.strerror}.") from None
+        raise VoiceError(f"{path} cannot be removed: {reason(error)}.") from None
     return path
+
+
+def rename_voice(folder: Path, name: str, target: str) -> Path:
+    """Give a stored voice another name. Raises VoiceError, VoiceExistsError if that is taken."""
+    path = find_stored(folder, name)
+    renamed = voice_path(folder, target)
+    copy_voice(path, renamed, read_metadata(path).model_copy(update={"name": target}), new=True)
+    path.unlink(missing_ok=True)
+    return renamed
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

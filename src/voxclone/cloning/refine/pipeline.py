@@ -29,13 +29,13 @@ from voxclone.cloning.refine.parameters import (
 )
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
-from voxclone.errors import UsageError
+from voxclone.errors import UsageError, printable
 from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
 from voxclone.voice.file import Voice
-from voxclone.voice.metadata import Consent, printable
+from voxclone.voice.metadata import Consent
 from voxclone.voice.presets import preset_inversions
 from voxclone.voice.resolve import ResolvedVoice
 

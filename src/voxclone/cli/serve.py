@@ -1,0 +1,99 @@
+"""The command that serves a release over HTTP. What is heavy is imported inside."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from voxclone.cli.common import Device, Encoder, Quiet, Voices
+from voxclone.errors import UsageError
+
+Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
+Host = Annotated[str, typer.Option(help="Address to bind; others than 127.0.0.1 need a key.")]
+Port = Annotated[int, typer.Option(help="Port to bind; 0 takes a free one.")]
+Key = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--api-key", help="Key that clients must send as a bearer token."),
+]
+KeyFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--api-key-file", help="File that holds the key."),
+]
+Origins = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--cors-origin", help="Other page that may use the server. May be repeated."),
+]
+Queue = Annotated[int, typer.Option(help="Requests that may wait; further ones get a 429.")]
+
+
+def serve(
+    model: Model = "mini",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Key = None,
+    api_key_file: KeyFile = None,
+    cors_origin: Origins = None,
+    voices: Voices = None,
+    encoder: Encoder = None,
+    device: Device = "auto",
+    queue: Queue = 32,
+    quiet: Quiet = False,
+) -> None:
+    """Serve OpenAI's speech API, voices, and a page to clone a voice on."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        from voxclone.errors import MissingExtraError
+
+        raise MissingExtraError(error.name or "fastapi", "serve", "The server") from None
+    from voxclone.device import pick_device
+    from voxclone.release.release import Release
+    from voxclone.serve.catalog import Catalog
+    from voxclone.serve.run import address, open_socket, run
+    from voxclone.serve.settings import Limits, ServeSettings, check_exposure
+    from voxclone.voice.store import default_folder
+
+    if queue < 1:
+        raise UsageError(f"--queue is {queue}: at least 1 request must be able to wait.")
+    key = _key(api_key, api_key_file)
+    check_exposure(host, key)
+    release = Release.open(model)
+    settings = ServeSettings(
+        model=model if not Path(model).is_dir() else release.path.resolve().name,
+        voices=voices if voices is not None else default_folder(),
+        host=host,
+        port=port,
+        api_key=key,
+        origins=tuple(cors_origin or ()),
+        limits=Limits(queue=queue),
+    )
+    catalog = Catalog(release, settings, encoder)
+    listening = open_socket(host, port)
+    found_device = pick_device(device)
+    if not quiet:
+        print(f"Loading    {release.path} for {address(settings, listening)}", flush=True)
+        if catalog.why_not_clone is not None:
+            print(f"No cloning {catalog.why_not_clone}", flush=True)
+
+    from voxclone.serve.app import build_app  # and with it PyTorch
+
+    def load() -> object:
+        from voxclone.serve.engine import Engine
+
+        return Engine.load(catalog, found_device)
+
+    run(build_app(settings, catalog, load), settings, listening, quiet=quiet)
+
+
+def _key(key: str | None, file: Path | None) -> str | None:
+    """The API key, from the command line or a file. Raises UsageError."""
+    if file is None:
+        return key
+    if key is not None:
+        raise UsageError("Give either --api-key or --api-key-file.")
+    from voxclone.readers import read_text
+
+    return read_text(file, UsageError, "The key in").strip()

@@ -1,0 +1,170 @@
+"""The one check of outputs, before any work.
+
+No output may be an input, by whatever spelling or link of its path. A file that exists is replaced
+only by one of the same kind.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxclone.errors import UsageError, VoxcloneError, file_name, reason, shorten
+
+PageStart = b"<!doctype html>"
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """A kind of files: its name in messages, the suffixes of its files, and whether an existing
+    file is one of it."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    is_kind: Callable[[Path], bool]
+
+
+def check_output(path: Path, kind: OutputKind, inputs: Iterable[Path | str | None] = ()) -> None:
+    """Raise UsageError for a file that cannot be written, whose suffix is of another kind, that
+    holds something else already, or that is one of the inputs. An input that is a folder, as a
+    release is, must not hold it either."""
+    if path.suffix.lower() not in kind.suffixes:
+        endings = ", ".join(kind.suffixes)
+        raise UsageError(
+            f"{_name(path)} cannot be the {kind.name}: its name must end in {endings}."
+        )
+    info = _stat(path)
+    if os.path.isdir(path):
+        raise UsageError(f"{_name(path)} is a directory: name the file to write.")
+    folder = path.resolve().parent
+    if not os.path.isdir(folder):
+        raise UsageError(f"{_name(path)} cannot be written: there is no directory {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{_name(path)} cannot be written: the directory {folder} is read-only.")
+    refuse_inputs(path, inputs)
+    if info is not None and os.path.exists(path) and not _is_kind(path, kind):
+        raise UsageError(
+            f"{_name(path)} exists and is no {kind.name}: name another file, or remove it."
+        )
+
+
+def check_folder(
+    path: Path, inputs: Iterable[Path | str | None] = (), files: Sequence[str] = ()
+) -> None:
+    """Raise UsageError for a folder that cannot be made or written to, that is an input, or whose
+    `files`, which will be written, are inputs or other files than reports."""
+    _stat(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"{_name(path)} is a file: name a folder to write to.")
+    existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        raise UsageError(f"{_name(path)} cannot be made: {existing} is a file.")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"{_name(path)} cannot be written: {existing} is read-only.")
+    given = list(inputs)
+    for each in given:
+        if each is not None and _same(path, Path(each)):
+            raise UsageError(f"{_name(path)} is an input, too: name another folder to write to.")
+    for name in files:
+        if os.path.lexists(path / name):
+            check_output(path / name, PAGE if name.endswith(".html") else REPORT, given)
+
+
+def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
+    """Raise UsageError if `path` is one of the inputs, or lies in one that is a folder."""
+    for each in inputs:
+        if each is None:
+            continue
+        given = Path(each)
+        if _same(path, given):
+            raise UsageError(
+                f"{_name(path)} is an input, too, and would be lost: name another file to write."
+            )
+        if os.path.isdir(given) and _is_inside(path, given):
+            raise UsageError(
+                f"{_name(path)} lies in {given}, which is an input: name a path outside it."
+            )
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether two paths are one file: by links, other spellings, or names of the same folder."""
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # one of them is not there, and no file is lost
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{_name(path)} cannot be written: {reason(error)}.") from None
+
+
+def _is_kind(path: Path, kind: OutputKind) -> bool:
+    if not os.path.isfile(path):
+        return False
+    try:
+        return os.path.getsize(path) == 0 or kind.is_kind(path)
+    except VoxcloneError:
+        return False
+
+
+def _name(path: Path) -> str:
+    return shorten(file_name(path))
+
+
+def _is_sound(path: Path) -> bool:
+    from voxclone.audio.kinds import HEAD_BYTES, kind_of
+    from voxclone.readers import read_head
+
+    return kind_of(read_head(path, HEAD_BYTES)) is not None
+
+
+def _is_voice(path: Path) -> bool:
+    from voxclone.voice.file import read_metadata
+
+    return bool(read_metadata(path))
+
+
+def _is_export(path: Path) -> bool:
+    from voxclone.readers import read_head
+    from voxclone.release.safetensors import read_header
+
+    if read_head(path, 4) == b"GGUF":
+        return True
+    return set(read_header(path).tensors) in ({"embedding"}, {"codes"})
+
+
+def _is_preset(path: Path) -> bool:
+    from voxclone.release.presets import is_preset
+
+    return is_preset(path)
+
+
+def _is_report(path: Path) -> bool:
+    from voxclone.readers import read_json
+
+    value = read_json(path)
+    schema = value.get("schema") if isinstance(value, dict) else None
+    return isinstance(schema, str) and schema.startswith("voxclone.")
+
+
+def _is_page(path: Path) -> bool:
+    from voxclone.readers import read_head
+
+    return read_head(path, len(PageStart)).lower() == PageStart
+
+
+SOUND = OutputKind("sound file", (".wav", ".flac", ".ogg", ".opus", ".mp3"), _is_sound)
+VOICE = OutputKind("voice file", (".safetensors",), _is_voice)
+EXPORT = OutputKind("exported voice", (".safetensors", ".gguf"), _is_export)
+PRESET = OutputKind("exported voice", (".pt",), _is_preset)
+REPORT = OutputKind("report of voxclone", (".json",), _is_report)
+PAGE = OutputKind("page of a report", (".html",), _is_page)

@@ -1,0 +1,69 @@
+"""An export as one small file to send to somebody: without the weights that its reader has."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxclone.release.release import Release
+from voxclone.runtimes.export import export_voice
+from voxclone.runtimes.table import Runtime
+from voxclone.voice.resolve import ResolvedVoice
+
+NOTE = """{voice} for {runtime}, which knows it as {name}
+
+{place}
+
+Then: {use}
+"""
+PLACES = {
+    "release": "These files belong over a copy of the release that the voice was made for "
+    "({release}):\n\n"
+    "  cp -r path/to/{release} voxtral-{name}\n  unzip -o this.zip -d voxtral-{name}",
+    "voices": "Unpack these files into the folder of voices that {runtime} reads.",
+}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file by its name, and how its voice is used."""
+
+    file_name: str
+    content: bytes
+    use: str
+
+
+def pack_export(
+    voice: ResolvedVoice, runtime: Runtime, release: Release, scratch: Path, replace: str | None
+) -> Archive:
+    """A voice for a runtime: its own file, or a zip of what is new in a folder, with a note. The
+    voice takes the place of the preset `replace` if one is given. `scratch` is an empty folder.
+    Raises what `export_voice` raises."""
+    out = scratch / f"{voice.name}{runtime.suffix if runtime.input == 'file' else ''}"
+    reading = export_voice(voice, runtime, release, out, replace_preset=replace, symbolic=True)
+    if runtime.input == "file":
+        use = runtime.use.format(out=out.name, name=reading.name)
+        return Archive(f"{voice.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)
+    folder = f"voxtral-{reading.name}" if runtime.input == "release" else "voices"
+    use = runtime.use.format(out=folder, name=reading.name)
+    values = {
+        "voice": voice.name,
+        "name": reading.name,
+        "runtime": runtime.name,
+        "release": release.path.name,
+    }
+    place = PLACES[runtime.input].format(**values)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("README.txt", NOTE.format(place=place, use=use, **values))
+        for path in sorted(out.rglob("*")):
+            new = path.is_file() and not path.is_symlink()
+            if new and not _is_of(release, path, path.relative_to(out)):
+                packed.write(path, path.relative_to(out))
+    return Archive(f"{voice.name}-{runtime.name}.zip", content.getvalue(), use)
+
+
+def _is_of(release: Release, path: Path, relative: Path) -> bool:
+    """Whether the release has the same file."""
+    own = release.path / relative
+    return own.is_file() and own.read_bytes() == path.read_bytes()

@@ -1,0 +1,112 @@
+"""The voices of a server: presets of the release, and the folder of stored ones. Without torch."""
+
+from pathlib import Path
+
+from voxclone.errors import ReleaseError, UnknownVoiceError, VoiceError, VoxcloneError, shorten
+from voxclone.release.encoder_file import find_encoder
+from voxclone.release.release import Release, preset_names
+from voxclone.serve.errors import ApiError, api_error
+from voxclone.serve.schemas import ConsentInfo, UploadedVoice, VoiceEntry, VoiceInfo, VoiceList
+from voxclone.serve.settings import ServeSettings
+from voxclone.voice import store
+from voxclone.voice.file import SUFFIX, read_metadata
+from voxclone.voice.metadata import VoiceMetadata, check_name
+
+
+class Catalog:
+    """What is there by name. Nothing of a request is ever taken for a path."""
+
+    def __init__(self, release: Release, settings: ServeSettings, encoder: Path | None) -> None:
+        """`encoder` is a file to use, or None for the best there is. Raises ReleaseError if it was
+        made for another release."""
+        self.release, self.folder, self.model = release, settings.voices, settings.model
+        self.presets = preset_names(release)
+        self.encoder: Path | None = None
+        self.why_not_clone: str | None = None
+        self._most = settings.limits.voices
+        try:
+            self.encoder = find_encoder(release, encoder)
+        except ReleaseError as error:
+            if encoder is not None:
+                raise
+            self.why_not_clone = self.refusal(error).message
+
+    def refusal(self, error: VoxcloneError, param: str | None = None) -> ApiError:
+        """The answer for an error, without paths of this machine."""
+        hidden = {f"{self.folder}/": "", str(self.folder): "this server"}
+        return api_error(error, hidden | {str(self.release.path): self.model}, param)
+
+    def find(self, name: str) -> Path | None:
+        """The file of a stored voice, or None for a preset. Raises VoxcloneError."""
+        return store.find_by_name(name, self.release, self.folder)
+
+    def find_stored(self, name: str) -> Path:
+        """The file of a stored voice. Raises VoiceError for a preset, too."""
+        path = self.find(name)
+        if path is None:
+            raise UnknownVoiceError(
+                f"{name!r} is a preset of the release: only stored voices can be read or changed."
+            )
+        return path
+
+    def free_path(self, name: str) -> Path:
+        """Where a new voice is to be stored. Raises VoiceError for what is no name, a preset's, or
+        one too many; whether a file is there shows when it is written."""
+        check_name(name)
+        if name in self.presets:
+            raise VoiceError(f"{name!r} is a preset of the release: choose another name.")
+        path = store.voice_path(store.open_folder(self.folder), name)
+        stored = len(list(self.folder.glob(f"*{SUFFIX}")))
+        if stored >= self._most and not path.exists():
+            raise VoiceError(f"{self._most} voices are stored, and no more can be: delete one.")
+        return path
+
+    def list(self) -> VoiceList:
+        """Presets first, then the stored voices; a damaged file is listed with its problem."""
+        voices = [VoiceEntry(id=name, name=name, kind="preset") for name in self.presets]
+        uploaded = []
+        for voice in store.list_voices(self.folder):
+            problem = voice.problem
+            if problem is not None:
+                problem = problem.replace(f"{self.folder}/", "")
+            entry = VoiceEntry(id=voice.name, name=voice.name, kind="stored", problem=problem)
+            voices.append(entry)
+            if voice.metadata is not None:
+                uploaded.append(_uploaded(voice.name, voice.path, voice.metadata))
+        return VoiceList(voices=voices, uploaded_voices=uploaded)
+
+    def info(self, name: str) -> VoiceInfo:
+        """All that a stored voice says of itself. Raises VoxcloneError."""
+        path = self.find_stored(name)
+        try:
+            metadata = read_metadata(path)
+        except VoiceError:
+            self.find_stored(name)  # it may have been deleted meanwhile
+            raise
+        report = store.reference_report(metadata)
+        values = _uploaded(name, path, metadata).model_dump()
+        return VoiceInfo(
+            **values,
+            consent_record=ConsentInfo(**metadata.consent.model_dump()),
+            license=metadata.license,
+            reference_seconds=metadata.reference_seconds,
+            reference=[] if report is None else report.sentences(),
+            similarity=metadata.similarity,
+            tool=shorten(metadata.tool),
+        )
+
+
+def _uploaded(name: str, path: Path, metadata: VoiceMetadata) -> UploadedVoice:
+    try:
+        stat = path.stat()
+        size, written = stat.st_size, int(stat.st_mtime)
+    except FileNotFoundError:  # deleted meanwhile
+        size, written = 0, 0
+    return UploadedVoice(
+        name=name,
+        consent=metadata.consent.kind,
+        created_at=written,
+        file_size=size,
+        ref_text=metadata.transcript or None,
+        speaker_description=metadata.description or None,
+    )

@@ -1,0 +1,231 @@
+"""The loaded release, and what the worker's thread does with it.
+
+Shapes: S samples, K codebooks, T frames, E embedding.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from voxclone.audio.checks import clip_checks, worst
+from voxclone.audio.files import Recording
+from voxclone.audio.report import ReferenceReport
+from voxclone.cloning.enroll import decode_codes, enroll, make_reference
+from voxclone.codec.model import Codec
+from voxclone.errors import VoiceExistsError, VoxcloneError, printable
+from voxclone.io import scratch_folder
+from voxclone.models.speaker_encoder import (
+    OTHER_SPEAKERS,
+    SAME_SPEAKER,
+    Ge2eEmbedder,
+    clip_embedding,
+)
+from voxclone.release.release import Release, load_codec
+from voxclone.runtimes.archive import Archive, pack_export
+from voxclone.runtimes.table import find_runtime
+from voxclone.serve.catalog import Catalog
+from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity, VoiceMade
+from voxclone.tts.streams import Streams, Utterance
+from voxclone.tts.tts import TTS
+from voxclone.voice import store
+from voxclone.voice.file import Voice, copy_voice
+from voxclone.voice.metadata import Consent
+from voxclone.voice.resolve import ResolvedVoice, resolve_file, resolve_preset
+
+ValueT = TypeVar("ValueT")
+CACHED = 32
+WARM_TEXT = "Hello."
+
+
+@dataclass(frozen=True)
+class NewVoice:
+    """What a voice is to be called, by whose consent, and its metadata."""
+
+    name: str
+    consent: Consent
+    transcript: str = ""
+    description: str = ""
+
+
+class LruCache(Generic[ValueT]):
+    """The values that were asked for last, each as long as its key holds."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, tuple[Hashable, ValueT]] = OrderedDict()
+
+    def get(self, name: str, key: Hashable, make: Callable[[], ValueT]) -> ValueT:
+        known = self._values.pop(name, None)
+        value = make() if known is None or known[0] != key else known[1]
+        self._values[name] = key, value
+        if len(self._values) > CACHED:
+            self._values.popitem(last=False)
+        return value
+
+    def forget(self, name: str) -> None:
+        self._values.pop(name, None)
+
+
+class Engine:
+    """A release that speaks and, with an encoder, makes voices."""
+
+    def __init__(self, catalog: Catalog, tts: TTS) -> None:
+        self.catalog, self.tts = catalog, tts
+        self.release: Release = catalog.release
+        self.codec: Codec = tts.codec
+        self.sampling_rate = tts.codec.sampling_rate
+        self._resolved: LruCache[ResolvedVoice] = LruCache()
+        self._embedded: LruCache[Tensor] = LruCache()
+
+    @classmethod
+    def load(cls, catalog: Catalog, device: torch.device) -> "Engine":
+        """Read the release and its encoder, and use all of it once."""
+        codec = load_codec(catalog.release, catalog.encoder)
+        engine = cls(catalog, TTS.load(catalog.release, device=device, codec=codec))
+        engine.warm()
+        return engine
+
+    def warm(self) -> None:
+        """Do a little of everything, so that the first request waits for nothing."""
+        noise_S = torch.randn(self.sampling_rate, generator=torch.Generator().manual_seed(0)) / 10
+        clip_embedding(noise_S)
+        if self.codec.encoder is not None:
+            with torch.inference_mode():
+                self.codec.encode(noise_S[None].to(self.codec.device))
+        if self.catalog.presets:
+            streams = self.batch()
+            streams.add(self.utterance(WARM_TEXT, self.catalog.presets[0], 0, 1.2))
+            while len(streams):
+                streams.step()
+
+    def batch(self) -> Streams:
+        """Where texts are spoken together."""
+        return self.tts.streams()
+
+    def utterance(self, text: str, voice: str, seed: int, cfg: float) -> Utterance:
+        """A text in parts, with a voice by its name. Raises VoxcloneError."""
+        return self.tts.utterance(text, self.resolved(voice).embedding_ND, seed=seed, cfg=cfg)
+
+    def text_tokens(self, parts: list[str]) -> int:
+        """Tokens of a text that the model reads."""
+        return sum(len(self.tts.prompts.text_ids(part)) for part in parts)
+
+    def resolved(self, name: str) -> ResolvedVoice:
+        """A voice for this release. Raises VoxcloneError."""
+        path = self.catalog.find(name)
+        if path is None:
+            return self._resolved.get(name, None, lambda: resolve_preset(name, self.release))
+        return self._resolved.get(name, _state(path), lambda: resolve_file(path, self.release))
+
+    def check(self, recording: Recording) -> ClipReport:
+        """The checks of a recording. Raises AudioError."""
+        return clip_report(make_reference([recording], self.release, self.codec).report)
+
+    def enroll(
+        self, recording: Recording, new: NewVoice, progress: Callable[[str], None]
+    ) -> VoiceMade:
+        """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
+        and what `progress` raises at the begin of a stage: then nothing is stored."""
+        path = self.catalog.free_path(new.name)
+        if path.exists():  # refused before the work; `Voice.save` makes sure
+            raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
+        made = enroll(
+            recording, self.release, self.codec, name=new.name, consent=new.consent,
+            measured=True, progress=progress,
+        )  # fmt: skip
+        texts = {"transcript": printable(new.transcript), "description": printable(new.description)}
+        voice = replace(made.voice, metadata=made.voice.metadata.model_copy(update=texts))
+        progress("saving")
+        voice.save(path, new=True)
+        return self._made(new.name, clip_report(made.reference.report))
+
+    def import_voice(self, content: bytes, name: str | None) -> VoiceMade:
+        """Store a voice file under its own name or another. It must be one
+        that this release can speak with. Raises VoxcloneError."""
+        with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
+            uploaded = folder / "the file"
+            uploaded.write_bytes(content)
+            metadata = Voice.load(uploaded).metadata
+            resolve_file(uploaded, self.release)
+            path = self.catalog.free_path(name or metadata.name)
+            renamed = metadata.model_copy(update={"name": name or metadata.name})
+            copy_voice(uploaded, path, renamed, new=True)
+        return self._made(renamed.name)
+
+    def rename(self, name: str, target: str) -> VoiceMade:
+        """Give a stored voice another name. Raises VoxcloneError."""
+        self.catalog.find_stored(name)
+        self.catalog.free_path(target)
+        store.rename_voice(self.catalog.folder, name, target)
+        self._forget(name)
+        return self._made(target)
+
+    def delete(self, name: str) -> None:
+        """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
+        self.catalog.find_stored(name)
+        store.remove_voice(self.catalog.folder, name)
+        self._forget(name)
+
+    def reference(self, name: str) -> Tensor:
+        """What a stored voice keeps of its recording: its decoded codes [S]. Raises
+        VoxcloneError."""
+        self.catalog.find_stored(name)
+        voice = self.resolved(name).source
+        assert voice is not None
+        return decode_codes(voice.codes_KT, self.codec)
+
+    def similarity(self, name: str, wave_S: Tensor) -> Similarity:
+        """Speech [S] against the reference of a stored voice. Raises VoxcloneError."""
+        path = self.catalog.find_stored(name)
+        reference_E = self._embedded.get(
+            name, _state(path), lambda: clip_embedding(self.reference(name))
+        )
+        return Similarity(
+            similarity=round(float(clip_embedding(wave_S) @ reference_E), 4),
+            same_speaker=SAME_SPEAKER,
+            other_speakers=OTHER_SPEAKERS,
+            network=Ge2eEmbedder.name,
+        )
+
+    def export(self, name: str, runtime: str, replace_preset: str | None) -> Archive:
+        """A voice as a program reads it, packed. Raises VoxcloneError."""
+        with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
+            voice = self.resolved(name)
+            return pack_export(voice, find_runtime(runtime), self.release, scratch, replace_preset)
+
+    def _made(self, name: str, report: ClipReport | None = None) -> VoiceMade:
+        """What is answered of a voice that is new, or has a new name."""
+        voice = self.catalog.info(name)
+        return VoiceMade(
+            id=name, name=name, created_at=voice.created_at, voice=voice, report=report
+        )
+
+    def _forget(self, name: str) -> None:
+        self._resolved.forget(name)
+        self._embedded.forget(name)
+
+
+def clip_report(report: ReferenceReport) -> ClipReport:
+    """The checks of a reference, and its report in sentences."""
+    checks = clip_checks(report)
+    return ClipReport(
+        verdict=worst(checks),
+        checks=[CheckInfo(**asdict(check)) for check in checks],
+        sentences=report.sentences(),
+        used_seconds=report.duration_out,
+        start=report.start,
+        end=report.end,
+    )
+
+
+def _state(path: Path) -> Hashable:
+    """Changes with the content of a file. Raises VoxcloneError if it was deleted meanwhile."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise VoxcloneError(f"{path} cannot be read: {error.strerror}.") from None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,139 @@
+"""Errors as OpenAI's clients read them, always: `{"error": {message, type, param, code}}`."""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from voxclone.errors import (
+    AudioError,
+    MissingExtraError,
+    UnknownVoiceError,
+    VoiceExistsError,
+    VoxcloneError,
+)
+from voxclone.serve.results import ClientGoneError
+
+GONE = 499
+"""The status of an answer that nobody waits for, in the log; nobody is sent it."""
+log = logging.getLogger("voxclone.serve")
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+SCRATCH = re.compile(r"\.voxclone-[0-9a-f]+\.tmp/")  # `io.scratch_folder`
+AUDIO_STATUS = {"undecodable": 415, "too long": 413}
+
+
+class ApiError(HTTPException):
+    """A refusal. `code` is for programs, `message` says what, where and how to mend it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers=headers)
+        self.message, self.code, self.param = message, code, param
+
+    def body(self) -> dict[str, Any]:
+        kind = TYPES.get(self.status_code)
+        if kind is None:
+            kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status_code, headers=dict(self.headers or {}))
+
+
+def busy(status: int, message: str, code: str, seconds: int) -> ApiError:
+    """A refusal that will be none later."""
+    return ApiError(status, message, code=code, headers={"Retry-After": str(seconds)})
+
+
+def api_error(
+    error: VoxcloneError, hidden: Mapping[str, str], param: str | None = None
+) -> ApiError:
+    """The answer for an error of the package. `hidden` are paths of this machine and what stands
+    for them in messages."""
+    message = SCRATCH.sub("", str(error))
+    for path, name in hidden.items():
+        message = message.replace(path, name)
+    if isinstance(error, UnknownVoiceError):
+        return ApiError(404, message, code="voice_not_found", param=param or "voice")
+    if isinstance(error, VoiceExistsError):
+        return ApiError(409, message, code="voice_exists", param=param or "name")
+    if isinstance(error, AudioError):
+        status = AUDIO_STATUS.get(error.rule, 400)
+        code = f"audio_{error.rule.replace(' ', '_')}"
+        return ApiError(status, message, code=code, param=param or "audio_sample")
+    if isinstance(error, MissingExtraError):
+        return ApiError(501, message, code="not_installed", param=param)
+    return ApiError(400, message, code="bad_request", param=param)
+
+
+def internal_error(request_id: str) -> ApiError:
+    """The whole answer for an unforeseen error; the log has the rest."""
+    message = f"Something went wrong on the server. The log has the error of request {request_id}."
+    return ApiError(500, message, code="internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of an app answered in one shape."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if not isinstance(error, ApiError):
+            code = CODES.get(error.status_code, "error")
+            error = ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+        return error.response()
+
+    @app.exception_handler(ClientGoneError)
+    async def gone(request: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=GONE)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _invalid(error).response()
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        request_id = request.scope["state"]["request_id"]
+        log.error("request %s failed", request_id, exc_info=error)
+        response = internal_error(request_id).response()
+        response.headers["X-Request-Id"] = request_id  # this answer goes around the middleware
+        return response
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+    """The first mistake in a request, as a sentence."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(place) or None
+    kind, reason = first["type"], str(first["msg"]).removeprefix("Value error, ")
+    if kind == "json_invalid":
+        return ApiError(400, f"The body is not valid JSON: {reason}.", code="invalid_json")
+    if param is None:
+        message = f"The body is not what this route takes: {reason}."
+    elif kind == "missing":
+        message = f"{param!r} is missing."
+    elif kind == "extra_forbidden":
+        message = f"{param!r} is not known here: leave it out."
+    else:
+        message = f"{param!r} cannot be used: {reason[:1].lower()}{reason[1:].rstrip('.')}."
+    return ApiError(400, message[:1000], code="invalid_value", param=param)

@@ -1,0 +1,77 @@
+"""Settings and limits of a server."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxclone.errors import UsageError
+
+LEAST_KEY = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused, or given up, instead of letting memory or time grow."""
+
+    upload_bytes: int = 10 * 2**20
+    """Of a recording or a voice file (10 MiB, as vLLM-Omni's)."""
+    json_bytes: int = 128 * 2**10
+    """Of every other body."""
+    body_seconds: float = 60.0
+    """For a body to arrive."""
+    recording_seconds: float = 300.0
+    decoding_seconds: float = 20.0
+    voices: int = 1000
+    together: int = 16
+    """Texts that are spoken in one batch."""
+    queue: int = 32
+    """Requests that wait for the model beside those that it works on."""
+    ahead_seconds: float = 60.0
+    """Speech that may wait for its reader; no further part of a text is begun beyond."""
+    stalled_seconds: float = 60.0
+    """After which a reader that takes nothing is given up."""
+    drain_seconds: float = 30.0
+    """For running requests to end when the server stops."""
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """`model` is the name by which clients ask for the release; `origins` are the pages of other
+    hosts that may use the server."""
+
+    model: str
+    voices: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    origins: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host to bind to, or of a request, is this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, api_key: str | None) -> None:
+    """Raise UsageError for an address that others reach without a key, and for a key that could be
+    guessed or sent in no header."""
+    if api_key is None and not is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines, so a key is needed: add `--api-key KEY` "
+            "or `--api-key-file FILE`, or keep to 127.0.0.1."
+        )
+    if api_key is None:
+        return
+    if len(api_key) < LEAST_KEY:
+        raise UsageError(
+            f"The API key has {len(api_key)} characters, and {LEAST_KEY} are needed: `openssl rand "
+            "-hex 24` makes one."
+        )
+    if not all("!" <= character <= "~" for character in api_key):
+        raise UsageError("The API key may hold ASCII letters, digits and signs only, no spaces.")

@@ -1,0 +1,288 @@
+"""`/v1/audio/voices`: list, make, import, rename, delete, compare and export voices."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import torch
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from voxclone.audio.files import Recording
+from voxclone.cloning.options import check_consent
+from voxclone.errors import AudioError, UsageError, VoxcloneError
+from voxclone.runtimes.readers import PRESETS
+from voxclone.runtimes.table import RUNTIMES
+from voxclone.serve import events
+from voxclone.serve.encoding import pcm16, wave_header
+from voxclone.serve.engine import Engine, NewVoice
+from voxclone.serve.errors import ApiError, internal_error, log
+from voxclone.serve.forms import Form, read_form
+from voxclone.serve.results import JobResults
+from voxclone.serve.schemas import (
+    ClipReport,
+    RuntimeInfo,
+    RuntimeList,
+    Similarity,
+    VoiceChange,
+    VoiceDeleted,
+    VoiceInfo,
+    VoiceList,
+    VoiceMade,
+    error_responses,
+)
+from voxclone.serve.service import JobStreamingResponse, Service, Shared
+from voxclone.serve.worker import Progress, Result
+from voxclone.voice.metadata import check_name
+
+router = APIRouter(prefix="/v1/audio")
+
+FIELDS = (
+    "name", "consent", "statement", "ref_text", "speaker_description", "stream_format", "type"
+)  # fmt: skip
+
+
+def form_schema(files: dict[str, str], fields: dict[str, str], *needed: str) -> dict[str, Any]:
+    """The OpenAPI description of a form."""
+    texts = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    binaries = {
+        name: {"type": "string", "format": "binary", "description": text}
+        for name, text in files.items()
+    }
+    schema = {"type": "object", "properties": binaries | texts, "required": list(needed)}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
+
+
+CLIP = "One person in WAV, FLAC, Ogg, MP3 or AIFF; M4A, WebM and others with PyAV. 10 to 16 s."
+MAKING = form_schema(
+    {"audio_sample": CLIP, "voice_file": "A voice file instead: it has its own consent."},
+    {
+        "name": "a-z, 0-9, - and _; the voice file's own if not given.",
+        "consent": "Who allows it: self, written, public-domain or synthetic.",
+        "statement": "The speaker's consent, or the origin, in words.",
+        "ref_text": "What the recording says; it is kept, and nothing needs it.",
+        "speaker_description": "Any words, which are kept.",
+        "stream_format": "`sse`: send the stages as events.",
+        "type": "audio_sample",
+    },
+)
+
+
+@router.get("/voices")
+def list_voices(service: Shared) -> VoiceList:
+    """Presets and stored voices."""
+    service.worker.require_ready()
+    return service.catalog.list()
+
+
+@router.get("/runtimes")
+async def list_runtimes(service: Shared) -> RuntimeList:
+    """Programs that voices are exported for."""
+    found = [
+        RuntimeInfo(
+            name=each.name,
+            presets_only=each.presets_only,
+            download=each.suffix if each.input == "file" else ".zip",
+            use=each.reads,
+        )
+        for each in RUNTIMES.values()
+    ]
+    return RuntimeList(runtimes=found, presets=list(PRESETS))
+
+
+@router.post("/voices/check", openapi_extra=form_schema({"audio_sample": CLIP}, {}, "audio_sample"))
+async def check_clip(request: Request, service: Shared) -> ClipReport:
+    """Check a recording without keeping anything of it."""
+    with service.worker.reserve() as slot:
+        form = await read_form(request, ["audio_sample"])
+        recording = await _decoded(form, service)
+        return await service.wait(request, slot.run(lambda engine: engine.check(recording)))
+
+
+@router.post(
+    "/voices",
+    response_model=VoiceMade,
+    openapi_extra=MAKING,
+    responses={200: {"content": {events.MEDIA_TYPE: {}}}, **error_responses(409, 501)},
+)
+async def make_voice(request: Request, service: Shared) -> Any:
+    """Make a voice of a recording and store it, or import a voice file."""
+    slot = service.worker.reserve()
+    try:
+        form = await read_form(request, ["audio_sample", "voice_file"], FIELDS)
+        stream_format = _one_of(form, "stream_format", "audio", "sse")
+        _one_of(form, "type", "audio_sample")
+        if form.field == "voice_file":
+            if further := sorted(set(form.fields) - {"name"}):
+                message = f"A voice file has its own {further[0]!r}: leave the field out."
+                raise ApiError(400, message, code="invalid_value", param=further[0])
+            name = form.get("name") or None
+            awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
+            imported = await service.wait(request, awaited, "voice_file")
+            slot.leave()
+            return imported
+        new = _new_voice(form, service)
+        recording = await _decoded(form, service)
+        results = slot.begin(lambda engine, progress: engine.enroll(recording, new, progress))
+        if stream_format == "sse":
+            chunks = _stage_events(results, service, request.scope["state"]["request_id"])
+            gone = service.metrics.abandoned.inc
+            return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
+        made = await service.wait(request, _result(results))
+        slot.leave()
+        return made
+    except BaseException:
+        slot.leave()
+        raise
+
+
+@router.get("/voices/{name}", responses=error_responses(404))
+def show_voice(name: str, service: Shared) -> VoiceInfo:
+    """What a stored voice says of itself."""
+    try:
+        return service.catalog.info(name)
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error, "name") from None
+
+
+@router.patch("/voices/{name}", responses=error_responses(404, 409))
+async def rename_voice(
+    name: str, change: VoiceChange, request: Request, service: Shared
+) -> VoiceMade:
+    """Give a stored voice another name."""
+    return await service.ask(request, lambda engine: engine.rename(name, change.name), "name")
+
+
+@router.delete("/voices/{name}", responses=error_responses(404))
+async def delete_voice(name: str, request: Request, service: Shared) -> VoiceDeleted:
+    """Delete a stored voice. Nothing of it is kept."""
+    await service.ask(request, lambda engine: engine.delete(name), "name")
+    return VoiceDeleted(id=name, message=f"Voice {name!r} was deleted.")
+
+
+@router.get("/voices/{name}/file", response_class=Response, responses=error_responses(404))
+def voice_file(name: str, service: Shared) -> Response:
+    """The file of a stored voice."""
+    try:
+        path = service.catalog.find_stored(name)
+        content = path.read_bytes()
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error, "name") from None
+    except OSError:
+        raise ApiError(404, f"The voice {name!r} was deleted.", code="voice_not_found") from None
+    return _download(content, path.name)
+
+
+@router.get("/voices/{name}/reference", response_class=Response, responses=error_responses(404))
+async def voice_reference(name: str, request: Request, service: Shared) -> Response:
+    """What the voice keeps of its recording: the decoded codes, as WAV."""
+    wave_S = await service.ask(request, lambda engine: engine.reference(name), "name")
+    rate = service.worker.model.sampling_rate
+    return Response(wave_header(rate, len(wave_S)) + pcm16(wave_S.numpy()), media_type="audio/wav")
+
+
+@router.post(
+    "/voices/{name}/similarity",
+    openapi_extra=form_schema({"audio_sample": "Speech to compare."}, {}, "audio_sample"),
+    responses=error_responses(404),
+)
+async def compare(name: str, request: Request, service: Shared) -> Similarity:
+    """How alike speech is to a stored voice, beside what recordings of people are."""
+    with service.worker.reserve() as slot:
+        form = await read_form(request, ["audio_sample"])
+        recording = await _decoded(form, service)
+        wave_S = torch.from_numpy(recording.wave_S)
+        awaited = slot.run(lambda engine: engine.similarity(name, wave_S))
+        return await service.wait(request, awaited)
+
+
+@router.get("/voices/{name}/export", response_class=Response, responses=error_responses(404))
+async def export(
+    name: str,
+    runtime: str,
+    request: Request,
+    service: Shared,
+    replace_preset: str | None = None,
+) -> Response:
+    """The voice as another program reads it: a file, or a zip with a note on how to use it."""
+
+    def pack(engine: Engine) -> Any:
+        return engine.export(name, runtime, replace_preset)
+
+    archive = await service.ask(request, pack, "runtime")
+    return _download(archive.content, archive.file_name)
+
+
+def _new_voice(form: Form, service: Service) -> NewVoice:
+    """What a form says of a new voice. Raises ApiError before there is any work."""
+    if service.catalog.why_not_clone is not None:
+        raise ApiError(501, service.catalog.why_not_clone, code="no_encoder")
+    fields = ("'consent'", "'statement'")
+    param: Literal["consent", "name"] = "consent"
+    try:
+        consent = check_consent(form.get("consent") or None, form.get("statement"), fields)
+        param = "name"
+        check_name(form.get("name"))
+        service.catalog.free_path(form.get("name"))
+    except VoxcloneError as error:
+        refusal = service.catalog.refusal(error, param)
+        if isinstance(error, UsageError):
+            refusal.code = "consent_required"
+        raise refusal from None
+    new = NewVoice(form.get("name"), consent, form.get("ref_text"), form.get("speaker_description"))
+    for field, text, most in (
+        ("ref_text", new.transcript, 4096),
+        ("speaker_description", new.description, 1000),
+    ):
+        if len(text) > most:
+            message = f"{field!r} has {len(text)} characters, and {most} can be kept."
+            raise ApiError(400, message, code="invalid_value", param=field)
+    return new
+
+
+def _one_of(form: Form, field: str, *values: str) -> str:
+    """A field with a few values, or none. Raises ApiError."""
+    value = form.get(field)
+    if value and value not in values:
+        message = f"{field!r} takes {' or '.join(values)}."
+        raise ApiError(400, message, code="invalid_value", param=field)
+    return value
+
+
+async def _decoded(form: Form, service: Service) -> Recording:
+    try:
+        return await run_in_threadpool(service.decoding.decode, form.content, form.name)
+    except AudioError as error:
+        raise service.catalog.refusal(error) from None
+
+
+async def _result(results: JobResults) -> Any:
+    """The return value of a task, whatever its stages."""
+    while not isinstance(value := await results.get(), Result):
+        pass
+    return value.value
+
+
+async def _stage_events(
+    results: JobResults, service: Service, request_id: str
+) -> AsyncIterator[bytes]:
+    """The stages of a voice that is made, and how it ended, as events."""
+    try:
+        while isinstance(value := await results.get(), Progress):
+            yield events.event("voice.progress", {"stage": value.stage})
+        yield events.event("voice.done", {"made": value.value.model_dump()})
+    except Exception as error:
+        if isinstance(error, VoxcloneError):
+            error = service.catalog.refusal(error)
+        if not isinstance(error, ApiError):
+            log.error("request %s failed", request_id, exc_info=error)
+            error = internal_error(request_id)
+        yield events.event("voice.error", error.body())
+
+
+def _download(content: bytes, name: str) -> Response:
+    """A file to be saved; names are of a-z, 0-9, -, _ and dots here, or a preset's."""
+    plain = "".join(letter if letter.isascii() and letter.isprintable() else "_" for letter in name)
+    headers = {"Content-Disposition": f'attachment; filename="{plain.replace(chr(34), "_")}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
