@@ -208,7 +208,7 @@ def open_run(settings: MiniSettings, options: Options, console: Console) -> Run:
     device = pick_device(options.device)
     corpus = pack(
         clips,
-        options.out / "speech",
+        options.out / "recordings",
         lambda items: track(list(items), description="decoding speech", console=console),
     )
     note = check_left_out([*corpus.left_out.values()], len(clips))
@@ -229,13 +229,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a file, in which matrices may be in eight bits, with a scale NAME.scale of each
     row. Raises ConfigError if it cannot be read."""
     try:
-        stored = load_file(path)
-        return {
-            name: stored[f"{name}.scale"][:, None] * tensor
-            if tensor.dtype == torch.int8
-            else tensor
-            for name, tensor in stored.items()
-            if not name.endswith(".scale")
-        }
+        tensors = load_file(path)
+        for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]:
+            tensors[name] = tensors.pop(f"{name}.scale")[:, None] * tensors[name]
+        return tensors
     except (OSError, KeyError, SafetensorError) as error:
         raise ConfigError(f"The weights {path} cannot be read: {error}.") from None

@@ -172,7 +172,7 @@ def test_only_licensed_speech_of_the_release_s_speakers_is_trained_on(finished: 
     spoken = recipe.spoken_corpus(finished).clips
     assert {clip.speaker for clip in spoken} == {"ada", "ben", "cid", "joe", "a", "b"}
     assert sum(clip.speaker == "joe" for clip in spoken) == 2 + 3
-    assert not (finished.folder / "speech" / "left_out.json").read_text().strip("{}")
+    assert not (finished.folder / "recordings" / "left_out.json").read_text().strip("{}")
 
 
 def test_a_finished_stage_is_left_alone(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
