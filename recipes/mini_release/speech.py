@@ -240,7 +240,11 @@ class SpeechTask:
         }
 
     def _flow_loss(self, inputs: Tensors, hidden_BLD: Tensor, *, noisy: bool) -> Tensor:
-        """As `voxclone.train.sequences.flow_loss`, on a fixed number of random frames."""
+        """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time
+        points to, (1 - t)^2 times that of the velocity, over random frames. Every time has the same
+        best velocity either way; but at late times x0 cannot be known, and the velocity's own error
+        is then noise that outweighs what is learned of voices. In training, levels are spread over
+        the intervals that they stand for, so that the flow learns no comb."""
         head, noise_NC = self.head, inputs["flow_noise"]
         at_N, chosen_N = choose(frames_of(inputs), inputs["flow_key"], len(noise_NC))
         hidden_ND = hidden_BLD.flatten(0, 1)[at_N]

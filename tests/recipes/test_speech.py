@@ -15,12 +15,11 @@ from recipes.mini_release.speech_data import encode_corpus, pack, wave_at
 from tests.helpers.random_weights import drawn_codec
 from tests.recipes.conftest import make_speech_task
 from tests.train.tiny import CODEC, CPU, QUIET, mean, steps
-from voxclone.codec.quantizer import to_values
 from voxclone.data.corpus import Corpus
 from voxclone.spec import AUDIO, EMPTY_AUDIO, END_AUDIO, SHIFT
 from voxclone.train.logging import Log
 from voxclone.train.loop import fit
-from voxclone.train.sequences import flow_loss, length_of
+from voxclone.train.sequences import length_of
 from voxclone.voice.embedding import embed_codes
 from voxclone.voice.presets import invert_embedding
 
@@ -189,30 +188,25 @@ def test_scheduled_sampling_changes_levels_of_frames_of_the_last_items(
     assert torch.equal(sampled[len(sampled) - items + row, place + 1, 1:], drawn_K[1:])
 
 
-def test_the_flow_loss_is_that_of_the_library(speech_task: SpeechTask) -> None:
-    """With all frames, and the library's numbers in the place of ours."""
-    inputs = inputs_of(speech_task)
-    mask_BL = frames_of(inputs)
-    flat = mask_BL.flatten().nonzero()[:, 0]
-    count = len(flat)
+def test_the_flow_loss_is_of_frames_alone(speech_task: SpeechTask) -> None:
+    """Written out for every frame: the error of where the velocity points to."""
+    inputs, head = inputs_of(speech_task), speech_task.head
     generator = torch.Generator().manual_seed(0)
-    hidden_BLD = torch.randn(*mask_BL.shape, speech_task.params.lm.dim, generator=generator)
-    channels = speech_task.head.channels
-    inputs |= {
-        "flow_noise": torch.randn(count, channels, generator=torch.Generator().manual_seed(1)),
-        "flow_key": torch.linspace(0.9, 0, mask_BL.numel()),  # frames in their order
-    }
-    again = torch.Generator().manual_seed(1)
-    torch.randn(count, channels, generator=again)
-    inputs["flow_time"] = torch.rand(count, 1, generator=again)[:, 0]
+    hidden_BLD = torch.randn(*inputs["ids"].shape, speech_task.params.lm.dim, generator=generator)
+    at_N, chosen_N = choose(frames_of(inputs), inputs["flow_key"], len(inputs["flow_noise"]))
+    errors = []
     with torch.no_grad():
         found = speech_task._flow_loss(inputs, hidden_BLD, noisy=False)
-        wanted = flow_loss(
-            speech_task.head, hidden_BLD.flatten(0, 1)[flat],
-            inputs["target"].flatten(0, 1)[flat].long(), torch.Generator().manual_seed(1),
-        )  # fmt: skip
-    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
-    assert float(to_values(torch.tensor(20), 21)) == 1.0
+        for n in chosen_N.nonzero()[:, 0].tolist():
+            level_1C = inputs["target"].flatten(0, 1)[at_N[n], None, 1:].long() - SHIFT
+            data_1C, noise_1C = level_1C / 10 - 1, inputs["flow_noise"][n, None]
+            time_1 = inputs["flow_time"][n, None]
+            point_1C = time_1 * data_1C + (1 - time_1) * noise_1C
+            given_1D = head.llm_projection(hidden_BLD.flatten(0, 1)[at_N[n], None])
+            velocity_1C = head.velocity(point_1C, head.time_token(time_1), given_1D)
+            reached_1C = point_1C + (1 - time_1) * velocity_1C
+            errors.append(float((reached_1C - data_1C).square().mean()))
+    assert len(errors) > 20 and float(found) == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 def test_speech_training_learns_before_and_with_sampling(
