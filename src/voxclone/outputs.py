@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxclone.audio.kinds import WRITABLE
 from voxclone.errors import UsageError, VoxcloneError, file_name, reason, shorten
 
-PageStart = b"<!doctype html>"
+PAGE_START = b"<!doctype html>"
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,10 @@ def _is_report(path: Path) -> bool:
 def _is_page(path: Path) -> bool:
     from voxclone.readers import read_head
 
-    return read_head(path, len(PageStart)).lower() == PageStart
+    return read_head(path, len(PAGE_START)).lower() == PAGE_START
 
 
-SOUND = OutputKind("sound file", (".wav", ".flac", ".ogg", ".opus", ".mp3"), _is_sound)
+SOUND = OutputKind("sound file", tuple(WRITABLE), _is_sound)
 VOICE = OutputKind("voice file", (".safetensors",), _is_voice)
 EXPORT = OutputKind("exported voice", (".safetensors", ".gguf"), _is_export)
 PRESET = OutputKind("exported voice", (".pt",), _is_preset)

@@ -15,6 +15,15 @@ SOUND_SUFFIXES = (
 )  # fmt: skip
 """Names that sound files have in folders."""
 
+WRITABLE = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "OPUS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+"""Suffixes of the files that are written: container and encoding in libsndfile's words."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -11,18 +11,10 @@ import numpy as np
 import soundfile
 
 from voxclone.audio.containers import reason_of
+from voxclone.audio.kinds import WRITABLE
 from voxclone.errors import AudioError
 from voxclone.io import atomic_path
 from voxclone.spec import SAMPLING_RATE
-
-# suffix: (container, encoding)
-WRITABLE = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "OPUS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
 
 
 def write_wave(path: str | Path, wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> int:
@@ -59,11 +51,11 @@ def encode_wave(wave_S: np.ndarray, rate: int = SAMPLING_RATE) -> tuple[bytes, i
     """Samples [S] as the bytes of a WAV, and how many lay beyond +-1 and are clipped."""
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", rate, 1, format="WAV", subtype="PCM_16") as file:
-        file.write(_to_int16(wave_S.clip(-1, 1)))
+        file.write(to_int16(wave_S.clip(-1, 1)))
     return buffer.getvalue(), int((np.abs(wave_S) > 1).sum())
 
 
-def _to_int16(part_S: np.ndarray) -> np.ndarray:
+def to_int16(part_S: np.ndarray) -> np.ndarray:
     """By 32768, as readers divide: what is read is written again."""
     return np.round(part_S * 32768.0).clip(-32768, 32767).astype(np.int16)
 
@@ -76,7 +68,7 @@ def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, enc
         for start in range(0, len(wave_S), block):
             part_S = wave_S[start : start + block].clip(-1, 1)
             if encoding == "PCM_16":
-                part_S = _to_int16(part_S)
+                part_S = to_int16(part_S)
             file.write(part_S)
     if soundfile.info(os.fsencode(path)).frames < len(wave_S):
         raise OSError("the file is shorter than it should be, perhaps because the disk is full")

@@ -73,20 +73,36 @@ def print_encoder_notes(encoder: Path | None, release: "Release", console: "Cons
             print_line(console, "Encoder", note)
 
 
+def voices_folder(voices: Path | None) -> Path:
+    """The folder of stored voices: the one that is named, or the default one."""
+    from voxclone.voice.store import default_folder
+
+    return voices if voices is not None else default_folder()
+
+
+def print_leftovers(out: Path, console: "Console") -> None:
+    """Warn of what interrupted runs left beside an output."""
+    from voxclone.io import leftovers
+
+    for path in leftovers(out):
+        sentence = f"{path} is of an interrupted run: remove it."
+        print_line(console, "Left over", sentence, warning=True)
+
+
 def choose_voice(
     voice: str, release: "Release", voices: Path | None, console: "Console"
 ) -> "ResolvedVoice":
     """A voice by its name or path: a stored one, a voice file or a preset."""
     from voxclone.audio.kinds import SOUND_SUFFIXES
     from voxclone.voice.resolve import resolve_file, resolve_preset
-    from voxclone.voice.store import default_folder, find_voice
+    from voxclone.voice.store import find_voice
 
     if voice.lower().endswith(SOUND_SUFFIXES):
         raise UsageError(
             f"{shorten(voice)} is the name of a recording: speak with `voxclone clone "
             f"{shorten(voice)} TEXT -o OUT`, or make a voice of it with `voxclone enroll`."
         )
-    path = find_voice(voice, release, voices if voices is not None else default_folder())
+    path = find_voice(voice, release, voices_folder(voices))
     if path is None:
         return resolve_preset(voice, release)
     found = resolve_file(path, release)

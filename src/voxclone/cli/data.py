@@ -16,6 +16,7 @@ from voxclone.cli.common import (
     print_line,
     progress_bar,
 )
+from voxclone.cli.tools import Out
 from voxclone.errors import EXIT_QUALITY, UsageError, file_name
 from voxclone.outputs import check_folder, refuse_inputs
 
@@ -116,9 +117,7 @@ def validate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Look for files, without reading their headers.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for report.html and report.json.")
-    ] = None,
+    out: Out = None,
     quiet: Quiet = False,
 ) -> None:
     """Check whether speech is fit to train on. Exit code 3 means no."""

@@ -14,6 +14,7 @@ from voxclone.cli.common import (
     open_console,
     print_encoder_notes,
     print_line,
+    voices_folder,
 )
 from voxclone.errors import UsageError, VoiceError
 from voxclone.outputs import REPORT, VOICE, check_output, refuse_inputs
@@ -62,10 +63,12 @@ ReportFile = Annotated[
     Path | None, typer.Option("--report", help="JSON file to write: the report of the reference.")
 ]
 
+NewName = Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")]
+
 
 def enroll(
     recordings: Recordings,
-    name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
+    name: NewName,
     consent: ConsentKind = None,
     statement: Statement = None,
     out: VoiceFile = None,
@@ -106,7 +109,7 @@ def enroll(
     }
     given, options = check_options(recordings, name, consent, statement, values)
     release, console = Release.open(model), open_console(quiet)
-    folder = voices if voices is not None else store.default_folder()
+    folder = voices_folder(voices)
     inputs = [*recordings, encoder, release.path]
     path = voice_path(out, folder, name, release, report, inputs)
     used = find_encoder(release, encoder)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a codec, an encoder, or voices.")
 
 UseDnsmos = Annotated[bool, typer.Option("--dnsmos", help="Predict opinion scores by DNSMOS.")]
+Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Seeds of each sentence.")]
 Embedders = Annotated[
     list[str] | None,
     typer.Option("--embedder", help="ge2e (packaged), ecapa or wavlm. May be repeated."),
@@ -138,7 +139,7 @@ def evaluate_voices(
     sentences: Annotated[
         int, typer.Option(min=1, help="Sentences of each speaker and length.")
     ] = 2,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds of each sentence.")] = 3,
+    seeds: Seeds = 3,
     cfg: Cfg = 1.2,
     device: Device = "auto",
     embedder: Embedders = None,
@@ -193,7 +194,7 @@ def evaluate_speech(
         int | None,
         typer.Option("--limit", min=1, help="Use only so many sentences, from the top."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Seeds of each sentence.")] = 1,
+    seeds: Seeds = 1,
     device: Device = "auto",
     embedder: Embedders = None,
     transcriber: Transcribers = None,

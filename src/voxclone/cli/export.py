@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Model, Quiet, Voices, choose_voice, open_console, print_line
+from voxclone.cli.common import (
+    Model,
+    Quiet,
+    Voices,
+    choose_voice,
+    open_console,
+    print_leftovers,
+    print_line,
+)
 
 Runtime = Annotated[
     str,
@@ -34,7 +42,6 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a voice in the format of another program. The release itself is never written."""
-    from voxclone.io import leftovers
     from voxclone.release.release import Release
     from voxclone.runtimes.export import export_voice
     from voxclone.runtimes.table import find_runtime
@@ -42,9 +49,7 @@ def export(
     target = find_runtime(runtime)
     release, console = Release.open(model), open_console(quiet)
     found = choose_voice(voice, release, voices, console)
-    for path in leftovers(out):
-        sentence = f"{path} is of an interrupted run: remove it."
-        print_line(console, "Left over", sentence, warning=True)
+    print_leftovers(out, console)
     source = Path(voice) if os.path.isfile(voice) else None
     reading = export_voice(
         found, target, release, out, name=name, replace_preset=replace_preset, source=source

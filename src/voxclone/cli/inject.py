@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Json, Model, Quiet, open_console, print_line, progress_bar
+from voxclone.cli.common import (
+    Json,
+    Model,
+    Quiet,
+    open_console,
+    print_leftovers,
+    print_line,
+    progress_bar,
+)
 from voxclone.errors import QualityError, ReleaseError, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +69,6 @@ def inject(
     An encoder whose file does not name its codebook is compared with the presets first. If it
     fails a check, it is refused with exit code 3.
     """
-    from voxclone.io import leftovers
     from voxclone.release import inject as injection
     from voxclone.release.encoder_file import open_external_encoder
     from voxclone.release.release import Release
@@ -78,9 +85,7 @@ def inject(
     external = open_external_encoder(encoder, release)
     for note in external.notes:
         print_line(console, "Encoder", note)
-    for path in leftovers(out):
-        sentence = f"{path} is of an interrupted run: remove it."
-        print_line(console, "Left over", sentence, warning=True)
+    print_leftovers(out, console)
     check = partial(_check_encoder, release, external, console, force)
     if to_hub:
         card = _card(model, base_model, license, training_data, evaluation or [])

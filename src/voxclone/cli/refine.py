@@ -19,6 +19,7 @@ from voxclone.cli.common import (
     open_console,
     print_line,
     progress_bar,
+    voices_folder,
 )
 from voxclone.cli.enroll import (
     ConsentKind,
@@ -91,7 +92,6 @@ def refine(
     from voxclone.cloning.refine.pipeline import refine as make
     from voxclone.device import pick_device
     from voxclone.release.release import Release
-    from voxclone.voice import store
     from voxclone.voice.file import SUFFIX
 
     if name is None:
@@ -104,7 +104,7 @@ def refine(
     if resume and checkpoints is None:
         raise UsageError("--resume needs the folder of the checkpoints: add --checkpoints.")
     release, console = Release.open(model), open_console(quiet)
-    folder = voices if voices is not None else store.default_folder()
+    folder = voices_folder(voices)
     start_file = Path(init) if os.path.isfile(init) else None
     inputs = [*recordings, encoder, start_file, release.path]
     path = voice_path(out, folder, name, release, report, inputs)

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, Quiet, Voices
+from voxclone.cli.common import Device, Encoder, Quiet, Voices, voices_folder
 from voxclone.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
@@ -54,7 +54,6 @@ def serve(
     from voxclone.serve.catalog import Catalog
     from voxclone.serve.run import address, open_socket, run
     from voxclone.serve.settings import Limits, ServeSettings, check_exposure
-    from voxclone.voice.store import default_folder
 
     if queue < 1:
         raise UsageError(f"--queue is {queue}: at least 1 request must be able to wait.")
@@ -63,9 +62,8 @@ def serve(
     release = Release.open(model)
     settings = ServeSettings(
         model=model if not Path(model).is_dir() else release.path.resolve().name,
-        voices=voices if voices is not None else default_folder(),
+        voices=voices_folder(voices),
         host=host,
-        port=port,
         api_key=key,
         origins=tuple(cors_origin or ()),
         limits=Limits(queue=queue),

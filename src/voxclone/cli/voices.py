@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Json, Model, Voices
-from voxclone.cli.enroll import ConsentKind, Replace, Statement, VoiceFile, voice_path
+from voxclone.cli.common import Json, Model, Voices, voices_folder
+from voxclone.cli.enroll import ConsentKind, NewName, Replace, Statement, VoiceFile, voice_path
 from voxclone.errors import UsageError, printable
 from voxclone.outputs import VOICE, check_output
 
@@ -23,9 +23,9 @@ def list_(voices: Voices = None, as_json: Json = False) -> None:
     """List the stored voices."""
     import json
 
-    from voxclone.voice.store import default_folder, list_voices
+    from voxclone.voice.store import list_voices
 
-    folder = voices if voices is not None else default_folder()
+    folder = voices_folder(voices)
     found = list_voices(folder)
     if as_json:
         rows = [
@@ -81,10 +81,10 @@ def remove(
     voices: Voices = None,
 ) -> None:
     """Delete stored voices; nothing of them remains elsewhere."""
-    from voxclone.voice.store import default_folder, remove_voice
+    from voxclone.voice.store import remove_voice
 
     for name in names:
-        path = remove_voice(voices if voices is not None else default_folder(), name)
+        path = remove_voice(voices_folder(voices), name)
         print(f"Removed    {path}")
 
 
@@ -119,7 +119,7 @@ def import_(
     file: Annotated[
         Path, typer.Argument(help="Voice of another program: .safetensors, .pt or .gguf.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the voice: a-z, 0-9, - and _.")],
+    name: NewName,
     consent: ConsentKind = None,
     statement: Statement = None,
     out: VoiceFile = None,
@@ -132,12 +132,11 @@ def import_(
     from voxclone.release.release import Release
     from voxclone.runtimes.importing import import_voice
     from voxclone.voice.metadata import check_name
-    from voxclone.voice.store import default_folder
 
     given = check_consent(consent, statement)
     check_name(name)
     release = Release.open(model)
-    folder = voices if voices is not None else default_folder()
+    folder = voices_folder(voices)
     path = voice_path(out, folder, name, release, None, [file, release.path])
     if out is None and os.path.exists(path) and not replace:
         raise UsageError(
@@ -153,8 +152,8 @@ def import_(
 
 
 def _voice_file(name: str, voices: Path | None) -> Path:
-    from voxclone.voice.store import default_folder, find_stored
+    from voxclone.voice.store import find_stored
 
     if name.endswith(".safetensors") or os.path.isfile(name):
         return Path(name)
-    return find_stored(voices if voices is not None else default_folder(), name)
+    return find_stored(voices_folder(voices), name)

@@ -6,10 +6,10 @@ Shapes: S samples, N frames of an embedding, K codebooks, T frames.
 import torch
 from torch import Tensor
 
-from voxclone.audio.loudness import normalize_loudness
+from voxclone.cloning.enroll import decode_codes
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError
-from voxclone.models.speaker_encoder import Ge2eEmbedder
+from voxclone.models.speaker_encoder import clip_embedding
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets, codebook_sizes
 from voxclone.tts.speech import Speech
@@ -25,9 +25,8 @@ def part_similarities(
 ) -> list[float | None]:
     """The cosine of each part to the decoded codes of the voice (GE2E); None for a part under 1 s,
     and for silence."""
-    embedder = Ge2eEmbedder.load()
     try:
-        target_E = embedder.embed(normalize_loudness(_decoded(voice, release, codec)))
+        target_E = clip_embedding(_decoded(voice, release, codec))
     except AudioError:
         return [None] * len(speech.parts)
     values: list[float | None] = []
@@ -35,9 +34,7 @@ def part_similarities(
         try:
             if part.silent or len(part.wave_S) < MIN_SECONDS * speech.sampling_rate:
                 raise AudioError("The part is too short.")
-            values.append(
-                round(float(embedder.embed(normalize_loudness(part.wave_S)) @ target_E), 4)
-            )
+            values.append(round(float(clip_embedding(part.wave_S) @ target_E), 4))
         except AudioError:
             values.append(None)
     return values
@@ -53,5 +50,4 @@ def _decoded(voice: ResolvedVoice, release: Release, codec: Codec) -> Tensor:
             voice.embedding_ND, load_table(release), codebook_offsets(release.params),
             codebook_sizes(release.params), rounds=ROUNDS,
         ).codes_KT  # fmt: skip
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
-    return codec.decode(codes_KT[None].to(device))[0].cpu()
+    return decode_codes(codes_KT, codec)

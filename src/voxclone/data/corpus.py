@@ -98,7 +98,7 @@ class PackedCorpus(Corpus):
 
 @dataclass(frozen=True)
 class Subset:
-    """Some clips of a corpus, to draw from. `seconds_of` and `indices_of` are by speaker."""
+    """Some clips of a corpus, to draw from."""
 
     corpus: Corpus
     indices: list[int]

@@ -4,6 +4,7 @@ are for (loom_exporter/voxtral_tts_voices.py).
 Shapes: N frames, D width.
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from voxclone.errors import VoiceError
 from voxclone.io import pieces
 from voxclone.release.release import Release
+from voxclone.release.safetensors import TensorFiles
 from voxclone.runtimes.containers import Found
 from voxclone.runtimes.gguf import read_gguf, write_gguf
 from voxclone.runtimes.reading import Reading, self_counted
@@ -43,7 +45,8 @@ def read_loom(path: Path, name: str, release: Release) -> Reading:
     fingerprint."""
     found, values = read_rows(path, release.params.lm.dim)
     problems = list(found[1])
-    if values.get("loom.voice.compat") not in (None, fingerprint(release)):
+    compat = values.get("loom.voice.compat")
+    if compat is not None and compat != fingerprint(release):
         problems.append(
             f"It was made for other weights than those of {release.path}: loom.cpp refuses it."
         )
@@ -68,10 +71,15 @@ def read_rows(path: Path, width: int) -> tuple[Found, dict[str, object]]:
 def fingerprint(release: Release) -> str:
     """32 hexadecimal digits for the language model and the code embeddings, by their stored
     bytes."""
+    return _fingerprint(release.files)
+
+
+@functools.lru_cache(maxsize=4)  # gigabytes are read for it, when a voice is written and checked
+def _fingerprint(files: TensorFiles) -> str:
     digest = hashlib.sha256()
-    names = (name for name in release.files.tensors if name.startswith(FINGERPRINTED))
+    names = (name for name in files.tensors if name.startswith(FINGERPRINTED))
     for name in sorted(names):
-        info = release.files.header_of(name).tensors[name]
+        info = files.header_of(name).tensors[name]
         digest.update(f"{name}|{info.dtype}|{list(info.shape)}|".encode())
         with info.path.open("rb", buffering=0) as file:
             for piece in pieces(file, info.start, info.stop):

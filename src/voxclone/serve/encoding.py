@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
+from voxclone.audio.writing import to_int16
 from voxclone.errors import MissingExtraError
 from voxclone.serve.schemas import Format
 
@@ -71,8 +72,7 @@ def is_streamed(name: Format) -> bool:
 
 def pcm16(wave_S: np.ndarray) -> bytes:
     """Samples in 16 bits, little-endian; what is beyond full scale is clipped."""
-    scaled_S: np.ndarray = np.round(wave_S * 32768.0).clip(-32768, 32767)
-    return scaled_S.astype("<i2").tobytes()
+    return to_int16(wave_S).astype("<i2").tobytes()
 
 
 def wave_header(rate: int, samples: int | None = None) -> bytes:

@@ -35,7 +35,7 @@ from voxclone.tts.tts import TTS
 from voxclone.voice import store
 from voxclone.voice.file import Voice, copy_voice
 from voxclone.voice.metadata import Consent
-from voxclone.voice.resolve import ResolvedVoice, resolve_file, resolve_preset
+from voxclone.voice.resolve import ResolvedVoice, resolve_file, resolve_preset, resolve_voice
 
 ValueT = TypeVar("ValueT")
 CACHED = 32
@@ -149,10 +149,10 @@ class Engine:
         with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
             uploaded = folder / "the file"
             uploaded.write_bytes(content)
-            metadata = Voice.load(uploaded).metadata
-            resolve_file(uploaded, self.release)
-            path = self.catalog.free_path(name or metadata.name)
-            renamed = metadata.model_copy(update={"name": name or metadata.name})
+            voice = Voice.load(uploaded)
+            resolve_voice(voice, self.release, uploaded)
+            path = self.catalog.free_path(name or voice.metadata.name)
+            renamed = voice.metadata.model_copy(update={"name": name or voice.metadata.name})
             copy_voice(uploaded, path, renamed, new=True)
         return self._made(renamed.name)
 

@@ -42,7 +42,6 @@ class ServeSettings:
     model: str
     voices: Path
     host: str = "127.0.0.1"
-    port: int = 8000
     api_key: str | None = None
     origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

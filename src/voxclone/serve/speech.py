@@ -31,7 +31,6 @@ router = APIRouter()
 class Spoken:
     """How far a text has been spoken."""
 
-    request: SpeechRequest
     seed: int
     begun: float
     frames: int = 0
@@ -69,7 +68,7 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
     """Say a text with a voice. The answer is sent while it is made, as a file or as events."""
     _check(wanted, service)
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
-    spoken = Spoken(wanted, seed, time.monotonic())
+    spoken = Spoken(seed, time.monotonic())
     request.scope["state"]["noted"] = {"characters": len(wanted.input)}
     slot = service.worker.reserve()
     try:

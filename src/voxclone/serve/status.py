@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -65,7 +65,7 @@ async def page() -> FileResponse:
 
 
 @router.get("/page/{name}", response_class=FileResponse, include_in_schema=False)
-async def page_file(name: str, request: Request) -> FileResponse:
+async def page_file(name: str) -> FileResponse:
     if name not in {path.name for path in PAGE.iterdir()}:
         raise ApiError(404, "There is no such file.", code="not_found")
     return _file(name, {})

@@ -50,7 +50,8 @@ def bridge_loss(
     """What the bridge minimises: cross-entropy of its distribution on decoded speech with the codes
     it was decoded from, over the frames of the mask."""
     logits_NV = code_logits(book, bridge(wave_BS))
-    return F.cross_entropy(logits_NV[mask_BT.flatten()], codes_BT.flatten()[mask_BT.flatten()])
+    keep_N = mask_BT.flatten().nonzero()[:, 0]
+    return F.cross_entropy(logits_NV[keep_N], codes_BT.flatten()[keep_N])
 
 
 def distill_loss(

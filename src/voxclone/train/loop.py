@@ -1,7 +1,7 @@
 """The loop that every training shares: steps, validations, checkpoints, signals, resume.
 
 A `Task` owns what is trained and says what a step and a validation are; this module owns time. All
-randomness of a step comes from `corpus.step_generator(seed, step)`, so a run that was interrupted
+randomness of a step comes from `rng.step_generator(seed, step)`, so a run that was interrupted
 and resumed ends with the weights of one that was not (bit for bit on a CPU). Several processes
 (`distributed`) go through it together: they stop, skip and go on as one, and the first one writes.
 """

@@ -152,7 +152,7 @@ def code_losses(
     vectors_VD = quantizer.semantic_codebook.vectors()
     spread = quantizer.semantic_codebook.spread() / 8
     codes_BT = codes_BKT[:, 0]
-    keep_N = slice(None) if mask_BT is None else mask_BT.flatten()
+    keep_N = slice(None) if mask_BT is None else mask_BT.flatten().nonzero()[:, 0]
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
     codes_N = codes_BT.flatten()[keep_N]
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
@@ -168,7 +168,7 @@ def code_losses(
 def level_quantiles(codec: Codec, genuine: Sequence[Tensor]) -> Tensor:
     """Quantiles [C, Q] of the values of each acoustic channel of codes [K, T] that the release
     made (presets and the model's own speech)."""
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
+    device = codec.device
     last: list[Tensor] = []  # of stored pairs there may be days
     while len(last) < len(genuine) and sum(codes.shape[1] for codes in last) < MOST_FRAMES:
         last.insert(0, genuine[-len(last) - 1])

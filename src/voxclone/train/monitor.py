@@ -37,7 +37,7 @@ MOST_EXTREME = 0.3
 
 def preset_metrics(codec: Codec, presets: Mapping[str, Tensor]) -> dict[str, float]:
     """Of the codes [K, T] of presets, decoded and encoded again: shares that are right."""
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
+    device = codec.device
     results = []
     for codes_KT in presets.values():
         wave_BS = codec.decode(codes_KT[None].to(device))

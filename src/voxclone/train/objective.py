@@ -105,7 +105,7 @@ class Objective:
 
     @property
     def device(self) -> torch.device:
-        return self.codec.quantizer.semantic_codebook.cluster_usage.device
+        return self.codec.device
 
     def autocast(self) -> torch.autocast:
         enabled = self.config.run.autocast

@@ -145,11 +145,8 @@ def label_clips(
     speaker."""
     corpus = speech.corpus
     speakers = speech.by_speaker()
-    able = [
-        i
-        for i in speech.indices
-        if corpus.clips[i].text and len(speakers[corpus.clips[i].speaker]) > 1
-    ]
+    single = {own[0] for own in speakers.values() if len(own) == 1}
+    able = [i for i in speech.indices if i not in single and corpus.clips[i].text]
     if not able:
         raise ConfigError(
             "No clip of the speech has a text and another clip of its speaker: the weight "

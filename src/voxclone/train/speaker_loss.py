@@ -81,7 +81,7 @@ def speaker_loss(
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy of whose voice the clones of this part's items have, and the share that is
     right. `sources` has a generator for each item."""
-    device = next(codec.decoder.parameters()).device
+    device = codec.device
     voice_IS = batch.voice_IS.to(device)
     latent_BDT = codec.require_encoder()(voice_IS[part]).float()
     with torch.no_grad():

@@ -4,7 +4,7 @@ Shapes: S samples, K codebooks, T frames.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -85,11 +85,7 @@ def speak_part(
         if not draws[-1].truncated and not draws[-1].silent:
             break
     best = min(draws, key=lambda draw: (draw.silent, draw.truncated))
-    rejected = tuple(draw.seed for draw in draws if draw is not best)
-    return SpokenPart(
-        best.text, best.pause, best.seed, best.wave_S, best.codes_KT, best.truncated, best.silent,
-        rejected,
-    )  # fmt: skip
+    return replace(best, rejected=tuple(draw.seed for draw in draws if draw is not best))
 
 
 def join_parts(parts: Sequence[SpokenPart], rate: int) -> Tensor:

@@ -130,9 +130,8 @@ def kept_parts(
 @torch.inference_mode()
 def _spoken(part: PartRecord, number: int, codec: Codec) -> SpokenPart:
     codes_KT = _decoded(part.codes, codec.num_codebooks, number)
-    device = codec.quantizer.semantic_codebook.cluster_usage.device
     try:
-        wave_S = codec.decode(codes_KT[None].to(device))[0].cpu()
+        wave_S = codec.decode(codes_KT[None].to(codec.device))[0].cpu()
     except VoxcloneError as error:
         raise ConfigError(
             f"The codes of part {number} in the report are damaged: {error}"

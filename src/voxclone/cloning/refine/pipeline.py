@@ -87,7 +87,7 @@ def refine(
     reference = make_reference(list(recordings), release, codec, options)
     source = recordings_hash(recordings)
     kept_S = torch.from_numpy(reference.wave_S)
-    device = next(codec.decoder.parameters()).device
+    device = codec.device
     wave_S = F.pad(kept_S, (0, -len(kept_S) % codec.frame_size)).to(device)
     start, encoder_hash = _start(init, release, codec, wave_S, reference, source, settings.seed)
     result = refine_codes(

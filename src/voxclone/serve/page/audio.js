@@ -131,7 +131,7 @@ export class Player {
 }
 
 /** Bars of the peaks; those before `share` in the accent. */
-export function drawWave(canvas, samples, share) {
+function drawWave(canvas, samples, share) {
   const scale = window.devicePixelRatio || 1;
   const width = canvas.clientWidth * scale;
   const height = canvas.clientHeight * scale;
