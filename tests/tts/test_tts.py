@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from recipes.mini_release.files import from_transformers
 from tests.golden.small_params import golden_params
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
-from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
+from voxclone.tts.backbone import Backbone, backbone_names, from_transformers, to_transformers
 from voxclone.tts.endings import fade
 from voxclone.tts.generate import Sampling, generate
 from voxclone.tts.text import frame_cap

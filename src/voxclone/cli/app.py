@@ -17,6 +17,7 @@ from voxclone.cli.evaluate import evaluate_app
 from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
+from voxclone.cli.merge import merge
 from voxclone.cli.refine import refine
 from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
@@ -55,6 +56,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "diagnose": diagnose,
         "evaluate": evaluate_app,
         "inject": inject,
+        "merge": merge,
     },
     "Look inside": {"inspect": inspect},
 }

@@ -10,6 +10,8 @@ from voxclone.cli.common import (
     Encoder,
     Model,
     Quiet,
+    UseAdapter,
+    print_adapter_notes,
     print_encoder_notes,
     print_line,
 )
@@ -26,6 +28,7 @@ def clone(
     text_file: TextFile = None,
     model: Model = "mini",
     encoder: Encoder = None,
+    adapter: UseAdapter = None,
     seed: Seed = None,
     cfg: Cfg = 1.2,
     device: Device = "auto",
@@ -61,7 +64,10 @@ def clone(
     voice = enrolled.voice
     frames, seconds = voice.codes_KT.shape[1], voice.metadata.reference_seconds
     print_line(console, "Voice", f"{frames} frames of codes from {seconds:.1f} s.")
-    tts = TTS.load(release, codec=codec, device=found_device)
-    speech = speak_text(tts, words, voice.embedding_ND, out, seed, cfg, console)
+    tts = TTS.load(release, codec=codec, device=found_device, adapter=adapter)
+    tts.require_encoder(voice.metadata.encoder_hash)
+    print_adapter_notes(tts.adapter, None, console)
+    voice_ND = tts.adapted(voice.embedding_ND, voice.codes_KT)
+    speech = speak_text(tts, words, voice_ND, out, seed, cfg, console)
     print_similarity(speech.wave_S, enrolled.reference, console)
     print_line(console, "Wrote", out)

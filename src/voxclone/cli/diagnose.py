@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, Model, Quiet, open_console
+from voxclone.cli.common import (
+    Device,
+    Encoder,
+    Model,
+    Quiet,
+    UseAdapter,
+    open_console,
+    print_adapter_notes,
+)
 from voxclone.cli.report import (
     check_report_folder,
     present,
@@ -29,6 +37,7 @@ def diagnose(
     speech: Speech,
     model: Model = "mini",
     encoder: Encoder = None,
+    adapter: UseAdapter = None,
     split: Split = None,
     speech_seconds: SpeechSeconds = 300,
     no_lm: Annotated[
@@ -54,7 +63,10 @@ def diagnose(
     release, codec, name = open_encoder(model, encoder)
     found = load_speech(speech, split, speech_seconds, track)
     # The codec is measured on the CPU; the language model takes most of the time.
-    tts = None if no_lm else TTS.load(release, device=chosen)
+    tts = None if no_lm else TTS.load(release, device=chosen, adapter=adapter)
+    if tts is not None:
+        tts.require_encoder(codec.encoder_hash())
+        print_adapter_notes(tts.adapter, None, console)
     result = measure(release, codec, found, encoder=name, model=tts, track=track)
     checks = run_checks(result)
     report = result.to_json() | {"release": model, "checks": checks.to_json()}

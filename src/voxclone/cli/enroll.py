@@ -10,6 +10,7 @@ from voxclone.cli.common import (
     Encoder,
     Model,
     Quiet,
+    UseAdapter,
     Voices,
     open_console,
     print_encoder_notes,
@@ -88,6 +89,7 @@ def enroll(
     select_by: Annotated[
         str, typer.Option(help="Metric of crops: similarity (quick), or gain by the model.")
     ] = "similarity",
+    adapter: UseAdapter = None,
     report: ReportFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -108,6 +110,11 @@ def enroll(
         "choose_by": select_by,
     }
     given, options = check_options(recordings, name, consent, statement, values)
+    if adapter is not None and (best_of < 2 or select_by != "gain"):
+        raise UsageError(
+            "--adapter changes how crops are selected by gain, and nothing else of a voice: add "
+            "--best-of 4 --select-by gain, or give it to `speak`."
+        )
     release, console = Release.open(model), open_console(quiet)
     folder = voices_folder(voices)
     inputs = [*recordings, encoder, release.path]
@@ -119,7 +126,9 @@ def enroll(
     if None in hashes:  # a pipe, which can be read once, or a file that cannot be read
         read = [read_for(recording, options) for recording in recordings]
         hashes = [recording.sha256 for recording in read]
-    key = identity.enrollment_id([str(each) for each in hashes], release, used, options)
+    key = identity.enrollment_id(
+        [str(each) for each in hashes], release, used, options, _adapter_hash(adapter)
+    )
     known = store.find_enrollment([path], folder, key)
     same = known == path and _has(read_metadata(path), name, given)
     if out is None and path.exists() and not same and not replace:
@@ -130,7 +139,7 @@ def enroll(
     may_replace = replace or out is not None
     if known is None:
         read = read or [read_for(recording, options) for recording in recordings]
-        made = _make(read, release, used, options, name, given, key)
+        made = _make(read, release, used, options, name, given, key, adapter)
         made.save(path, new=not may_replace)
         metadata = made.metadata
     else:
@@ -204,6 +213,7 @@ def _make(
     name: str,
     consent: "Consent",
     enrollment_id: str,
+    adapter: Path | None,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
     from voxclone.release.release import load_codec
@@ -211,8 +221,17 @@ def _make(
     codec = load_codec(release, encoder)
     return make(
         recordings, release, codec, name=name, consent=consent, options=options,
-        enrollment_id=enrollment_id, measured=True,
+        enrollment_id=enrollment_id, measured=True, adapter=adapter,
     ).voice  # fmt: skip
+
+
+def _adapter_hash(adapter: Path | None) -> str | None:
+    """The hash of an adapter; torch is imported for one only."""
+    if adapter is None:
+        return None
+    from voxclone.tts.adapter_file import read_adapter
+
+    return read_adapter(adapter).sha256
 
 
 def _has(metadata: "VoiceMetadata", name: str, consent: "Consent") -> bool:

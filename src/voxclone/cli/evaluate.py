@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, Model, Quiet, open_console
+from voxclone.cli.common import (
+    Device,
+    Encoder,
+    Model,
+    Quiet,
+    UseAdapter,
+    open_console,
+    print_adapter_notes,
+)
 from voxclone.cli.report import (
     SHOWN_CLIPS,
     check_report_folder,
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     from voxclone.evaluate.report.page import AudioComparison
     from voxclone.evaluate.synthesis import Synthesis
     from voxclone.release.release import Release
+    from voxclone.tts.tts import TTS
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a codec, an encoder, or voices.")
 
@@ -125,6 +134,7 @@ def evaluate_voices(
     speech: Speech,
     model: Model = "mini",
     encoder: Encoder = None,
+    adapter: UseAdapter = None,
     split: Split = None,
     speech_seconds: SpeechSeconds = 600,
     length: Annotated[
@@ -164,7 +174,9 @@ def evaluate_voices(
     lengths = tuple(length) if length else cloning.CloningPlan.lengths
     plan = cloning.CloningPlan(lengths, sentences, tuple(range(seeds)), cfg)
     found = load_speech(speech, split, speech_seconds, track)
-    tts = TTS.load(release, device=chosen)
+    tts = TTS.load(release, device=chosen, adapter=adapter)
+    tts.require_encoder(codec.encoder_hash())
+    print_adapter_notes(tts.adapter, None, console)
     report = cloning.evaluate_cloning(
         release, codec, tts, found, models, plan, name=name, track=track
     )
@@ -185,6 +197,7 @@ def evaluate_speech(
     ],
     model: Model = "mini",
     encoder: Encoder = None,
+    adapter: UseAdapter = None,
     language: Annotated[str, typer.Option(help="Language of MiniMax's set.")] = "english",
     generated: Annotated[
         Path | None,
@@ -221,10 +234,13 @@ def evaluate_speech(
         syntheses = protocols.read_syntheses(sentences, generated)
     else:
         release, codec, _ = open_encoder(model, encoder)
+        tts = TTS.load(release, device=chosen, adapter=adapter)
+        tts.require_encoder(codec.encoder_hash())
+        print_adapter_notes(tts.adapter, None, console)
         syntheses = protocols.synthesize_list(
-            TTS.load(release, device=chosen),
+            tts,
             sentences,
-            partial(_enroll_prompt, release, codec),
+            partial(_enroll_prompt, release, codec, tts),
             seeds=range(seeds),
             track=track,
         )
@@ -233,7 +249,7 @@ def evaluate_speech(
     present(scores.to_json(), before, clips, out, console)
 
 
-def _enroll_prompt(release: "Release", codec: "Codec", prompt: Path) -> "Tensor":
+def _enroll_prompt(release: "Release", codec: "Codec", tts: "TTS", prompt: Path) -> "Tensor":
     """The voice [N, D] of a prompt, which is not stored."""
     from voxclone.audio.files import read_recording
     from voxclone.cloning.enroll import enroll
@@ -242,8 +258,7 @@ def _enroll_prompt(release: "Release", codec: "Codec", prompt: Path) -> "Tensor"
     consent = Consent(kind="unstated", statement="used at once by `voxclone evaluate`")
     recording = read_recording(prompt)
     voice: Any = enroll(recording, release, codec, name="prompt", consent=consent).voice
-    rows_ND: Tensor = voice.embedding_ND
-    return rows_ND
+    return tts.adapted(voice.embedding_ND, voice.codes_KT)
 
 
 def _prompts_and_speech(

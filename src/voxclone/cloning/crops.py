@@ -10,6 +10,7 @@ Shapes: S samples, K codebooks, T frames, N frames of a voice embedding, D width
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -92,13 +93,14 @@ def by_similarity(codec: Codec) -> Score:
     return score
 
 
-def by_gain(release: Release, codec: Codec) -> Score:
+def by_gain(release: Release, codec: Codec, adapter: Path | None = None) -> Score:
     """Conditioning gain of a crop's voice on each other crop, in nats plus squared error. Raises
     UsageError for a release without presets."""
     presets = other_speakers(release)
     if not presets:
         raise UsageError(f"{release.path} has no preset to compare with: choose by similarity.")
-    tts, transcribe = TTS.load(release, codec=codec), load_transcriber()
+    tts, transcribe = TTS.load(release, codec=codec, adapter=adapter), load_transcriber()
+    tts.require_encoder(codec.encoder_hash())
     known: dict[int, tuple[str, float]] = {}
 
     def loss(voice_ND: Tensor, text: str, codes_KT: Tensor) -> float:
@@ -113,7 +115,8 @@ def by_gain(release: Release, codec: Codec) -> Score:
         return known[id(other)]
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
-        voice_ND = voice_embedding(candidate.codes_KT, release)
+        embedding_ND = voice_embedding(candidate.codes_KT, release)
+        voice_ND = tts.adapted(embedding_ND, candidate.codes_KT)
         gains = []
         for other in others:
             text, baseline = after_presets(other)

@@ -26,6 +26,7 @@ from voxclone.models.speaker_encoder import Ge2eEmbedder, clip_similarity
 from voxclone.release.encoder_file import codebook_hash, open_codec
 from voxclone.release.release import Release, load_table
 from voxclone.spec import CONTEXT
+from voxclone.tts.adapter_file import read_adapter
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Voice
 from voxclone.voice.metadata import Consent, VoiceMetadata
@@ -60,23 +61,25 @@ def enroll(
     options: EnrollOptions = DEFAULT_OPTIONS,
     enrollment_id: str | None = None,
     measured: bool = False,
+    adapter: Path | None = None,
     progress: Progress = lambda stage: None,
 ) -> Enrolled:
     """Encode recordings of one speaker, 1 s or more each, into a voice of `release`.
 
     Recordings are files, or were read already. `codec` is that of `open_codec` if not given. The
     metadata get `enrollment_id`, and if `measured`, the similarity of the decoded codes to the
-    reference. `progress` is called with each of `STAGES` when it begins. Raises AudioError for a
-    recording that cannot be used and ReleaseError if there is no encoder.
+    reference. `progress` is called with each of `STAGES` when it begins. `adapter` is the folder of
+    one, for a choice of crops by gain. Raises AudioError for a recording that cannot be used and
+    ReleaseError if there is no encoder.
     """
     codec = open_codec(release) if codec is None else codec
-    encoder = codec.require_encoder()
+    codec.require_encoder()
     given = [recordings] if isinstance(recordings, Recording | Path | str) else recordings
     listed = [
         each if isinstance(each, Recording) else read_for(Path(each), options) for each in given
     ]
     progress("reference")
-    reference = make_reference(listed, release, codec, options)
+    reference = make_reference(listed, release, codec, options, adapter)
     progress("codes")
     with torch.inference_mode():
         wave_S = torch.from_numpy(reference.wave_S).to(codec.device)
@@ -84,8 +87,8 @@ def enroll(
     progress("voice")
     voice = voice_of(
         codes_KT, reference, listed, release, codec, name=name, consent=consent,
-        encoder_hash=tensor_hash(*encoder.state_dict().values()), enrollment_id=enrollment_id,
-        measured=measured,
+        encoder_hash=codec.encoder_hash(), enrollment_id=enrollment_id, measured=measured,
+        adapter_hash=None if adapter is None else read_adapter(adapter).sha256,
     )  # fmt: skip
     return Enrolled(voice, reference)
 
@@ -102,6 +105,7 @@ def voice_of(
     encoder_hash: str,
     enrollment_id: str | None = None,
     measured: bool = False,
+    adapter_hash: str | None = None,
 ) -> Voice:
     """The voice of codes [K, T] of a reference, whatever made the codes."""
     table_VD = load_table(release)
@@ -112,6 +116,7 @@ def voice_of(
         table_hash=tensor_hash(table_VD),
         codebook_hash=codebook_hash(release),
         enrollment_id=enrollment_id,
+        adapter_hash=adapter_hash,
         reference_seconds=len(reference.wave_S) / codec.sampling_rate,
         reference_hash=recordings_hash(recordings),
         preprocessing=printable(reference.report.to_dict()),
@@ -150,6 +155,7 @@ def make_reference(
     release: Release,
     codec: Codec,
     options: EnrollOptions = DEFAULT_OPTIONS,
+    adapter: Path | None = None,
 ) -> Reference:
     """One reference of all recordings, with its speaker consistency in the report. Raises
     AudioError."""
@@ -159,7 +165,7 @@ def make_reference(
     choices: list[str] = []
     if options.best_of > 1:
         by_model = options.choose_by == "gain"
-        score = by_gain(release, codec) if by_model else by_similarity(codec)
+        score = by_gain(release, codec, adapter) if by_model else by_similarity(codec)
         count = len(recordings) if joining else 1
         share = (settings.max_seconds - PAUSE_SECONDS * (count - 1)) / count
         small = settings.model_copy(update={"max_seconds": share})

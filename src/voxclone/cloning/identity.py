@@ -20,7 +20,11 @@ from voxclone.voice.metadata import FORMAT
 
 
 def enrollment_id(
-    recordings: Sequence[str], release: Release, encoder: Path | None, options: EnrollOptions
+    recordings: Sequence[str],
+    release: Release,
+    encoder: Path | None,
+    options: EnrollOptions,
+    adapter_hash: str | None = None,
 ) -> str:
     """SHA-256 over the contents (not the names) of everything that an enrollment depends on.
 
@@ -41,6 +45,8 @@ def enrollment_id(
         repr(release.params),
         options.model_dump_json(),
     ]
+    if adapter_hash is not None:
+        parts.append(adapter_hash)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

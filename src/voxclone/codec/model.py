@@ -18,6 +18,7 @@ from voxclone.codec.layers import CausalConv1d, CausalConvTranspose1d, Past, Tra
 from voxclone.codec.quantizer import Quantizer
 from voxclone.codec.streaming import in_pieces
 from voxclone.errors import ReleaseError
+from voxclone.io import tensor_hash
 
 PIECE_FRAMES = 250
 
@@ -97,6 +98,11 @@ class Codec(nn.Module):
         self.encoder: Encoder | None = Encoder(config) if with_encoder else None
         self.quantizer = Quantizer(config)
         self.decoder = Decoder(config)
+
+    def encoder_hash(self) -> str:
+        """SHA-256 of the encoder's tensors, as a voice file names it. Raises ReleaseError for a
+        codec without an encoder."""
+        return tensor_hash(*self.require_encoder().state_dict().values())
 
     @property
     def sampling_rate(self) -> int:

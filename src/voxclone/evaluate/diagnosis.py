@@ -7,7 +7,7 @@ Shapes: S samples, K codebooks, T frames, N voice embeddings, D width.
 """
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,7 +142,10 @@ def diagnose(
     if model is None:
         missing["language model"] = "left out on request"
     else:
-        trials = make_trials(encoded, table_VD, offsets)
+        trials = make_trials(
+            encoded,
+            lambda codes_KT: model.adapted(embed_codes(codes_KT, table_VD, offsets), codes_KT),
+        )
         lm_stats = language_model_stats(model, trials, presets, levels, seed, track)
         if lm_stats.conditioning_gain is None:
             missing["conditioning gain"] = (
@@ -194,10 +197,10 @@ def voice_codes(encoded: Sequence[EncodedUtterance]) -> dict[str, Tensor]:
 
 
 def make_trials(
-    encoded: Sequence[EncodedUtterance], table_VD: Tensor, offsets: Sequence[int]
+    encoded: Sequence[EncodedUtterance], embed: Callable[[Tensor], Tensor]
 ) -> list[Trial]:
     """A trial for each clip with a text, with a voice of the speaker's other clips; at most
-    `MAX_TRIALS`, speakers in turn."""
+    `MAX_TRIALS`, speakers in turn. `embed` gives the embedding [N, D] of codes [K, T]."""
     clips: dict[str, list[EncodedUtterance]] = {}
     for each in encoded:
         clips.setdefault(each.utterance.speaker, []).append(each)
@@ -208,7 +211,7 @@ def make_trials(
             others = own[index + 1 :] + own[:index]
             text = target.utterance.clip.text
             if text and others:
-                voice_ND = embed_codes(voice_codes(others)[name], table_VD, offsets)
+                voice_ND = embed(voice_codes(others)[name])
                 trials.append(Trial(name, voice_ND, text, target.codes_KT))
         by_speaker.append(trials)
     rounds = max((len(trials) for trials in by_speaker), default=0)

@@ -47,6 +47,7 @@ class Inspection:
     encoder: str
     dtypes: tuple[str, ...]
     problems: tuple[str, ...]
+    merged_adapter: str | None = None
 
 
 def inspect_release(release: Release) -> Inspection:
@@ -93,6 +94,7 @@ def inspect_release(release: Release) -> Inspection:
         encoder=release.report.encoder,
         dtypes=tuple(sorted({tensor.dtype for tensor in tensors.values()})),
         problems=tuple(problems),
+        merged_adapter=release.merged_adapter,
     )
 
 
@@ -106,6 +108,8 @@ def describe(found: Inspection) -> str:
     values = sum(size.values for size in found.parts.values())
     lines.append(f"  {'together':<16} {tensors:>4} tensors {values:>14,} values")
     lines.append(f"  encoder: {found.encoder}{ENCODER_HINTS[found.encoder]}")
+    if found.merged_adapter is not None:
+        lines.append(f"  merged adapter: {found.merged_adapter[:12]}")
     voices = ", ".join(f"{name} ({frames})" for name, frames in found.voices.items())
     lines.append(f"  {len(found.voices)} voices (frames): {voices}")
     lines += [f"  ! {problem}" for problem in found.problems]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from voxclone.codec.model import Codec
 
 MINI = "mini"
+MERGED_ADAPTER = "merged_adapter"
+"""In the metadata of files with merged weights: the hash of the adapter (`tts.merge`)."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 HUB_FILES = [
     "params.json",
@@ -61,6 +63,12 @@ class Release:
         params = read_params(path / "params.json")
         files = find_shards(path)
         return cls(path, params, files, check_manifest(params, files.tensors))
+
+    @property
+    def merged_adapter(self) -> str | None:
+        """The hash of the adapter that was merged into its weights, if one was."""
+        found = (header.metadata.get(MERGED_ADAPTER) for header in self.files.headers)
+        return next((sha256 for sha256 in found if sha256 is not None), None)
 
     @cached_property
     def voice_counts(self) -> dict[str, int]:

@@ -271,6 +271,14 @@ def write_safetensors(
             file.write(flat.view(torch.uint8).numpy().data)
 
 
+def torch_dtype(dtype: str) -> "torch.dtype":
+    """The dtype of a header, as torch's."""
+    import torch
+
+    found: torch.dtype = getattr(torch, _TORCH_NAMES[dtype])
+    return found
+
+
 _TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",

@@ -37,8 +37,6 @@ SCHEMA = "voxclone.adapter/1"
 TENSORS, PEFT_CONFIG, CARD = (
     "adapter_model.safetensors", "adapter_config.json", "voxclone_adapter.json",
 )  # fmt: skip
-MERGED = "merged_adapter"
-"""In the metadata of a release's files: the hash of the adapter that was merged into them."""
 HASHED_BYTES = 2**16
 """Of each tensor, for the identity of a base: 25 MB of 8 GB, and a training changes all of it."""
 PROBE_FRAMES = 16
@@ -96,12 +94,11 @@ def base_hash(release: Release) -> str:
 
 def require_unmerged(release: Release) -> None:
     """Raise ReleaseError for a release into which an adapter was merged."""
-    for header in release.files.headers:
-        if MERGED in header.metadata:
-            raise ReleaseError(
-                f"{release.path} has an adapter merged into it already "
-                f"({header.metadata[MERGED][:12]}): take the release that it was made from."
-            )
+    if release.merged_adapter is not None:
+        raise ReleaseError(
+            f"{release.path} has an adapter merged into it already "
+            f"({release.merged_adapter[:12]}): take the release that it was made from."
+        )
 
 
 def write_adapter(out: Path, adapter: Adapter, card: AdapterCard) -> None:
@@ -147,6 +144,27 @@ def read_adapter(folder: Path) -> AdapterFolder:
     for name in sorted(tensors):
         digest.update(f"{name} {tensor_hash(tensors[name])}".encode())
     return AdapterFolder(folder, settings, tensors, card, digest.hexdigest())
+
+
+def describe_adapter(found: AdapterFolder) -> str:
+    """An adapter as text for a terminal."""
+    card, settings = found.card, found.settings
+    values = sum(tensor.numel() for tensor in found.tensors.values())
+    size = "" if settings.reader == "table" else f", rank {settings.rank}"
+    if settings.reader == "lora":
+        size += f", alpha {settings.alpha}, on {', '.join(settings.targets)}"
+    lines = [
+        f"{found.path}: an adapter ({settings.reader}{size}) with {values:,} values",
+        f"  base: {card.base} ({card.base_hash[:12]}), encoder {card.encoder_hash[:12]}",
+        f"  data: {json.dumps(card.data)}",
+        f"  license: {card.license or 'not stated'}; consent: {card.consent or 'not stated'}",
+        f"  gate at step {card.step}: {'passed' if card.passed else 'FAILED'}",
+    ]
+    lines += [f"  ! {sentence}" for sentence in card.lost]
+    for name, value in card.metrics.items():
+        if f"base/{name}" in card.metrics:
+            lines.append(f"  {name:<28} {card.metrics[f'base/{name}']:.3f} -> {value:.3f}")
+    return "\n".join(lines)
 
 
 def require_base(found: AdapterFolder, release: Release) -> None:

@@ -135,6 +135,21 @@ def to_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Ten
     return f"model.layers.{layer}.{LAYER_NAMES[inner]}", tensor
 
 
+def from_transformers(name: str, tensor: Tensor, params: Params) -> tuple[str, Tensor]:
+    """The inverse of `to_transformers`."""
+    if name == "text_table.weight":
+        return TEXT_TABLE, tensor
+    if name == "audio_table.weight":
+        return TABLE, tensor
+    if name == "model.norm.weight":
+        return "norm.weight", tensor
+    inverse = {theirs: ours for ours, theirs in LAYER_NAMES.items()}
+    layer, inner = name.removeprefix("model.layers.").split(".", 1)
+    if inner.endswith(("q_proj.weight", "k_proj.weight")):
+        tensor = _join_pairs(tensor, params.lm.head_dim)
+    return f"layers.{layer}.{inverse[inner]}", tensor
+
+
 def backbone_names(params: Params) -> list[str]:
     """Names in the release of what `Backbone` holds."""
     layers = [
@@ -146,3 +161,8 @@ def backbone_names(params: Params) -> list[str]:
 def _split_pairs(weight: Tensor, head_dim: int) -> Tensor:
     """Rows (0, 1, 2, 3, ...) of each head -> (0, 2, ..., 1, 3, ...)."""
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _join_pairs(weight: Tensor, head_dim: int) -> Tensor:
+    """The inverse of `_split_pairs`."""
+    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)

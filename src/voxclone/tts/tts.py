@@ -22,7 +22,13 @@ from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
 from voxclone.spec import AROUND_TEXT, CONTEXT
 from voxclone.tts.acoustic import AcousticHead
-from voxclone.tts.adapter_file import AdapterFolder, apply_adapter, read_adapter, require_base
+from voxclone.tts.adapter_file import (
+    AdapterFolder,
+    apply_adapter,
+    read_adapter,
+    require_base,
+    require_encoder,
+)
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
 from voxclone.tts.limits import check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
@@ -134,6 +140,11 @@ class TTS:
         if codes_KT is None or self.backbone.table_delta is None:
             return embedding_ND
         return self.embed_voice(codes_KT).to(embedding_ND.dtype)
+
+    def require_encoder(self, encoder_hash: str) -> None:
+        """Raise ReleaseError if the model has an adapter for the codes of another encoder."""
+        if self.adapter is not None:
+            require_encoder(self.adapter, encoder_hash)
 
     def part_characters(self, voice_frames: int) -> int:
         """The most characters in a part of a text, so that voice, text and speech fit the context.

@@ -145,7 +145,7 @@ def _write(
         )
     _check_shapes(path, codes, embedding)
     tensors = [("codes", "I16", codes), ("embedding", "BF16", embedding)]
-    header = encode_header(tensors, {"voxclone": metadata.model_dump_json()})
+    header = encode_header(tensors, {"voxclone": metadata.model_dump_json(exclude_none=True)})
     if len(header) > MAX_HEADER or len(header) + len(data) > MAX_BYTES:
         raise VoiceError(
             f"The voice is not written to {path}: its metadata have {len(header)} bytes (at most "

@@ -45,6 +45,8 @@ class VoiceMetadata(Settings):
     """See `release.encoder_file.codebook_hash`; format 1 did not store it."""
     enrollment_id: str | None = None
     """See `cloning.identity.enrollment_id`."""
+    adapter_hash: str | None = None
+    """Of the adapter by whose gain the crops were chosen; None, and not written, without one."""
     reference_seconds: float = Field(allow_inf_nan=False)
     reference_hash: str
     preprocessing: dict[str, Any] = Field(default_factory=dict)

@@ -30,7 +30,6 @@ from voxclone.cloning.refine.parameters import (
 from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
 from voxclone.errors import UsageError, printable
-from voxclone.io import tensor_hash
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
@@ -191,8 +190,7 @@ def _start(
     of the recordings."""
     frames = len(wave_S) // codec.frame_size
     if init == "encoder":
-        encoder = codec.require_encoder()
-        return from_encoder(codec, wave_S), tensor_hash(*encoder.state_dict().values())
+        return from_encoder(codec, wave_S), codec.encoder_hash()
     if isinstance(init, str):
         return from_nothing(codec, frames, seed), NO_ENCODER
     if init.source is None:

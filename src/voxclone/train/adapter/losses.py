@@ -8,7 +8,8 @@ codes; the student reads the encoder's codes of the decoded audio:
 
 On real speech, a voice from one clip and the words of another one (arXiv 2603.25551, 3.1):
 - `semantic`: cross-entropy of semantic codes, the END code with a weight of its own;
-- `flow`: squared error of the velocity, weighted by (1 - t)^2 as in `sequences.flow_loss`.
+- `flow`: squared error of the velocity, weighted by (1 - t)^2: at late times the noise cannot be
+  known, and outweighs what is learned of voices.
 
 - `preset`: KL and squared distance of velocities to the frozen base on prompts of presets;
 - `embedding`: the statistics of voices against those of presets.
