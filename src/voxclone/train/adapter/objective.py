@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from voxclone.errors import ConfigError
+from voxclone.release.tensors import codebook_sizes
 from voxclone.rng import step_generator
 from voxclone.train.adapter import losses as made
 from voxclone.train.adapter.config import AdapterConfig
@@ -53,6 +54,7 @@ class Objective:
     def __post_init__(self) -> None:
         """Raises ConfigError if nothing can be predicted."""
         material, most = self.material, self.config.target_frames
+        check_codes(material)
         clips = material.speech.corpus.clips
         self.voices = material.speech.by_speaker()
         fitting = {
@@ -187,6 +189,24 @@ class Objective:
             for handle in handles:  # a layer that is computed again must not add to `found`
                 handle.remove()
         return [*found, last_BLD]
+
+
+def check_codes(material: Material) -> None:
+    """Raise ConfigError for codes that no codebook has, of clips or of utterances."""
+    sizes_K1 = torch.tensor(codebook_sizes(material.tts.params))[:, None]
+    utterances = [*material.recordings, *material.known]
+    named = {f"clip {material.speech.corpus.clips[i].id}": c for i, c in material.clips.items()}
+    named |= {f"utterance {i}": each.codes_KT for i, each in enumerate(utterances)}
+    named |= {f"decoded utterance {i}": each.encoded_KT for i, each in enumerate(utterances)}
+    for name, codes_KT in named.items():
+        wrong_KT = (codes_KT < 0) | (codes_KT >= sizes_K1)
+        if bool(wrong_KT.any()):
+            book = int(wrong_KT.any(dim=1).float().argmax())
+            raise ConfigError(
+                f"The {name} has the code {int(codes_KT[book].max())} in codebook {book}, which "
+                f"has {int(sizes_K1[book])} codes: the encoder is of another release, or the "
+                "folder of the run is damaged."
+            )
 
 
 def draw_triples(objective: Objective, count: int, generator: torch.Generator) -> list[Item]:
