@@ -10,6 +10,7 @@ from voxclone.codec.config import CodecConfig
 from voxclone.config import load_settings
 from voxclone.errors import ConfigError
 from voxclone.train import distributed
+from voxclone.train.adapter.config import AdapterConfig
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.material import check
 
@@ -30,6 +31,13 @@ def test_encoder_configs(path: Path) -> None:
         assert labels and max(labels) < steps
     if weights["speaker_contrastive"]:
         assert config.speaker_loss.speaker_encoder and config.speaker_loss.start < steps
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("adapter/*.yaml")), ids=lambda p: p.stem)
+def test_adapter_configs(path: Path) -> None:
+    config = load_settings(AdapterConfig, path)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+    assert config.adapter.reader == path.stem and config.weights.preset > 0
 
 
 @pytest.mark.parametrize("name", ["voxtral_4b", "paper", "community"])
@@ -64,6 +72,7 @@ def test_a_training_has_at_most_sixty_values() -> None:
         return len(kinds) - len(nested) + sum(count(kind) for kind in nested)
 
     assert count(EncoderConfig) <= 60
+    assert count(AdapterConfig) <= 60
 
 
 def test_naive_is_reconstruction_alone() -> None:

@@ -62,7 +62,14 @@ def open_fit_speech(
             f"No clip of {path} has a text, and an adapter learns from speech whose words are "
             "known: add `text` to its lines."
         )
-    chosen = in_turn(speech, minutes)
+    lonely = [own[0] for own in speech.by_speaker().values() if len(own) == 1]
+    rest = [index for index in speech.indices if index not in set(lonely)]
+    if not rest:
+        raise ConfigError(
+            f"Every speaker of {path} has one clip, and a voice and what it says must be two: give "
+            "two or more clips of each."
+        )
+    chosen = in_turn(Subset(speech.corpus, rest), minutes)
     transcriber = CharacterTranscriber(load_packaged_recognizer())
     reasons = unfit_clips(chosen, transcriber)
     with_text = sum(bool(chosen.corpus.clips[index].text) for index in chosen.indices)
@@ -78,7 +85,7 @@ def open_fit_speech(
         if counts[int(chosen.corpus.speaker_N[index])] < 2:
             reasons[index] = LONELY
     left = [index for index in kept if index not in reasons]
-    found = Counter(reasons.values())
+    found = Counter([*reasons.values(), *[LONELY] * len(lonely)])
     words = ", ".join(f"{count} {reason}" for reason, count in sorted(found.items()))
     if not any(speech.corpus.clips[index].text for index in left):
         raise ConfigError(
