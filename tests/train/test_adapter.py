@@ -116,6 +116,7 @@ def test_micro_batches_and_checkpointing_give_the_same_step(tiny_release: Releas
     ("reader", "changes"),
     [
         ("lora", {}),
+        ("lora", {"run": {"shard": True}}),
         ("table", {"weights": {"embedding": 1.0}}),
         ("voice", {"weights": {"embedding": 1.0}}),
     ],
@@ -123,7 +124,8 @@ def test_micro_batches_and_checkpointing_give_the_same_step(tiny_release: Releas
 def test_two_processes_train_as_one(
     reader: str, changes: dict[str, Any], tiny_release: Release, tmp_path: Path
 ) -> None:
-    changes = changes | {"optimizer": {"lr": 1e-4}, "run": {"steps": 3}}
+    run = changes.get("run", {}) | {"steps": 3}
+    changes = changes | {"optimizer": {"lr": 1e-4}, "run": run}
     for size in (1, 2):
         folder = tmp_path / str(size)
         folder.mkdir()
@@ -147,6 +149,8 @@ def test_two_processes_train_as_one(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert max(float((one[name] - first[name]).abs().max()) for name in one) < 1e-5
     assert any("adapter" in name for name in one)
+    spoken = [load_file(path)["codes"] for path in sorted(tmp_path.glob("*/spoken-*"))]
+    assert len(spoken) == 3 and all(torch.equal(spoken[0], each) for each in spoken)
 
 
 class Prompts:

@@ -11,6 +11,7 @@ from tests.train.full import join
 from tests.train.tiny import QUIET
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
+from voxclone.evaluate.synthesis import SynthesisRequest, generate_codes
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.train.adapter.config import AdapterConfig
 from voxclone.train.adapter.material import KnownUtterance, Material
@@ -83,8 +84,14 @@ def run_in_group(
     rank: int, size: int, meeting: Path, folder: Path, release: Path, reader: str,
     changes: dict[str, Any],
 ) -> None:  # fmt: skip
-    """One of `size` processes; the state at the end goes to `rank-N.safetensors`."""
+    """One of `size` processes; the state at the end goes to `rank-N.safetensors`, and what the
+    adapted model speaks to `spoken-N.safetensors`."""
     join(rank, size, meeting)
     training, _ = train(folder, Release.open(release), config_of(reader, **changes))
     tensors = {name: each.clone() for name, each in training.state.tensors().items()}
     save_file(tensors, folder / f"rank-{rank}.safetensors")
+    voice_ND = next(iter(training.objective.material.presets.values()))
+    with training.adapter.disabled():
+        request = SynthesisRequest("a", voice_ND, "a", 1)
+        (made,) = generate_codes(training.tts, [request])
+    save_file({"codes": made.codes_KT.contiguous()}, folder / f"spoken-{rank}.safetensors")

@@ -17,7 +17,7 @@ Shapes: B items of a part, W processes.
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -177,6 +177,19 @@ def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tenso
         if there:
             parameter.grad = value.view_as(parameter).to(parameter.dtype)
     return values[-1][0]
+
+
+def shard(layers: Iterable[nn.Module], whole: Sequence[nn.Parameter]) -> None:
+    """Divide the frozen weights of layers over the processes (FSDP2), which put each layer together
+    when it computes; parameters that are to stay `whole` do. All must then run the layers in
+    step."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = whole[0].device.type
+    mesh = init_device_mesh(device, (world_size(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, ignored_params=set(whole))
 
 
 def any_rank(*flags: bool) -> list[bool]:

@@ -108,12 +108,12 @@ class AdapterParameters(nn.Module):
 @dataclass
 class Adapter:
     """An adapter in a model. `parameters` are all that learns; `modules` are the parts that are
-    adapted, by name. `base_VD` is the embedding table of the base."""
+    adapted, by name, and `norms` the Frobenius norm of the base there (1 where nothing is)."""
 
     settings: AdapterSettings
     parameters: AdapterParameters
     modules: dict[str, Any]
-    base_VD: Tensor
+    norms: dict[str, float]
     scale: float = 1.0
 
     def set_scale(self, scale: float) -> None:
@@ -155,12 +155,12 @@ class Adapter:
         with torch.no_grad():
             for name, module in self.modules.items():
                 if isinstance(module, VoiceResidual):
-                    found[name] = float(module.up.norm())
+                    added = module.up
                 elif isinstance(module, TableDelta):
-                    found[name] = float(module.rows.norm() / self.base_VD.float().norm())
+                    added = module.rows
                 else:
-                    delta_OI = module.get_delta_weight(NAME).float()
-                    found[name] = float(delta_OI.norm() / module.base_layer.weight.float().norm())
+                    added = module.get_delta_weight(NAME)
+                found[name] = float(added.norm()) / self.norms[name]
         return found
 
 
@@ -186,7 +186,13 @@ def attach(
         modules, named = {"table_delta": delta}, {"table_delta.rows": delta.rows}
     else:
         modules, named = _inject_lora(backbone, head, settings, generator)
-    return Adapter(settings, AdapterParameters(named), modules, table_VD)
+    norms = {
+        name: float(table_VD.float().norm()) if settings.reader == "table" else 1.0
+        for name in modules
+    }
+    if settings.reader == "lora":
+        norms = {n: float(module.base_layer.weight.float().norm()) for n, module in modules.items()}
+    return Adapter(settings, AdapterParameters(named), modules, norms)
 
 
 def target_modules(backbone: Backbone, head: AcousticHead, settings: AdapterSettings) -> list[str]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from voxclone import checkpoint
 from voxclone.device import pick_device
-from voxclone.errors import EXIT_OK, ConfigError, QualityError, TrainingError
+from voxclone.errors import EXIT_OK, EXIT_QUALITY, ConfigError, QualityError, TrainingError
 from voxclone.io import atomic_file, atomic_path
 from voxclone.release.release import Release
 from voxclone.release.safetensors import load_tensors
@@ -80,7 +80,8 @@ def main(
                 checkpoint.require_none(out / CHECKPOINTS, "--out")
             material = gather(config, inputs, release, device, out, console)
         training = build(config, material)
-        gate = open_gate(training, release, inputs) if distributed.is_rank0() else None
+        speaks = distributed.is_rank0() or config.run.shard  # a divided model speaks with all
+        gate = open_gate(training, release, inputs) if speaks else None
         training.gate = gate
         prove(training, console)
 
@@ -139,6 +140,8 @@ def build(config: AdapterConfig, material: Material) -> "AdapterTraining":
     adapter = attach(tts.backbone, tts.head, config.adapter, config.run.seed)
     if config.run.gradient_checkpointing:
         tts.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.run.shard and distributed.world_size() > 1:
+        distributed.shard(tts.backbone.model.layers, [*adapter.parameters.parameters()])
     optimizer = adamw(adapter.parameters.parameters(), config.optimizer)
     state = TrainState({"adapter": adapter.parameters}, {"adamw": optimizer})
     return AdapterTraining(config, Objective(config, material, adapter), state)
@@ -173,7 +176,8 @@ def prove(training: "AdapterTraining", console: Console) -> None:
 
 @dataclass
 class AdapterTraining:
-    """A training in progress; see `loop.Task`. The first process has the `gate`."""
+    """A training in progress; see `loop.Task`. Where the model is divided over processes, all have
+    a `gate` and speak in step; otherwise the first one."""
 
     config: AdapterConfig
     objective: Objective
@@ -208,7 +212,7 @@ class AdapterTraining:
 
     def validate(self, step: int, log: Log) -> Metrics:
         """Generated speech of base and adapted model, and the size of the change of each module.
-        The first process speaks, and the others wait for what it finds."""
+        Who has no gate waits for what the first process finds."""
         if self.gate is None:
             return {}
         log.scalars(step, {f"change/{n}": v for n, v in self.adapter.changes().items()})
@@ -271,6 +275,8 @@ def accept(
     best: dict[str, Any] = training.state.values[BEST]
     with best_adapter(training, out / BEST_FILE):
         verdict = gate.verdict("test")
+        if not distributed.is_rank0():
+            return EXIT_OK if verdict.passed or force else EXIT_QUALITY
         report = {"schema": "voxclone.gate/1", "step": best["step"]} | verdict.to_json()
         with atomic_file(out / GATE_FILE) as file:
             file.write(json.dumps(report, indent=1).encode())
