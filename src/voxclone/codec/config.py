@@ -182,10 +182,6 @@ class CodecConfig(Settings):
         first = self.decoder_transformer_lengths[0] * self.decoder_windows[0]
         return reach + first + self.decoder_convs_kernels[0] - 1
 
-    def frames(self, samples: int) -> int:
-        """Frames that `samples` samples give: the last one may be partly silence."""
-        return -(-samples // self.frame_size)
-
     def _windows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         window = self.attn_sliding_window_size
         halve = self.half_attn_window_upon_downsampling
