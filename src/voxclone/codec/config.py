@@ -91,12 +91,10 @@ class CodecConfig(Settings):
         return self
 
     @classmethod
-    def from_params(
-        cls, values: dict[str, Any], where: str = "params.json, audio_tokenizer_args"
-    ) -> "CodecConfig":
+    def from_params(cls, values: dict[str, Any]) -> "CodecConfig":
         """Read the mapping `audio_tokenizer_args`; keys the codec does not use are left aside."""
         known = {key: value for key, value in values.items() if key in cls.model_fields}
-        return parse_record(cls, known, where)
+        return parse_record(cls, known, "params.json, audio_tokenizer_args")
 
     @cached_property
     def encoder_transformer_lengths(self) -> tuple[int, ...]:

@@ -50,13 +50,15 @@ class PresetReencoding:
 
 
 @torch.inference_mode()
-def reencode_presets(release: Release, codec: Codec, most: int = MAX_PRESETS) -> PresetReencoding:
+def reencode_presets(release: Release, codec: Codec) -> PresetReencoding:
     """Decode and encode some presets of the release, with every known activation.
 
     Raises ReleaseError if fewer than two presets can be inverted to codes.
     """
     codec.require_encoder()
-    names = preset_names(release)[:: max(1, len(release.params.voices) // most)][:most]
+    names = preset_names(release)[:: max(1, len(release.params.voices) // MAX_PRESETS)][
+        :MAX_PRESETS
+    ]
     known = {
         name: each.codes_KT
         for name, each in preset_inversions(release, names).items()

@@ -30,6 +30,7 @@ from rich.text import Text
 from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
 N_FFT, HOP, BANDS = 1024, 240, 128
@@ -51,8 +52,7 @@ class Log:
     """Scalars, audio and histograms of one run, in `folder`; without a folder, nothing is
     written."""
 
-    def __init__(self, folder: Path | None, *, sampling_rate: int = 24000) -> None:
-        self._rate = sampling_rate
+    def __init__(self, folder: Path | None) -> None:
         self._board: Any = None
         self._lines: TextIO | None = None
         if folder is None:
@@ -85,8 +85,8 @@ class Log:
         if self._board is None:
             return
         wave_S = wave_S.detach().float().cpu()
-        self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, self._rate)
-        picture_MT = spectrogram(wave_S, self._rate)
+        self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, SAMPLING_RATE)
+        picture_MT = spectrogram(wave_S)
         self._board.add_image(f"{name}_mel", picture_MT, step, dataformats="HW")
 
     def codes(self, step: int, name: str, code_N: Tensor, count: int) -> None:
@@ -105,9 +105,9 @@ class Log:
             self._board.close()
 
 
-def spectrogram(wave_S: Tensor, rate: int) -> np.ndarray:
+def spectrogram(wave_S: Tensor) -> np.ndarray:
     """Grey [M, T] (uint8), the highest band first, 10 ms a column at 24 kHz."""
-    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS, rate)[0].clamp(min=1e-5).log10()
+    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS)[0].clamp(min=1e-5).log10()
     share_MT = ((mel_MT - DARKEST) / (BRIGHTEST - DARKEST)).nan_to_num().clamp(0, 1)
     grey_MT: np.ndarray = (255 * share_MT).round().to(torch.uint8).flip(0).numpy()
     return grey_MT
