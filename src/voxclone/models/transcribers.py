@@ -50,6 +50,7 @@ class WhisperTranscriber:
         self,
         model_id_or_path: str = "openai/whisper-large-v3",
         language: str | None = "en",
+        device: str = "cpu",
     ) -> None:
         """`language` is a code such as "en", or None for English-only models, which take none.
 
@@ -61,7 +62,7 @@ class WhisperTranscriber:
         self._model = load_pretrained(
             "WhisperForConditionalGeneration", model_id_or_path, "Whisper"
         )
-        self._model.eval().requires_grad_(False)
+        self._model.to(device).eval().requires_grad_(False)
 
     def transcribe(self, wave_S: Tensor) -> str:
         """The transcript of one clip of any length at 24 kHz. Raises AudioError."""
@@ -80,8 +81,8 @@ class WhisperTranscriber:
         language = {} if self.language is None else {"language": self.language}
         with torch.no_grad():
             tokens_BT = self._model.generate(
-                inputs["input_features"].to(self._model.dtype),
-                attention_mask=inputs["attention_mask"],
+                inputs["input_features"].to(self._model.device, self._model.dtype),
+                attention_mask=inputs["attention_mask"].to(self._model.device),
                 return_timestamps=long,
                 task=None if self.language is None else "transcribe",
                 num_beams=1,
