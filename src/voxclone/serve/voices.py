@@ -17,6 +17,7 @@ from voxclone.serve.encoding import pcm16, wave_header
 from voxclone.serve.engine import Engine, NewVoice
 from voxclone.serve.errors import ApiError, internal_error, log
 from voxclone.serve.forms import Form, read_form
+from voxclone.serve.jobs import Progress, Result
 from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import (
     ClipReport,
@@ -31,7 +32,6 @@ from voxclone.serve.schemas import (
     error_responses,
 )
 from voxclone.serve.service import JobStreamingResponse, Service, Shared
-from voxclone.serve.worker import Progress, Result
 from voxclone.voice.metadata import check_name
 
 router = APIRouter(prefix="/v1/audio")
