@@ -15,7 +15,7 @@ from voxclone.runtimes.table import RUNTIMES
 from voxclone.serve import events
 from voxclone.serve.encoding import pcm16, wave_header
 from voxclone.serve.engine import Engine, NewVoice
-from voxclone.serve.errors import ApiError, internal_error, log
+from voxclone.serve.errors import ApiError, invalid_value
 from voxclone.serve.forms import Form, read_form
 from voxclone.serve.jobs import Progress, Result
 from voxclone.serve.results import JobResults
@@ -116,7 +116,7 @@ async def make_voice(request: Request, service: Shared) -> Any:
         if form.field == "voice_file":
             if further := sorted(set(form.fields) - {"name"}):
                 message = f"A voice file has its own {further[0]!r}: leave the field out."
-                raise ApiError(400, message, code="invalid_value", param=further[0])
+                raise invalid_value(further[0], message)
             name = form.get("name") or None
             awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
             imported = await service.wait(request, awaited, "voice_file")
@@ -126,7 +126,8 @@ async def make_voice(request: Request, service: Shared) -> Any:
         recording = await _decoded(form, service)
         results = slot.begin(lambda engine, progress: engine.enroll(recording, new, progress))
         if stream_format == "sse":
-            chunks = _stage_events(results, service, request.scope["state"]["request_id"])
+            request_id = request.scope["state"]["request_id"]
+            chunks = events.with_error(_stages(results, service), "voice.error", request_id)
             gone = service.metrics.abandoned.inc
             return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
         made = await service.wait(request, _result(results))
@@ -237,7 +238,7 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     ):
         if len(text) > most:
             message = f"{field!r} has {len(text)} characters, and {most} can be kept."
-            raise ApiError(400, message, code="invalid_value", param=field)
+            raise invalid_value(field, message)
     return new
 
 
@@ -245,8 +246,7 @@ def _one_of(form: Form, field: str, *values: str) -> str:
     """A field with a few values, or none. Raises ApiError."""
     value = form.get(field)
     if value and value not in values:
-        message = f"{field!r} takes {' or '.join(values)}."
-        raise ApiError(400, message, code="invalid_value", param=field)
+        raise invalid_value(field, f"{field!r} takes {' or '.join(values)}.")
     return value
 
 
@@ -264,21 +264,14 @@ async def _result(results: JobResults) -> Any:
     return value.value
 
 
-async def _stage_events(
-    results: JobResults, service: Service, request_id: str
-) -> AsyncIterator[bytes]:
-    """The stages of a voice that is made, and how it ended, as events."""
+async def _stages(results: JobResults, service: Service) -> AsyncIterator[bytes]:
+    """The stages of a voice that is made, and the voice, as events. Raises ApiError."""
     try:
         while isinstance(value := await results.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
-        yield events.event("voice.done", {"made": value.value.model_dump()})
-    except Exception as error:
-        if isinstance(error, VoxcloneError):
-            error = service.catalog.refusal(error)
-        if not isinstance(error, ApiError):
-            log.error("request %s failed", request_id, exc_info=error)
-            error = internal_error(request_id)
-        yield events.event("voice.error", error.body())
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error) from None
+    yield events.event("voice.done", {"made": value.value.model_dump()})
 
 
 def _download(content: bytes, name: str) -> Response:
