@@ -77,15 +77,17 @@ def busy(status: int, message: str, code: str, seconds: int) -> ApiError:
 def api_error(
     error: VoxcloneError, hidden: Mapping[str, str], param: str | None = None
 ) -> ApiError:
-    """The answer for an error of the package. `hidden` are paths of this machine and what stands
-    for them in messages."""
+    """The answer for an error of the package. `param` names the field that it is of, unless the
+    error does: a speech names a voice by `voice`, all other routes by `name`. `hidden` are paths
+    of this machine and what stands for them in messages."""
+    unknown = "voice" if param is None else "name"
     message = SCRATCH.sub("", str(error))
     for path, name in hidden.items():
         message = message.replace(path, name)
     if isinstance(error, UnknownVoiceError):
-        return ApiError(404, message, code="voice_not_found", param=param or "voice")
+        return ApiError(404, message, code="voice_not_found", param=unknown)
     if isinstance(error, VoiceExistsError):
-        return ApiError(409, message, code="voice_exists", param=param or "name")
+        return ApiError(409, message, code="voice_exists", param="name")
     if isinstance(error, AudioError):
         status = AUDIO_STATUS.get(error.rule, 400)
         code = f"audio_{error.rule.replace(' ', '_')}"

@@ -1,14 +1,14 @@
 """`/v1/audio/voices`: list, make, import, rename, delete, compare and export voices."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voxclone.audio.files import Recording
-from voxclone.cloning.options import check_consent
+from voxclone.cloning.options import CONSENTS, check_consent
 from voxclone.errors import AudioError, UsageError, VoxcloneError
 from voxclone.runtimes.readers import PRESETS
 from voxclone.runtimes.table import RUNTIMES
@@ -117,7 +117,7 @@ async def make_voice(request: Request, service: Shared) -> Any:
             if further := sorted(set(form.fields) - {"name"}):
                 message = f"A voice file has its own {further[0]!r}: leave the field out."
                 raise invalid_value(further[0], message)
-            name = form.get("name") or None
+            name = _checked_name(form, service)
             awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
             imported = await service.wait(request, awaited, "voice_file")
             slot.leave()
@@ -195,7 +195,7 @@ async def compare(name: str, request: Request, service: Shared) -> Similarity:
         recording = await _decoded(form, service)
         wave_S = torch.from_numpy(recording.wave_S)
         awaited = slot.run(lambda engine: engine.similarity(name, wave_S))
-        return await service.wait(request, awaited)
+        return await service.wait(request, awaited, "name")
 
 
 @router.get("/voices/{name}/export", response_class=Response, responses=error_responses(404))
@@ -211,7 +211,8 @@ async def export(
     def pack(engine: Engine) -> Any:
         return engine.export(name, runtime, replace_preset)
 
-    archive = await service.ask(request, pack, "runtime")
+    param = "runtime" if replace_preset is None else "replace_preset"
+    archive = await service.ask(request, pack, param)
     return _download(archive.content, archive.file_name)
 
 
@@ -220,7 +221,7 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     if service.catalog.why_not_clone is not None:
         raise ApiError(501, service.catalog.why_not_clone, code="no_encoder")
     fields = ("'consent'", "'statement'")
-    param: Literal["consent", "name"] = "consent"
+    param = "statement" if form.get("consent") in CONSENTS else "consent"
     try:
         consent = check_consent(form.get("consent") or None, form.get("statement"), fields)
         param = "name"
@@ -240,6 +241,15 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
             message = f"{field!r} has {len(text)} characters, and {most} can be kept."
             raise invalid_value(field, message)
     return new
+
+
+def _checked_name(form: Form, service: Service) -> str | None:
+    """The name that a voice file is to have, or None for its own. Raises ApiError."""
+    name = form.get("name") or None
+    try:
+        return None if name is None else check_name(name)
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error, "name") from None
 
 
 def _one_of(form: Form, field: str, *values: str) -> str:
