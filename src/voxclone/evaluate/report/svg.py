@@ -86,14 +86,10 @@ class Panel:
         *,
         dx: float = 0.0,
         width: float = 1.4,
-        dashes: str | None = None,
     ) -> str:
         """A line through points, shifted by `dx` pixels."""
         line = " ".join(f"{self.px(x) + dx:.1f},{self.py(y):.1f}" for x, y in points)
-        return tag(
-            "polyline", points=line, fill="none", stroke=color, stroke_width=width,
-            stroke_dasharray=dashes,
-        )  # fmt: skip
+        return tag("polyline", points=line, fill="none", stroke=color, stroke_width=width)
 
     def dot(self, x: float, y: float, color: str, *, dx: float = 0.0, size: float = 3.0) -> str:
         """A disc."""
@@ -233,11 +229,6 @@ def spectrogram(wave_S: Tensor) -> np.ndarray:
 
 def gray_image(values_FT: np.ndarray, alternative: str) -> str:
     """An <img> of values 0 (black) to 1 (white), first row at the bottom."""
-    return f'<img alt="{html.escape(alternative)}" src="{gray_uri(values_FT)}">'
-
-
-def gray_uri(values_FT: np.ndarray) -> str:
-    """Values 0 (black) to 1 (white), first row at the bottom, as a data URI of a PNG."""
     levels = np.clip(values_FT[::-1] * 255, 0, 255).astype(np.uint8)
     height, width = levels.shape
     raw = b"".join(b"\0" + row.tobytes() for row in levels)
@@ -247,7 +238,8 @@ def gray_uri(values_FT: np.ndarray) -> str:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{html.escape(alternative)}" src="{uri}">'
 
 
 def _svg(width: int, height: int, inner: str) -> str:
