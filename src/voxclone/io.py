@@ -8,6 +8,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -33,7 +34,8 @@ Advance = Callable[[int], object]
 @contextmanager
 def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to. It replaces `path` if the block ends well, and is
-    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists."""
+    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists. An
+    OSError that names no file, as of a full disk, gets the name of `path`."""
     # The name of `path` may be as long as the file system allows, and tempfile would make a file
     # that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
@@ -45,6 +47,10 @@ def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
         elif not hard_link(temporary, path):  # which refuses a name that is taken
             path.touch(exist_ok=False)
             os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,6 +60,21 @@ def atomic_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
     """A file that replaces `path` if the block ends well; `new` as for `atomic_path`."""
     with atomic_path(path, new=new) as temporary, temporary.open("xb") as file:
         yield file
+
+
+@contextmanager
+def tensor_errors() -> Iterator[None]:
+    """Within, what safetensors cannot write is an OSError, and not an error of its own, which has
+    the system's code in its text alone."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"(?:code:|os error) (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
 @contextmanager
