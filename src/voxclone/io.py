@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 4 * 2**20
+YOUNG_SECONDS = 60.0
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 Advance = Callable[[int], object]
@@ -144,12 +145,12 @@ def scratch_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Delete what `atomic_path` and `scratch_folder` left in a folder when their process was
     killed. What is younger may still be written by another process."""
     for path in folder.glob(".voxclone-*.tmp"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime <= seconds:
+            if time.time() - path.stat().st_mtime <= YOUNG_SECONDS:
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

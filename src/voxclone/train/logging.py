@@ -33,6 +33,7 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.errors import TrainingError, os_errors
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
 N_FFT, HOP, BANDS = 1024, 240, 128
@@ -54,9 +55,8 @@ class Log:
     """Scalars, audio and histograms of one run, in `folder`; without a folder, nothing is
     written. All raise TrainingError if that cannot be done."""
 
-    def __init__(self, folder: Path | None, *, sampling_rate: int = 24000) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._rate = sampling_rate
         self._board: Any = None
         self._lines: TextIO | None = None
         if folder is None:
@@ -91,10 +91,9 @@ class Log:
         if self._board is None:
             return
         wave_S = wave_S.detach().float().cpu()
-        picture_MT = spectrogram(wave_S, self._rate)
         with self._written():
-            self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, self._rate)
-            self._board.add_image(f"{name}_mel", picture_MT, step, dataformats="HW")
+            self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, SAMPLING_RATE)
+            self._board.add_image(f"{name}_mel", spectrogram(wave_S), step, dataformats="HW")
 
     def codes(self, step: int, name: str, code_N: Tensor, count: int) -> None:
         """How often each of the codes 0 to `count` - 1 occurs, for TensorBoard alone. Where they
@@ -142,9 +141,9 @@ def open_log(folder: Path | None) -> Iterator[Log]:
         threading.excepthook = printed
 
 
-def spectrogram(wave_S: Tensor, rate: int) -> np.ndarray:
+def spectrogram(wave_S: Tensor) -> np.ndarray:
     """Grey [M, T] (uint8), the highest band first, 10 ms a column at 24 kHz."""
-    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS, rate)[0].clamp(min=1e-5).log10()
+    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS)[0].clamp(min=1e-5).log10()
     share_MT = ((mel_MT - DARKEST) / (BRIGHTEST - DARKEST)).nan_to_num().clamp(0, 1)
     grey_MT: np.ndarray = (255 * share_MT).round().to(torch.uint8).flip(0).numpy()
     return grey_MT
