@@ -15,9 +15,10 @@ from recipes.mini_release import recipe, workshop
 from recipes.mini_release import report as measure
 from voxclone.cli.common import open_console
 from voxclone.cli.report import present, progress
-from voxclone.cli.tools import load_speech, make_models
 from voxclone.config import load_settings
 from voxclone.errors import VoxcloneError
+from voxclone.evaluate.networks import make_models
+from voxclone.evaluate.speechset import open_speech
 from voxclone.mini.oracle import ASSETS
 from voxclone.models.ctc_asr import load_recognizer
 from voxclone.models.transcribers import CharacterTranscriber
@@ -84,7 +85,7 @@ def report(
     recognizer = load_recognizer(folder / "recogniser")
     found = measure.report(
         Release.open(folder / "release"),
-        load_speech(speech, split, seconds, track),
+        open_speech(speech, split, seconds, track),
         {name: Path(path) for name, path in named.items()},
         replace(make_models(None, None, True), transcribers=[CharacterTranscriber(recognizer)]),
         assets=folder,
