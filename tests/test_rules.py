@@ -26,6 +26,7 @@ ORDER = (
     ("evaluate",),
     ("train",),
     ("runtimes", "mini"),
+    ("recover",),
     ("serve",),
     ("cli",),
     ("__main__",),

@@ -75,12 +75,13 @@ def _unwritten(folder: Path, checkpoint: Checkpoint, error: Exception) -> Traini
         kept = f"that of step {steps[-1]} is kept: mend that, and go on with `--resume`"
     return TrainingError(
         f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
-        f"{_reason(error)}; {kept}."
+        f"{write_reason(error)}; {kept}."
     )
 
 
-def _reason(error: Exception) -> str:
-    """The reason of a failed writing; that of safetensors has the system's code in its text."""
+def write_reason(error: Exception) -> str:
+    """The reason of a failed writing, as the end of a sentence; that of safetensors has the
+    system's code in its text."""
     if isinstance(error, OSError):
         return reason(error)
     code = re.search(r"(?:code:|os error) (\d+)", str(error))

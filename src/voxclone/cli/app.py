@@ -17,6 +17,7 @@ from voxclone.cli.evaluate import evaluate_app
 from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
+from voxclone.cli.recover import recover
 from voxclone.cli.refine import refine
 from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
@@ -50,6 +51,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "serve": serve,
     },
     "Recover the encoder of a release": {
+        "recover": recover,
         "data": data_app,
         "train": train_app,
         "diagnose": diagnose,
