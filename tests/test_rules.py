@@ -26,7 +26,7 @@ ORDER = (
     ("evaluate",),
     ("train",),
     ("runtimes", "mini"),
-    ("recover",),
+    ("recover", "doctor"),
     ("serve",),
     ("cli",),
     ("__main__",),

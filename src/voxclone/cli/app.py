@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from voxclone.cli.clone import clone
 from voxclone.cli.data import data_app
 from voxclone.cli.diagnose import diagnose
+from voxclone.cli.doctor import doctor
 from voxclone.cli.enroll import enroll
 from voxclone.cli.evaluate import evaluate_app
 from voxclone.cli.export import export
@@ -58,7 +59,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "evaluate": evaluate_app,
         "inject": inject,
     },
-    "Look inside": {"inspect": inspect},
+    "Look inside": {"inspect": inspect, "doctor": doctor},
 }
 """For a user, for an owner of weights, and for a developer."""
 

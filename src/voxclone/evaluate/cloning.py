@@ -152,8 +152,8 @@ def evaluate_presets(
     track: Track = untracked,
 ) -> CloningScores:
     """The same metrics of the release's own presets, which speak `texts`, one sentence each: what
-    clones can be compared with. A preset's reference is its codes, decoded. Reasons for what could not be
-    measured are added to `missing`."""
+    clones can be compared with. A preset's reference is its codes, decoded. Reasons for what
+    could not be measured are added to `missing`."""
     voices = {}
     for name, codes_KT in preset_codes(release).codes.items():
         with torch.inference_mode():

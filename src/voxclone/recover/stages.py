@@ -29,6 +29,7 @@ from voxclone.recover.recipe import Recipe, choose_recipe
 from voxclone.recover.split import set_aside
 from voxclone.recover.store import Inputs, Result, hashes
 from voxclone.recover.survey import Survey, survey_manifest
+from voxclone.recover.texts import failed_texts
 from voxclone.release.release import Release
 from voxclone.spec import FRAME_SIZE
 from voxclone.train import encoder
@@ -155,6 +156,11 @@ def validate(context: Context, results: Results, folder: Path) -> Result:
         first = failed[0]
         why = f"{first['name']}: {first['meaning']} ({first['measured']}.) {first['remedy']}"
         return Result(values, hashes(folder, [REPORT]), failed=why)
+    mismatch = failed_texts(folder / SPEECH)
+    if mismatch is not None and mismatch.certain:
+        return Result(values, hashes(folder, [REPORT, SPEECH]), failed=mismatch.sentence)
+    if mismatch is not None:
+        progress.say(f"  If the speech is English: {mismatch.sentence}")
     return Result(values, hashes(folder, [REPORT, SPEECH]))
 
 
