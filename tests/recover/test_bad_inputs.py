@@ -1,7 +1,5 @@
 """What a recovery cannot do is one sentence, and nothing that was done is lost."""
 
-import errno
-import json
 import os
 import resource
 import shutil
@@ -106,7 +104,7 @@ def test_texts_of_other_recordings() -> None:
     waves = [torch.full((4,), float(number)) for number in range(len(texts))]
     heard = dict(enumerate(texts))
     assert failed_match(texts, waves, lambda wave_S: heard[int(wave_S[0])]) is None
-    shifted = [*texts[2:], *texts[:2]]
+    shifted = [texts[-1], *texts[:-1]]
     found = failed_match(shifted, waves, lambda wave_S: heard[int(wave_S[0])])
     assert found is not None and found.startswith("Texts do not match their recordings")
 
@@ -193,9 +191,12 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
 def test_a_full_disk_in_each_stage_loses_nothing(
     recover: Recover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stages before it are kept, and the same command continues when there is room."""
+    """The stages before it are kept, and the same command continues when there is room. The tiny
+    release ends no utterance by itself, so codes for its pairs are drawn."""
+    codes_KT = torch.randint(0, 20, (7, 200), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("voxclone.data.pairs._speak_batch", lambda *given: [codes_KT] * 20)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # limits of this process are not those of others
-    folder = write_recordings(tmp_path / "recordings", {name: 9 for name in "abcdef"})
+    folder = write_recordings(tmp_path / "recordings", dict.fromkeys("abcdef", 9))
     pairs = ("--set", "pairs.minutes=0.01", "--set", "run.steps=2")
     for stage in ("prepare", "validate", "pairs", "train", "diagnose", "evaluate"):
         with monkeypatch.context() as patch:
@@ -203,15 +204,13 @@ def test_a_full_disk_in_each_stage_loses_nothing(
             code, out, error = recover(*pairs, "--until", stage, speech=folder)
         assert code == 1, (stage, out)
         found = sentence(error)
-        assert os.strerror(errno.EFBIG).lower() in found.lower() or "larger than" in found, found
+        # A limit of files stands in for the disk; writers say either.
+        assert "larger than the system allows" in found or "disk is full" in found, found
         code, out, error = recover(*pairs, "--until", stage, speech=folder)
         assert code in (0, 3), (stage, error)
         if stage in ("pairs", "train"):
             assert f"{stage}: it was interrupted and continues" in out
-    kept = [
-        json.loads(path.read_text())["stage"] for path in (tmp_path / "run").glob("*/stage.json")
-    ]
-    assert sorted(kept) == sorted(set(kept))
+    assert len(list((tmp_path / "run").glob("*/stage.json"))) == 6  # each continued where it was
 
 
 def test_a_signal_within_the_training_loses_no_step(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from voxclone.data.manifest import Manifest
+from voxclone.data.manifest import Clip, Manifest
 from voxclone.evaluate.speechset import SpeechSet, load_speech
 from voxclone.evaluate.wer import character_error_rate
 from voxclone.models.ctc_asr import load_packaged_recognizer
@@ -64,9 +64,10 @@ def failed_match(
 
 
 def drawn_clips(manifest: Path) -> SpeechSet | None:
-    """Some clips, English as far as is known, with texts that all differ, from all parts of a manifest."""
+    """Some clips, English as far as is known, with texts that all differ, from all parts of a
+    manifest; None where they are too few."""
     clips = Manifest(manifest)
-    step, chosen, known = max(1, len(clips) // (8 * CLIPS)), [], set[str]()
+    step, chosen, known = max(1, len(clips) // (8 * CLIPS)), list[Clip](), set[str]()
     for index in range(0, len(clips), step):
         clip = clips[index]
         fits = LEAST_SECONDS <= clip.duration <= MOST_SECONDS and clip.language in (None, "en")
