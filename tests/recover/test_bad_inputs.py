@@ -1,5 +1,6 @@
 """What a recovery cannot do is one sentence, and nothing that was done is lost."""
 
+import json
 import os
 import resource
 import shutil
@@ -188,29 +189,49 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     monkeypatch.setitem(WORK, stage, type(was)(was.inputs, make))
 
 
-def test_a_full_disk_in_each_stage_loses_nothing(
+def starved(
+    stage: str, recover: Recover, monkeypatch: pytest.MonkeyPatch, *more: object, **options: object
+) -> str:
+    """What is printed when the command is given again, up to a stage that a full disk stopped."""
+    with monkeypatch.context() as patch:
+        full_disk(patch, stage)
+        code, out, error = recover(*more, "--until", stage, **options)
+    assert code == 1, (stage, out)
+    found = sentence(error)
+    # A limit of files stands in for the disk; writers say either.
+    assert "larger than the system allows" in found or "disk is full" in found, found
+    code, out, error = recover(*more, "--until", stage, **options)
+    assert code in (0, 3), (stage, error)
+    return out
+
+
+def test_a_full_disk_before_there_is_an_encoder_loses_nothing(
     recover: Recover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stages before it are kept, and the same command continues when there is room. The tiny
-    release ends no utterance by itself, so codes for its pairs are drawn."""
+    """The tiny release ends no utterance by itself, so codes for its pairs are drawn."""
     codes_KT = torch.randint(0, 20, (7, 200), generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("voxclone.data.pairs._speak_batch", lambda *given: [codes_KT] * 20)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # limits of this process are not those of others
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # limits are of this process alone
     folder = write_recordings(tmp_path / "recordings", dict.fromkeys("abcdef", 9))
-    pairs = ("--set", "pairs.minutes=0.01", "--set", "run.steps=2")
-    for stage in ("prepare", "validate", "pairs", "train", "diagnose", "evaluate"):
-        with monkeypatch.context() as patch:
-            full_disk(patch, stage)
-            code, out, error = recover(*pairs, "--until", stage, speech=folder)
-        assert code == 1, (stage, out)
-        found = sentence(error)
-        # A limit of files stands in for the disk; writers say either.
-        assert "larger than the system allows" in found or "disk is full" in found, found
-        code, out, error = recover(*pairs, "--until", stage, speech=folder)
-        assert code in (0, 3), (stage, error)
-        if stage in ("pairs", "train"):
-            assert f"{stage}: it was interrupted and continues" in out
-    assert len(list((tmp_path / "run").glob("*/stage.json"))) == 6  # each continued where it was
+    for stage in ("prepare", "validate", "pairs", "train"):
+        out = starved(stage, recover, monkeypatch, "--set", "pairs.minutes=0.01", speech=folder)
+        assert f"{stage}: it was interrupted and continues" in out
+    assert len(list((tmp_path / "run").glob("*/stage.json"))) == 4
+
+
+def test_a_full_disk_after_the_training_loses_nothing(
+    recover: Recover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("diagnose", "evaluate"):
+        out = starved(stage, recover, monkeypatch)
+        assert f"{stage}: it was interrupted and continues" in out
+    for path in (tmp_path / "run").glob("*/stage.json"):  # checks of random weights fail
+        values = json.loads(path.read_text())
+        values["result"]["failed"] = None
+        path.write_text(json.dumps(values))
+    out = starved("inject", recover, monkeypatch)
+    assert "inject: it was interrupted and continues" in out
+    assert (tmp_path / "run" / "release" / "params.json").is_file()
 
 
 def test_a_signal_within_the_training_loses_no_step(
