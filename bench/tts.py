@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recipes.mini_release.files import small_tekken
+from recipes.mini_release.layout import small_tekken
 from voxclone.codec.model import Codec
 from voxclone.device import pick_device
 from voxclone.release.params import Params, parse_params

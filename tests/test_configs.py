@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from recipes.mini_release.workshop import MiniSettings
+from recipes.mini_release.run import MiniSettings
 from voxclone.codec.config import CodecConfig
 from voxclone.config import load_settings
 from voxclone.errors import ConfigError

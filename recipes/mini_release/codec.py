@@ -1,331 +1,309 @@
-"""Training a codec from scratch: what the mini release's codec is made with.
+"""Training of the mini release's codec, and then of its decoder alone.
 
-The objective follows arXiv 2603.25551, section 2 (stochastic quantisation, L1 and STFT losses,
-commitment, semantic distillation, feature matching) with a multi-scale mel loss, and adds two terms
-of our own, without which nobody could read the codes of a small codec off its speech:
+The objective follows arXiv 2603.25551, section 2: stochastic quantization, mel and STFT losses,
+commitment, ASR distillation from Whisper, and in the second half feature matching of STFT
+discriminators. Two terms are ours: the squared distance of the waveforms below 500 Hz (`low`),
+without which a small decoder finds no fundamental, and `objectives.PerceptualLoss`.
 
-- *re-encoding consistency*: decoded speech, degraded (`augment`), must give the codes that it was
-  decoded from. Only the decoder learns from this: an encoder that is taught on decoded speech
-  learns to read marks that real speech does not have.
-- *robustness*: degraded real speech must give the codes of the speech itself.
+With `decoder_only`, encoder and codebook are frozen and the decoder reads whole codes, as in use.
 
-Shapes: B batch, S samples, D latent width, T frames, K code books, V code vectors, N latents.
+Shapes: B batch, S samples, D latent width, T frames, K codebooks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from recipes.mini_release.listeners import Listeners
-from recipes.mini_release.teacher import TeacherFeatures
-from recipes.mini_release.training import (
-    Adversary,
-    AdversarySettings,
-    OptimiserSettings,
-    RunSettings,
-    apply_gradients,
-    contest,
-    learners,
-    waveform_losses,
-)
-from voxclone.audio.distance import mel_loss
+from recipes.mini_release import objectives, optim
+from recipes.mini_release.codebook import start_codebook, update_codebook
+from recipes.mini_release.crops import CropSettings, CropSource, device_generator
+from recipes.mini_release.graph import GraphedStep, Tensors
+from recipes.mini_release.teacher import PER_FRAME, TeacherStates
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.initialization import initialize
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import SemanticCodebook
+from voxclone.codec.quantizer import QuantizationDraws
 from voxclone.config import Settings
-from voxclone.data.augment import Degradation, degrade
-from voxclone.data.corpus import Corpus, Subset
-from voxclone.device import pick_device
-from voxclone.errors import ConfigError
-from voxclone.evaluate.agreement import agreement
-from voxclone.rng import step_generator
-from voxclone.spec import SAMPLING_RATE
-from voxclone.train.asr_distillation import Distillation
+from voxclone.train.adversarial import (
+    LEARNING_RATE,
+    MultiResolutionSTFTDiscriminator,
+    discriminator_loss,
+    feature_matching_loss,
+)
 from voxclone.train.checkpoint import TrainState
 from voxclone.train.logging import Log
-from voxclone.train.losses import STFT_SIZES, code_losses, straight_through
-from voxclone.train.monitor import log_codes
-from voxclone.train.optim import adamw, build_optimizers
+from voxclone.train.loop import GRAD_NORM, RunSettings
+from voxclone.train.losses import low_frequency_loss, straight_through
+
+UNQUANTIZED, PLAIN, ADVERSARIAL = "unquantized", "plain", "adversarial"
+"""Phases of a training, each a graph of its own."""
+EARLY_SHARE = 0.25
+"""Of the weights of all losses but `low`, as long as nothing is quantized."""
+REVIVE_BELOW = 0.03
+"""Share of the mean usage below which a code vector is moved."""
+CODEC, DECODER, CODEBOOK = range(3)
+"""Streams of random numbers."""
 
 
 class CodecWeights(Settings):
-    """Weight of each loss; 0 leaves it out."""
+    """Weights of the losses. `asr` is the distance of the semantic stream from the states of
+    Whisper's decoder where a token is spoken, `states` that from its encoder's states."""
 
-    mel: float = 4.0
-    stft: float = 1.0
-    l1: float = 0.1
-    low: float = 0.0
-    feature: float = 2.0
-    heard: float = 0.0
+    mel: float = 2.0
+    stft: float = 0.5
+    low: float = 1.0
+    perceptual: float = 1.5
+    asr: float = 1.0
+    states: float = 1.0
     commitment: float = 0.5
-    semantic: float = 2.0
-    again_semantic: float = 0.3
-    again_levels: float = 0.6
-    robust_semantic: float = 0.2
-    robust_levels: float = 0.4
+    feature: float = 2.0
+
+
+class DiscriminatorSettings(Settings):
+    """Sizes of the discriminators, and how many of the last frames of a crop they see."""
+
+    n_ffts: tuple[int, ...] = (1024, 512, 256)
+    channels: int = 16
+    frames: int = 8
 
 
 class CodecTraining(Settings):
-    """Values of one codec's training."""
+    """Values of one codec's training. From step `quantize_from` on, latents are quantized and all
+    losses have their weights. Discriminators train from `discriminators_from` on. Code vectors that
+    are hardly used are moved to latents in the share `revive_until` of the steps."""
 
     run: RunSettings
-    optimiser: OptimiserSettings = OptimiserSettings(lr=8e-4, betas=(0.8, 0.99))
+    optimizer: optim.OptimizerSettings
+    crops: CropSettings
     weights: CodecWeights = CodecWeights()
-    batch: int = 12
-    frames: int = 24
-    evenness: float = 0.5
-    phases_until: int = 0
-    """Up to this step every loss but `low` has a quarter of its weight: the decoder finds the
-    fundamental of voices first, while it is not yet content with a whisper."""
-    quantise_from: int = 300
-    consistency_from: int = 1000
-    adversary: AdversarySettings = AdversarySettings()
-    adversary_from: int = 4000
-    adversary_every: int = 1
-    adversary_lr: float = 3e-4
-    degradation: Degradation = Degradation()
-    usage_decay: float = 0.99
-    revive_below: float = 0.03
-    stffts: tuple[int, ...] = STFT_SIZES
-    spectral_floor: float = 0.0
-
-
-@torch.no_grad()
-def update_codebook(
-    book: SemanticCodebook,
-    latent_ND: Tensor,
-    codes_N: Tensor,
-    *,
-    decay: float,
-    revive_below: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """EMA of counts and sums (VQ-VAE, appendix A.1). A vector whose count falls below
-    `revive_below` times the mean count is moved to a random latent. Returns how many were moved."""
-    counts_V = torch.bincount(codes_N, minlength=len(book.cluster_usage)).to(latent_ND.dtype)
-    sums_VD = torch.zeros_like(book.embedding_sum).index_add_(0, codes_N, latent_ND)
-    book.cluster_usage.mul_(decay).add_(counts_V, alpha=1 - decay)
-    book.embedding_sum.mul_(decay).add_(sums_VD, alpha=1 - decay)
-    mean = book.cluster_usage.mean()
-    dead_V = book.cluster_usage < revive_below * mean
-    count = int(dead_V.sum())
-    if count:
-        chosen = torch.randint(len(latent_ND), (count,), generator=generator)
-        book.cluster_usage[dead_V] = mean
-        book.embedding_sum[dead_V] = latent_ND[chosen] * mean
-    return torch.tensor(float(count))
+    quantize_from: int = 500
+    discriminators: DiscriminatorSettings = DiscriminatorSettings()
+    discriminators_from: int
+    revive_until: float = 0.6
+    spectral_floor: float = 0.1
+    decoder_only: bool = False
 
 
 @dataclass
 class CodecTask:
-    """A codec in training; see `loop.Task`."""
+    """A codec in training; see `loop.Task`. `projections` lead from the semantic stream to the
+    teacher's states. `measure` gives the metrics of a validation."""
 
     settings: CodecTraining
-    corpus: Corpus
-    train: Subset
-    valid: Subset
     codec: Codec
-    teacher: TeacherFeatures
-    distillation: Distillation
-    adversary: Adversary
+    crops: CropSource
+    teacher: TeacherStates | None
+    projections: nn.ModuleDict
+    discriminators: MultiResolutionSTFTDiscriminator
+    perceptual: objectives.PerceptualLoss
+    measure: Callable[[Codec, int], dict[str, float]]
     state: TrainState
-    listeners: Listeners | None = None
+    _steps: dict[str, GraphedStep] = field(default_factory=dict)
 
     @classmethod
     def create(
         cls,
         settings: CodecTraining,
-        config: CodecConfig,
-        corpus: Corpus,
-        train: Subset,
-        valid: Subset,
-        teacher: TeacherFeatures,
-        listeners: Listeners | None = None,
+        codec: Codec,
+        crops: CropSource,
+        teacher: TeacherStates | None,
+        perceptual: objectives.PerceptualLoss,
+        measure: Callable[[Codec, int], dict[str, float]],
     ) -> "CodecTask":
-        """A fresh codec and the projection through which it is taught; `listeners` are needed where
-        the weight of `heard` is not 0."""
-        if settings.weights.heard and listeners is None:
-            raise ConfigError("The weight `heard` needs listeners.")
+        """Goes on from the weights of `codec`. Without `decoder_only`, a teacher is needed."""
+        device = crops.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed)
-            codec = Codec(config)
-            initialize(codec, settings.run.seed)
-            distillation = Distillation(config.semantic_dim, teacher.dim, teacher.per_frame)
-            adversary = Adversary(settings.adversary)
-        device = pick_device(settings.run.device)
-        taught = nn.ModuleList([codec, distillation]).to(device)
-        judge_optimiser = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-        state = TrainState(
-            {"codec": codec, "distillation": distillation, "adversary": adversary.to(device)},
-            build_optimizers(taught, settings.optimiser)
-            | {"adversary": adamw(adversary.parameters(), judge_optimiser)},
-        )
-        return cls(
-            settings,
-            corpus,
-            train,
-            valid,
-            codec,
-            teacher,
-            distillation,
-            adversary,
-            state,
-            listeners,
-        )
-
-    def train_step(self, step: int) -> dict[str, Tensor]:
-        settings, weights = self.settings, self.settings.weights
-        generator = step_generator(settings.run.seed, step)
-        wave_BS, target = self._draw(generator)
-        quantise = step >= settings.quantise_from
-        judged = step >= settings.adversary_from and step % settings.adversary_every == 0
-        if step == settings.quantise_from:
-            self._start_codebook(generator)
-        with torch.autocast(wave_BS.device.type, torch.bfloat16, enabled=settings.run.autocast):
-            latent_BDT = self._encode(wave_BS).float()
-            quantized = self.codec.quantizer.train_forward(
-                latent_BDT,
-                generator,
-                semantic_share=0.5 if quantise else 0.0,
-                acoustic_shares=(0.5, 0.25) if quantise else (0.0, 0.0),
+            projections = nn.ModuleDict()
+            if teacher is not None:
+                width = codec.quantizer.semantic_dim
+                projections["asr"] = nn.Linear(width, teacher.dim, bias=False)
+                projections["states"] = nn.Linear(width, PER_FRAME * teacher.dim)
+            discriminators = MultiResolutionSTFTDiscriminator(
+                settings.discriminators.channels, settings.discriminators.n_ffts
             )
-            decoded_BS = self.codec.decoder(quantized.latent_BDT).float()
-            losses = waveform_losses(
-                decoded_BS,
-                wave_BS,
-                weights.model_dump(),
-                floor=settings.spectral_floor,
-                n_ffts=settings.stffts,
-                listeners=self.listeners,
-            )
-            semantic_BDT = self.codec.quantizer.split(latent_BDT)[0]
-            if quantise:
-                semantic_BDT = straight_through(
-                    self.codec.quantizer.semantic_codebook, semantic_BDT, quantized.codes_BKT
-                )
-            losses["semantic"] = self.distillation(semantic_BDT, target)
-            if quantise:
-                losses["commitment"] = quantized.commitment
-            if step >= settings.consistency_from:
-                losses |= self._consistency(wave_BS, decoded_BS, quantized.codes_BKT, generator)
-            if judged:
-                rates = settings.optimiser.model_copy(update={"lr": settings.adversary_lr})
-                judges, steps = self.state.optimizers["adversary"], settings.run.steps
-                hinge, losses["feature"] = contest(
-                    self.adversary, judges, rates, step, steps, wave_BS, decoded_BS
-                )
-        share = 0.25 if step < settings.phases_until else 1.0
-        total = sum(
-            getattr(weights, name) * value * (1.0 if name == "low" else share)
-            for name, value in losses.items()
-        )
-        assert isinstance(total, Tensor)
-        total.backward()
-        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
-        figures = {f"loss/{name}": value for name, value in losses.items()}
-        figures |= {"loss/total": total, "other/grad_norm": norm}
-        if judged:
-            figures["loss/hinge"] = hinge
-        if quantise:
-            figures["codes/revived"] = self._update_codebook(
-                latent_BDT, quantized.codes_BKT, step, generator
-            )
-        return figures
-
-    def _encode(self, wave_BS: Tensor) -> Tensor:
-        latent_BDT: Tensor = self.codec.require_encoder()(wave_BS)
-        return latent_BDT
-
-    def _consistency(
-        self, wave_BS: Tensor, decoded_BS: Tensor, codes_BKT: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Codes of degraded decoded speech, read by an encoder that does not learn from it, and of
-        degraded real speech, against the first codes."""
-        degradation, quantizer = self.settings.degradation, self.codec.quantizer
-        encoder = self.codec.require_encoder()
-        fixed = {name: value.detach() for name, value in encoder.named_parameters()}
-        degraded_BS = degrade(decoded_BS, degradation, generator)
-        again_BDT = functional_call(encoder, fixed, (degraded_BS,)).float()
-        again = code_losses(quantizer, again_BDT, codes_BKT)
-        robust_BDT = self._encode(degrade(wave_BS, degradation, generator)).float()
-        robust = code_losses(quantizer, robust_BDT, codes_BKT)
-        return {
-            "again_semantic": again.semantic,
-            "again_levels": again.levels,
-            "robust_semantic": robust.semantic,
-            "robust_levels": robust.levels,
+        modules = {"codec": codec, "projections": projections, "discriminators": discriminators}
+        for module in modules.values():
+            module.to(device)
+        codec.requires_grad_(not settings.decoder_only)
+        codec.decoder.requires_grad_(True)
+        named = {
+            f"{prefix}.{name}": parameter
+            for prefix, module in (("codec", codec), ("projections", projections))
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
         }
+        optimizers = optim.build_optimizers(named, settings.optimizer)
+        optimizers["discriminators"] = optim.fused_adamw(
+            discriminators.parameters(), settings.optimizer, LEARNING_RATE
+        )
+        state = TrainState(modules, optimizers)
+        return cls(
+            settings, codec, crops, teacher, projections, discriminators, perceptual.to(device),
+            measure, state,
+        )  # fmt: skip
+
+    def phase(self, step: int) -> str:
+        if step < self.settings.quantize_from and not self.settings.decoder_only:
+            return UNQUANTIZED
+        return ADVERSARIAL if step >= self.settings.discriminators_from else PLAIN
+
+    def train_step(self, step: int) -> Tensors:
+        settings, phase = self.settings, self.phase(step)
+        if step == settings.quantize_from and not settings.decoder_only:
+            start_codebook(self.codec, self.crops, self._generator(step, CODEBOOK))
+        steps, rates = settings.run.steps, settings.optimizer
+        share = optim.rate_share(step, steps, rates, rates.warmup_steps)
+        optim.set_rates(self._learners(), share)
+        discriminators = self.state.optimizers["discriminators"]
+        optim.set_rates([discriminators], optim.rate_share(step, steps, rates, 0))
+        if phase not in self._steps:
+            self._steps[phase] = GraphedStep(partial(self._step, phase), self.state)
+        inputs = self.draw(step)
+        with self.state.updating():
+            return self._steps[phase](inputs)
 
     def validate(self, step: int, log: Log) -> dict[str, float]:
-        """Reconstruction and re-encoding of whole held-out clips."""
+        """Reconstruction, words, voices and re-encoding of held-out clips."""
         self.codec.eval()
-        mel, bound, count = 0.0, [], 24
-        indices = self.valid.indices[:: max(1, len(self.valid.indices) // count)][:count]
-        used = []
-        with torch.no_grad():
-            for position, index in enumerate(indices):
-                wave_BS = self.corpus.wave(
-                    index, 0, min(self.corpus.length(index), SAMPLING_RATE * 6)
-                )[None]
-                codes_BKT = self.codec.encode(wave_BS)
-                decoded_BS = self.codec.decode(codes_BKT)
-                mel += float(mel_loss(decoded_BS[:, : wave_BS.shape[-1]], wave_BS)) / len(indices)
-                bound.append(agreement(codes_BKT[0], self.codec.encode(decoded_BS)[0]))
-                used.append(codes_BKT[0])
-                if position < 4:
-                    log.audio(step, f"decoded/{position}", decoded_BS[0])
-                    if step <= self.settings.run.validate_every:
-                        log.audio(step, f"original/{position}", wave_BS[0])
-        used_KN = torch.cat(used, dim=1)
-        log_codes(used_KN[None], self.codec, "valid", step, log)
+        metrics = self.measure(self.codec, step)
         self.codec.train()
-        return {
-            "valid/mel": mel,
-            "valid/again_semantic": sum(a.semantic for a in bound) / len(bound),
-            "valid/again_exact": sum(a.exact for a in bound) / len(bound),
-            "valid/again_within_one": sum(a.within_one for a in bound) / len(bound),
-            "valid/codes_in_use": float(len(used_KN[0].unique())),
+        return metrics
+
+    def draw(self, step: int) -> Tensors:
+        """All that a step depends on besides the state: crops, states under them, and numbers."""
+        settings, device = self.settings, self.crops.device
+        generator = self._generator(step, DECODER if settings.decoder_only else CODEC)
+        crops = self.crops.draw(generator)
+        batch, frames = settings.crops.batch, settings.crops.frames
+        first, last = frames // 2, frames - settings.discriminators.frames
+        inputs = {
+            "wave": crops.wave_BS,
+            "spectral_starts": objectives.draw_starts(generator),
+            "discriminator_frame": torch.randint(
+                first, max(first, last) + 1, (), generator=generator, device=device
+            ),
         }
-
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        settings = self.settings
-        if not hasattr(self, "_weights_N"):
-            self._weights_N = self.train.weights(settings.evenness)
-        samples = settings.frames * self.codec.frame_size
-        drawn = self.train.crops(
-            settings.batch, samples, generator, self._weights_N, grid=self.teacher.hop
+        if self.teacher is None:
+            return inputs
+        one, acoustic = (batch, 1, 1), self.codec.config.acoustic_dim
+        shapes = {"semantic_draw": one, "dither": (batch, acoustic, frames), "acoustic_draw": one}
+        for name, shape in shapes.items():
+            inputs[name] = torch.rand(shape, generator=generator, device=device)
+        size = self.codec.config.semantic_codebook_size
+        inputs["revived"] = torch.randint(
+            batch * frames, (size,), generator=generator, device=device
         )
-        device = next(self.codec.parameters()).device
-        return drawn.wave_BS.to(device), self.teacher.crops(drawn).to(device)
+        limit = REVIVE_BELOW if step < settings.revive_until * settings.run.steps else 0.0
+        inputs["revive_below"] = torch.full((), limit, device=device)
+        return inputs | self.teacher.under(crops, frames, settings.crops.changed_rows)
 
-    @torch.no_grad()
-    def _start_codebook(self, generator: torch.Generator) -> None:
-        """Code vectors start as latents of random speech."""
-        book = self.codec.quantizer.semantic_codebook
-        size = len(book.cluster_usage)
-        latents: list[Tensor] = []
-        while sum(len(latent) for latent in latents) < size:
-            wave_BS, _ = self._draw(generator)
-            semantic_BDT, _ = self.codec.quantizer.split(self._encode(wave_BS).float())
-            latents.append(semantic_BDT.transpose(1, 2).flatten(0, 1))
-        all_ND = torch.cat(latents)
-        chosen = torch.randperm(len(all_ND), generator=generator)[:size]
-        book.cluster_usage.fill_(1.0)
-        book.embedding_sum.copy_(all_ND[chosen])
-
-    def _update_codebook(
-        self, latent_BDT: Tensor, codes_BKT: Tensor, step: int, generator: torch.Generator
-    ) -> Tensor:
-        semantic_BDT, _ = self.codec.quantizer.split(latent_BDT.detach())
-        settling = step > 0.8 * self.settings.run.steps
-        return update_codebook(
-            self.codec.quantizer.semantic_codebook,
-            semantic_BDT.transpose(1, 2).flatten(0, 1),
-            codes_BKT[:, 0].flatten(),
-            decay=self.settings.usage_decay,
-            revive_below=0.0 if settling else self.settings.revive_below,
-            generator=generator,
+    def _step(self, phase: str, inputs: Tensors) -> Tensors:
+        """One step of the codec and, in the phase `adversarial`, of the discriminators."""
+        settings, wave_BS = self.settings, inputs["wave"]
+        metrics: Tensors = {}
+        device = wave_BS.device.type
+        autocast = partial(torch.autocast, device, torch.bfloat16, cache_enabled=False)
+        optim.clear_gradients(self._learners())
+        with autocast(enabled=settings.run.autocast):
+            with torch.set_grad_enabled(not settings.decoder_only):
+                latent_BDT = self.codec.require_encoder()(wave_BS).float()
+            with torch.autocast(device, enabled=False):
+                read_BDT, codes_BKT, losses = self._quantize(phase, latent_BDT, inputs)
+            decoded_BS = self.codec.decoder(read_BDT).float()
+            losses["perceptual"] = self.perceptual(decoded_BS, wave_BS)
+            if phase == ADVERSARIAL:
+                real, decoded = self._for_discriminators(wave_BS, decoded_BS, inputs)
+                metrics["loss/discriminator"] = self._step_discriminators(real, decoded)
+                losses["feature"] = feature_matching_loss(self.discriminators, real, decoded)
+        losses |= objectives.spectral_losses(
+            decoded_BS, wave_BS, inputs["spectral_starts"], floor=settings.spectral_floor
         )
+        losses["low"] = low_frequency_loss(decoded_BS, wave_BS)
+        weights = settings.weights.model_dump()
+        if phase == UNQUANTIZED:
+            weights = {n: w if n == "low" else EARLY_SHARE * w for n, w in weights.items()}
+        total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        total.backward()
+        learners = self._learners()
+        norm = optim.clip_gradients(learners)
+        for optimizer in learners:
+            optimizer.step()
+        if phase != UNQUANTIZED and not settings.decoder_only:
+            metrics["codes/revived"] = update_codebook(
+                self.codec.quantizer.semantic_codebook,
+                self.codec.quantizer.split(latent_BDT.detach())[0].transpose(1, 2).flatten(0, 1),
+                codes_BKT[:, 0].flatten(),
+                inputs["revived"],
+                inputs["revive_below"],
+            )
+        metrics |= {f"loss/{name}": value.detach() for name, value in losses.items()}
+        return metrics | {"loss/total": total.detach(), GRAD_NORM: norm}
+
+    def _generator(self, step: int, stream: int) -> torch.Generator:
+        return device_generator(self.settings.run.seed, step, stream, self.crops.device)
+
+    def _learners(self) -> list[torch.optim.Optimizer]:
+        """The optimizers of codec and projections."""
+        return [o for name, o in self.state.optimizers.items() if name != "discriminators"]
+
+    def _quantize(
+        self, phase: str, latent_BDT: Tensor, inputs: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """What the decoder reads, codes, and the losses of the latents."""
+        quantizer = self.codec.quantizer
+        if self.teacher is None:
+            codes_BKT = quantizer.encode(latent_BDT)
+            return quantizer.decode(codes_BKT), codes_BKT, {}
+        draws = [inputs[name] for name in ("semantic_draw", "dither", "acoustic_draw")]
+        mixed = phase != UNQUANTIZED
+        quantized = quantizer.train_forward(
+            latent_BDT,
+            QuantizationDraws(*draws),
+            semantic_share=0.5 if mixed else 0.0,
+            acoustic_shares=(0.5, 0.25) if mixed else (0.0, 0.0),
+        )
+        semantic_BDT, losses = quantizer.split(latent_BDT)[0], {}
+        if mixed:
+            losses["commitment"] = quantized.commitment
+            book = quantizer.semantic_codebook
+            semantic_BDT = straight_through(book, semantic_BDT, quantized.codes_BKT)
+        losses["asr"] = objectives.token_loss(
+            self.projections["asr"], semantic_BDT, inputs["token"], inputs["share"]
+        )
+        losses["states"] = objectives.encoder_state_loss(
+            self.projections["states"], semantic_BDT, inputs["target"]
+        )
+        return quantized.latent_BDT, quantized.codes_BKT, losses
+
+    def _for_discriminators(
+        self, wave_BS: Tensor, decoded_BS: Tensor, inputs: Tensors
+    ) -> tuple[Tensor, Tensor]:
+        """Twice as many frames of both as the discriminators see: they look at the later half."""
+        count = self.settings.discriminators.frames
+        first = (inputs["discriminator_frame"] - count).clamp(min=0) * self.codec.frame_size
+        samples = min(2 * count * self.codec.frame_size, wave_BS.shape[1])
+        at_S = first + torch.arange(samples, device=wave_BS.device)
+        return wave_BS.index_select(1, at_S), decoded_BS.index_select(1, at_S)
+
+    def _step_discriminators(self, real_BS: Tensor, decoded_BS: Tensor) -> Tensor:
+        """One step of the discriminators. Returns their loss before it."""
+        optimizer = self.state.optimizers["discriminators"]
+        optim.clear_gradients([optimizer])
+        loss = discriminator_loss(self.discriminators, real_BS, decoded_BS)
+        loss.backward()
+        optim.clip_gradients([optimizer])
+        optimizer.step()
+        return loss.detach()
+
+
+def fresh_codec(config: CodecConfig, seed: int) -> Codec:
+    """A codec whose weights are drawn with `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        codec = Codec(config)
+    initialize(codec, seed)
+    return codec

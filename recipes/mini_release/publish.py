@@ -1,13 +1,14 @@
-"""Stage 4: a finished run of the recipe becomes a release, and its encoder the oracle.
+"""A finished run of the recipe becomes what is packaged: a release, its oracle, and two networks.
 
 The release has the file layout of the real one and withholds the encoder. The encoder goes into a
-folder of its own, for evaluation alone; the recogniser and the network that tells speakers apart
-go beside it.
+folder of its own, for evaluation alone.
 
-Shapes: S samples, K code books, T frames, N rows, D width.
+Shapes: S samples, K codebooks, T frames.
 """
 
 import json
+import os
+import secrets
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,70 +17,81 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recipes.mini_release.files import from_transformers, small_tekken, to_json
-from recipes.mini_release.layout import SPECIAL_TOKENS, mini_params
-from recipes.mini_release.workshop import (
-    Workshop,
-    finished_codec,
-    finished_recogniser,
-    finished_speech,
-    finished_voices,
-)
+from recipes.mini_release.layout import SPECIAL_TOKENS, from_transformers, mini_params, small_tekken
+from recipes.mini_release.layout import to_json as params_json
+from recipes.mini_release.run import Run
+from recipes.mini_release.speaker_network import save_speaker_network
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
-from voxclone.models.speaker_network import save_speaker_network
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import Entry, write_safetensors
 from voxclone.release.tensors import codebook_offsets, expected_tensors
-from voxclone.spec import CODEC, TABLE
+from voxclone.spec import CODEC, TABLE, VOICES
 from voxclone.voice.embedding import embed_codes
 
 PAUSE_SECONDS = 0.2
+PRESET_CLIPS = 7
+"""A preset has clips from so many parts of a recording session."""
 
 
-def publish(shop: Workshop, target: Path) -> None:
-    """Write `release/`, `oracle/encoder.safetensors`, `recogniser/` and `voices/` into `target`,
-    replacing what an earlier call wrote there."""
-    codec = finished_codec(shop)
-    speech = finished_speech(shop)
-    voices = {name: index for index, name in enumerate(shop.settings.presets)}
-    params = mini_params(shop.settings, voices)
+def publish(run: Run, target: Path) -> None:
+    """Write `release/`, `oracle/`, `recogniser/` and `voices/` (the speaker network) into the
+    folder `target`, all or nothing. What an earlier call wrote there is replaced."""
+    mark = secrets.token_hex(4)
+    made, aside = (target.with_name(f".{target.name}.{mark}.{end}") for end in ("tmp", "old"))
+    made.mkdir(parents=True)
+    try:
+        _write(run, made)
+        if target.exists():
+            target.rename(aside)
+        made.rename(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if aside.exists() and not target.exists():
+            os.rename(aside, target)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(run: Run, folder: Path) -> None:
+    settings, codec = run.settings, run.codec("decoder").cpu()
+    found = run.finished("speech").tensors
+    speech = {k.removeprefix("module."): v for k, v in found.items() if k.startswith("module.")}
+    voices = {name: number for number, name in enumerate(settings.presets)}
+    params = mini_params(settings.language_model, settings.codec, voices)
     tensors = release_tensors(params, codec, speech)
-    rows = {
-        name: embed_codes(
-            preset_codes(shop, codec, speaker), tensors[TABLE], codebook_offsets(params)
-        )
-        for name, speaker in shop.settings.presets.items()
-    }
-    target.mkdir(parents=True, exist_ok=True)
-    release = target / "release.tmp"
-    shutil.rmtree(release, ignore_errors=True)
-    (release / "voice_embedding").mkdir(parents=True)
-    _write_json(release / "params.json", to_json(params))
-    counts = {name: len(row) for name, row in rows.items()}
+    release = folder / "release"
+    (release / VOICES).mkdir(parents=True)
+    counts = {}
+    for name, speaker in settings.presets.items():
+        codes_KT = preset_codes(run, codec, speaker)
+        embedding = embed_codes(codes_KT, tensors[TABLE], codebook_offsets(params))
+        write_preset(release / VOICES / f"{name}.pt", embedding)
+        counts[name] = len(embedding)
+    _write_json(release / "params.json", params_json(params))
     _write_json(release / "tekken.json", small_tekken(counts, special_tokens=SPECIAL_TOKENS))
     entries = [
         Entry(name, torch.bfloat16, tuple(tensor.shape), partial(_same, tensor))
         for name, tensor in tensors.items()
     ]
     write_safetensors(release / "consolidated.safetensors", entries)
-    for name, row in rows.items():
-        write_preset(release / "voice_embedding" / f"{name}.pt", row)
-    shutil.rmtree(target / "release", ignore_errors=True)
-    release.rename(target / "release")
-    state = {CODEC + k: v for k, v in codec.require_encoder().state_dict().items()}
+    state = {CODEC + name: value for name, value in codec.require_encoder().state_dict().items()}
     facts = {"role": "oracle: the true encoder, put aside", "stage": "codec"}
-    opened = Release.open(target / "release")
-    save_encoder(target / "oracle" / "encoder.safetensors", state, opened, facts)
-    _write_recogniser(shop, target / "recogniser")
-    save_speaker_network(finished_voices(shop), target / "voices")
+    path = folder / "oracle" / "encoder.safetensors"
+    save_encoder(path, state, Release.open(release), facts)
+    recognizer = run.recognizer().cpu()
+    (folder / "recogniser").mkdir()
+    weights = {k: v.to(torch.bfloat16).contiguous() for k, v in recognizer.state_dict().items()}
+    save_file(weights, folder / "recogniser" / "recogniser.safetensors")
+    _write_json(folder / "recogniser" / "config.json", recognizer.config.model_dump())
+    save_speaker_network(run.speaker_network().cpu(), folder / "voices")
 
 
 def release_tensors(params: Params, codec: Codec, speech: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor of the release in bf16, in the order of `expected_tensors`."""
+    """Every tensor of the release in bf16, in the order of `expected_tensors`. Raises ConfigError
+    if a tensor is missing or has another shape."""
     found: dict[str, Tensor] = {}
     for name, tensor in speech.items():
         part, _, inner = name.partition(".")
@@ -88,8 +100,8 @@ def release_tensors(params: Params, codec: Codec, speech: dict[str, Tensor]) -> 
         else:
             ours, value = from_transformers(inner, tensor, params)
             found[ours] = value
-    for prefix, part_module in (("", codec.decoder), ("quantizer.", codec.quantizer)):
-        for name, tensor in part_module.state_dict().items():
+    for prefix, module in (("", codec.decoder), ("quantizer.", codec.quantizer)):
+        for name, tensor in module.state_dict().items():
             found[f"{CODEC}{prefix}{name}"] = tensor
     shapes = expected_tensors(params)
     if {name: tuple(t.shape) for name, t in found.items()} != shapes:
@@ -98,34 +110,22 @@ def release_tensors(params: Params, codec: Codec, speech: dict[str, Tensor]) -> 
     return {name: found[name].to(torch.bfloat16).contiguous() for name in shapes}
 
 
-def preset_codes(shop: Workshop, codec: Codec, speaker: str) -> Tensor:
+def preset_codes(run: Run, codec: Codec, speaker: str) -> Tensor:
     """Codes [K, T] of clips of a training speaker, joined with short pauses."""
-    subset = shop.corpus.subset(
-        lambda c: c.speaker == speaker and c.split == "train" and shop.licensed(c)
-    )
-    wanted = shop.settings.preset_seconds * codec.sampling_rate
+    indices = run.split("train", lambda clip: clip.speaker == speaker).indices
+    wanted = run.settings.preset_seconds * codec.sampling_rate
     pause_S = torch.zeros(round(PAUSE_SECONDS * codec.sampling_rate))
     parts: list[Tensor] = []
-    indices = subset.indices
-    step = max(1, len(indices) // 7)  # clips from all over the recording session
-    for index in indices[::step]:
+    for index in indices[:: max(1, len(indices) // PRESET_CLIPS)]:
         if sum(len(part) for part in parts) >= wanted:
             break
-        parts += [shop.corpus.wave(index), pause_S]
+        parts += [run.corpus.wave(index), pause_S]
     with torch.inference_mode():
         return codec.encode(torch.cat(parts)[None])[0]
 
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _write_recogniser(shop: Workshop, folder: Path) -> None:
-    recogniser = finished_recogniser(shop)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.to(torch.bfloat16).contiguous() for k, v in recogniser.state_dict().items()}
-    save_file(state, folder / "recogniser.safetensors")
-    _write_json(folder / "config.json", recogniser.config.model_dump())
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -1,298 +1,282 @@
-"""Training a language model and an acoustic head from scratch on the codes of a codec.
+"""Training of the mini release's language model and acoustic head on codes.
 
-Triples of one speaker: a stretch of one clip is the voice, another clip's text and codes are what
-is to be said (arXiv 2603.25551, 3.1; the loss is on the second clip alone, and the hidden state is
-dropped for a tenth of the frames, for guidance). Hours of speech are few, so four helps that cost
-nothing at inference: variants of every clip (`codebank`), noise on the codes that are read, levels
-of what was already said taken away now and then or drawn by the model itself, so that the voice is
-read from where it is given (`rehearsal`), and one layer's attention taught to look at the character
-that is being spoken.
+The loss is on the codes of the target alone (arXiv 2603.25551, 3.1); the hidden state is dropped
+for a tenth of the frames, for guidance. Hours of speech are few, so four helps that cost nothing at
+inference: code noise; history dropout (levels already spoken are left out, so that the voice is
+read from where it is given); scheduled sampling of levels in two passes (arXiv 1906.07651); and
+attention guidance, which teaches two heads to look at the character that is spoken.
 
-Shapes: B batch, L positions, D width, K code books, N frames of a batch, C acoustic channels,
-H heads.
+Shapes: B batch, L positions, D width, K codebooks, C acoustic channels, N frames, R items.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from recipes.mini_release.guide import guide_loss, watch_attention
-from recipes.mini_release.rehearsal import VoiceJudge, forget, misread, stretches, voice_distance
-from recipes.mini_release.training import OptimiserSettings, RunSettings, apply_gradients, learners
-from recipes.mini_release.triples import SpeechData, TripleSettings
-from voxclone.device import pick_device
-from voxclone.errors import ConfigError
+from recipes.mini_release import optim
+from recipes.mini_release.corruption import add_code_noise, choose, drop_history, frames_of
+from recipes.mini_release.crops import device_generator
+from recipes.mini_release.graph import GraphedStep, Tensors
+from recipes.mini_release.language_model import attention_loss, forward, fresh_model
+from recipes.mini_release.speech_data import ExampleSettings, SpeechBatches
+from voxclone.codec.quantizer import to_levels, to_values
+from voxclone.config import Settings
 from voxclone.release.params import Params
-from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.checkpoint import TrainState
 from voxclone.train.logging import Log
-from voxclone.train.optim import build_optimizers
-from voxclone.train.sequences import (
-    Batch,
-    Example,
-    embed,
-    flow_loss,
-    length_of,
-    scheduled_sampling,
-    sequences,
-)
+from voxclone.train.loop import GRAD_NORM, RunSettings
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
-from voxclone.tts.prompt import PromptMaker
 
-USUAL_LEVELS = 7
-"""Levels of a channel that speech is mostly within: about one direction's unit to each side."""
+TRAIN, VALIDATION = range(2)
+"""Streams of random numbers."""
+VALIDATION_BATCHES = 4
+GUIDED_LAYER, GUIDED_HEADS = 2, 2
 
 
-class SpeechTraining(TripleSettings):
-    """Values of one training of language model and acoustic head. `forgotten` is the share of
-    examples in which some of the frames already said (a share drawn anew) lose their levels,
-    `rehearsed` that of examples in which all of them have levels that the model draws. `heard` is
-    the weight of the voice of `heard_items` drawn stretches of `heard_frames`; both draw with a
-    guidance out of `guidance`, from the step `rehearse_from` on: before, there is nothing to
-    hear."""
+class SpeechTraining(Settings):
+    """Values of one training of language model and acoustic head. Levels are moved by one in the
+    share `level_noise`, semantic codes replaced in `semantic_noise`. `history_dropout` is the share
+    of items that lose levels already spoken. From the share `sampling_from` of the steps on, a
+    share `sampled_items` of the items read levels that the model draws, on `sampled_frames` frames
+    of each, at a guidance out of `guidance`. `flow_frames` frames of a batch have a flow loss."""
 
     run: RunSettings
-    optimiser: OptimiserSettings = OptimiserSettings(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
-    batch_positions: int = 5000
-    batch_length: tuple[int, int] = (140, 260)
-    drop_condition: float = 0.1
-    flow_draws: int = 2
+    optimizer: optim.OptimizerSettings
+    examples: ExampleSettings = ExampleSettings()
     level_noise: float = 0.1
     semantic_noise: float = 0.02
-    forgotten: float = 0.0
-    rehearsed: float = 0.0
-    heard: float = 0.0
-    rehearse_from: int = 0
-    heard_items: int = 8
-    heard_frames: int = 32
+    history_dropout: float = 0.4
+    embedding_dropout: float = 0.1
+    sampling_from: float = 0.5
+    sampled_items: float = 0.25
+    sampled_frames: int = 56
     guidance: tuple[float, float] = (1.0, 3.0)
+    drop_condition: float = 0.1
     label_smoothing: float = 0.05
-    flow_weight: float = 1.0
-    guide_weight: float = 0.3
-    guide_layer: int = 2
-    guide_heads: int = 2
-    evenness: float = 0.5
-    dropout: float = 0.1
+    flow_frames: int = 6144
+    flow_weight: float = 60.0
+    attention_weight: float = 0.3
 
 
 @dataclass
 class SpeechTask:
-    """A language model and an acoustic head in training; see `loop.Task`."""
+    """A language model and an acoustic head in training; see `loop.Task`. `measure` gives further
+    metrics of a validation."""
 
     settings: SpeechTraining
     params: Params
-    train: SpeechData
-    valid: SpeechData
-    prompts: PromptMaker
+    train: SpeechBatches
+    valid: SpeechBatches
     backbone: Backbone
     head: AcousticHead
+    device: torch.device
+    workers: int
+    measure: Callable[[Backbone, AcousticHead, int], dict[str, float]]
     state: TrainState
-    judge: VoiceJudge | None = None
+    _steps: dict[tuple[int, bool], GraphedStep] = field(default_factory=dict)
+    _batches: Iterator[Any] | None = None
+    _next_step: int = -1
 
     @classmethod
     def create(
         cls,
         settings: SpeechTraining,
         params: Params,
-        train: SpeechData,
-        valid: SpeechData,
-        prompts: PromptMaker,
-        judge: VoiceJudge | None = None,
+        train: SpeechBatches,
+        valid: SpeechBatches,
+        device: torch.device,
+        measure: Callable[[Backbone, AcousticHead, int], dict[str, float]],
+        workers: int = 0,
     ) -> "SpeechTask":
-        """Fresh weights: normal, with 1/sqrt(fan-in) for matrices; rows of neighbouring levels
-        begin as neighbours. The `judge` is needed where the weight of `heard` is not 0."""
-        if settings.heard and judge is None:
-            raise ConfigError("The weight `heard` needs a judge of voices.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.run.seed)
-            # On a CPU the fused kernel takes longer than the products of such short sequences.
-            fused = pick_device(settings.run.device).type == "cuda"
-            backbone = Backbone(params, attention="sdpa" if fused else "eager")
-            head = AcousticHead(params)
-            nn.init.normal_(backbone.text_table.weight, std=0.3)
-            size = 0.3 / params.codec.num_codebooks**0.5
-            nn.init.normal_(backbone.audio_table.weight, std=size)
-            order_levels(backbone, size)
-            for name, weight in [*backbone.model.named_parameters(), *head.named_parameters()]:
-                if weight.ndim == 2:
-                    nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
-                    if name.endswith(
-                        ("o_proj.weight", "down_proj.weight", "wo.weight", "w2.weight")
-                    ):
-                        weight.data *= (2 * params.lm.n_layers) ** -0.5
-        device = pick_device(settings.run.device)
-        both = nn.ModuleList([backbone, head]).to(device)
-        learners = build_optimizers(both, settings.optimiser)
-        state = TrainState({"backbone": backbone, "head": head}, learners)
-        if judge is not None:
-            judge.codec.to(device)
-            judge.voices.to(device)
-        return cls(settings, params, train, valid, prompts, backbone, head, state, judge)
+        """Fresh weights; `workers` processes make batches ahead of time."""
+        backbone, head = fresh_model(params, settings.run.seed)
+        modules = {"backbone": backbone.to(device), "head": head.to(device)}
+        named = {
+            f"{prefix}.{name}": parameter
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+        }
+        state = TrainState(dict(modules), optim.build_optimizers(named, settings.optimizer))
+        return cls(settings, params, train, valid, backbone, head, device, workers, measure, state)
 
-    def train_step(self, step: int) -> dict[str, Tensor]:
+    def train_step(self, step: int) -> Tensors:
         settings = self.settings
-        generator = step_generator(settings.run.seed, step)
-        if not hasattr(self, "_weights_N"):
-            self._weights_N = self.train.subset.weights(settings.evenness)
-        low, high = settings.batch_length
-        length = int(torch.randint(low, high + 1, (1,), generator=generator))
-        examples, positions = [], 0
-        while positions < settings.batch_positions:
-            examples.append(self.train.draw(settings, generator, self._weights_N, length))
-            positions += length_of(examples[-1])
-        batch = self.sequences(examples)
-        self.backbone.train()
-        ready = step >= settings.rehearse_from
-        share = settings.rehearsed if ready else 0.0
-        losses = self._losses(batch, generator, share, heard=ready, noisy=True)
+        steps, rates = settings.run.steps, settings.optimizer
+        share = optim.rate_share(step, steps, rates, rates.warmup_steps)
+        optim.set_rates(self.state.optimizers.values(), share)
+        shape, batch = self._batch(step)
+        sampled = step >= settings.sampling_from * steps
+        if (shape, sampled) not in self._steps:
+            self._steps[shape, sampled] = GraphedStep(partial(self._step, sampled), self.state)
+        inputs = batch | self.draw(batch, device_generator(
+            settings.run.seed, step, TRAIN, self.device
+        ))  # fmt: skip
+        with self.state.updating():
+            return self._steps[shape, sampled](inputs)
+
+    @torch.no_grad()
+    def validate(self, step: int, log: Log) -> dict[str, float]:
+        """Losses on held-out speakers, and what `measure` finds."""
+        sums: dict[str, float] = {}
+        for number in range(VALIDATION_BATCHES):
+            _, batch = self.valid[number]
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            generator = device_generator(self.settings.run.seed, number, VALIDATION, self.device)
+            inputs = batch | self.draw(batch, generator)
+            for name, loss in self._losses(inputs, inputs["codes"].long(), noisy=False).items():
+                key = f"valid/{name.split('/')[1]}"
+                sums[key] = sums.get(key, 0.0) + float(loss) / VALIDATION_BATCHES
+        return sums | self.measure(self.backbone, self.head, step)
+
+    def _batch(self, step: int) -> tuple[int, Tensors]:
+        """The number of the shape of a step's batch, and the batch on the device."""
+        if self._batches is None or step != self._next_step:
+            loader = DataLoader(
+                self.train,
+                batch_size=None,
+                sampler=range(step, self.settings.run.steps),
+                num_workers=self.workers,
+                prefetch_factor=4 if self.workers else None,
+                pin_memory=self.device.type == "cuda",
+            )
+            self._batches = iter(loader)
+        self._next_step = step + 1
+        shape, batch = next(self._batches)
+        return shape, {n: t.to(self.device, non_blocking=True) for n, t in batch.items()}
+
+    def draw(self, batch: Tensors, generator: torch.Generator) -> Tensors:
+        """The random numbers of a step: uniform ones, normal ones (`noise`), and codes."""
+        items, length, books = batch["codes"].shape
+        settings, device, width = self.settings, self.device, self.params.lm.dim
+        rows = max(1, round(settings.sampled_items * items))
+        frames = min(settings.flow_frames, items * length)
+        sampled = min(rows * settings.sampled_frames, rows * length)
+        uniform = {
+            "noise_draw": (items, length, books), "noise_sign": (items, length, books),
+            "history_item": (items, 1), "history_share": (items, 1), "history": (items, length),
+            "dropout": (items, length, width), "flow_key": (items * length,),
+            "flow_time": (frames,), "flow_drop": (frames, 1), "flow_jitter": (frames, books - 1),
+            "sampled_key": (rows * length,), "sampled_guidance": (rows, 1),
+        }  # fmt: skip
+        normal = {"flow_noise": (frames, books - 1), "sampled_noise": (sampled, books - 1)}
+        inputs = {
+            name: torch.rand(shape, generator=generator, device=device)
+            for name, shape in uniform.items()
+        }
+        for name, shape in normal.items():
+            inputs[name] = torch.randn(shape, generator=generator, device=device)
+        size = self.params.audio.semantic_codebook_size
+        inputs["other_code"] = torch.randint(
+            size, (items, length), generator=generator, device=device
+        )
+        return inputs
+
+    def _step(self, sampled: bool, inputs: Tensors) -> Tensors:
+        settings = self.settings
+        optimizers = list(self.state.optimizers.values())
+        optim.clear_gradients(optimizers)
+        autocast = partial(torch.autocast, self.device.type, torch.bfloat16, cache_enabled=False)
+        with autocast(enabled=settings.run.autocast):
+            codes_BLK = add_code_noise(
+                inputs, self.head.levels, level_share=settings.level_noise,
+                semantic_share=settings.semantic_noise,
+            )  # fmt: skip
+            codes_BLK = drop_history(inputs, codes_BLK, items_share=settings.history_dropout)
+            if sampled:
+                codes_BLK = self._sample_levels(inputs, codes_BLK)
+            losses = self._losses(inputs, codes_BLK, noisy=True)
         total = (
             losses["loss/semantic"]
             + settings.flow_weight * losses["loss/flow"]
-            + settings.guide_weight * losses["loss/guide"]
-            + settings.heard * losses.get("loss/heard", torch.zeros(()))
+            + settings.attention_weight * losses["loss/attention"]
         )
         total.backward()
-        norm = apply_gradients(learners(self.state), settings.optimiser, step, settings.run.steps)
-        return losses | {"other/grad_norm": norm}
+        norm = optim.clip_gradients(optimizers)
+        for optimizer in optimizers:
+            optimizer.step()
+        return {name: loss.detach() for name, loss in losses.items()} | {GRAD_NORM: norm}
 
-    def validate(self, step: int, log: Log) -> dict[str, float]:
-        """Losses on held-out speakers: with the right voice, with somebody else's, and with levels
-        of the model's own drawing as what was said before."""
-        self.backbone.eval()
+    def _embed(self, inputs: Tensors, codes_BLK: Tensor) -> Tensor:
+        return torch.where(
+            inputs["is_code"][..., None],
+            self.backbone.embed_codes(codes_BLK),
+            self.backbone.text_table(inputs["ids"].long()),
+        )
+
+    def _losses(self, inputs: Tensors, codes_BLK: Tensor, *, noisy: bool) -> Tensors:
         settings = self.settings
-        generator = step_generator(settings.run.seed, 0, stream=1)
-        weights_N = self.valid.subset.weights(1.0)
-        examples = [self.valid.draw(settings, generator, weights_N) for _ in range(96)]
-        figures: dict[str, float] = {}
-        for name, shift, rehearsed in (("matched", 0, 0.0), ("shuffled", 7, 0.0), ("own", 0, 1.0)):
-            rows: list[dict[str, Tensor]] = []
-            for start in range(0, len(examples), 16):
-                group = [
-                    Example(
-                        examples[(i + shift) % len(examples)].voice_TK,
-                        examples[i].text_ids,
-                        examples[i].target_TK,
-                        examples[i].places_T,
-                    )
-                    for i in range(start, min(len(examples), start + 16))
-                ]
-                with torch.no_grad():
-                    draws = step_generator(settings.run.seed, start, stream=2)
-                    batch = self.sequences(group)
-                    rows.append(self._losses(batch, draws, rehearsed, heard=True, noisy=False))
-            for key in {key: None for row in rows for key in row}:
-                known = [float(row[key]) for row in rows if key in row]
-                figures[f"valid_{name}/{key.split('/')[1]}"] = sum(known) / len(known)
-        self.backbone.train()
-        return figures
-
-    def sequences(self, examples: Sequence[Example]) -> Batch:
-        """Examples as this model reads them."""
-        device = next(self.head.parameters()).device
-        return sequences(examples, self.prompts, self.params, device)
-
-    def _losses(
-        self,
-        batch: Batch,
-        generator: torch.Generator,
-        rehearsed: float,
-        *,
-        heard: bool,
-        noisy: bool,
-    ) -> dict[str, Tensor]:
-        settings = self.settings
-        device = batch.ids_BL.device
-        codes_BLK = batch.codes_BLK
+        embedded_BLD = self._embed(inputs, codes_BLK)
         if noisy:
-            codes_BLK = misread(
-                codes_BLK,
-                generator,
-                params=self.params,
-                levels=settings.level_noise,
-                semantic=settings.semantic_noise,
-            )
-            codes_BLK = forget(batch, codes_BLK, generator, share=settings.forgotten)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.run.autocast):
-            if rehearsed:
-                codes_BLK = self._rehearsed(batch, codes_BLK, rehearsed, generator)
-            layer = self.backbone.model.layers[settings.guide_layer]
-            guided = watch_attention(layer, settings.guide_heads)
-            embedded_BLD = embed(self.backbone, batch, codes_BLK)
-            if noisy and settings.dropout:
-                keep = torch.rand(embedded_BLD.shape, generator=generator).to(device)
-                embedded_BLD = embedded_BLD * (keep > settings.dropout) / (1 - settings.dropout)
-            hidden_BLD = self.backbone(embedded_BLD)
-            hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
-            logits_NV = self.head.semantic_logits(hidden_ND)
-            flow = flow_loss(
-                self.head,
-                hidden_ND,
-                batch.target_NK,
-                generator,
-                draws=settings.flow_draws,
-                dropped=settings.drop_condition if noisy else None,
-            )
-            extra = {}
-            if heard and settings.heard and self.judge is not None:
-                rows_IT = stretches(batch, settings.heard_items, settings.heard_frames, generator)
-                guidance_I = self._guidance(len(rows_IT), generator)
-                if len(rows_IT) > 1:
-                    extra["loss/heard"] = voice_distance(
-                        self.judge, batch, hidden_ND, rows_IT, guidance_I, self.head, generator
-                    )
-        logits_NV = self.head.mask_semantic(logits_NV)[:, : SHIFT + self.head.semantic_size]
-        logits_NV = logits_NV[:, 1:]  # EMPTY_AUDIO is never said
-        target_N = batch.target_NK[:, 0] - 1
+            kept_BLD = inputs["dropout"] > settings.embedding_dropout
+            embedded_BLD = embedded_BLD * kept_BLD / (1 - settings.embedding_dropout)
+        hidden_BLD, attention_BHLL = forward(
+            self.backbone, embedded_BLD, GUIDED_LAYER, GUIDED_HEADS
+        )
+        predicts_BL, target_BL = inputs["predicts"], inputs["target"][..., 0].long()
+        logits_BLV = self.head.semantic_logits(hidden_BLD)
+        # EMPTY_AUDIO is never spoken, and the last rows are padding.
+        logits_BLV = logits_BLV[..., 1 : SHIFT + self.head.semantic_size]
+        goal_BL = torch.where(predicts_BL, target_BL - 1, 0)
         smoothing = settings.label_smoothing if noisy else 0.0
-        semantic = F.cross_entropy(logits_NV, target_N, label_smoothing=smoothing)
-        hit = (logits_NV.argmax(dim=-1) == target_N).float().mean()
-        guide = guide_loss(guided(), batch)
+        entropy_BL = F.cross_entropy(
+            logits_BLV.flatten(0, 1), goal_BL.flatten(), label_smoothing=smoothing, reduction="none"
+        ).view_as(goal_BL)
+        count = predicts_BL.sum()
+        hit_BL = (logits_BLV.argmax(dim=-1) == goal_BL) & predicts_BL
+        character_BL = inputs["character"].long()
         return {
-            "loss/semantic": semantic,
-            "loss/flow": flow,
-            "loss/guide": guide,
-            "codes/semantic_hit": hit,
-        } | extra
+            "loss/semantic": (entropy_BL * predicts_BL).sum() / count,
+            "loss/flow": self._flow_loss(inputs, hidden_BLD, noisy=noisy),
+            "loss/attention": attention_loss(attention_BHLL, character_BL, predicts_BL),
+            "codes/semantic_hit": hit_BL.sum() / count,
+        }
+
+    def _flow_loss(self, inputs: Tensors, hidden_BLD: Tensor, *, noisy: bool) -> Tensor:
+        """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time
+        points to, (1 - t)^2 times that of the velocity, over random frames. Every time has the same
+        best velocity either way; but at late times x0 cannot be known, and the velocity's own error
+        is then noise that outweighs what is learned of voices. In training, levels are spread over
+        the intervals that they stand for, so that the flow learns no comb."""
+        head, noise_NC = self.head, inputs["flow_noise"]
+        at_N, chosen_N = choose(frames_of(inputs), inputs["flow_key"], len(noise_NC))
+        hidden_ND = hidden_BLD.flatten(0, 1)[at_N]
+        level_NC = (inputs["target"].flatten(0, 1)[at_N, 1:].long() - SHIFT).clamp(min=0)
+        data_NC = to_values(level_NC, head.levels)
+        if noisy:
+            hidden_ND = hidden_ND * (inputs["flow_drop"] >= self.settings.drop_condition)
+            data_NC = data_NC + (inputs["flow_jitter"] - 0.5) * 2 / (head.levels - 1)
+        time_N = inputs["flow_time"]
+        error_NC = head.error(data_NC, noise_NC, time_N, head.llm_projection(hidden_ND))
+        error_N = ((1 - time_N[:, None]) * error_NC).square().mean(dim=-1)
+        return (error_N * chosen_N).sum() / chosen_N.sum().clamp(min=1)
 
     @torch.no_grad()
-    def _rehearsed(
-        self, batch: Batch, codes_BLK: Tensor, share: float, generator: torch.Generator
-    ) -> Tensor:
-        """Codes in which a share of the items have levels of the model's own drawing."""
-        items = len(batch.ids_BL)
-        chosen_B = torch.rand(items, generator=generator) < share
-        guidance_B = (self._guidance(items, generator) * chosen_B).to(codes_BLK.device)
-        if not bool(chosen_B.any()):
-            return codes_BLK
-        hidden_BLD = torch.zeros(*codes_BLK.shape[:2], self.params.lm.dim, device=codes_BLK.device)
-        chosen_B = chosen_B.to(codes_BLK.device)
-        hidden_BLD[chosen_B] = self.backbone(
-            embed(self.backbone, batch, codes_BLK)[chosen_B]
-        ).float()
-        hidden_ND = hidden_BLD[batch.item_N, batch.place_N]
-        noise_NC = torch.randn(len(hidden_ND), self.head.channels, generator=generator)
-        noise_NC = noise_NC.to(hidden_ND.device)
-        return scheduled_sampling(batch, codes_BLK, hidden_ND, guidance_B, self.head, noise_NC)
-
-    def _guidance(self, count: int, generator: torch.Generator) -> Tensor:
+    def _sample_levels(self, inputs: Tensors, codes_BLK: Tensor) -> Tensor:
+        """Codes in which the last items have, on some frames, levels that the model draws from its
+        states. Semantic codes stay."""
+        items = len(inputs["sampled_guidance"])
+        part = {n: inputs[n][-items:] for n in ("ids", "is_code", "predicts", "target")}
+        own_RLK = codes_BLK[-items:]
+        hidden_RLD, _ = forward(
+            self.backbone, self._embed(part, own_RLK), GUIDED_LAYER, GUIDED_HEADS
+        )
+        noise_NC = inputs["sampled_noise"]
+        at_N, chosen_N = choose(frames_of(part), inputs["sampled_key"], len(noise_NC))
         low, high = self.settings.guidance
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-
-@torch.no_grad()
-def order_levels(backbone: Backbone, size: float) -> None:
-    """Half of what tells the levels of a channel apart is one direction, along which they lie in
-    order: the sum over channels then holds the latent itself, which is what a voice is read from.
-    The other half stays as drawn, so that a row still has one set of codes."""
-    levels = backbone.params.audio.acoustic_codebook_size
-    table_VD = backbone.audio_table.weight
-    height_Q1 = torch.linspace(-1, 1, levels)[:, None] * levels / USUAL_LEVELS
-    for offset in backbone.offsets_K[1:].tolist():
-        rows = slice(offset + SHIFT, offset + SHIFT + levels)
-        direction_D = torch.randn(table_VD.shape[1]) * size
-        table_VD[rows] = 0.7 * table_VD[rows] + 0.7 * height_Q1 * direction_D
+        guidance_R1 = low + (high - low) * inputs["sampled_guidance"]
+        guidance_N1 = guidance_R1.expand(-1, own_RLK.shape[1]).flatten()[at_N, None]
+        hidden_ND = hidden_RLD.flatten(0, 1)[at_N].float()
+        value_NC = self.head.flow(hidden_ND, noise_NC, guidance_N1)
+        level_NC = to_levels(value_NC, self.head.levels).round().long() + SHIFT
+        drawn_PK = F.pad(own_RLK.flatten(0, 1), (0, 0, 0, 1))
+        next_N = at_N + 1  # a frame follows what predicts it
+        drawn_PK[next_N, 1:] = torch.where(chosen_N[:, None] > 0, level_NC, drawn_PK[next_N, 1:])
+        return torch.cat([codes_BLK[:-items], drawn_PK[:-1].view_as(own_RLK)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recipes.mini_release.files import small_tekken, to_json
+from recipes.mini_release.layout import small_tekken, to_json
 from voxclone.codec.config import CodecConfig
 from voxclone.release.params import (
     AcousticConfig,

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.files import small_tekken
+from recipes.mini_release.layout import small_tekken
 from tests.helpers.tiny_release import preset_embedding
 from tests.release.real_params import REAL
 from voxclone.release.params import parse_params

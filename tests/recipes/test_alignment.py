@@ -1,14 +1,10 @@
-"""Which character is spoken when, and attention that is taught to look there."""
-
-from typing import Any
+"""Which character is spoken when."""
 
 import numpy as np
 import torch
 
-from recipes.mini_release.alignment import align, character_places
-from recipes.mini_release.guide import attention_of
-from tests.helpers.tiny_release import tiny_params
-from voxclone.tts.backbone import Backbone
+from recipes.mini_release.alignment import align, align_transcript, character_positions
+from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 
 
 def test_alignment_finds_the_frames_of_each_character() -> None:
@@ -21,26 +17,21 @@ def test_alignment_finds_the_frames_of_each_character() -> None:
     assert align(log_probs, []) is None
 
 
-def test_places_of_normalised_characters_in_the_text() -> None:
+def test_positions_of_normalized_characters_in_the_text() -> None:
     text, normal = "\u201cWe, the DOGS!\u201d", "we the dogs"
-    places = character_places(text, normal)
-    letters = [text[p].lower() for p, c in zip(places, normal, strict=True) if c != " "]
+    positions = character_positions(text, normal)
+    letters = [text[p].lower() for p, c in zip(positions, normal, strict=True) if c != " "]
     assert "".join(letters) == normal.replace(" ", "")
-    assert places == sorted(places)
+    assert positions == sorted(positions)
 
 
-def test_guided_attention_is_the_layer_s_own() -> None:
-    """Recomputed for two heads, it equals what the layer gives with unfused attention."""
-    params = tiny_params()
+def test_a_transcript_has_a_time_for_every_byte() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = Backbone(params, attention="eager")
-        embedded_BLD = torch.randn(2, 11, params.lm.dim)
-    layer = backbone.model.layers[-1].self_attn
-    given: list[torch.Tensor] = []
-    taken: dict[str, Any] = {}
-    layer.register_forward_hook(lambda module, inputs, output: given.append(output[1]))
-    layer.register_forward_pre_hook(lambda m, i, named: taken.update(named), with_kwargs=True)
-    backbone(embedded_BLD)
-    own = attention_of(layer, taken["hidden_states"], taken["position_embeddings"], 2)
-    torch.testing.assert_close(own, given[0][:, :2])
+        recognizer = Recognizer(RecognizerConfig(characters=" abc\u00e9", dim=8, blocks=1)).eval()
+    text = "A caf\u00e9, b!"
+    wave_S = 0.1 * torch.randn(48000, generator=torch.Generator().manual_seed(0))
+    found = align_transcript(recognizer, wave_S, text, list(text.encode()))
+    assert found.seconds is not None and len(found.seconds) == len(text.encode())
+    assert found.seconds == sorted(found.seconds) and 0 <= found.seconds[-1] <= 2
+    assert align_transcript(recognizer, wave_S[:480], text, list(text.encode())).seconds is None

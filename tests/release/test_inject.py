@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.mini_release.files import to_json
+from recipes.mini_release.layout import to_json
 from tests.helpers.tiny_release import (
     preset_embedding,
     random_entries,

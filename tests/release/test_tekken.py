@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recipes.mini_release.files import small_tekken
+from recipes.mini_release.layout import small_tekken
 from tests.helpers.tiny_release import SPECIAL_TOKENS, VOICES, tiny_params
 from voxclone.errors import ReleaseError
 from voxclone.release.tekken import read_tekken, tekken_problems, voice_counts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.files import to_json
+from recipes.mini_release.layout import to_json
 from tests.helpers.tiny_release import tiny_params
 from tests.release.real_params import REAL
 from voxclone.codec.config import CodecConfig

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.mini_release.files import small_tekken
+from recipes.mini_release.layout import small_tekken
 from tests.release.real_params import REAL
 from tests.runtimes.conftest import REAL_WIDTH, Example, make_voice
 from voxclone.release.encoder_file import packaged_encoder

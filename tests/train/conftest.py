@@ -1,5 +1,13 @@
-"""Trainings of a model that is being trained, too."""
+"""Trainings that need a language model."""
 
-from tests.recipes.conftest import speech_task
+from pathlib import Path
 
-__all__ = ["speech_task"]
+import pytest
+
+from tests.helpers.tiny_speech import TinySpeech, tiny_speech
+from voxclone.data.corpus import Corpus
+
+
+@pytest.fixture
+def speech_model(corpus: Corpus, tmp_path: Path) -> TinySpeech:
+    return tiny_speech(corpus, tmp_path)

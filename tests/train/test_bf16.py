@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.speech import SpeechTask
+from tests.helpers.tiny_speech import TinySpeech
 from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import CPU, steps, with_model
@@ -27,11 +27,11 @@ SMALL = (
 )  # fmt: skip
 
 
-def our_training(speech_task: SpeechTask, folder: Path, *extra: str) -> EncoderTraining:
+def our_training(speech_model: TinySpeech, folder: Path, *extra: str) -> EncoderTraining:
     """Our recipe with every loss from the first step on, on the smallest codec and model; the
     model is in the precision that `material.gather` loads it in."""
     config = load_settings(EncoderConfig, OURS, [*SMALL, *extra])
-    material = with_model(speech_task, folder)
+    material = with_model(speech_model, folder)
     codec, model = material.codec, material.language_model
     assert model is not None
     if config.run.autocast:
@@ -45,14 +45,14 @@ def our_training(speech_task: SpeechTask, folder: Path, *extra: str) -> EncoderT
 
 
 def test_our_recipe_does_in_bf16_what_it_does_without(
-    speech_task: SpeechTask, tmp_path: Path
+    speech_model: TinySpeech, tmp_path: Path
 ) -> None:
     names = {"pair_semantic", "pair_levels", "mel", "stft", "low", "scale", "level_prior",
              "pseudo_label", "speaker_contrastive"}  # fmt: skip
     wanted = {f"loss/{name}" for name in names}
-    plain = our_training(speech_task, tmp_path / "plain", "run.autocast=false")
+    plain = our_training(speech_model, tmp_path / "plain", "run.autocast=false")
     (without,) = steps(plain, 1)
-    task = our_training(speech_task, tmp_path / "half")
+    task = our_training(speech_model, tmp_path / "half")
     compare(task, without)
     assert wanted <= set(without)
 

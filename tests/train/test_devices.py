@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.speech import SpeechTask
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
+from tests.helpers.tiny_speech import TinySpeech
 from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import config_of as small_config
@@ -49,7 +49,7 @@ def there(place: str) -> Iterator[None]:
             yield
 
 
-def trained(task: EncoderTraining | SpeechTask, steps: int, device: str) -> Rows:
+def trained(task: EncoderTraining, steps: int, device: str) -> Rows:
     """Metrics of some steps and a validation of a training whose weights are there."""
     places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
     assert places == {device}
@@ -95,10 +95,10 @@ def test_recovery_with_many_losses(place: str) -> None:
 
 @PLACES
 def test_recovery_with_pseudo_labels_and_the_speaker_loss(
-    speech_task: SpeechTask, tmp_path: Path, place: str
+    speech_model: TinySpeech, tmp_path: Path, place: str
 ) -> None:
     def rows(device: str) -> Rows:
-        material = with_model(speech_task, tmp_path / device)
+        material = with_model(speech_model, tmp_path / device)
         codec, model = material.codec, material.language_model
         assert model is not None
         for module in (model.backbone, model.head, codec):
@@ -120,26 +120,11 @@ def test_recovery_with_pseudo_labels_and_the_speaker_loss(
 
 
 @PLACES
-def test_a_language_model_that_rehearses(speech_task: SpeechTask, place: str) -> None:
-    def rows(device: str) -> Rows:
-        given = speech_task.settings
-        run = given.run.model_copy(update={"device": device})
-        settings = given.model_copy(update={"run": run, "rehearsed": 0.5, "rehearse_from": 0})
-        data = speech_task.train
-        return trained(SpeechTask.create(settings, speech_task.params, data, data,
-                                        speech_task.prompts), 2, device)  # fmt: skip
-
-    near = rows("cpu")
-    with there(place):
-        assert same(near, rows(place), place)
-
-
-@PLACES
-def test_speech_that_is_drawn(speech_task: SpeechTask, place: str) -> None:
+def test_speech_that_is_drawn(speech_model: TinySpeech, place: str) -> None:
     """Several at once, some at a temperature."""
 
     def codes(device: str) -> list[torch.Tensor]:
-        _, model = language_model(speech_task)
+        _, model = language_model(speech_model)
         for module in (model.backbone, model.head):
             module.to(device)
         voice_ND = 0.1 * torch.randn(7, model.params.lm.dim, generator=torch.Generator())
@@ -164,11 +149,11 @@ def test_speech_that_is_drawn(speech_task: SpeechTask, place: str) -> None:
 
 
 @PLACES
-def test_speech_that_is_judged(speech_task: SpeechTask, place: str) -> None:
+def test_speech_that_is_judged(speech_model: TinySpeech, place: str) -> None:
     """A model elsewhere says and judges what comes from here, and gives it back here."""
 
     def judged(device: str) -> tuple[list[torch.Tensor], list[Trial], Likelihood]:
-        _, model = language_model(speech_task)
+        _, model = language_model(speech_model)
         for module in (model.backbone, model.head, model.codec):
             module.to(device)
         voice_ND = 0.1 * torch.randn(

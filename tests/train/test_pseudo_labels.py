@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.speech import SpeechTask
 from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CODEC, CPU, config_of, language_model, with_model
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
@@ -26,10 +26,10 @@ from voxclone.tts.likelihood import semantic_log_probs
 
 
 def test_labels_are_the_product_of_encoder_and_model(
-    speech_task: SpeechTask, monkeypatch: pytest.MonkeyPatch
+    speech_model: TinySpeech, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, model = language_model(speech_task)
-    corpus = speech_task.train.corpus
+    codec, model = language_model(speech_model)
+    corpus = speech_model.corpus
     codes_KT = codec.encode(corpus.wave(0)[None])[0]
 
     def sure(*args: object) -> torch.Tensor:
@@ -45,14 +45,12 @@ def test_labels_are_the_product_of_encoder_and_model(
     assert (label.code_TJ[:, 0] == 3).all()
 
 
-def test_the_model_is_asked_as_it_was_trained(speech_task: SpeechTask) -> None:
+def test_the_model_is_asked_as_it_was_trained(speech_model: TinySpeech) -> None:
     """The same logits as in training, for the same voice, text and codes."""
-    _, model = language_model(speech_task)
-    generator = step_generator(0, 0)
-    data = speech_task.train
-    example = data.draw(speech_task.settings, generator, data.subset.weights(0.0))
-    batch = speech_task.sequences([example])
-    backbone, head = speech_task.backbone, speech_task.head
+    _, model = language_model(speech_model)
+    example = speech_model.example()
+    batch = speech_model.batch(example)
+    backbone, head = speech_model.backbone, speech_model.head
     with torch.no_grad():
         embedded = torch.where(
             batch.is_code_BL[..., None],
@@ -94,10 +92,10 @@ def test_frames_without_their_left_context_do_not_count() -> None:
 
 
 def test_labeled_crops_are_read_with_their_left_context(
-    speech_task: SpeechTask, tmp_path: Path
+    speech_model: TinySpeech, tmp_path: Path
 ) -> None:
     """The frames that count are those of the whole clip."""
-    material = with_model(speech_task, tmp_path)
+    material = with_model(speech_model, tmp_path)
     config = config_of(
         run={"steps": 9}, frames=3, weights={"pseudo_label": 1.0},
         pseudo_labels={"label_steps": [0], "batch": 8},
@@ -126,9 +124,9 @@ def test_labeled_crops_are_read_with_their_left_context(
 
 
 def test_a_training_labels_and_reads_its_labels_again(
-    speech_task: SpeechTask, tmp_path: Path
+    speech_model: TinySpeech, tmp_path: Path
 ) -> None:
-    material = with_model(speech_task, tmp_path)
+    material = with_model(speech_model, tmp_path)
     config = config_of(
         run={"steps": 8}, weights={"pseudo_label": 0.5},
         pseudo_labels={"label_steps": [2, 5], "clips": 3, "batch": 2},
@@ -167,4 +165,4 @@ def test_a_training_labels_and_reads_its_labels_again(
     with pytest.raises(ConfigError, match="needs steps in"):
         build(config_of(weights={"pseudo_label": 0.5}), material, CPU)
     with pytest.raises(ConfigError, match="needs the release's language model"):
-        build(config, with_model(speech_task, None), CPU)
+        build(config, with_model(speech_model, None), CPU)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from recipes.mini_release.speech import SpeechTask
+from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CPU, QUIET, config_of, with_model
 from voxclone.train import pseudo_labels
 from voxclone.train.encoder import EncoderTraining, build
@@ -16,25 +16,25 @@ from voxclone.train.loop import Outcome, fit
 from voxclone.train.signals import catch_signals, stop_requested
 
 
-def labeling(speech_task: SpeechTask, labels: Path) -> EncoderTraining:
+def labeling(speech_model: TinySpeech, labels: Path) -> EncoderTraining:
     config = config_of(
         run={"steps": 4, "save_every": 100, "validate_every": 100}, weights={"pseudo_label": 0.5},
         pseudo_labels={"label_steps": [2], "clips": 5, "batch": 2},
     )  # fmt: skip
-    return build(config, with_model(speech_task, labels), CPU)
+    return build(config, with_model(speech_model, labels), CPU)
 
 
-def gone_through(speech_task: SpeechTask, folder: Path) -> tuple[EncoderTraining, Outcome]:
+def gone_through(speech_model: TinySpeech, folder: Path) -> tuple[EncoderTraining, Outcome]:
     """Go on with a training in a folder, to its end or to the signal."""
-    task = labeling(speech_task, folder / "labels")
+    task = labeling(speech_model, folder / "labels")
     run = task.config.run
     return task, fit(task, run, folder, resume=True, config={}, console=QUIET)
 
 
 def test_labeling_is_left_at_once_and_made_again(
-    speech_task: SpeechTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    speech_model: TinySpeech, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole, _ = gone_through(speech_task, tmp_path / "whole")
+    whole, _ = gone_through(speech_model, tmp_path / "whole")
     clips: list[int] = []
     label_clip = pseudo_labels.label_clip
 
@@ -45,12 +45,12 @@ def test_labeling_is_left_at_once_and_made_again(
         return label_clip(*given)
 
     monkeypatch.setattr(pseudo_labels, "label_clip", label)
-    first, outcome = gone_through(speech_task, tmp_path / "parts")
+    first, outcome = gone_through(speech_model, tmp_path / "parts")
     assert (outcome.reason, outcome.step, len(clips)) == ("interrupted", 2, 2)
     saved = [path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()]
     assert saved == ["step-0000002"] and not list((tmp_path / "parts").glob("labels/*"))
     assert first.objective.codec.encoder is first.encoder and first.encoder.training
-    second, outcome = gone_through(speech_task, tmp_path / "parts")
+    second, outcome = gone_through(speech_model, tmp_path / "parts")
     assert (outcome.reason, len(clips)) == ("done", 2 + 5) and clips[:2] == clips[2:4]
     ours, theirs = whole.state.tensors(), second.state.tensors()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.speech import SpeechTask
+from recipes.mini_release.speaker_network import save_speaker_network
+from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CPU, config_of, language_model, tiny_material
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import FULL_SCALE, PackedCorpus
@@ -17,7 +18,6 @@ from voxclone.models.speaker_network import (
     SPEAKER_NETWORK_FILE,
     SpeakerNetwork,
     load_speaker_network,
-    save_speaker_network,
 )
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
@@ -41,10 +41,10 @@ def drawn_voices() -> SpeakerNetwork:
 
 
 @pytest.fixture
-def frozen(speech_task: SpeechTask) -> Frozen:
-    codec, model = language_model(speech_task)
+def frozen(speech_model: TinySpeech) -> Frozen:
+    codec, model = language_model(speech_model)
     codec.decoder.requires_grad_(False)
-    speech = speech_task.train.corpus.subset(lambda c: True)
+    speech = speech_model.corpus.subset(lambda c: True)
     pool = SpeakerPool.of(speech, SIZES, codec.frame_size)
     return SpeakerLoss.frozen(model, drawn_voices(), pool, SIZES), codec
 
@@ -145,26 +145,26 @@ def test_a_voice_holds_other_clips_of_its_speaker() -> None:
 
 
 def training_of(
-    speech_task: SpeechTask, speakers: SpeakerLoss | None, codec: Codec, **values: object
+    speech_model: TinySpeech, speakers: SpeakerLoss | None, codec: Codec, **values: object
 ) -> EncoderTraining:
     given: dict[str, object] = {
         "run": {"steps": 8}, "speaker_loss": {"start": 2, "every": 3},
         "weights": {"speaker_contrastive": 1.0, "pair_semantic": 0, "pair_levels": 0},
     }  # fmt: skip
-    speech = speech_task.train.corpus.subset(lambda c: True)
+    speech = speech_model.corpus.subset(lambda c: True)
     material = tiny_material(speech, codec, speakers=speakers)
     return build(config_of(**(given | values)), material, CPU)
 
 
 def test_a_training_has_the_loss_at_the_steps_of_its_config(
-    speech_task: SpeechTask, frozen: Frozen
+    speech_model: TinySpeech, frozen: Frozen
 ) -> None:
-    training = training_of(speech_task, *frozen)
+    training = training_of(speech_model, *frozen)
     rows = [training.train_step(step) for step in range(6)]
     found = ["loss/speaker_contrastive" in row for row in rows]
     assert found == [False, False, True, False, False, True]
     assert all(0 <= float(rows[i]["loss/speaker_accuracy"]) <= 1 for i in (2, 5))
-    again = training_of(speech_task, *frozen)
+    again = training_of(speech_model, *frozen)
     for step in range(6):
         same = again.train_step(step)
     name = "loss/speaker_contrastive"
@@ -172,12 +172,12 @@ def test_a_training_has_the_loss_at_the_steps_of_its_config(
 
 
 def test_a_few_clones_at_a_time_give_the_gradients_of_all_together(
-    speech_task: SpeechTask, frozen: Frozen
+    speech_model: TinySpeech, frozen: Frozen
 ) -> None:
     gradients = []
     for micro_batch in (1, 2):
         given = {"start": 2, "micro_batch": micro_batch}
-        training = training_of(speech_task, *frozen, speaker_loss=given)
+        training = training_of(speech_model, *frozen, speaker_loss=given)
         found = training.objective.backward_speaker_loss(2, MicroBatch())
         assert float(found["speaker_contrastive"]) > 0 and 0 <= found["speaker_accuracy"] <= 1
         grads = [p.grad.flatten() for p in training.encoder.parameters() if p.grad is not None]
@@ -187,13 +187,13 @@ def test_a_few_clones_at_a_time_give_the_gradients_of_all_together(
 
 
 def test_clones_need_a_speaker_encoder_and_speakers(
-    speech_task: SpeechTask, frozen: Frozen
+    speech_model: TinySpeech, frozen: Frozen
 ) -> None:
     speakers, codec = frozen
     with pytest.raises(ConfigError, match=r"needs a `speaker_loss.speaker_encoder`"):
-        training_of(speech_task, None, codec)
+        training_of(speech_model, None, codec)
     with pytest.raises(ConfigError, match=r"speakers of a step.*cannot share evenly"):
-        training_of(speech_task, speakers, codec, run={"steps": 8, "micro_batches": 4},
+        training_of(speech_model, speakers, codec, run={"steps": 8, "micro_batches": 4},
                     real_batch=4)  # fmt: skip
     many = replace(SIZES, negatives=5)
     everything = speakers.pool.corpus.subset(lambda c: True)

@@ -8,9 +8,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from recipes.mini_release.speech import SpeechTask
-from recipes.mini_release.training import OptimiserSettings
 from tests.helpers.random_weights import drawn_codec
+from tests.helpers.tiny_speech import TinySpeech
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Subset
@@ -19,11 +18,12 @@ from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Task
 from voxclone.train.material import Material
+from voxclone.train.optim import OptimizerSettings
 from voxclone.tts.tts import TTS
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
-FAST = OptimiserSettings(lr=3e-3, warmup_steps=5)
+FAST = OptimizerSettings(lr=3e-3, warmup_steps=5)
 CODEC = CodecConfig(
     semantic_codebook_size=16,
     semantic_dim=6,
@@ -94,21 +94,21 @@ def training_of(
     return build(config_of(**values), tiny_material(speech, **(material or {})), CPU)
 
 
-def language_model(speech_task: SpeechTask) -> tuple[Codec, TTS]:
+def language_model(speech_model: TinySpeech) -> tuple[Codec, TTS]:
     """The model of a training, and a codec of its sizes."""
-    codec = drawn_codec(speech_task.params.codec).eval()
+    codec = drawn_codec(speech_model.params.codec).eval()
     model = TTS(
-        speech_task.params, speech_task.backbone.eval(), speech_task.head, codec,
-        speech_task.prompts,
+        speech_model.params, speech_model.backbone.eval(), speech_model.head, codec,
+        speech_model.prompts,
     )  # fmt: skip
     return codec, model
 
 
-def with_model(speech_task: SpeechTask, labels: Path | None, **more: Any) -> Material:
+def with_model(speech_model: TinySpeech, labels: Path | None, **more: Any) -> Material:
     """Material with a language model, for all clips of its corpus."""
-    codec, model = language_model(speech_task)
+    codec, model = language_model(speech_model)
     codec.decoder.requires_grad_(False)
-    speech = speech_task.train.corpus.subset(lambda clip: True)
+    speech = speech_model.corpus.subset(lambda clip: True)
     return tiny_material(speech, codec, language_model=model, labels=labels, **more)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recipes.mini_release.files import from_transformers
+from recipes.mini_release.layout import from_transformers
 from tests.golden.small_params import golden_params
 from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from voxclone.errors import UsageError

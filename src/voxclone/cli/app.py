@@ -2,6 +2,7 @@
 `--help` is quick."""
 
 import io
+import re
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn
@@ -37,6 +38,7 @@ from voxclone.errors import (
     shorten,
 )
 
+TEXT_WITH_DASH = re.compile(r"-+(\d|[^=]* [^=]*$)")
 INTERRUPTED = 130  # typer's code for it
 _UsageMistake: Any = typer.BadParameter.__bases__[0]  # of click, which typer brings along
 
@@ -163,7 +165,7 @@ def main() -> None:
 
 def _hint_at_dashes(arguments: list[str]) -> str:
     """The end of a sentence, where an argument looks like a text that begins with a dash."""
-    texts = [each for each in arguments if each.startswith("-") and " " in each and "=" not in each]
+    texts = [each for each in arguments if TEXT_WITH_DASH.match(each)]
     if not texts or "--" in arguments:
         return ""
     return (

@@ -88,6 +88,16 @@ class Quantized:
     commitment: Tensor
 
 
+@dataclass(frozen=True)
+class QuantizationDraws:
+    """Numbers 0 .. 1 that stochastic quantization depends on: two for each item, and one for each
+    acoustic value."""
+
+    semantic_B11: Tensor
+    dither_BDT: Tensor
+    acoustic_B11: Tensor
+
+
 class Quantizer(nn.Module):
     """Both quantizers of a codec. It has no parameters; the codebook is a pair of buffers."""
 
@@ -142,7 +152,7 @@ class Quantizer(nn.Module):
     def train_forward(
         self,
         latent_BDT: Tensor,
-        source: Generators,
+        source: Generators | QuantizationDraws,
         *,
         semantic_share: float = 0.5,
         acoustic_shares: tuple[float, float] = (0.5, 0.25),
@@ -154,30 +164,35 @@ class Quantizer(nn.Module):
         magnitude 1/L with the second, else as it is. Gradients pass straight through. The
         commitment is the mean squared distance to the nearest vector over all items.
         """
-        batch = latent_BDT.shape[0]
         semantic_BDT, acoustic_BDT = self.split(latent_BDT)
+        draws = source
+        if not isinstance(draws, QuantizationDraws):
+            draws = _draw(acoustic_BDT, draws)
         with torch.no_grad():
             semantic_codes_BT = self.semantic_codebook.encode(semantic_BDT)
             nearest_BDT = self.semantic_codebook.decode(semantic_codes_BT, latent_BDT.dtype)
         commitment = F.mse_loss(semantic_BDT, nearest_BDT)
-        draw_B11 = uniform((batch, 1, 1), source).to(latent_BDT.device)
         rounded_BDT = semantic_BDT + (nearest_BDT - semantic_BDT).detach()
-        semantic_BDT = torch.where(draw_B11 < semantic_share, rounded_BDT, semantic_BDT)
+        semantic_BDT = torch.where(draws.semantic_B11 < semantic_share, rounded_BDT, semantic_BDT)
 
         value_BDT = torch.tanh(acoustic_BDT)
         levels_BDT = to_levels(value_BDT, self.levels).round()
         snapped_BDT = value_BDT + (self.values_of(levels_BDT.detach()) - value_BDT).detach()
-        noise_BDT = uniform(acoustic_BDT.shape, source).to(latent_BDT.device)
-        dithered_BDT = value_BDT + (2 * noise_BDT - 1) / self.levels
-        draw_B11 = uniform((batch, 1, 1), source).to(latent_BDT.device)
+        dithered_BDT = value_BDT + (2 * draws.dither_BDT - 1) / self.levels
         round_share, dither_share = acoustic_shares
         acoustic_BDT = torch.where(
-            draw_B11 < round_share,
+            draws.acoustic_B11 < round_share,
             snapped_BDT,
-            torch.where(draw_B11 < round_share + dither_share, dithered_BDT, value_BDT),
+            torch.where(draws.acoustic_B11 < round_share + dither_share, dithered_BDT, value_BDT),
         )
         codes_BKT = torch.cat([semantic_codes_BT[:, None], levels_BDT.detach().long()], dim=1)
         return Quantized(torch.cat([semantic_BDT, acoustic_BDT], dim=1), codes_BKT, commitment)
+
+
+def _draw(acoustic_BDT: Tensor, source: Generators) -> QuantizationDraws:
+    one = (acoustic_BDT.shape[0], 1, 1)
+    drawn = [uniform(shape, source) for shape in (one, acoustic_BDT.shape, one)]
+    return QuantizationDraws(*(x.to(acoustic_BDT.device) for x in drawn))
 
 
 def code_logits(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:

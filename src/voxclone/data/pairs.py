@@ -22,7 +22,7 @@ from torch import Tensor
 
 from voxclone.config import Settings
 from voxclone.errors import ConfigError, ReleaseError
-from voxclone.io import atomic_file, atomic_path
+from voxclone.io import atomic_file, atomic_path, tensor_errors
 from voxclone.readers import Record, parse_record, read_json, read_text
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
@@ -193,7 +193,7 @@ def perturb(
 def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
     """Write codes [K, T] of several utterances to one file, complete or not at all."""
     tensors = {f"{i:05d}": c.to(torch.int16).contiguous() for i, c in enumerate(codes)}
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, tensor_errors():
         save_file(tensors, temporary)
 
 

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from safetensors import SafetensorError
 
-from voxclone.checkpoint import write_reason
 from voxclone.device import pick_device
-from voxclone.errors import EXIT_OK, EXIT_QUALITY, ConfigError, VoxcloneError
+from voxclone.errors import EXIT_OK, EXIT_QUALITY, ConfigError, VoxcloneError, reason
 from voxclone.recover import injecting, measuring, stages
 from voxclone.recover.options import STAGES, Options
 from voxclone.recover.plan import duration, plan_lines, require_memory, require_room
@@ -151,9 +149,9 @@ def disk_errors(stage: str) -> Iterator[None]:
     """Turn an error of the disk into a sentence that says how to continue."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise VoxcloneError(
-            f"The stage `{stage}` stopped: {write_reason(error)}. What was done is kept: mend "
+            f"The stage `{stage}` stopped: {reason(error)}. What was done is kept: mend "
             "that, and give the same command to continue."
         ) from None
 

@@ -259,7 +259,8 @@ class EncoderTraining:
         loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
         norm = clip_gradients(self.optimizers(ENCODER))
         others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
-        norm = norm + 0.0 * mean_of([each.to(norm) for each in others])  # not finite if one is not
+        # Not finite if one of them is not; on the CPU, so that a GPU is waited for once a step.
+        norm = (norm + 0.0 * mean_of([each.to(norm) for each in others])).cpu()
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():

@@ -8,7 +8,6 @@ and resumed ends with the weights of one that was not (bit for bit on a CPU). Se
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from torch import Tensor
 from voxclone.config import Settings
 from voxclone.train import distributed
 from voxclone.train.checkpoint import TrainState, rescue, restore, save
-from voxclone.train.logging import SKIPPED, Log, RunningMean, progress_bar, short
+from voxclone.train.logging import SKIPPED, Log, RunningMean, open_log, progress_bar, short
 from voxclone.train.signals import Interrupted, catch_signals, stop_requested
 
 EXIT_INTERRUPTED = 5
@@ -103,7 +102,7 @@ def fit(
     restore(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
     saved = state.step if state.step else None
     with (
-        closing(Log(folder if distributed.is_rank0() else None)) as log,
+        open_log(folder if distributed.is_rank0() else None) as log,
         catch_signals(alone=distributed.world_size() == 1),
         progress_bar(console) as progress,
     ):

@@ -1,4 +1,4 @@
-"""Speech as a language model reads it: batches of prompts and codes, and losses of its head.
+"""Speech as a language model reads it: batches of prompts and codes.
 
 An example is a triple of one speaker: a voice, a text, and the codes that say it (arXiv 2603.25551,
 3.1). What the model itself would have generated before a frame can take the place of the true codes
@@ -104,40 +104,6 @@ def embed(backbone: Backbone, batch: Batch, codes_BLK: Tensor) -> Tensor:
         backbone.embed_codes(codes_BLK),
         backbone.text_table(batch.ids_BL),
     )
-
-
-def flow_loss(
-    head: AcousticHead,
-    hidden_ND: Tensor,
-    target_NK: Tensor,
-    generator: torch.Generator,
-    *,
-    draws: int = 1,
-    dropped: float | None = None,
-) -> Tensor:
-    """Mean squared error of the levels (-1 to 1) that the velocity x1 - x0 at a random time points
-    to, (1 - t)^2 times that of the velocity, over `draws` of all frames but ends. Every time has
-    the same best velocity either way; but at late times x0 cannot be known, and the velocity's own
-    error is then noise that outweighs what is learned of voices.
-
-    In training, `dropped` is the share of frames without their hidden state (for guidance), and
-    levels are spread over the intervals that they stand for, so that the flow learns no comb; in
-    validation it is None.
-    """
-    speaks_N = target_NK[:, 0] != END_AUDIO
-    hidden_ND = hidden_ND[speaks_N].repeat(draws, 1)
-    level_NC = (target_NK[speaks_N, 1:] - SHIFT).repeat(draws, 1)
-    data_NC = to_values(level_NC, head.levels)
-    device = hidden_ND.device
-    noise_NC = torch.randn(data_NC.shape, generator=generator).to(device)
-    time_N1 = torch.rand(len(data_NC), 1, generator=generator).to(device)
-    if dropped is not None:
-        drop_N1 = torch.rand(len(data_NC), 1, generator=generator) < dropped
-        hidden_ND = hidden_ND.masked_fill(drop_N1.to(device), 0.0)
-        jitter_NC = torch.rand(data_NC.shape, generator=generator).to(device) - 0.5
-        data_NC = data_NC + jitter_NC * 2 / (head.levels - 1)
-    error_NC = head.error(data_NC, noise_NC, time_N1[:, 0], head.llm_projection(hidden_ND))
-    return ((1 - time_N1) * error_NC).square().mean()
 
 
 def decode_values(codec: Codec, semantic_IT: Tensor, value_ICT: Tensor) -> Tensor:

@@ -132,12 +132,13 @@ class AcousticHead(nn.Module):
     def flow(self, hidden_BD: Tensor, noise_BC: Tensor, cfg: float | Tensor) -> Tensor:
         """Acoustic values [B, C] in -1 .. 1: Euler steps from t = 0 (noise) to 1, with guidance
         v = cfg * v(h) + (1 - cfg) * v(0). With cfg = 1 the unconditional branch has no weight.
-        `cfg` may be [B, 1], one for each."""
+        `cfg` may be [B, 1], one for each; then both branches are computed whatever its values, and
+        no step waits for them."""
         batch, dtype = len(hidden_BD), hidden_BD.dtype
         steps = self.config.n_decoding_steps
         grid = torch.linspace(0, 1, steps + 1, device=hidden_BD.device).to(dtype)
         times_SD = self.time_token(grid[:-1])
-        both = bool((cfg != 1).any()) if isinstance(cfg, Tensor) else cfg != 1.0
+        both = isinstance(cfg, Tensor) or cfg != 1.0
         given_BD = torch.cat([hidden_BD, torch.zeros_like(hidden_BD)]) if both else hidden_BD
         projected_BD = self.llm_projection(given_BD)
         point_BC = noise_BC.to(dtype)
