@@ -13,11 +13,13 @@ from typer.core import TyperGroup
 from voxclone.cli.clone import clone
 from voxclone.cli.data import data_app
 from voxclone.cli.diagnose import diagnose
+from voxclone.cli.doctor import doctor
 from voxclone.cli.enroll import enroll
 from voxclone.cli.evaluate import evaluate_app
 from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
+from voxclone.cli.recover import recover
 from voxclone.cli.refine import refine
 from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
@@ -52,13 +54,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "serve": serve,
     },
     "Recover the encoder of a release": {
+        "recover": recover,
         "data": data_app,
         "train": train_app,
         "diagnose": diagnose,
         "evaluate": evaluate_app,
         "inject": inject,
     },
-    "Look inside": {"inspect": inspect},
+    "Look inside": {"inspect": inspect, "doctor": doctor},
 }
 """For a user, for an owner of weights, and for a developer."""
 

@@ -17,7 +17,7 @@ from voxclone.cli.common import (
     progress_bar,
 )
 from voxclone.cli.tools import Out
-from voxclone.errors import EXIT_QUALITY, UsageError, file_name
+from voxclone.errors import EXIT_QUALITY, UsageError
 from voxclone.outputs import check_folder, refuse_inputs
 
 if TYPE_CHECKING:
@@ -63,44 +63,21 @@ def prepare(
     from voxclone.config import load_settings
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
-    from voxclone.data.recipes import check_corpus, recipe_source
-    from voxclone.data.sources import join_sources, open_source, unread_files
+    from voxclone.data.sources import unread_files
 
     if corpus is not None and speaker_pattern is not None:
         raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
     check_folder(out)
     refuse_inputs(out, sources)
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
-    if corpus is None:
-        items = join_sources([open_source(path, speaker_pattern) for path in sources])
-        total = sum(1 for _ in items())  # a source that cannot be read leaves no folder
-    else:
-        check_corpus(corpus, sources)
-    request = {
-        "sources": [file_name(path.resolve()) for path in sources],
-        "corpus": corpus,
-        "speaker_pattern": speaker_pattern,
-        "license": license,
-        "settings": settings.model_dump(mode="json"),
-    }
-    preparation.open_folder(out, request)
-    if corpus is not None:
-        items = join_sources(
-            [
-                recipe_source(corpus, path, out / "lhotse" / str(number))
-                for number, path in enumerate(sources)
-            ]
-        )
-        total = sum(1 for _ in items())
     columns = (TextColumn("Preparing"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
-    with progress_bar(console, *columns, TimeRemainingColumn(), total=total) as update:
-        report = preparation.prepare(
-            items(),
+    with progress_bar(console, *columns, TimeRemainingColumn()) as update:
+        report = preparation.prepare_sources(
+            preparation.Sources(tuple(sources), corpus, speaker_pattern, license),
             out,
             settings,
-            license=license,
             jobs=jobs or os.cpu_count() or 1,
-            progress=lambda done: update(advance=done),
+            progress=lambda done, total: update(advance=done, total=total),
         )
     _print_prepared(report, console)
     if corpus is None:

@@ -24,6 +24,8 @@ from typing import Any
 from voxclone.audio.writing import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.manifest import Item
+from voxclone.data.recipes import check_corpus, recipe_source
+from voxclone.data.sources import join_sources, open_source
 from voxclone.errors import ConfigError, VoxcloneError, file_name, os_errors, printable
 from voxclone.io import atomic_file
 from voxclone.readers import open_file, parse_json, read_json, read_lines
@@ -32,6 +34,64 @@ SCHEMA = "voxclone.prepared/2"
 PART = 64  # items
 MAX_EXAMPLES = 5
 MANIFEST, REPORT, REQUEST = "manifest.jsonl", "report.json", "prepare.json"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where speech is read from; options of `data prepare`. `corpus` names a recipe of lhotse's,
+    `speaker_pattern` finds the speaker in a path (`sources.open_source`)."""
+
+    paths: tuple[Path, ...]
+    corpus: str | None = None
+    speaker_pattern: str | None = None
+    license: str | None = None
+
+
+def prepare_sources(
+    sources: Sources,
+    out: Path,
+    settings: CleanSettings,
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Clean all clips of the sources into the folder `out`, in `jobs` processes. `progress` gets
+    the clips that were just done, and those of all sources. Returns the report.
+
+    Raises what `open_source`, `open_folder` and `prepare` do; a source that cannot be read leaves
+    no folder.
+    """
+    corpus, total = sources.corpus, 0
+    if corpus is None:
+        items = join_sources([open_source(path, sources.speaker_pattern) for path in sources.paths])
+        total = sum(1 for _ in items())
+    else:
+        check_corpus(corpus, sources.paths)
+    request = {
+        "sources": [file_name(path.resolve()) for path in sources.paths],
+        "corpus": corpus,
+        "speaker_pattern": sources.speaker_pattern,
+        "license": sources.license,
+        "settings": settings.model_dump(mode="json"),
+    }
+    open_folder(out, request)
+    if corpus is not None:
+        items = join_sources(
+            [
+                recipe_source(corpus, path, out / "lhotse" / str(number))
+                for number, path in enumerate(sources.paths)
+            ]
+        )
+        total = sum(1 for _ in items())
+    progress(0, total)
+    return prepare(
+        items(),
+        out,
+        settings,
+        license=sources.license,
+        jobs=jobs,
+        progress=lambda done: progress(done, total),
+    )
 
 
 def open_folder(out: Path, request: dict[str, Any]) -> None:

@@ -87,6 +87,7 @@ def fit(
     changed: bool = False,
     keep: Callable[[int, Metrics], None] | None = None,
     collapse_check: Callable[[int, Metrics], str | None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Train until `steps`, the time limit or a signal; save, validate and log on the way.
 
@@ -95,6 +96,7 @@ def fit(
     no checkpoint. A signal saves and stops after the current step, or within it if the task checks
     for it. An error goes on to the caller, after the steps before it have been saved. `keep` is
     called with the metrics of every validation; `collapse_check` may say why the run must stop.
+    `on_step` is called after each step.
     """
     state, checkpoints = task.state, folder / CHECKPOINTS
     restore(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
@@ -113,6 +115,8 @@ def fit(
                 state.step += 1
                 run.log_step(row)
                 progress.update(bar, completed=state.step, metrics=run.shown)
+                if on_step is not None:
+                    on_step(state.step)
                 reason, sentence = run.why_stop(row, *run.validate_if_due())
                 if reason is not None or state.step % settings.save_every == 0:
                     save(state, checkpoints, config)
