@@ -75,6 +75,11 @@ def busy(status: int, message: str, code: str, seconds: int) -> ApiError:
     return ApiError(status, message, code=code, headers={"Retry-After": str(seconds)})
 
 
+def stopping() -> ApiError:
+    """A refusal of what the server cannot answer before it ends."""
+    return ApiError(503, "The server stops: ask again when it is back.", code="stopping")
+
+
 def api_error(
     error: VoxcloneError, hidden: Mapping[str, str], param: str | None = None
 ) -> ApiError:

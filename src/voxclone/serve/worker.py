@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from voxclone.serve.errors import ApiError, busy, log
+from voxclone.serve.errors import ApiError, busy, log, stopping
 from voxclone.serve.jobs import Group, Progress, Result, Speech, Task
 from voxclone.serve.results import ClientGoneError, JobResults
 from voxclone.serve.settings import Limits
@@ -164,7 +164,7 @@ class Worker:
                 self._step(group)
             self._groups = [group for group in self._groups if group.speeches]
         for group in self._groups:
-            self._fail(group.speeches, ApiError(503, "The server stops.", code="stopping"))
+            self._fail(group.speeches, stopping())
         self._groups = []
 
     def _take(self) -> bool:
@@ -180,7 +180,7 @@ class Worker:
                 waiting = [*self._tasks, *self._speeches]
                 self._tasks.clear()
                 self._speeches.clear()
-                self._fail(waiting, ApiError(503, "The server stops.", code="stopping"))
+                self._fail(waiting, stopping())
                 return False
             task = self._tasks.popleft() if self._tasks else None
             room = max(0, self._limits.together - self.speaking)
