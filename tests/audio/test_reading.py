@@ -203,7 +203,7 @@ def test_refusals_of_content() -> None:
         (301, 300, "is 5 min 1 s long, and at most 5 min can be read"),
         (300.001, 300, "is 5 min 0.1 s long, and at most 5 min can be read"),
         (100.001, 100, "is 100.1 s long, and at most 100.0 s can be read"),
-        (7199.99, 600, "is 120 min long, and at most 10 min can be read"),
+        (7199.99, 600, "is 2 h 0 min long, and at most 10 min can be read"),
         (10**7, 600, "is 2777 h 47 min long, and at most 10 min can be read"),
     ],
 )
