@@ -1,7 +1,9 @@
-"""A disk that is full."""
+"""A disk that is full, and one that is slow."""
 
+import os
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -14,3 +16,20 @@ def files_of_at_most(count: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def slow_disk(seconds: float, begun: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Whatever is flushed to the disk takes so many seconds more; `begun` is called before."""
+    flush = os.fsync
+
+    def flush_slowly(file: int) -> None:
+        begun()
+        time.sleep(seconds)
+        flush(file)
+
+    os.fsync = flush_slowly  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.fsync = flush
