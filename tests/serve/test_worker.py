@@ -43,6 +43,24 @@ def test_sound_comes_before_the_text_is_spoken(
         until(lambda: not scripted.running, 1.0)
 
 
+def test_who_goes_away_in_an_upload_is_no_error_of_the_server(
+    release: Release, tmp_path: Path, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(release, tmp_path, scripted) as server:
+        raw = server.raw()
+        raw.sendall(
+            b"POST /v1/audio/voices HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            b'Content-Disposition: form-data; name="audio_sample"; filename="a"\r\n\r\nRIFF'
+        )
+        until(lambda: server.worker.waiting)
+        raw.close()
+        until(lambda: not server.worker.waiting)
+        route = 'voxclone_requests_total{route="/v1/audio/voices",status="499"} 1.0'
+        until(lambda: route in server.ask("GET", "/metrics")[2].decode(), 5.0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"seed": 1}, {"stream_format": "sse"}, {"response_format": "flac"}]
 )

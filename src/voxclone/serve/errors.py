@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from voxclone.errors import (
     AudioError,
@@ -114,8 +115,9 @@ def install(app: FastAPI) -> None:
             error = ApiError(error.status_code, message, code=code, headers=error.headers)
         return error.response()
 
+    @app.exception_handler(ClientDisconnect)  # in the middle of its body
     @app.exception_handler(ClientGoneError)
-    async def gone(request: Request, error: ClientGoneError) -> Response:
+    async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(RequestValidationError)
