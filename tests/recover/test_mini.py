@@ -19,7 +19,8 @@ SHORT = (
     *("--set", "real_from=2", "--set", "real_batch=4", "--set", "pair_batch=2"),
     *("--set", "pseudo_labels.label_steps=[4]", "--set", "pseudo_labels.clips=4"),
 )
-CLIPS = {name: 9 for name in ("ada", "ben", "cid", "dot", "eve", "fay")}
+CLIPS = dict.fromkeys(("ben", "dot", "eve", "fay"), 10) | {"ada": 1, "cid": 1}
+"""The last two are those that are set aside, which keeps the measurements short."""
 
 
 @pytest.mark.slow
@@ -37,6 +38,7 @@ def test_from_recordings_to_the_gates_in_ninety_seconds(tmp_path: Path, command:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_killed_and_given_again_it_ends_as_if_it_had_not(tmp_path: Path) -> None:
     """SIGKILL in each of three moments; the end is bit for bit that of an uninterrupted run."""
     folder = write_recordings(tmp_path / "recordings", CLIPS)
@@ -48,16 +50,16 @@ def test_killed_and_given_again_it_ends_as_if_it_had_not(tmp_path: Path) -> None
             stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    assert start("whole").wait(250) == 0
+    assert start("whole").wait(1500) == 0
     moments = ("prepare-*/speech/parts/*", "pairs-*/pairs/pairs.json", "train-*/run/*/step-*")
     for pattern in moments:
-        process, until = start("killed"), time.monotonic() + 250
+        process, until = start("killed"), time.monotonic() + 1500
         while not list((tmp_path / "killed").glob(pattern)):
             assert process.poll() is None and time.monotonic() < until, pattern
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert start("killed").wait(250) == 0
+    assert start("killed").wait(1500) == 0
     ends = [
         load_file(next((tmp_path / name).glob("train-*/run/encoder.safetensors")))
         for name in ("whole", "killed")

@@ -27,11 +27,15 @@ ItemT = TypeVar("ItemT")
 
 
 class RunProgress:
-    """The progress of the `stages` of a run with the seconds that the plan has for them; what is
-    said goes to the console and to the file `log`, too."""
+    """The progress of the `stages` of a run with the seconds that the plan has for them (None where
+    it has none); what is said goes to the console and to the file `log`, too."""
 
     def __init__(
-        self, console: Console, log: Path, seconds: Mapping[str, float], stages: Sequence[str]
+        self,
+        console: Console,
+        log: Path,
+        seconds: Mapping[str, float | None],
+        stages: Sequence[str],
     ) -> None:
         self._console, self._path, self._seconds = console, log, dict(seconds)
         self._stages = list(stages)
@@ -80,29 +84,34 @@ class RunProgress:
         now = time.monotonic()
         if not self._first and share and not by_plan:
             self._first, self._begun = share, now  # what an earlier call has done took no time now
-        left = f"{duration(self.left(share, by_plan))} left"
+        seconds = self.left(share, by_plan)
+        left = "" if seconds is None else f"{duration(seconds)} left"
         number = self._stages.index(self._stage) + 1
         title = f"{self._stage} ({number} of {len(self._stages)})"
-        line = f"{words}, {left}" if words else left
+        line = ", ".join(part for part in (words, left) if part)
         self._bar.update(self._task, description=title, completed=share, words=line)
         if not self._live and now - self._shown >= EVERY:
             self._shown = now
             self.say(f"{title}: {100 * share:.0f} %, {line}")
 
-    def left(self, share: float, by_plan: bool = False) -> float:
-        """Seconds left of all stages: of this one by its own speed, of later ones by the plan."""
+    def left(self, share: float, by_plan: bool = False) -> float | None:
+        """Seconds left of all stages: of this one by its own speed, of later ones by the plan. None
+        where the plan does not know them."""
         elapsed, done = time.monotonic() - self._begun, share - self._first
-        own = self._seconds.get(self._stage, 0.0) * (1 - share)
+        planned = self._seconds.get(self._stage)
+        own = None if planned is None else planned * (1 - share)
         if elapsed > FIRST and done > 0 and not by_plan:
             own = elapsed / done * (1 - share)
         later = self._stages[self._stages.index(self._stage) + 1 :]
-        return own + sum(self._seconds.get(stage, 0.0) for stage in later)
+        parts = [own, *(self._seconds.get(stage) for stage in later)]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
 
     def track(self, items: Iterable[ItemT], label: str, /) -> Iterator[ItemT]:
         """As `evaluate.progress.Track`: passes items on under a label."""
         listed = list(items)
         for number, item in enumerate(listed):
-            planned = self._seconds.get(self._stage, 0.0)
+            planned = self._seconds.get(self._stage)
             share = min(MOST, (time.monotonic() - self._begun) / planned) if planned else 0.0
             self.show(share, f"{label} {number + 1} of {len(listed)}", by_plan=True)
             yield item

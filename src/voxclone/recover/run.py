@@ -77,7 +77,7 @@ def recover(options: Options, console: Console, *, dry_run: bool = False) -> int
     if dry_run:
         return EXIT_OK
     run.save()
-    seconds = {each.stage: each.seconds or 0.0 for each in plan.stages}
+    seconds = {each.stage: each.seconds for each in plan.stages}
     with RunProgress(console, options.out / LOG, seconds, options.stages) as progress:
         context = Context(options, release, run.model, device, run.moved, progress)
         try:

@@ -121,6 +121,7 @@ def prepare(context: Context, results: Results, folder: Path) -> Result:
         sources, folder / "speech", load_settings(CleanSettings),
         jobs=os.cpu_count() or 1, progress=show,
     )  # fmt: skip
+    assert report is not None  # which a shard alone has not
     kept = {key: report[key] for key in ("clips", "hours", "speakers")}
     dropped = {rule: each["clips"] for rule, each in report["dropped"].items()}
     return Result(kept | {"dropped": dropped}, hashes(folder, [f"speech/{MANIFEST}"]))
