@@ -236,7 +236,7 @@ def test_of_three_processes_two_name_the_one_that_hangs(tmp_path: Path) -> None:
 def test_a_process_that_is_slow_is_waited_for_but_not_for_ever(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Paused for 5 s where 60 s are allowed; paused for 60 s where 30 s are, it is given up, and ends as well."""
+    """Paused for 5 s where 60 s are allowed; paused for 60 s where 30 s are, it is given up."""
     slow = together(2, tmp_path / "slow", changes=SELDOM, longest_step=60.0, pauses={1: (4, 5.0)})
     assert alike(undisturbed, slow)
     late = together(
