@@ -142,7 +142,7 @@ def spread(clips: Sequence[Clip], name: str, split: str, count: int) -> list[Cli
     return list({clip.id: clip for clip in rounds}.values())[:count]
 
 
-def test_sentences(clips: Sequence[Clip]) -> list[str]:
+def unread_sentences(clips: Sequence[Clip]) -> list[str]:
     """Sentences that no clip of the training says: the recipe's own and those of held-out clips."""
     trained = {normalize_text(c.text or "") for c in clips if c.split == "train"}
     held_out = [
@@ -166,7 +166,7 @@ def measure(
     result: dict[str, Any] = {"codec": measurement.codec(codec, clips)}
     requests = [
         SynthesisRequest(names[n % len(names)], voices[names[n % len(names)]], text, n)
-        for n, text in enumerate(test_sentences(clips))
+        for n, text in enumerate(unread_sentences(clips))
     ]
     first = names[0]
     demo = [SynthesisRequest(first, voices[first], DEMO, seed) for seed in range(DEMO_SEEDS)]
