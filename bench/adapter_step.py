@@ -1,10 +1,10 @@
 """Memory and speed of a step of adapter training at the real size, with random bf16 weights.
 `--layers 1` runs a part of it; its memory is computed for all 26 either way."""
 
-import argparse
 import time
 
 import torch
+import typer
 
 from tests.release.real_params import REAL
 from voxclone.release.params import parse_params
@@ -13,7 +13,9 @@ from voxclone.tts.adapter import AdapterSettings, attach
 from voxclone.tts.backbone import Backbone
 
 
-def main(layers: int, positions: int, batch: int, rank: int, device: str) -> None:
+def main(
+    layers: int = 26, positions: int = 512, batch: int = 4, rank: int = 16, device: str = "cpu"
+) -> None:
     params, tokens = parse_params(REAL | {"n_layers": layers}), batch * positions
     for reader in ("voice", "table", "lora"):
         torch.set_default_dtype(torch.bfloat16)
@@ -37,8 +39,4 @@ def main(layers: int, positions: int, batch: int, rank: int, device: str) -> Non
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes = {"layers": 26, "positions": 512, "batch": 4, "rank": 16, "device": "cpu"}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    main(**vars(parser.parse_args()))
+    typer.run(main)

@@ -36,11 +36,11 @@ from voxclone.device import pick_device
 from voxclone.models.whisper import AsrTargets, TargetStore
 from voxclone.spec import FRAME_RATE, SAMPLING_RATE
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.material import Material, open_teacher
 from voxclone.train.pseudo_labels import TOP_K, Label
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "encoder"
+CONFIGS = packaged_config("mini").parent
 CASES = {
     "ours": "voxtral_4b",
     "community": "community",

@@ -1,15 +1,13 @@
 """Checkpoints are complete or not there, and damage is seen."""
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.disk import files_of_at_most
 from voxclone import checkpoint
 from voxclone.checkpoint import Checkpoint
 from voxclone.errors import ConfigError, TrainingError
@@ -185,17 +183,6 @@ def test_a_checkpoint_under_another_step_s_name_is_named(tmp_path: Path) -> None
     found, complaints = checkpoint.load_latest(tmp_path)
     assert found is not None and found.step == 1
     assert len(complaints) == 1 and str(moved) in complaints[0] and "step 2" in complaints[0]
-
-
-@contextmanager
-def files_of_at_most(count: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_is_a_sentence_with_the_way_on(tmp_path: Path) -> None:

@@ -10,16 +10,18 @@ from voxclone.codec.config import CodecConfig
 from voxclone.config import load_settings
 from voxclone.errors import ConfigError
 from voxclone.train import distributed
+from voxclone.train.adapter.config import CONFIGS as ADAPTER_CONFIGS
 from voxclone.train.adapter.config import AdapterConfig
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.material import check
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = packaged_config("mini").parent
 
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*CONFIGS.glob("encoder/*.yaml"), *CONFIGS.glob("ablations/*.yaml")]),
+    sorted([*CONFIGS.glob("*.yaml"), *ROOT.glob("configs/ablations/*.yaml")]),
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_encoder_configs(path: Path) -> None:
@@ -33,7 +35,7 @@ def test_encoder_configs(path: Path) -> None:
         assert config.speaker_loss.speaker_encoder and config.speaker_loss.start < steps
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("adapter/*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(ADAPTER_CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_adapter_configs(path: Path) -> None:
     config = load_settings(AdapterConfig, path)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
@@ -44,7 +46,7 @@ def test_adapter_configs(path: Path) -> None:
 def test_configs_of_the_real_size_are_shared_by_a_node(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load_settings(EncoderConfig, CONFIGS / "encoder" / f"{name}.yaml")
+    config = load_settings(EncoderConfig, packaged_config(name))
     for size in (1, 2, 4, 8):
         monkeypatch.setattr(distributed, "world_size", lambda size=size: size)
         check(config, CodecConfig(), None)
@@ -62,7 +64,7 @@ def test_configs_of_the_real_size_are_shared_by_a_node(
 )
 def test_keys_of_older_versions_are_refused_with_the_new_one(key: str, now: str) -> None:
     with pytest.raises(ConfigError, match=now):
-        load_settings(EncoderConfig, CONFIGS / "encoder" / "mini.yaml", [key])
+        load_settings(EncoderConfig, packaged_config("mini"), [key])
 
 
 def test_a_training_has_at_most_sixty_values() -> None:
@@ -76,15 +78,13 @@ def test_a_training_has_at_most_sixty_values() -> None:
 
 
 def test_naive_is_reconstruction_alone() -> None:
-    weights = load_settings(EncoderConfig, CONFIGS / "encoder" / "naive.yaml").weights
+    weights = load_settings(EncoderConfig, packaged_config("naive")).weights
     used = {name for name, value in weights.model_dump().items() if value}
     assert used == {"mel", "stft", "low", "commitment"}
 
 
 def test_the_config_of_the_mini_release() -> None:
-    settings = load_settings(
-        MiniSettings, CONFIGS.parent / "recipes" / "mini_release" / "mini.yaml"
-    )
+    settings = load_settings(MiniSettings, ROOT / "recipes" / "mini_release" / "mini.yaml")
     assert settings.presets and settings.speeds[0] == 1.0  # the first speed is what is validated
 
 

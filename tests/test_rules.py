@@ -26,6 +26,7 @@ ORDER = (
     ("evaluate",),
     ("train",),
     ("runtimes", "mini"),
+    ("recover", "doctor"),
     ("serve",),
     ("cli",),
     ("__main__",),

@@ -20,9 +20,9 @@ from torch import Tensor
 from recipes.mini_release.layout import SPECIAL_TOKENS, mini_params, small_tekken
 from recipes.mini_release.layout import to_json as params_json
 from recipes.mini_release.run import Run
+from recipes.mini_release.speaker_network import save_speaker_network
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
-from voxclone.models.speaker_network import save_speaker_network
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params
 from voxclone.release.presets import write_preset

@@ -1,18 +1,21 @@
-"""Training of the network that tells the training speakers apart.
+"""The network that tells the training speakers apart: its training, and its file.
 
 Shapes: B batch, S samples, P speakers, D width, N clips.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recipes.mini_release.recognizer import CLIP, autocast, dropout_from
 from voxclone.config import Settings
 from voxclone.data.corpus import Subset
-from voxclone.models.speaker_network import SpeakerNetwork
+from voxclone.models.speaker_network import SPEAKER_NETWORK_FILE, SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train.checkpoint import TrainState
@@ -22,6 +25,7 @@ from voxclone.train.optim import OptimizerSettings, build_optimizers, set_learni
 
 MARGIN, SCALE = 0.1, 20.0
 VALIDATED_CLIPS, VALIDATED_SECONDS = 4, 4
+MAX_CODE = 7  # of a signed 4-bit weight
 
 
 class SpeakerNetworkTraining(Settings):
@@ -113,3 +117,31 @@ def pair_means(a_NE: Tensor, b_NE: Tensor, names: list[str]) -> tuple[float, flo
     same_NN = torch.tensor([[x == y for y in names] for x in names])
     own_NN = same_NN & ~torch.eye(len(names), dtype=torch.bool)
     return float(cosine_NN[own_NN].mean()), float(cosine_NN[~same_NN].mean())
+
+
+def save_speaker_network(network: SpeakerNetwork, folder: Path) -> None:
+    """Write a network for `load_speaker_network`: matrices in 4 bits with a scale for each row.
+
+    The class vectors of the training speakers are left out: inference does not need them, and they
+    are people's voices.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Tensor] = {}
+    for name, weight in network.trunk.state_dict().items():
+        if weight.ndim == 1:
+            state[name] = weight.to(torch.bfloat16)
+        else:
+            state[name], state[f"{name}.scale"] = _quantize(weight)
+    save_file(state, folder / SPEAKER_NETWORK_FILE)
+    size = {"dim": network.trunk.config.dim, "blocks": network.trunk.config.blocks}
+    (folder / "config.json").write_text(json.dumps(size, indent=1) + "\n", encoding="utf-8")
+
+
+def _quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Two signed 4-bit weights a byte (uint8, flat), and the scale [rows, 1] of each row."""
+    rows = weight.flatten(1)
+    scale = (rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / MAX_CODE).to(torch.bfloat16)
+    codes = (rows / scale.float()).round().clamp(-MAX_CODE, MAX_CODE).to(torch.int8)
+    nibbles = codes.view(torch.uint8) & 15
+    pairs = F.pad(nibbles.flatten(), (0, nibbles.numel() % 2)).view(-1, 2)
+    return pairs[:, 0] | pairs[:, 1] << 4, scale

@@ -8,7 +8,6 @@ again at the same step is moved aside first, where it still counts until the new
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from voxclone.errors import ConfigError, TrainingError, reason, shorten
-from voxclone.io import hash_file, sync
+from voxclone.io import hash_file, sync, tensor_errors
 from voxclone.readers import Record, parse_record, read_json
 
 KEEP = 2
@@ -73,18 +72,10 @@ def _unwritten(folder: Path, checkpoint: Checkpoint, error: Exception) -> Traini
     kept = "no earlier one is there: mend that, and begin again"
     if steps:
         kept = f"that of step {steps[-1]} is kept: mend that, and go on with `--resume`"
+    why = reason(error) if isinstance(error, OSError) else shorten(error)
     return TrainingError(
-        f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: "
-        f"{_reason(error)}; {kept}."
+        f"The checkpoint of step {checkpoint.step} cannot be written to {folder}: {why}; {kept}."
     )
-
-
-def _reason(error: Exception) -> str:
-    """The reason of a failed writing; that of safetensors has the system's code in its text."""
-    if isinstance(error, OSError):
-        return reason(error)
-    code = re.search(r"(?:code:|os error) (\d+)", str(error))
-    return reason(OSError(int(code[1]), os.strerror(int(code[1])))) if code else shorten(error)
 
 
 def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
@@ -96,7 +87,8 @@ def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
     }
-    save_file(tensors, temporary / TENSORS)
+    with tensor_errors():
+        save_file(tensors, temporary / TENSORS)
     (temporary / VALUES).write_text(json.dumps(checkpoint.values, indent=1), encoding="utf-8")
     files = {name: _describe(temporary / name) for name in (TENSORS, VALUES)}
     manifest = Manifest(step=checkpoint.step, files=files).model_dump_json(indent=1)

@@ -8,6 +8,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 4 * 2**20
+YOUNG_SECONDS = 60.0
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 Advance = Callable[[int], object]
@@ -32,7 +34,8 @@ Advance = Callable[[int], object]
 @contextmanager
 def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """A temporary path to write a file to. It replaces `path` if the block ends well, and is
-    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists."""
+    removed otherwise. With `new` it replaces nothing: raises FileExistsError if `path` exists. An
+    OSError that names no file, as of a full disk, gets the name of `path`."""
     # The name of `path` may be as long as the file system allows, and tempfile would make a file
     # that only its owner can read.
     temporary = path.with_name(f".voxclone-{secrets.token_hex(8)}.tmp")
@@ -44,6 +47,10 @@ def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
         elif not hard_link(temporary, path):  # which refuses a name that is taken
             path.touch(exist_ok=False)
             os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,6 +60,21 @@ def atomic_file(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
     """A file that replaces `path` if the block ends well; `new` as for `atomic_path`."""
     with atomic_path(path, new=new) as temporary, temporary.open("xb") as file:
         yield file
+
+
+@contextmanager
+def tensor_errors() -> Iterator[None]:
+    """Within, what safetensors cannot write is an OSError, and not an error of its own, which has
+    the system's code in its text alone."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"(?:code:|os error) (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
 
 
 @contextmanager
@@ -123,12 +145,12 @@ def scratch_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned(folder: Path, seconds: float = 60.0) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Delete what `atomic_path` and `scratch_folder` left in a folder when their process was
     killed. What is younger may still be written by another process."""
     for path in folder.glob(".voxclone-*.tmp"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime <= seconds:
+            if time.time() - path.stat().st_mtime <= YOUNG_SECONDS:
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ only by one of the same kind.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from voxclone.audio.kinds import WRITABLE
@@ -149,12 +150,13 @@ def _is_preset(path: Path) -> bool:
     return is_preset(path)
 
 
-def _is_report(path: Path) -> bool:
+def _is_report(schema: str, path: Path) -> bool:
+    """Whether a file is a report whose schema begins with `schema`."""
     from voxclone.readers import read_json
 
     value = read_json(path)
-    schema = value.get("schema") if isinstance(value, dict) else None
-    return isinstance(schema, str) and schema.startswith("voxclone.")
+    found = value.get("schema") if isinstance(value, dict) else None
+    return isinstance(found, str) and found.startswith(schema)
 
 
 def _is_page(path: Path) -> bool:
@@ -167,5 +169,11 @@ SOUND = OutputKind("sound file", tuple(WRITABLE), _is_sound)
 VOICE = OutputKind("voice file", (".safetensors",), _is_voice)
 EXPORT = OutputKind("exported voice", (".safetensors", ".gguf"), _is_export)
 PRESET = OutputKind("exported voice", (".pt",), _is_preset)
-REPORT = OutputKind("report of voxclone", (".json",), _is_report)
+REPORT = OutputKind("report of voxclone", (".json",), partial(_is_report, "voxclone."))
+VOICE_REPORT = OutputKind(
+    "report of a voice", (".json",), partial(_is_report, "voxclone.enrollment/")
+)
+SPEECH_REPORT = OutputKind(
+    "report of `speak`", (".json",), partial(_is_report, "voxclone.speech/1")
+)
 PAGE = OutputKind("page of a report", (".html",), _is_page)

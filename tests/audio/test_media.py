@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.audio.test_reading import cosine, encode, message
-from tests.helpers.media import encode_media
+from tests.helpers.media import encode_media, speex_in_ogg
 from tests.helpers.signals import syllables
 from voxclone.audio.files import ReadingLimits, read_part, read_recording
 
@@ -22,8 +22,12 @@ FILES = {
     "webm of a screen": ("webm", "libopus", 48000, "libvpx"),
     "mkv": ("matroska", "flac", 24000, "mpeg4"),
     "avi": ("avi", "pcm_s16le", 24000, "mpeg4"),
+    "avi of a camera": ("avi", "mp2", 24000, "mpeg4"),
     "aac": ("adts", "aac", 24000, None),
     "asf": ("asf", "libmp3lame", 24000, None),
+    "wma": ("asf", "wmav2", 24000, None),
+    "wma, old": ("asf", "wmav1", 24000, None),
+    "wmv": ("asf", "wmav2", 24000, "mpeg4"),
     "caf": ("caf", "pcm_s16le", 24000, None),
     "caf, alac": ("caf", "alac", 24000, None),
     "au": ("au", "pcm_s16be", 24000, None),
@@ -41,7 +45,8 @@ def test_the_kinds_are_read() -> None:
         wave_S = syllables(1.0, rate, top_hz=3000).astype(np.float32)
         recording = read_recording(encode_media(container, codec, wave_S, rate, video=video))
         assert recording.native_rate == rate and recording.channels == 1, name
-        assert 0.97 < recording.duration < 1.1, (name, recording.duration)
+        longest = 1.2 if codec.startswith("wma") else 1.1  # with what `encode_media` adds
+        assert 0.97 < recording.duration < longest, (name, recording.duration)
         used = "Used the sound of a video."
         assert (used in recording.notes) == (video is not None), name
         delays = range(0, len(recording.wave_S) - 22000, 12)
@@ -55,6 +60,12 @@ def test_a_file_is_read_as_its_bytes_are(tmp_path: Path) -> None:
     recording = read_recording(path)
     assert recording.source == path.name
     assert np.array_equal(recording.wave_S, read_recording(path.read_bytes()).wave_S)
+
+
+def test_speex_is_read() -> None:
+    recording = read_recording(speex_in_ogg(2.0))
+    assert (recording.native_rate, recording.channels) == (8000, 1)
+    assert abs(recording.duration - 2.0) < 0.05
 
 
 def test_rf64_is_read() -> None:

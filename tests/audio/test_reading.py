@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ import soundfile
 import soxr
 
 from tests.helpers.signals import speech, syllables
+from voxclone.audio.decode import check_header
 from voxclone.audio.files import ReadingLimits, Recording, read_part, read_recording, read_wave
 from voxclone.errors import AudioError
 
@@ -193,6 +195,23 @@ def test_refusals_of_content() -> None:
     assert "9 channels" in message(encode(np.ones((100, 9)), 24000, "WAV", "PCM_16"))
     limits = ReadingLimits(max_seconds=0.5)
     assert "is 1.0 s long, and at most 0.5 s" in message(wav, limits=limits)
+
+
+@pytest.mark.parametrize(
+    "seconds, most, words",
+    [
+        (301, 300, "is 5 min 1 s long, and at most 5 min can be read"),
+        (300.001, 300, "is 5 min 0.1 s long, and at most 5 min can be read"),
+        (100.001, 100, "is 100.1 s long, and at most 100.0 s can be read"),
+        (7199.99, 600, "is 2 h 0 min long, and at most 10 min can be read"),
+        (10**7, 600, "is 2777 h 47 min long, and at most 10 min can be read"),
+    ],
+)
+def test_what_is_a_little_too_long_is_not_called_as_long_as_it_may_be(
+    seconds: float, most: float, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words):
+        check_header(24000, 1, math.ceil(seconds * 24000), "a.wav", most)
 
 
 def test_numbers_that_are_not_finite_are_counted_and_placed() -> None:

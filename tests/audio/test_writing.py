@@ -72,6 +72,20 @@ def test_long_speech_at_48_khz(tmp_path: Path) -> None:
     assert soundfile.info(str(tmp_path / "a.opus")).frames == len(wave_S)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3"])
+def test_half_an_hour(suffix: str, tmp_path: Path) -> None:
+    second_S = syllables(1.0).astype(np.float32) * 0.5
+    path = tmp_path / f"a{suffix}"
+    assert write_wave(path, np.tile(second_S, 1800)) == 0
+    with soundfile.SoundFile(path) as file:
+        assert (file.frames, file.samplerate) == (1800 * len(second_S), 24000)
+        for at in (0, 900, 1799):  # it plays at the same speed all along
+            file.seek(at * len(second_S))
+            read_S = file.read(len(second_S), dtype="float32")
+            assert np.corrcoef(read_S, second_S)[0, 1] > 0.9, at
+
+
 def refusal(path: Path, wave: np.ndarray, rate: int = 24000) -> str:
     """Why writing fails: one sentence, after which there is nothing new in the folder."""
     folder = path.parent if path.parent.is_dir() else path.parent.parent

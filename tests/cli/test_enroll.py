@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import soundfile
 from tests.helpers.command import sentence
 from tests.helpers.signals import speech
 from tests.helpers.tiny_release import write_relative, write_tiny_release
+from voxclone.cli import enroll
 from voxclone.release.encoder_file import CODEBOOK_TENSORS
 from voxclone.spec import TABLE
 from voxclone.voice.file import Voice, read_metadata
@@ -114,6 +117,30 @@ def test_a_name_that_is_taken_is_not_taken_over(releases, clips, tmp_path, comma
     os.rename(path, tmp_path / "bert.voice.safetensors")
     code, _, error = command("speak", "One.", "--voice", "bert", "-o", tmp_path / "x.wav", *kept)
     assert code == 2 and "preset" in sentence(error) and not (tmp_path / "x.wav").exists()
+
+
+def test_of_two_enrollments_of_one_name_at_once_one_is_refused(
+    releases, clips, tmp_path, command, monkeypatch
+):
+    """The other one begins and ends while the codes of the first are made."""
+    kept = ("--name", "ada", *CONSENT, "--voices", tmp_path, "--model", releases / "complete")
+    path = tmp_path / "ada.voice.safetensors"
+    others: list[bytes] = []
+
+    def make_later(*given):
+        if not others:
+            line = [sys.executable, "-m", "voxclone", "enroll", clips[1], *kept]
+            subprocess.run(list(map(str, line)), check=True, capture_output=True, timeout=120)
+            others.append(path.read_bytes())
+        return make(*given)
+
+    make = enroll._make
+    monkeypatch.setattr(enroll, "_make", make_later)
+    code, _, error = command("enroll", clips[0], *kept)
+    assert code == 1 and "already" in sentence(error)
+    assert path.read_bytes() == others[0] and list(tmp_path.iterdir()) == [path]
+    code, _, error = command("enroll", clips[0], *kept, "--replace")
+    assert code == 0 and path.read_bytes() != others[0], error
 
 
 CONSENTS = [

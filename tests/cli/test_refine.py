@@ -1,5 +1,7 @@
 """The command `refine`: what it prints and writes, and what it says of bad input."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,18 @@ def test_a_refined_voice_is_a_voice(releases, clip, tmp_path, command):
     again = (*CONSENT, *QUICK, "--checkpoints", run, "--resume", *model)
     assert command("refine", clip, "-o", tmp_path / "b.voice.safetensors", *again)[0] == 0
     assert (Voice.load(tmp_path / "b.voice.safetensors").codes_KT == Voice.load(out).codes_KT).all()
+
+
+def test_a_recording_from_standard_input(releases, clip, tmp_path, command, monkeypatch):
+    out, model = tmp_path / "ada.voice.safetensors", ("--model", releases / "complete")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(clip.read_bytes())))
+    code, printed, error = command("refine", "-", "-o", out, *CONSENT, *QUICK, *model)
+    assert code == 0 and "standard input" in printed, error
+    same = tmp_path / "same.voice.safetensors"
+    assert command("refine", clip, "-o", same, *CONSENT, *QUICK, *model)[0] == 0
+    assert (Voice.load(out).codes_KT == Voice.load(same).codes_KT).all()
+    code, _, error = command("refine", "-", "-o", out, *CONSENT, *QUICK, *model)
+    assert code == 1 and "standard input is empty" in sentence(error)
 
 
 @pytest.mark.parametrize("init", ["nothing", "bert", "file"])

@@ -8,7 +8,8 @@ import torch
 
 from tests.helpers.corpora import run
 from tests.helpers.tiny_release import write_tiny_release
-from voxclone.data.pairs import PairSettings, PairShare, draw_pairs, read_pairs, speak_pairs
+from voxclone.data.pairs import PairSettings, draw_pairs, read_pairs, speak_pairs
+from voxclone.data.shards import Shard
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release, load_preset
 from voxclone.tts.generate import Request, Sampling, generate_many
@@ -72,8 +73,8 @@ def test_processes_make_each_their_own_files(release: Release, tts: TTS, tmp_pat
     ending = _ending(tts)
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     for number in range(2):
-        share = PairShare(number, 2)
-        speak_pairs(release, ending, TEXTS, FEW, shared, share=share)
+        shard = Shard(number, 2)
+        speak_pairs(release, ending, TEXTS, FEW, shared, shard=shard)
     speak_pairs(release, ending, TEXTS, FEW, alone)
     both = {p.name: p.read_bytes() for p in shared.glob("batch-*")}
     assert {"batch-00000.safetensors", "batch-00001.safetensors"} <= set(both)
@@ -118,8 +119,8 @@ def test_a_model_that_never_ends_is_given_up(
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     given = ("pairs", "-o", tmp_path / "p", "--minutes", 1)
-    code, error = run(*given, "--part", "4/4")
-    assert code == 2 and "K/N" in error
+    code, error = run(*given, "--shard", "4/4")
+    assert code == 2 and "I/N" in error
     code, error = run(*given, "--texts", tmp_path / "none")
     assert code == 1 and "cannot be read" in error and not (tmp_path / "p").exists()
 

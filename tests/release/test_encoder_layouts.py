@@ -64,7 +64,6 @@ def test_the_encoder_is_found(name: str, release: Release, tmp_path: Path) -> No
     path = tmp_path / "encoder.pt"
     torch.save(value, path)
     found = read_encoder_tensors(path, release.params)
-    assert found.tensors.keys() == state.keys()
     assert all(torch.equal(found.load(key), tensor) for key, tensor in state.items())
     assert word in " ".join(found.notes)
     external = open_external_encoder(path, release)

@@ -49,6 +49,6 @@ def test_the_weights_are_neither_sent_nor_copied(wide: Example, tmp_path: Path) 
 
 
 def test_what_cannot_be_exported_is_refused(tiny: Example, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--replace-preset"):
+    with pytest.raises(UsageError, match="'replace_preset'"):
         pack_export(tiny.voice, RUNTIMES["comfyui"], tiny.release, tmp_path, None)
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import io
 import json
 import runpy
 import shutil
+import signal
 import subprocess
 import time
 import wave
@@ -199,12 +200,28 @@ def test_the_process_ends_well(release: Release, tmp_path: Path) -> None:
     assert list((tmp_path / "voices").iterdir()) == []
 
 
+def test_a_second_interrupt_does_not_wait(release: Release, tmp_path: Path) -> None:
+    """The model's thread ends first: PyTorch would abort the process otherwise."""
+    with serve(release.path, tmp_path / "voices") as served:
+        client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="any", max_retries=0)
+        with client.audio.speech.with_streaming_response.create(
+            **SPEECH | {"input": "One two three four five. " * 100}, response_format="pcm"
+        ) as answer:
+            chunks = answer.iter_bytes()
+            next(chunks)
+            served.process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            assert served.stop(signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
         (["--host", "0.0.0.0"], 2, "--api-key"),
         (["--api-key", "short"], 2, "16 are needed"),
-        (["--port", "99999"], 2, "Port 99999"),
+        (["--port", "99999"], 2, "less than or equal to 65535"),
+        (["--host", "192.0.2.1", "--api-key", KEY], 2, "cannot be used: Cannot assign requested"),
+        (["--voices", __file__], 1, "No folder for voices can be made"),
         (["--queue", "0"], 2, "--queue"),
         (["--api-key", KEY, "--api-key-file", "x"], 2, "either"),
         (["--api-key-file", "no/such/file"], 2, "cannot be read"),
@@ -218,6 +235,7 @@ def test_wrong_options_get_a_sentence(
     from voxclone.cli import main
 
     monkeypatch.setattr("sys.argv", ["voxclone", "serve", str(release.path), *options])
+    monkeypatch.setattr("voxclone.serve.run.run", pytest.fail)
     with pytest.raises(SystemExit) as ended:
         main()
     error = capsys.readouterr().err

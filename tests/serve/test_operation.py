@@ -148,12 +148,15 @@ def test_every_error_has_the_envelope(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     count = 0
     for path, methods in description["paths"].items():
-        for method in methods:
+        for method, operation in methods.items():
             answers = provoked(client, path, method)
             refused = [answer for answer in answers if answer.status_code >= 400]
             assert refused, path
             for answer in refused:
                 ErrorEnvelope.model_validate(check_envelope(answer) and answer.json())
+                assert (
+                    answer.status_code == 405 or str(answer.status_code) in operation["responses"]
+                )
                 count += 1
     assert count > 40
 
@@ -174,7 +177,27 @@ def test_routes_that_are_not_there(
     client: TestClient, method: str, path: str, status: int, code: str
 ) -> None:
     answer = client.request(method, path)
-    assert (answer.status_code, check_envelope(answer)["code"]) == (status, code)
+    error = check_envelope(answer)
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["message"].startswith("Th") and error["message"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("application/json", "{", "not valid JSON: Expecting property name"),
+        ("application/json", "[]", "Content-Type: application/json"),
+        ("text/plain", json.dumps(SPEECH), "Content-Type: application/json"),
+        ("application/json", "", "Content-Type: application/json"),
+    ],
+)
+def test_what_is_no_json_object_is_told_so(
+    client: TestClient, kind: str, body: str, words: str
+) -> None:
+    answer = client.post("/v1/audio/speech", content=body, headers={"Content-Type": kind})
+    error = check_envelope(answer)
+    assert (answer.status_code, error["code"]) == (400, "invalid_json")
+    assert words in error["message"]
 
 
 def test_what_nobody_foresaw_is_in_the_log_alone(

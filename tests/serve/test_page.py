@@ -148,6 +148,8 @@ def test_record_clone_and_speak(chromium: Any, served: Served, tmp_path: Path) -
                 page.fill("#statement", STATEMENT)
             page.click("#make")
             assert missing in text_of(page, "#make-error")
+            card = page.locator(".card:has(:focus)")  # the sentence stands by its field
+            assert card.locator("#make-error").count() == 1
         page.fill("#name", "Dora")
         page.click("#make")
         page.wait_for_selector("#speak", state="visible")
@@ -236,6 +238,7 @@ def test_voices_by_keyboard(chromium: Any, served: Served, voice: Path, tmp_path
         page.click("text=About this voice")
         page.wait_for_selector(f"text={STATEMENT}")
         press("Delete eva")
+        assert "danger" in (page.get_attribute("#ask-yes", "class") or "")
         page.keyboard.press("Enter")
         page.wait_for_selector("#no-voices", state="visible")
         assert list(served.voices.iterdir()) == []

@@ -94,8 +94,8 @@ MISTAKES: dict[str, tuple[dict[str, str], int, str, str]] = {
     "no consent": ({"consent": ""}, 400, "consent", "consent_required"),
     "consent in other words": ({"consent": "yes"}, 400, "consent", "consent_required"),
     "consent nobody stated": ({"consent": "unstated"}, 400, "consent", "consent_required"),
-    "no statement": ({"statement": " "}, 400, "consent", "consent_required"),
-    "endless statement": ({"statement": "x" * 2001}, 400, "consent", "consent_required"),
+    "no statement": ({"statement": " "}, 400, "statement", "consent_required"),
+    "endless statement": ({"statement": "x" * 2001}, 400, "statement", "consent_required"),
     "no name": ({"name": ""}, 400, "name", "bad_request"),
     "a preset's name": ({"name": "anna"}, 400, "name", "bad_request"),
     "an unknown field": ({"callback_url": "http://a"}, 400, "callback_url", "invalid_value"),
@@ -249,12 +249,37 @@ def test_export_is_a_file_or_a_zip_of_what_is_new(dora: TestClient) -> None:
 def test_exports_that_cannot_be(dora: TestClient) -> None:
     for query, words in (
         ("runtime=vlm-omni", "did you mean 'vllm-omni'"),
-        ("runtime=comfyui", "--replace-preset"),
+        ("runtime=comfyui", "replace one with 'replace_preset', such as"),
+        ("runtime=codes&replace_preset=anna", "'replace_preset' is for others"),
+        ("runtime=vllm-omni&replace_preset=nobody", "no preset 'nobody' to replace"),
         ("runtime=voxtral-tts.c", "written for a model of width 3072, and that of dora is 28"),
         ("", "'runtime' is missing."),
     ):
         answer = dora.get(f"/v1/audio/voices/dora/export?{query}")
-        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+        error = answer.json()["error"]
+        assert answer.status_code == 400 and words in error["message"]
+        assert "--" not in error["message"]
+        assert error["param"] == ("replace_preset" if "replace_preset=" in query else "runtime")
+    answer = dora.get("/v1/audio/voices/anna/export?runtime=vllm-omni")
+    assert "'replace_preset' anna" in answer.json()["error"]["message"]
+    assert "--" not in answer.json()["error"]["message"]
+
+
+def test_refusals_name_their_field(dora: TestClient) -> None:
+    path = "/v1/audio/voices"
+    content = dora.get(f"{path}/dora/file").content
+    voice = {"voice_file": ("dora.voice.safetensors", content)}
+    for answer, param in (
+        (dora.post(path, data=GIVEN | {"statement": ""}, files=sample()), "statement"),
+        (dora.post(path, data=GIVEN | {"statement": "x" * 2001}, files=sample()), "statement"),
+        (dora.post(path, data=GIVEN | {"consent": ""}, files=sample()), "consent"),
+        (dora.post(path, data={"name": "A B"}, files=voice), "name"),
+        (dora.post(path, files=voice), "name"),
+        (dora.post(path, files={"voice_file": ("x", b"junk")}), "voice_file"),
+        (dora.post(f"{path}/nobody/similarity", files=sample()), "name"),
+        (dora.get(f"{path}/nobody/export?runtime=codes"), "name"),
+    ):
+        assert answer.json()["error"]["param"] == param, answer.text
 
 
 def test_runtimes_are_listed(client: TestClient) -> None:

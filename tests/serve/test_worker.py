@@ -1,7 +1,7 @@
 """The queue: bounded, fair, and free again at once when somebody goes away."""
 
-import contextlib
 import http.client
+import json
 import random
 import threading
 import time
@@ -41,6 +41,24 @@ def test_sound_comes_before_the_text_is_spoken(
         assert scripted.steps < 500 and len(scripted.running) == 1
         connection.close()
         until(lambda: not scripted.running, 1.0)
+
+
+def test_who_goes_away_in_an_upload_is_no_error_of_the_server(
+    release: Release, tmp_path: Path, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(release, tmp_path, scripted) as server:
+        raw = server.raw()
+        raw.sendall(
+            b"POST /v1/audio/voices HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            b'Content-Disposition: form-data; name="audio_sample"; filename="a"\r\n\r\nRIFF'
+        )
+        until(lambda: server.worker.waiting)
+        raw.close()
+        until(lambda: not server.worker.waiting)
+        route = 'voxclone_requests_total{route="/v1/audio/voices",status="499"} 1.0'
+        until(lambda: route in server.ask("GET", "/metrics")[2].decode(), 5.0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
@@ -144,17 +162,29 @@ def test_stopping_lets_running_requests_end(release: Release, tmp_path: Path) ->
                 time.sleep(0.01)
 
 
-def test_stopping_gives_up_what_takes_too_long(release: Release, tmp_path: Path) -> None:
+def test_stopping_gives_up_what_takes_too_long(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is being sent is cut; what is not begun is refused. The log has sentences alone."""
     model = Scripted(frames=10**6, pace=0.005)
     app = app_of(release, None, tmp_path, lambda: model, limits=Limits())
     with live(app) as server:
         server.server.config.timeout_graceful_shutdown = 1
-        connection = server.send("POST", "/v1/audio/speech", WAVE)
-        answer = connection.getresponse()
+        connections = [
+            server.send("POST", "/v1/audio/speech", WAVE | {"response_format": kind})
+            for kind in ("pcm", "flac")  # of which one is sent when all of it is there
+        ]
+        answer = connections[0].getresponse()
+        until(lambda: len(model.running) == 2)
         server.server.should_exit = True
-        with contextlib.suppress(http.client.IncompleteRead):
+        with pytest.raises(http.client.IncompleteRead):
             answer.read()
+        refused = connections[1].getresponse()
+        assert refused.status == 503
+        assert json.loads(refused.read())["error"]["code"] == "stopping"
     assert not model.running or app.state.service.worker.speaking == 0
+    assert "Cancel 2 running task(s)" in caplog.text
+    assert "CancelledError" not in caplog.text and "Traceback" not in caplog.text
 
 
 def test_a_slow_body_is_given_up(release: Release, tmp_path: Path) -> None:

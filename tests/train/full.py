@@ -17,11 +17,12 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.helpers.disk import slow_disk
 from tests.train.tiny import CPU, QUIET, ctc_teacher, usual_codec
 from voxclone.data.corpus import Crops, PackedCorpus, Subset
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
-from voxclone.train import encoder, loop, pseudo_labels
+from voxclone.train import distributed, encoder, loop, pseudo_labels
 from voxclone.train.encoder import EncoderTraining, build, encoder_tensors
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Outcome, fit
@@ -151,13 +152,11 @@ def run_alone(folder: Path, result: Path) -> None:
     write_state(training, result)
 
 
-def join(rank: int, size: int, meeting: Path) -> None:
+def join(rank: int, size: int, meeting: Path, longest_step: float) -> None:
     """Become one of `size` processes."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size,
-        timeout=timedelta(minutes=10),
-    )  # fmt: skip
+    store = dist.FileStore(str(meeting), size)
+    distributed.join("gloo", store, rank, size, timedelta(seconds=longest_step))
 
 
 def run_in_group(
@@ -172,13 +171,17 @@ def run_in_group(
     terminate_at_clip: int | None = None,
     outs: Sequence[str] = (),
     most_skipped: int = loop.MOST_SKIPPED,
+    longest_step: float = 600.0,
+    pauses: Mapping[int, tuple[int, float]] | None = None,
+    flush_seconds: float = 0.0,
 ) -> None:
     """One of `size` processes of the command, which writes into `folder`, or into a folder of its
     own number in it, out of `outs`; ends with its code, or the error's. `rank-N.txt` has the
     error's sentence and the values of the state. `poisoned` are steps by rank, `vanished`
     is a step by rank; the last process is sent SIGTERM at a step, or when the first one labels the
-    clip of a number."""
-    join(rank, size, meeting)
+    clip of a number. `pauses` are a step and the seconds that a process stands still in it, by
+    rank; whatever is flushed to the disk takes `flush_seconds` more."""
+    join(rank, size, meeting, longest_step)
     loop.MOST_SKIPPED = most_skipped
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     trainings: list[FullTraining] = []
@@ -186,6 +189,10 @@ def run_in_group(
     def terminate(step: int) -> None:
         if step == terminate_at and rank == size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
+        at, seconds = (pauses or {}).get(rank, (None, 0.0))
+        if step == at:
+            (folder / f"paused-{rank}").touch()
+            time.sleep(seconds)
 
     def label(clip: int) -> None:
         with (folder / "labeled").open("a") as file:
@@ -209,7 +216,9 @@ def run_in_group(
     encoder.save_encoder = lambda *given: None
     out, said = folder / outs[rank] if outs else folder, ""
     try:
-        code = encoder.main(config_of(**changes), Inputs(device="cpu"), out, QUIET, resume=True)
+        with slow_disk(flush_seconds):
+            config, inputs = config_of(**changes), Inputs(device="cpu")
+            code = encoder.main(config, inputs, out, QUIET, resume=True)
     except VoxcloneError as error:
         code, said = error.exit_code, str(error)
     for training in trainings:

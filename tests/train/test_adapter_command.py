@@ -34,7 +34,7 @@ def test_an_adapter_is_refused_forced_and_used(
 ) -> None:
     run = tmp_path / "run"
     given = [
-        "train", "adapter", f"configs/adapter/{reader}.yaml", "--speech", manifest_of(tmp_path),
+        "train", "adapter", reader, "--speech", manifest_of(tmp_path),
         "-o", run, *SMALL,
     ]  # fmt: skip
     code, out, error = command(*given)
@@ -60,12 +60,12 @@ def test_an_encoder_of_another_release_is_refused(command: Command, tmp_path: Pa
 
     other = write_encoder(tmp_path / "e.safetensors", tiny_params())
     code, _, error = command(
-        "train", "adapter", "configs/adapter/voice.yaml", "--speech", manifest_of(tmp_path),
+        "train", "adapter", "voice", "--speech", manifest_of(tmp_path),
         "--encoder", other, "-o", tmp_path / "run",
     )  # fmt: skip
     assert code == 1 and str(other) in sentence(error)
 
 
 def test_no_speech_is_a_sentence(command: Command, tmp_path: Path) -> None:
-    code, _, error = command("train", "adapter", "configs/adapter/voice.yaml", "-o", tmp_path / "r")
+    code, _, error = command("train", "adapter", "voice", "-o", tmp_path / "r")
     assert code == 1 and "No speech is named" in sentence(error)

@@ -14,11 +14,11 @@ from tests.train.tiny import CPU, steps, with_model
 from voxclone.config import load_settings
 from voxclone.data.speakers import SpeakerPool
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.logging import Log
 from voxclone.train.speaker_loss import SpeakerLoss
 
-OURS = Path(__file__).parents[2] / "configs" / "encoder" / "voxtral_4b.yaml"
+OURS = packaged_config("voxtral_4b")
 SMALL = (
     "run.steps=4", "optimizer.warmup_steps=1", "real_from=0", "speaker_loss.start=0",
     "speaker_loss.every=1", "pseudo_labels.label_steps=[0]", "pseudo_labels.clips=4",

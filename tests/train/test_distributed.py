@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,8 @@ THREE = {
 }  # fmt: skip
 
 
-def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
-    """Run `size` processes on one training and return its folder."""
+def begin(size: int, folder: Path, **arguments: Any) -> list[Any]:
+    """Start `size` processes on one training."""
     folder.mkdir(exist_ok=True)
     meeting = folder / f"meeting-{len(list(folder.glob('meeting-*')))}"
     given = {"changes": {}, "poisoned": {}} | arguments
@@ -40,7 +42,12 @@ def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) ->
     ]
     for process in processes:
         process.start()
-    for process in processes:
+    return processes
+
+
+def together(size: int, folder: Path, *, expected: int = 0, **arguments: Any) -> Path:
+    """Run `size` processes on one training and return its folder."""
+    for process in begin(size, folder, **arguments):
         process.join(200)
         assert process.exitcode == expected, process.exitcode
     return folder
@@ -164,6 +171,89 @@ def test_an_error_in_one_saves_the_steps_before_it(tmp_path: Path) -> None:
     for rank in range(2):
         state, other = (load_file(f / f"rank-{rank}.safetensors") for f in (whole, halves))
         assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+FOREVER = 1000.0
+SELDOM = {"run": {"save_every": 100}, "pair_batch": 6, "real_batch": 6}
+
+
+def alike(one: Path, other: Path) -> bool:
+    """Whether two trainings of two processes ended with the same state, bit for bit, in both."""
+    for rank in range(2):
+        state, second = (load_file(f / f"rank-{rank}.safetensors") for f in (one, other))
+        if not all(torch.equal(state[key], second[key]) for key in state):
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training by two processes."""
+    return together(2, tmp_path_factory.mktemp("undisturbed"), changes=SELDOM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_a_process_that_hangs_ends_the_other_with_a_sentence(
+    hanging: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    """In its fifth step; the other one waits for 30 s. Killed and begun again, all is well."""
+    processes = begin(
+        2, tmp_path, changes=SELDOM, longest_step=30.0, pauses={hanging: (4, FOREVER)}
+    )
+    processes[1 - hanging].join(120)
+    took = time.time() - (tmp_path / f"paused-{hanging}").stat().st_mtime
+    print(f"\nR7: the other one ended {took:.1f} s after the process hung")
+    assert processes[1 - hanging].exitcode == 1 and took < 30 + distributed.GRACE_SECONDS + 5
+    assert processes[hanging].is_alive()
+    processes[hanging].kill()
+    processes[hanging].join()
+    text = (tmp_path / f"rank-{1 - hanging}.txt").read_text()
+    assert text.startswith(
+        f"The training has lost process {hanging} on {socket.gethostname()}: it has ended, or has "
+        "not answered for 30.0 s. See what it said last"
+    )
+    assert "go on with `--resume`. 4 " in text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+    together(2, tmp_path, changes=SELDOM)
+    assert alike(undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_of_three_processes_two_name_the_one_that_hangs(tmp_path: Path) -> None:
+    processes = begin(3, tmp_path, changes=SELDOM, longest_step=30.0, pauses={1: (4, FOREVER)})
+    for rank in (0, 2):
+        processes[rank].join(120)
+        assert processes[rank].exitcode == 1
+        text = (tmp_path / f"rank-{rank}.txt").read_text()
+        assert text.startswith(f"The training has lost process 1 on {socket.gethostname()}: ")
+    processes[1].kill()
+    processes[1].join()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_slow_is_waited_for_but_not_for_ever(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Paused for 5 s where 60 s are allowed; paused for 60 s where 30 s are, it is given up."""
+    slow = together(2, tmp_path / "slow", changes=SELDOM, longest_step=60.0, pauses={1: (4, 5.0)})
+    assert alike(undisturbed, slow)
+    late = together(
+        2, tmp_path / "late", changes=SELDOM, longest_step=30.0, pauses={1: (4, 60.0)}, expected=1
+    )
+    assert "has lost process 1 on" in (late / "rank-0.txt").read_text()
+    assert "have lost each other" in (late / "rank-1.txt").read_text()
+    together(2, tmp_path / "late", changes=SELDOM)
+    assert alike(undisturbed, late)
+
+
+@pytest.mark.slow
+def test_a_slow_disk_of_the_first_is_waited_for(undisturbed: Path, tmp_path: Path) -> None:
+    """Each of the five flushes of a checkpoint takes a second more, after each step."""
+    often = SELDOM | {"run": {"save_every": 1}}
+    together(2, tmp_path, changes=often, flush_seconds=1.0, longest_step=60.0)
+    assert alike(undisturbed, tmp_path)
 
 
 @pytest.mark.slow

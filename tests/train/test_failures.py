@@ -1,6 +1,7 @@
 """A training meets signals, kills, numbers that are not finite, lost encoders, little memory."""
 
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +19,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.helpers.command import Command, sentence
+from tests.helpers.disk import files_of_at_most
 from tests.helpers.random_weights import drawn_codec
 from tests.train import full
 from tests.train.full import config_of, full_material, full_training, train
@@ -329,6 +332,51 @@ def test_a_run_that_is_out_of_time_says_how_to_go_on_and_what_there_is(
     assert main(config, tmp_path, console, resume=False) == EXIT_OK
     assert "(step 1, time)" in text_of(console) and "Use it: voxclone clone" in text_of(console)
     assert "Go on with the same command and `--resume`." in text_of(console)
+
+
+@pytest.fixture
+def recover(tmp_path: Path, written: list[Path], command: Command) -> Callable[..., Any]:
+    """`train encoder` for so many steps, validated after so many: exit code and both outputs."""
+
+    def run(steps: int, every: int, *more: str) -> tuple[int, str, str]:
+        config = config_of(run={"steps": steps, "validate_every": every})
+        path = tmp_path / "config.yaml"
+        path.write_text(json.dumps(config.model_dump(mode="json")), encoding="utf-8")
+        return command("train", "encoder", path, "-o", tmp_path / "out", "--device", "cpu", *more)
+
+    return run
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_full_disk_in_a_checkpoint_is_a_sentence_with_the_way_on(
+    kept: int, recover: Callable[..., Any], tmp_path: Path
+) -> None:
+    """No file can be larger than 20 kB: from the first step on, or from the third."""
+    more = ("--resume",) if kept else ()
+    if kept:
+        assert recover(kept, 10)[0] == 0
+    with files_of_at_most(20_000):
+        code, _, error = recover(4, 10, *more)
+    assert code == 1 and f"The checkpoint of step {kept + 1} cannot be written" in sentence(error)
+    way = "that of step 2 is kept: mend that, and go on with `--resume`" if kept else "begin again"
+    assert way in error
+    left = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    assert left == [f"step-000000{step}" for step in range(1, kept + 1)]
+    assert recover(4, 10, *more)[0] == 0
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_in_the_log_is_a_sentence_with_the_way_on(
+    recover: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Validation logs audio, of which there is more than 20 kB; a thread of TensorBoard writes
+    it."""
+    assert recover(2, 10)[0] == 0
+    with files_of_at_most(20_000):
+        code, printed, error = recover(4, 3, "--resume")
+    assert code == 1 and "The log of the training cannot be written" in sentence(error)
+    assert "that of step 2 is kept" in printed and "--resume" in printed
+    assert recover(4, 3, "--resume")[0] == 0
 
 
 def test_too_little_memory_names_what_to_change(

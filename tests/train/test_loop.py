@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,6 +13,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from tests.helpers.disk import slow_disk
+from tests.helpers.memory import needs_proc, resident_memory
 from voxclone import checkpoint
 from voxclone.device import pick_device
 from voxclone.errors import ConfigError
@@ -151,3 +154,64 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "checkpoints", checkpoint.Checkpoint(20, old, found.values))
     with pytest.raises(ConfigError, match=r"older version.*`--init FILE`"):
         run(Toy(), tmp_path)
+
+
+SOAK, WARM_UP = 10_000, 1_000
+
+
+@needs_proc
+@pytest.mark.slow
+def test_10_000_steps_keep_memory_and_open_files(tmp_path: Path) -> None:
+    """With 20 checkpoints and 20 validations; the first 1,000 steps warm up."""
+    memory: list[int] = []
+    files: list[int] = []
+
+    def measure(step: int) -> None:
+        if step % WARM_UP == 0:
+            memory.append(resident_memory())
+            files.append(len(os.listdir("/proc/self/fd")))
+
+    settings = RunSettings(steps=SOAK)
+    outcome = fit(
+        Toy(), settings, tmp_path, resume=False, config={}, console=QUIET, on_step=measure
+    )
+    assert outcome.step == SOAK and len(memory) == SOAK / WARM_UP
+    print(f"\nR10: {[round(each / 1e6, 1) for each in memory]} MB, {files} open files")
+    assert memory[-1] < 1.05 * memory[0] and max(memory) < 1.05 * memory[0]
+    assert set(files) == {files[0]}
+
+
+def test_a_training_goes_on_over_a_slow_disk(tmp_path: Path) -> None:
+    whole, slow = Toy(), Toy()
+    run(whole, tmp_path / "whole")
+    begun = time.monotonic()
+    with slow_disk(0.1):
+        assert run(slow, tmp_path / "slow") == "done"
+    assert time.monotonic() - begun > 4 * 5 * 0.1  # five flushes in each of four checkpoints
+    assert torch.equal(weights(whole), weights(slow))
+
+
+def test_a_signal_while_a_slow_disk_writes_is_obeyed_after_it(tmp_path: Path) -> None:
+    """And a second one at once: the checkpoint before is kept, and the run goes on from there."""
+    whole = Toy()
+    run(whole, tmp_path / "whole")
+    with slow_disk(0.02, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            run(Toy(), tmp_path / "twice")
+        assert time.monotonic() - began < 5
+    assert not list((tmp_path / "twice" / "checkpoints").glob("step-*"))
+    signals = iter([signal.SIGTERM])
+
+    def once() -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    first = Toy()
+    with slow_disk(0.1, once):
+        assert run(first, tmp_path / "once") == "interrupted"
+    assert first.state.step == 6  # the first checkpoint was of step 5
+    for folder in ("once", "twice"):
+        second = Toy()
+        assert run(second, tmp_path / folder) == "done"
+        assert torch.equal(weights(whole), weights(second))

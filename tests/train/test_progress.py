@@ -12,11 +12,10 @@ from rich.console import Console
 from voxclone.config import load_settings
 from voxclone.train import loop
 from voxclone.train.checkpoint import TrainState
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.logging import SECONDS, Log, progress_bar
 from voxclone.train.loop import RunSettings, fit
 
-ROOT = Path(__file__).parents[2]
 METRICS = {
     "preset/semantic": 0.31, "preset/exact": 0.41, "preset/within_one": 0.81, "real/mel": 0.42,
     "real/codes_in_use": 153.0, "real/frames": 800.0, "real/largest_share": 0.0512,
@@ -26,7 +25,7 @@ METRICS = {
 
 def metrics_of_ours() -> dict[str, float]:
     """What a step of our recipe logs, with every loss in use."""
-    config = load_settings(EncoderConfig, ROOT / "configs" / "encoder" / "voxtral_4b.yaml", [])
+    config = load_settings(EncoderConfig, packaged_config("voxtral_4b"), [])
     weights = config.weights.model_dump()
     names = [f"loss/{name}" for name, weight in weights.items() if weight]
     assert {"loss/mel", "loss/pseudo_label", "loss/bridge"} <= set(names)

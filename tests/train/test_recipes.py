@@ -12,10 +12,10 @@ from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
 from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.pseudo_labels import Label
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "encoder"
+CONFIGS = packaged_config("mini").parent
 TINY = [
     "run.autocast=false", "run.steps=40", "optimizer.warmup_steps=1", "frames=25", "real_batch=2",
     "pair_batch=2", "pseudo_labels.batch=2", "real_from=0", "discriminators.channels=2",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recipes.mini_release.speaker_network import save_speaker_network
 from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CPU, config_of, language_model, tiny_material
 from voxclone.codec.model import Codec
@@ -17,7 +18,6 @@ from voxclone.models.speaker_network import (
     SPEAKER_NETWORK_FILE,
     SpeakerNetwork,
     load_speaker_network,
-    save_speaker_network,
 )
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator

@@ -86,7 +86,7 @@ def run_in_group(
 ) -> None:  # fmt: skip
     """One of `size` processes; the state at the end goes to `rank-N.safetensors`, and what the
     adapted model speaks to `spoken-N.safetensors`."""
-    join(rank, size, meeting)
+    join(rank, size, meeting, 300.0)
     training, _ = train(folder, Release.open(release), config_of(reader, **changes))
     tensors = {name: each.clone() for name, each in training.state.tensors().items()}
     save_file(tensors, folder / f"rank-{rank}.safetensors")

@@ -7,6 +7,7 @@ resampled one by one, and a recording that is too long is never held in memory.
 Shapes: S samples, C channels.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ def check_header(
     if not 1 <= channels <= MAX_CHANNELS:
         raise AudioError(f"{label} has {channels} channels; 1 to {MAX_CHANNELS} can be used.")
     if frames is not None and frames > max_seconds * rate:
-        raise _too_long(f"{label} is {format_duration(frames / rate)} long", max_seconds)
+        seconds = math.ceil(10 * frames / rate) / 10  # never the limit itself
+        raise _too_long(f"{label} is {format_duration(seconds)} long", max_seconds)
 
 
 def convert(blocks: Blocks, rate: int, channels: int, label: str, max_seconds: float) -> Converted:
@@ -108,11 +110,14 @@ def to_float(samples_SC: np.ndarray) -> np.ndarray:
 
 
 def format_duration(seconds: float) -> str:
-    """A length for messages: `0.4 s`, `75.0 s`, `10 min`, `3 h 20 min`."""
+    """A length for messages: `0.4 s`, `75.0 s`, `10 min`, `5 min 1.5 s`, `3 h 20 min`."""
     if seconds < 120:
         return f"{seconds:.1f} s"
+    if seconds < 7200:
+        minutes, tenths = divmod(round(10 * seconds), 600)
+        return f"{minutes} min {tenths / 10:g} s" if tenths else f"{minutes} min"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _too_long(problem: str, max_seconds: float) -> AudioError:

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes, mel_spectrogram
-from voxclone.spec import SAMPLING_RATE
 
 PAPER_FFTS = (2296, 1418, 876, 542, 334, 206, 126, 76)
 MIN_MAGNITUDE = 1e-5
@@ -52,7 +51,6 @@ def mel_loss(
     estimate_BS: Tensor,
     target_BS: Tensor,
     scales: Sequence[tuple[int, int]] = ((2048, 160), (1024, 120), (512, 80), (256, 40), (128, 20)),
-    rate: int = SAMPLING_RATE,
     *,
     floor: float = 0.0,
 ) -> Tensor:
@@ -63,8 +61,8 @@ def mel_loss(
     smaller ones): the noise of pauses, which nobody can predict, then hardly counts."""
     total = torch.zeros((), device=estimate_BS.device)
     for n_fft, bands in scales:
-        estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands, rate)
-        target = mel_spectrogram(target_BS, n_fft, n_fft // 4, bands, rate)
+        estimate = mel_spectrogram(estimate_BS, n_fft, n_fft // 4, bands)
+        target = mel_spectrogram(target_BS, n_fft, n_fft // 4, bands)
         distance = _log_distance(estimate, target, floor * n_fft / FLOOR_FFT)
         total = total + distance / math.log(10)
     return total / len(scales)

@@ -16,14 +16,14 @@ LEVEL_DBFS = -23.0
 MIN_SAMPLES = 12000  # a clip with fewer is not measured
 
 
-def active_level(wave_S: Tensor, rate: int = SAMPLING_RATE) -> float:
+def active_level(wave_S: Tensor) -> float:
     """Loudness in dBFS: RMS over the 20 ms frames within 40 dB of the loudest one.
 
     Pauses do not count, so the level does not depend on their length (as in ITU-T P.56, without its
     envelope). 0 dBFS is a square wave of amplitude 1. Raises AudioError for a silent or empty clip.
     """
     check_wave(wave_S)
-    size = rate // 50
+    size = SAMPLING_RATE // 50
     frames_TF = F.pad(wave_S.double(), (0, -len(wave_S) % size)).reshape(-1, size)
     power_T = frames_TF.square().mean(dim=1)
     active_T = power_T[power_T >= power_T.max() * 1e-4]

@@ -18,10 +18,10 @@ from voxclone.audio.kinds import Kind
 from voxclone.errors import AudioError
 
 DECODERS = (
-    "aac,aac_latm,alac,flac,mp1float,mp2float,mp3float,opus,vorbis,speex,ac3,eac3,amrnb,amrwb,"
-    "wmav1,wmav2,wmapro,wmalossless,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,"
-    "pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,adpcm_ms,"
-    "adpcm_ima_wav,adpcm_ima_qt,gsm,gsm_ms,qdm2,mace3,mace6"
+    "aac,aac_latm,alac,flac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,vorbis,speex,ac3,eac3,"
+    "amrnb,amrwb,wmav1,wmav2,wmapro,wmalossless,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,"
+    "pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,"
+    "adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,gsm,gsm_ms,qdm2,mace3,mace6"
 )
 """FFmpeg's names of the decoders that may run."""
 OPTIONS = {"codec_whitelist": DECODERS, "probesize": str(2**20)}

@@ -2,6 +2,7 @@
 `--help` is quick."""
 
 import io
+import re
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn
@@ -12,12 +13,14 @@ from typer.core import TyperGroup
 from voxclone.cli.clone import clone
 from voxclone.cli.data import data_app
 from voxclone.cli.diagnose import diagnose
+from voxclone.cli.doctor import doctor
 from voxclone.cli.enroll import enroll
 from voxclone.cli.evaluate import evaluate_app
 from voxclone.cli.export import export
 from voxclone.cli.inject import inject
 from voxclone.cli.inspect import inspect
 from voxclone.cli.merge import merge
+from voxclone.cli.recover import recover
 from voxclone.cli.refine import refine
 from voxclone.cli.serve import serve
 from voxclone.cli.speak import speak
@@ -36,6 +39,7 @@ from voxclone.errors import (
     shorten,
 )
 
+TEXT_WITH_DASH = re.compile(r"-+(\d|[^=]* [^=]*$)")
 INTERRUPTED = 130  # typer's code for it
 _UsageMistake: Any = typer.BadParameter.__bases__[0]  # of click, which typer brings along
 
@@ -51,6 +55,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "serve": serve,
     },
     "Recover the encoder of a release": {
+        "recover": recover,
         "data": data_app,
         "train": train_app,
         "diagnose": diagnose,
@@ -58,7 +63,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "inject": inject,
         "merge": merge,
     },
-    "Look inside": {"inspect": inspect},
+    "Look inside": {"inspect": inspect, "doctor": doctor},
 }
 """For a user, for an owner of weights, and for a developer."""
 
@@ -162,7 +167,7 @@ def main() -> None:
 
 def _hint_at_dashes(arguments: list[str]) -> str:
     """The end of a sentence, where an argument looks like a text that begins with a dash."""
-    texts = [each for each in arguments if each.startswith("-") and " " in each and "=" not in each]
+    texts = [each for each in arguments if TEXT_WITH_DASH.match(each)]
     if not texts or "--" in arguments:
         return ""
     return (

@@ -17,7 +17,7 @@ from voxclone.cli.common import (
     progress_bar,
 )
 from voxclone.cli.tools import Out
-from voxclone.errors import EXIT_QUALITY, UsageError, file_name
+from voxclone.errors import EXIT_QUALITY, UsageError
 from voxclone.outputs import check_folder, refuse_inputs
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(no_args_is_help=True, help="Prepare and check speech and pairs to train on.")
 
+ShardOption = Annotated[
+    str,
+    typer.Option(
+        "--shard", metavar="I/N",
+        help="Machine I of N (0 first) that fill one folder; `data merge` ends it.",
+    ),
+]  # fmt: skip
 Folder = Annotated[Path, typer.Option("-o", "--out", help="Folder to make, or to continue.")]
 
 
@@ -52,6 +59,7 @@ def prepare(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Number of processes; by default one for each core.")
     ] = None,
+    shard: ShardOption = "0/1",
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
@@ -63,45 +71,28 @@ def prepare(
     from voxclone.config import load_settings
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
-    from voxclone.data.recipes import check_corpus, recipe_source
-    from voxclone.data.sources import join_sources, open_source, unread_files
+    from voxclone.data.shards import parse_shard
+    from voxclone.data.sources import unread_files
 
     if corpus is not None and speaker_pattern is not None:
         raise UsageError("--speaker-pattern is for folders; --corpus knows its speakers.")
     check_folder(out)
     refuse_inputs(out, sources)
+    own = parse_shard(shard)
     settings, console = load_settings(CleanSettings, None, overrides or []), open_console(quiet)
-    if corpus is None:
-        items = join_sources([open_source(path, speaker_pattern) for path in sources])
-        total = sum(1 for _ in items())  # a source that cannot be read leaves no folder
-    else:
-        check_corpus(corpus, sources)
-    request = {
-        "sources": [file_name(path.resolve()) for path in sources],
-        "corpus": corpus,
-        "speaker_pattern": speaker_pattern,
-        "license": license,
-        "settings": settings.model_dump(mode="json"),
-    }
-    preparation.open_folder(out, request)
-    if corpus is not None:
-        items = join_sources(
-            [
-                recipe_source(corpus, path, out / "lhotse" / str(number))
-                for number, path in enumerate(sources)
-            ]
-        )
-        total = sum(1 for _ in items())
     columns = (TextColumn("Preparing"), BarColumn(), TextColumn("{task.completed:,.0f} clips"))
-    with progress_bar(console, *columns, TimeRemainingColumn(), total=total) as update:
-        report = preparation.prepare(
-            items(),
+    with progress_bar(console, *columns, TimeRemainingColumn()) as update:
+        report = preparation.prepare_sources(
+            preparation.Sources(tuple(sources), corpus, speaker_pattern, license),
             out,
             settings,
-            license=license,
             jobs=jobs or os.cpu_count() or 1,
-            progress=lambda done: update(advance=done),
+            shard=own if own.count > 1 else None,
+            progress=lambda done, total: update(advance=done, total=total),
         )
+    if report is None:
+        print_line(console, "Ended", f"shard {shard}: when all have, `voxclone data merge {out}`.")
+        return
     _print_prepared(report, console)
     if corpus is None:
         _print_unread(sum(map(unread_files, sources), Counter()), console)
@@ -158,9 +149,7 @@ def pairs(
         Path | None,
         typer.Option(help="Sentences to speak, one a line; by default packaged English ones."),
     ] = None,
-    part: Annotated[
-        str, typer.Option(help="K/N: this process makes every N-th file, from number K (0 first).")
-    ] = "0/1",
+    shard: ShardOption = "0/1",
     device: Device = "auto",
     overrides: Overrides = None,
     quiet: Quiet = False,
@@ -170,22 +159,23 @@ def pairs(
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from voxclone.config import load_settings
-    from voxclone.data.pairs import TEXTS, PairSettings, PairShare, read_texts, speak_pairs
+    from voxclone.data.pairs import TEXTS, PairSettings, read_texts, speak_pairs
+    from voxclone.data.shards import parse_shard
     from voxclone.device import pick_device
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
     check_folder(out, [texts, model])
-    console, share = open_console(quiet), PairShare(*_parse_part(part))
+    console, own = open_console(quiet), parse_shard(shard)
     settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
     sentences, release = read_texts(texts or TEXTS), Release.open(model)
     tts = TTS.load(release, device=pick_device(device))
     amount = TextColumn("{task.completed:.1f} of {task.total:.1f} min")
     columns = (TextColumn("Speaking"), BarColumn(), amount, TimeRemainingColumn())
-    with progress_bar(console, *columns, total=minutes / share.count) as update:
+    with progress_bar(console, *columns, total=minutes / own.count) as update:
         made = speak_pairs(
             release, tts, sentences, settings, out,
-            share=share, progress=lambda done: update(completed=done),
+            shard=own, progress=lambda done: update(completed=done),
         )  # fmt: skip
     frames = sum(codes.shape[1] for codes in made)
     found = frames / release.params.audio.frame_rate / 60
@@ -196,11 +186,21 @@ def pairs(
     )  # fmt: skip
 
 
-def _parse_part(text: str) -> tuple[int, int]:
-    index, separator, count = text.partition("/")
-    if not (separator and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UsageError(f"--part takes K/N with K below N, such as 0/4, not {text!r}.")
-    return int(index), int(count)
+@data_app.command("merge")
+def merge(
+    folder: Annotated[Path, typer.Argument(help="Folder that shards of prepare or pairs filled.")],
+    quiet: Quiet = False,
+) -> None:
+    """Join what shards made, when all have ended, as one process would have made it."""
+    from voxclone.data import prepare as preparation
+    from voxclone.data.pairs import FACTS, merge_pairs
+
+    console = open_console(quiet)
+    if (folder / FACTS).exists():
+        print_line(console, "Pairs", f"{merge_pairs(folder)} files in {folder}.")
+        return
+    _print_prepared(preparation.merge(folder), console)
+    print_line(console, "Wrote", folder / preparation.MANIFEST)
 
 
 def _print_unread(unread: "Counter[str]", console: "Console") -> None:

@@ -19,7 +19,6 @@ from voxclone.cli.report import (
     present,
     progress,
     read_baseline,
-    reconstructions,
 )
 from voxclone.cli.tools import (
     Baseline,
@@ -27,7 +26,6 @@ from voxclone.cli.tools import (
     Speech,
     SpeechSeconds,
     Split,
-    load_speech,
     open_encoder,
 )
 from voxclone.errors import EXIT_QUALITY
@@ -50,10 +48,11 @@ def diagnose(
 ) -> None:
     """Check an encoder for its known failures. Ends with 3 if a check fails."""
     from voxclone.device import pick_device
-    from voxclone.evaluate.checks import run_checks
+    from voxclone.evaluate.checks import checked_diagnosis
     from voxclone.evaluate.diagnosis import SCHEMA
-    from voxclone.evaluate.diagnosis import diagnose as measure
     from voxclone.evaluate.reconstruction import VoxtralReconstructor
+    from voxclone.evaluate.report.files import reconstructions
+    from voxclone.evaluate.speechset import open_speech
     from voxclone.tts.tts import TTS
 
     check_report_folder(out, [speech, encoder, baseline, model])
@@ -61,17 +60,17 @@ def diagnose(
     console = open_console(quiet)
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
-    found = load_speech(speech, split, speech_seconds, track)
+    found = open_speech(speech, split, speech_seconds, track)
     # The codec is measured on the CPU; the language model takes most of the time.
     tts = None if no_lm else TTS.load(release, device=chosen, adapter=adapter)
     if tts is not None:
         tts.require_encoder(codec.encoder_hash())
         print_adapter_notes(tts.adapter, None, console)
-    result = measure(release, codec, found, encoder=name, model=tts, track=track)
-    checks = run_checks(result)
-    report = result.to_json() | {"release": model, "checks": checks.to_json()}
+    report = checked_diagnosis(
+        release, codec, found, names=(model, name), model=tts, track=track
+    )  # fmt: skip
     reconstruct = VoxtralReconstructor(codec, model).reconstruct
     clips = partial(reconstructions, reconstruct, found, codec.sampling_rate)
     present(report, before, clips, out, console)
-    if not checks.passed:
+    if not report["checks"]["passed"]:
         raise typer.Exit(EXIT_QUALITY)

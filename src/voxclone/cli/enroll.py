@@ -18,7 +18,7 @@ from voxclone.cli.common import (
     voices_folder,
 )
 from voxclone.errors import UsageError, VoiceError
-from voxclone.outputs import REPORT, VOICE, check_output, refuse_inputs
+from voxclone.outputs import VOICE, VOICE_REPORT, check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -201,7 +201,7 @@ def voice_path(
     else:
         check_output(path, VOICE, inputs)
     if report is not None:
-        check_output(report, REPORT, [*inputs, path])
+        check_output(report, VOICE_REPORT, [*inputs, path])
     return path
 
 

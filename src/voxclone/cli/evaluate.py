@@ -18,12 +18,10 @@ from voxclone.cli.common import (
     print_adapter_notes,
 )
 from voxclone.cli.report import (
-    SHOWN_CLIPS,
     check_report_folder,
     present,
     progress,
     read_baseline,
-    reconstructions,
 )
 from voxclone.cli.speak import Cfg
 from voxclone.cli.tools import (
@@ -32,8 +30,6 @@ from voxclone.cli.tools import (
     Speech,
     SpeechSeconds,
     Split,
-    load_speech,
-    make_models,
     open_encoder,
 )
 
@@ -81,6 +77,9 @@ def evaluate_codec(
 ) -> None:
     """Measure how well a codec reconstructs speech (Table 2 of the paper)."""
     from voxclone.evaluate import reconstruction
+    from voxclone.evaluate.networks import make_models
+    from voxclone.evaluate.report.files import reconstructions
+    from voxclone.evaluate.speechset import open_speech
     from voxclone.spec import SAMPLING_RATE
 
     console = open_console(quiet)
@@ -88,7 +87,7 @@ def evaluate_codec(
     before = read_baseline(baseline, reconstruction.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
-    found = load_speech(speech, split, speech_seconds, track)
+    found = open_speech(speech, split, speech_seconds, track)
     codec: reconstruction.Reconstructor
     if mimi is not None:
         codec = reconstruction.MimiReconstructor(codebooks=mimi)
@@ -116,6 +115,7 @@ def evaluate_encoder(
 ) -> None:
     """Compare an encoder's codes with those of presets and of the oracle, if there is one."""
     from voxclone.evaluate import encoder as encoders
+    from voxclone.evaluate.speechset import open_speech
     from voxclone.release.encoder_file import open_codec
 
     console = open_console(quiet)
@@ -124,7 +124,7 @@ def evaluate_encoder(
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
     true = None if oracle is None else open_codec(release, oracle)
-    found = load_speech(speech, split, speech_seconds, track)
+    found = open_speech(speech, split, speech_seconds, track)
     report = encoders.evaluate_encoder(release, codec, found, true, name=name, track=track)
     present(report.to_json(), before, list, out, console)
 
@@ -162,7 +162,10 @@ def evaluate_voices(
     """Clone every speaker; measure similarity, error rates, pace and level."""
     from voxclone.device import pick_device
     from voxclone.evaluate import cloning
+    from voxclone.evaluate.networks import make_models
+    from voxclone.evaluate.report.files import SHOWN_CLIPS
     from voxclone.evaluate.report.page import AudioComparison
+    from voxclone.evaluate.speechset import open_speech
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
@@ -173,7 +176,7 @@ def evaluate_voices(
     release, codec, name = open_encoder(model, encoder)
     lengths = tuple(length) if length else cloning.CloningPlan.lengths
     plan = cloning.CloningPlan(lengths, sentences, tuple(range(seeds)), cfg)
-    found = load_speech(speech, split, speech_seconds, track)
+    found = open_speech(speech, split, speech_seconds, track)
     tts = TTS.load(release, device=chosen, adapter=adapter)
     tts.require_encoder(codec.encoder_hash())
     print_adapter_notes(tts.adapter, None, console)
@@ -219,6 +222,7 @@ def evaluate_speech(
     """Score a published test list: similarity to each prompt and error rates."""
     from voxclone.device import pick_device
     from voxclone.evaluate import protocols
+    from voxclone.evaluate.networks import make_models
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
@@ -268,6 +272,7 @@ def _prompts_and_speech(
     import torch
 
     from voxclone.audio.files import read_wave
+    from voxclone.evaluate.report.files import SHOWN_CLIPS
     from voxclone.evaluate.report.page import AudioComparison
 
     first = zip(sentences, syntheses[: len(sentences)], strict=True)

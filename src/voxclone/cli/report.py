@@ -1,27 +1,21 @@
 """How measuring commands print, and their report files."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.cli.common import print_line
-from voxclone.errors import UsageError, os_errors, printable, shorten
-from voxclone.io import atomic_file
+from voxclone.errors import UsageError, printable, shorten
 from voxclone.outputs import check_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
     from voxclone.evaluate.progress import Track
     from voxclone.evaluate.report.page import AudioComparison
     from voxclone.evaluate.report.tables import Table
-    from voxclone.evaluate.speechset import SpeechSet
 
 REPORT_FILES = ("report.json", "report.html")
-SHOWN_CLIPS = 4
-SHOWN_SECONDS = 6
 
 
 def present(
@@ -34,7 +28,7 @@ def present(
     """Print a report, beside a baseline if there is one, and write report.json and report.html to
     the folder `out`, each complete or not at all. `clips` are computed only for the page."""
     from voxclone.evaluate.report.contents import tables_of
-    from voxclone.evaluate.report.page import page
+    from voxclone.evaluate.report.files import write_report
     from voxclone.evaluate.report.summaries import summary_of
 
     earlier = None if baseline is None else tables_of(baseline)
@@ -48,15 +42,7 @@ def present(
     print_line(console, "Summary", summary_of(report)[0])
     if out is None:
         return
-    with os_errors(f"{out} cannot be made"):
-        out.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "report.json": json.dumps(report, indent=1, allow_nan=False),
-        "report.html": page(report, clips(), baseline),
-    }
-    for name, text in texts.items():
-        with atomic_file(out / name) as file:
-            file.write(text.encode())
+    write_report(report, clips(), out, baseline)
     print_line(console, "Wrote", f"{out / 'report.html'} and {out / 'report.json'}")
 
 
@@ -106,20 +92,6 @@ def require_values(report: Mapping[str, Any], path: Path) -> None:
         raise UsageError(
             f"The report {path} lacks values ({shorten(repr(error), 100)}): measure again."
         ) from None
-
-
-def reconstructions(
-    reconstruct: "Callable[[Tensor], Tensor]", speech: "SpeechSet", rate: int
-) -> "list[AudioComparison]":
-    """The first clip of some speakers beside its reconstruction."""
-    from voxclone.evaluate.report.page import AudioComparison
-
-    shown = []
-    for name, own in list(speech.by_speaker().items())[:SHOWN_CLIPS]:
-        wave_S = own[0].wave_S[: SHOWN_SECONDS * rate]
-        waves = {"recording": wave_S, "decoded": reconstruct(wave_S)}
-        shown.append(AudioComparison(name, waves))
-    return shown
 
 
 def progress(console: "Console") -> "Track":

@@ -10,7 +10,7 @@ from voxclone.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
 Host = Annotated[str, typer.Option(help="Address to bind; others than 127.0.0.1 need a key.")]
-Port = Annotated[int, typer.Option(help="Port to bind; 0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")]
 Key = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--api-key", help="Key that clients must send as a bearer token."),
@@ -54,6 +54,7 @@ def serve(
     from voxclone.serve.catalog import Catalog
     from voxclone.serve.run import address, open_socket, run
     from voxclone.serve.settings import Limits, ServeSettings, check_exposure
+    from voxclone.voice.store import open_folder
 
     if queue < 1:
         raise UsageError(f"--queue is {queue}: at least 1 request must be able to wait.")
@@ -62,7 +63,7 @@ def serve(
     release = Release.open(model)
     settings = ServeSettings(
         model=model if not Path(model).is_dir() else release.path.resolve().name,
-        voices=voices_folder(voices),
+        voices=open_folder(voices_folder(voices)),
         host=host,
         api_key=key,
         origins=tuple(cors_origin or ()),

@@ -21,7 +21,7 @@ from voxclone.cli.common import (
 from voxclone.cli.sound import check_sound, sound_console, write_sound
 from voxclone.cli.text import Text, TextFile, spoken_text
 from voxclone.errors import AudioError, UsageError, VoxcloneError, shorten
-from voxclone.outputs import REPORT, check_output
+from voxclone.outputs import SPEECH_REPORT, check_output
 from voxclone.spec import FRAME_RATE
 from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
@@ -80,7 +80,7 @@ def speak(
     inputs = [voice, text_file, model]
     check_sound(out, inputs)
     if report is not None:
-        check_output(report, REPORT, [*inputs, out])
+        check_output(report, SPEECH_REPORT, [*inputs, out])
     if redo is not None and (report is None or not os.path.isfile(report)):
         raise UsageError("--redo needs the --report that an earlier `speak` wrote: name it.")
     words, console = spoken_text(text, text_file), sound_console(out, quiet)

@@ -1,17 +1,12 @@
-"""Options of the measuring commands, and how they open releases, speech and networks."""
+"""Options of the measuring commands, and how they open a release with an encoder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxclone.errors import UsageError
-
 if TYPE_CHECKING:
     from voxclone.codec.model import Codec
-    from voxclone.evaluate.metric_models import MetricModels
-    from voxclone.evaluate.progress import Track
-    from voxclone.evaluate.speechset import SpeechSet
     from voxclone.release.release import Release
 
 Speech = Annotated[
@@ -44,41 +39,3 @@ def open_encoder(model: str, encoder: Path | None) -> "tuple[Release, Codec, str
     release = Release.open(model)
     name = "the release's own" if encoder is None else str(encoder)
     return release, open_codec(release, encoder), name
-
-
-def load_speech(source: Path, split: str | None, seconds: float, track: "Track") -> "SpeechSet":
-    """About `seconds` of speech. Raises UsageError for an empty split."""
-    from voxclone.evaluate import speechset
-
-    clips = [clip for clip in speechset.list_clips(source) if split in (None, clip.split)]
-    if not clips:
-        raise UsageError(f"{source} has no clip of the split {split!r}.")
-    return speechset.load_speech(speechset.select_clips(clips, seconds), track)
-
-
-def make_models(
-    embedders: list[str] | None, transcribers: list[str] | None, dnsmos: bool
-) -> "MetricModels":
-    """Networks by name, each with a cache. Raises UsageError for an unknown name."""
-    from voxclone.evaluate.cache import (
-        CachedEmbedder,
-        CachedMosPredictor,
-        CachedTranscriber,
-        default_folder,
-    )
-    from voxclone.evaluate.metric_models import MetricModels
-    from voxclone.evaluate.networks import EMBEDDERS, TRANSCRIBERS, pick
-    from voxclone.models.dnsmos import Dnsmos
-
-    folder = default_folder()
-    return MetricModels(
-        embedders=[
-            CachedEmbedder(pick(EMBEDDERS, name, "--embedder"), folder)
-            for name in embedders or ["ge2e"]
-        ],
-        transcribers=[
-            CachedTranscriber(pick(TRANSCRIBERS, name, "--transcriber"), folder)
-            for name in transcribers or ["mini"]
-        ],
-        mos=CachedMosPredictor(Dnsmos(), folder) if dnsmos else None,
-    )

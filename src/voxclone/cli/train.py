@@ -14,7 +14,9 @@ train_app = typer.Typer(no_args_is_help=True, help="Train what a release lacks."
 
 @train_app.command("encoder")
 def train_encoder(
-    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/encoder/mini.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(help="Recipe: a YAML file, or a packaged one: voxtral_4b, mini.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run.")],
     speech: Annotated[
         Path | None, typer.Option(help="Manifest (JSON lines) of the speech to train on.")
@@ -44,13 +46,13 @@ def train_encoder(
     """
     from voxclone.config import load_settings
     from voxclone.train import encoder
-    from voxclone.train.encoder_config import EncoderConfig
+    from voxclone.train.encoder_config import EncoderConfig, find_config
     from voxclone.train.material import Inputs
 
     check_folder(out, [config, speech, init])
     if force and not resume:
         raise UsageError("--force goes with --resume: add that, or leave it out.")
-    values = load_settings(EncoderConfig, config, overrides or [])
+    values = load_settings(EncoderConfig, find_config(config), overrides or [])
     inputs = Inputs(model, speech, init, device)
     code = encoder.main(values, inputs, out, open_console(quiet), resume=resume, changed=force)
     raise typer.Exit(code)
@@ -58,7 +60,7 @@ def train_encoder(
 
 @train_app.command("adapter")
 def train_adapter(
-    config: Annotated[Path, typer.Argument(help="Recipe, such as configs/adapter/lora.yaml.")],
+    config: Annotated[Path, typer.Argument(help="Recipe: voice, table, lora, or a YAML file.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run.")],
     speech: Annotated[
         Path | None,
@@ -87,11 +89,12 @@ def train_adapter(
     """
     from voxclone.config import load_settings
     from voxclone.train.adapter import training
-    from voxclone.train.adapter.config import AdapterConfig
+    from voxclone.train.adapter.config import CONFIGS, AdapterConfig
     from voxclone.train.adapter.material import Inputs
+    from voxclone.train.encoder_config import find_config
 
     check_folder(out, [config, speech, encoder])
-    values = load_settings(AdapterConfig, config, overrides or [])
+    values = load_settings(AdapterConfig, find_config(config, CONFIGS), overrides or [])
     inputs = Inputs(model, encoder, speech, device)
     code = training.main(values, inputs, out, open_console(quiet), resume=resume, force=force)
     raise typer.Exit(code)

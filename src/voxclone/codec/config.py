@@ -91,12 +91,10 @@ class CodecConfig(Settings):
         return self
 
     @classmethod
-    def from_params(
-        cls, values: dict[str, Any], where: str = "params.json, audio_tokenizer_args"
-    ) -> "CodecConfig":
+    def from_params(cls, values: dict[str, Any]) -> "CodecConfig":
         """Read the mapping `audio_tokenizer_args`; keys the codec does not use are left aside."""
         known = {key: value for key, value in values.items() if key in cls.model_fields}
-        return parse_record(cls, known, where)
+        return parse_record(cls, known, "params.json, audio_tokenizer_args")
 
     @cached_property
     def encoder_transformer_lengths(self) -> tuple[int, ...]:
@@ -181,10 +179,6 @@ class CodecConfig(Settings):
             reach = -(-(reach + layers * window) // stride) + -(-kernel // stride) - 1
         first = self.decoder_transformer_lengths[0] * self.decoder_windows[0]
         return reach + first + self.decoder_convs_kernels[0] - 1
-
-    def frames(self, samples: int) -> int:
-        """Frames that `samples` samples give: the last one may be partly silence."""
-        return -(-samples // self.frame_size)
 
     def _windows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         window = self.attn_sliding_window_size

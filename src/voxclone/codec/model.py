@@ -151,9 +151,7 @@ class Codec(nn.Module):
         """
         return self.quantizer.encode(self.latents(wave_BS, dtype=dtype, piece=piece))
 
-    def decode(
-        self, codes_BKT: Tensor, *, dtype: torch.dtype = torch.float32, piece: int = PIECE_FRAMES
-    ) -> Tensor:
+    def decode(self, codes_BKT: Tensor, *, piece: int = PIECE_FRAMES) -> Tensor:
         """Waveform [B, T * frame] in fp32 of codes [B, K, T] (without the +2).
 
         Raises VoxcloneError for codes that no codebook has.
@@ -165,10 +163,10 @@ class Codec(nn.Module):
             return torch.zeros(codes_BKT.shape[0], 0, device=codes_BKT.device)
 
         self.quantizer.check_codes(codes_BKT)
-        decoder = _in_dtype(self.decoder, dtype)
+        decoder = _in_dtype(self.decoder, torch.float32)
 
         def decode_piece(codes_BKT: Tensor, past: Past | None) -> Tensor:
-            return decoder(self.quantizer.decode(codes_BKT, dtype), past)
+            return decoder(self.quantizer.decode(codes_BKT), past)
 
         return in_pieces(decode_piece, codes_BKT, piece).float()
 

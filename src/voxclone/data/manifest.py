@@ -200,6 +200,11 @@ class Manifest(Sequence[Clip]):
         except ValueError:
             raise ConfigError(f"{self.path} has changed since it was opened.") from None
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits, in the order of their first clips."""
+        return list(self._names["split"])
+
     def select(
         self, *, split: str | None = None, licenses: Sequence[str] | None = None
     ) -> np.ndarray:

@@ -10,7 +10,6 @@ Shapes: B batch, K codebooks, T frames, L positions, D width.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.config import Settings
+from voxclone.data.shards import ALONE, Shard, note_end, require_all
 from voxclone.errors import ConfigError, ReleaseError
-from voxclone.io import atomic_file, atomic_path
+from voxclone.io import atomic_file, atomic_path, tensor_errors
 from voxclone.readers import Record, parse_record, read_json, read_text
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
@@ -59,15 +59,6 @@ class PairSettings(Settings):
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class PairShare:
-    """Process `index` of `count` that make pairs into one folder: it makes every `count`-th
-    file."""
-
-    index: int = 0
-    count: int = 1
-
-
 def speak_pairs(
     release: Release,
     tts: TTS,
@@ -75,7 +66,7 @@ def speak_pairs(
     settings: PairSettings,
     folder: Path,
     *,
-    share: PairShare = PairShare(),
+    shard: Shard = ALONE,
     progress: Callable[[float], None] | None = None,
 ) -> list[Tensor]:
     """Codes [K, T] (int16) of `settings.minutes` of speech by the language model. Each utterance
@@ -95,8 +86,8 @@ def speak_pairs(
     voices = {name: load_preset(release, name) for name in preset_names(release)}
     rate = release.params.audio.frame_rate
     made: list[Tensor] = []
-    batch, frames = share.index, 0
-    while frames < settings.minutes * 60 * rate / share.count:
+    batch, frames = shard.index, 0
+    while frames < settings.minutes * 60 * rate / shard.count:
         path = folder / f"batch-{batch:05d}.safetensors"
         if not path.exists():
             generator = step_generator(settings.seed, batch)
@@ -104,15 +95,35 @@ def speak_pairs(
         new = load_pairs(path)
         made += new
         frames += sum(codes.shape[1] for codes in new)
-        batch += share.count
+        batch += shard.count
         if progress is not None:
             progress(frames / rate / 60)
-        if not frames and batch >= MAX_EMPTY * share.count:
+        if not frames and batch >= MAX_EMPTY * shard.count:
             raise ConfigError(
                 f"None of {MAX_EMPTY * settings.batch * PER_SLOT} utterances of the language "
                 f"model ended by itself with {settings.min_frames} frames: no pairs can be made."
             )
+    if shard.count > 1:
+        note_end(folder, shard, 0)
     return made
+
+
+def merge_pairs(folder: Path) -> int:
+    """Keep the files of ended shards that one process would have made one after another, and remove
+    those beyond the first gap; returns the number of files. Raises ConfigError if a shard has not
+    ended, or has lost its first file."""
+    _read_facts(folder)
+    require_all(folder)
+    paths = {int(path.stem.removeprefix("batch-")): path for path in folder.glob("batch-*")}
+    kept = next(number for number in range(len(paths) + 1) if number not in paths)
+    if not kept:
+        raise ConfigError(f"{folder} has lost its first pairs: run the shard 0 again.")
+    for number, path in paths.items():
+        if number < kept:
+            load_pairs(path)  # raises for a damaged one
+        else:
+            path.unlink()
+    return kept
 
 
 def read_pairs(folder: Path, release: Release) -> list[Tensor]:
@@ -193,7 +204,7 @@ def perturb(
 def save_pairs(codes: Sequence[Tensor], path: Path) -> None:
     """Write codes [K, T] of several utterances to one file, complete or not at all."""
     tensors = {f"{i:05d}": c.to(torch.int16).contiguous() for i, c in enumerate(codes)}
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, tensor_errors():
         save_file(tensors, temporary)
 
 

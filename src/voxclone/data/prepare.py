@@ -24,6 +24,9 @@ from typing import Any
 from voxclone.audio.writing import write_wave
 from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
 from voxclone.data.manifest import Item
+from voxclone.data.recipes import check_corpus, recipe_source
+from voxclone.data.shards import Shard, note_end, require_all
+from voxclone.data.sources import join_sources, open_source
 from voxclone.errors import ConfigError, VoxcloneError, file_name, os_errors, printable
 from voxclone.io import atomic_file
 from voxclone.readers import open_file, parse_json, read_json, read_lines
@@ -32,6 +35,67 @@ SCHEMA = "voxclone.prepared/2"
 PART = 64  # items
 MAX_EXAMPLES = 5
 MANIFEST, REPORT, REQUEST = "manifest.jsonl", "report.json", "prepare.json"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where speech is read from; options of `data prepare`. `corpus` names a recipe of lhotse's,
+    `speaker_pattern` finds the speaker in a path (`sources.open_source`)."""
+
+    paths: tuple[Path, ...]
+    corpus: str | None = None
+    speaker_pattern: str | None = None
+    license: str | None = None
+
+
+def prepare_sources(
+    sources: Sources,
+    out: Path,
+    settings: CleanSettings,
+    *,
+    jobs: int = 1,
+    shard: Shard | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any] | None:
+    """Clean all clips of the sources into the folder `out`, in `jobs` processes. `progress` gets
+    the clips that were just done, and those of all sources. Returns the report; with a `shard`,
+    only its parts are made, and None is returned: `merge` writes manifest and report.
+
+    Raises what `open_source`, `open_folder` and `prepare` do; a source that cannot be read leaves
+    no folder.
+    """
+    corpus, total = sources.corpus, 0
+    if corpus is None:
+        items = join_sources([open_source(path, sources.speaker_pattern) for path in sources.paths])
+        total = sum(1 for _ in items())
+    else:
+        check_corpus(corpus, sources.paths)
+    request = {
+        "sources": [file_name(path.resolve()) for path in sources.paths],
+        "corpus": corpus,
+        "speaker_pattern": sources.speaker_pattern,
+        "license": sources.license,
+        "settings": settings.model_dump(mode="json"),
+    }
+    open_folder(out, request)
+    if corpus is not None:
+        items = join_sources(
+            [
+                recipe_source(corpus, path, out / "lhotse" / str(number))
+                for number, path in enumerate(sources.paths)
+            ]
+        )
+        total = sum(1 for _ in items())
+    progress(0, total)
+    return prepare(
+        items(),
+        out,
+        settings,
+        license=sources.license,
+        jobs=jobs,
+        shard=shard,
+        progress=lambda done: progress(done, total),
+    )
 
 
 def open_folder(out: Path, request: dict[str, Any]) -> None:
@@ -49,7 +113,12 @@ def open_folder(out: Path, request: dict[str, Any]) -> None:
                 f"{out} was begun with another {' and another '.join(other)}: name a new folder."
             )
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # Another shard may be making the same folder at this moment.
+    known = ("parts", REQUEST)
+    if out.exists() and (
+        not out.is_dir()
+        or any(each.name not in known and each.suffix != ".tmp" for each in out.iterdir())
+    ):
         raise ConfigError(f"{out} holds something else already: name a new folder.")
     with os_errors(f"{out} cannot be written", ConfigError):
         (out / "parts").mkdir(parents=True, exist_ok=True)
@@ -64,21 +133,46 @@ def prepare(
     *,
     license: str | None = None,
     jobs: int = 1,
+    shard: Shard | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Clean all items into a folder of `open_folder`, in `jobs` processes, and write its manifest.
-    `progress` gets the number of items after each part. Returns the report.
+    `progress` gets the number of items after each part. Returns the report; with a `shard`, its
+    parts alone are made, and there is none.
 
     Raises ConfigError if no clip is left, and AudioError if clips cannot be written.
     """
     work = partial(_clean_part, out=out, settings=settings, license=license)
     stream, total = iter(items), 0
-    parts = enumerate(iter(lambda: list(islice(stream, PART)), []))
+
+    def own_parts() -> Iterator[tuple[int, list[Item]]]:
+        nonlocal total
+        for number, part in enumerate(iter(lambda: list(islice(stream, PART)), [])):
+            total += len(part)
+            if shard is None or shard.has(number):
+                yield number, part
+
+    parts = own_parts()
     each_done = starmap(work, parts) if jobs == 1 else _in_processes(parts, work, jobs)
     for done in each_done:
         progress(done)
-        total += done
+    if shard is not None:
+        note_end(out, shard, -(-total // PART))
+        return None
     return _gather(out, -(-total // PART))
+
+
+def merge(out: Path) -> dict[str, Any]:
+    """Write the manifest of a folder whose shards have all ended, as a call without shards does;
+    returns the report. Raises ConfigError if a shard or a part is missing."""
+    parts = require_all(out)
+    for number in range(parts):
+        if not (out / "parts" / f"{number:06d}.jsonl").is_file():
+            raise ConfigError(
+                f"{out} has lost the results of part {number}: run the shard that makes it again "
+                "(its number is the remainder by the number of shards)."
+            )
+    return _gather(out, parts)
 
 
 def _in_processes(

@@ -113,7 +113,7 @@ def validate(
     totals = _Totals()
 
     def on_bad(number: int, reason: str) -> None:
-        totals.fault("bad lines", f"line {number}: {reason}")
+        totals.fault("bad lines", f"line {number}: {reason.rstrip('.')}")
 
     for _, row in track(read_rows(manifest, on_bad)):
         _add(row, manifest.parent, totals, frame_size, headers)

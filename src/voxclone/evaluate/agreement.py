@@ -37,3 +37,13 @@ def mean_agreement(values: Sequence[Agreement]) -> Agreement:
     """Mean of each metric over clips."""
     rows = [asdict(value) for value in values]
     return Agreement(**{key: sum(row[key] for row in rows) / len(rows) for key in rows[0]})
+
+
+def agreements(truths: Sequence[Tensor], estimates: Sequence[Tensor]) -> list[Agreement]:
+    """Agreement of each of some clips' codes [K, T] with its estimate."""
+    return [agreement(a_KT, b_KT) for a_KT, b_KT in zip(truths, estimates, strict=True)]
+
+
+def chance_agreements(codes: Sequence[Tensor], away: int = 1) -> list[Agreement]:
+    """Agreement of each clip's codes [K, T] with those of the clip `away` places further on."""
+    return agreements(codes, [*codes[away:], *codes[:away]])

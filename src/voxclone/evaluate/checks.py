@@ -9,7 +9,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from voxclone.evaluate.diagnosis import Diagnosis
+from voxclone.codec.model import Codec
+from voxclone.evaluate.diagnosis import Diagnosis, diagnose
+from voxclone.evaluate.progress import Track, untracked
+from voxclone.evaluate.speechset import SpeechSet
+from voxclone.release.release import Release
+from voxclone.tts.tts import TTS
 
 COLLAPSED_PERPLEXITY = 0.1  # of the prior's
 NORM_RATIO = 2.0
@@ -57,6 +62,21 @@ class CheckResults:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self) | {"passed": self.passed, "summary": self.summary}
+
+
+def checked_diagnosis(
+    release: Release,
+    codec: Codec,
+    speech: SpeechSet,
+    *,
+    names: tuple[str, str],
+    model: TTS | None,
+    track: Track = untracked,
+) -> dict[str, Any]:
+    """The report of `diagnose` on the encoder of `codec`: measurements and checks, as JSON values.
+    `names` are those of the release and of the encoder; the rest is as in `diagnosis.diagnose`."""
+    result = diagnose(release, codec, speech, encoder=names[1], model=model, track=track)
+    return result.to_json() | {"release": names[0], "checks": run_checks(result).to_json()}
 
 
 def run_checks(diagnosis: Diagnosis) -> CheckResults:

@@ -7,7 +7,7 @@ Shapes: S samples, N voice embeddings, D width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ from voxclone.evaluate.speechset import SpeechSet, Utterance
 from voxclone.evaluate.statistics import Interval
 from voxclone.evaluate.synthesis import Synthesis, SynthesisRequest, speech_stats, synthesize
 from voxclone.evaluate.wer import character_error_rate, word_error_rate
-from voxclone.release.release import Release, load_table
+from voxclone.release.release import Release, load_preset, load_table
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SAMPLING_RATE
 from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
+from voxclone.voice.presets import preset_codes
 
 SCHEMA = "voxclone.voices/3"
 PAUSE = 4800  # samples between joined clips
@@ -99,7 +100,7 @@ class ClonedVoice:
     voice_ND: Tensor
     reference_S: Tensor
     texts: list[str]
-    used: int
+    used: int = 0
 
 
 def evaluate_cloning(
@@ -140,6 +141,34 @@ def evaluate_cloning(
             if (each := audible.get(speaker)) is not None
         ]
     return CloningReport(name, scores, missing, examples)
+
+
+def evaluate_presets(
+    release: Release,
+    codec: Codec,
+    model: TTS,
+    models: MetricModels,
+    plan: CloningPlan,
+    texts: Sequence[str],
+    missing: dict[str, str],
+    track: Track = untracked,
+) -> CloningScores:
+    """The same metrics of the release's own presets, which speak `texts`, one sentence each: what
+    clones can be compared with. A preset's reference is its codes, decoded. Reasons for what
+    could not be measured are added to `missing`."""
+    voices = {}
+    for name, codes_KT in preset_codes(release).codes.items():
+        with torch.inference_mode():
+            reference_S = codec.decode(codes_KT[None].to(codec.device))[0].cpu()
+        voice_ND = load_preset(release, name)
+        room = model.part_characters(len(voice_ND))
+        fitting = [text for text in texts if len(text) <= room]
+        if fitting:
+            voices[name] = ClonedVoice(voice_ND, reference_S, fitting)
+    requests = plan_requests(voices, replace(plan, sentences=1, seeds=plan.seeds[:1]))
+    syntheses = synthesize(model, requests, cfg=plan.cfg, track=track)
+    references = {name: voice.reference_S for name, voice in voices.items()}
+    return score_cloning(0.0, syntheses, references, models, missing, track)
 
 
 def clone_speakers(

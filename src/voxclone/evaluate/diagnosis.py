@@ -16,7 +16,13 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, ConfigError
-from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
+from voxclone.evaluate.agreement import (
+    Agreement,
+    agreement,
+    agreements,
+    chance_agreements,
+    mean_agreement,
+)
 from voxclone.evaluate.conditioning_gain import ConditioningGain, Trial, conditioning_gain
 from voxclone.evaluate.levels import LevelComparison, LevelStats, compare_levels, level_stats
 from voxclone.evaluate.progress import Track, untracked
@@ -273,10 +279,8 @@ def round_trip(
         level_difference=bootstrap(level, speakers),
         bf16=mean_agreement(bf16),
         batched=_batched(codec, [each.utterance.wave_S for each in encoded]),
-        presets=mean_agreement([agreement(a, b) for a, b in zip(truth, again, strict=True)]),
-        presets_by_chance=mean_agreement(
-            [agreement(a, b) for a, b in zip(truth, [*truth[1:], truth[0]], strict=True)]
-        ),
+        presets=mean_agreement(agreements(truth, again)),
+        presets_by_chance=mean_agreement(chance_agreements(truth)),
     )
 
 
@@ -295,4 +299,4 @@ def _batched(codec: Codec, waves: Sequence[Tensor]) -> Agreement:
         clips = [wave_S[: codec.sampling_rate] for wave_S in waves[:BATCH_CLIPS]]
     together_BKT = codec.encode(torch.stack(clips))
     alone = [codec.encode(wave_S[None])[0] for wave_S in clips]
-    return mean_agreement([agreement(a, b) for a, b in zip(alone, together_BKT, strict=True)])
+    return mean_agreement(agreements(alone, list(together_BKT)))

@@ -17,7 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
+from voxclone.evaluate.agreement import (
+    Agreement,
+    agreement,
+    agreements,
+    chance_agreements,
+    mean_agreement,
+)
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.speechset import SpeechSet
 from voxclone.evaluate.statistics import Interval, bootstrap
@@ -92,7 +98,7 @@ def evaluate_encoder(
     again = [codec.encode(codec.decode(codes_KT[None]))[0] for codes_KT in truth]
     return EncoderReport(
         encoder=name,
-        presets=_scores([agreement(a, b) for a, b in zip(truth, again, strict=True)], names),
+        presets=_scores(agreements(truth, again), names),
         presets_by_chance=_scores(_by_chance(truth), names),
         oracle=None if oracle is None else _compare(release, codec, speech, oracle, track),
         clips=len(speech.utterances),
@@ -118,7 +124,7 @@ def _compare(
             agreement(*(c.encode(wave_BS, dtype=torch.bfloat16)[0] for c in (oracle, codec)))
         )
     speakers = [each.speaker for each in speech.utterances]
-    real = [agreement(a, b) for a, b in zip(truth, own, strict=True)]
+    real = agreements(truth, own)
     chance = _by_chance(truth)
     cosines = []
     for pair in zip(truth, own, strict=True):
@@ -159,9 +165,7 @@ def _normalized(
 
 def _by_chance(codes: Sequence[Tensor]) -> list[Agreement]:
     """Each clip's codes against those of the clip half-way round the list."""
-    away = max(1, len(codes) // 2)
-    others = [*codes[away:], *codes[:away]]
-    return [agreement(a, b) for a, b in zip(codes, others, strict=True)]
+    return chance_agreements(codes, away=max(1, len(codes) // 2))
 
 
 def _scores(values: Sequence[Agreement], groups: Sequence[str]) -> CodeScores:

@@ -1,4 +1,4 @@
-"""Speaker encoders and speech recognizers by name, as commands and configs give them."""
+"""The networks of metrics by the names that commands take, each with a cache."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 from torch import Tensor
 
 from voxclone.errors import UsageError
+from voxclone.evaluate import cache
+from voxclone.evaluate.cache import CachedEmbedder, CachedMosPredictor, CachedTranscriber
+from voxclone.evaluate.metric_models import MetricModels
 from voxclone.models import speaker_encoder, transcribers
 from voxclone.models.ctc_asr import load_packaged_recognizer
-from voxclone.models.speaker_encoder import SpeakerEmbedder
+from voxclone.models.dnsmos import Dnsmos
 from voxclone.models.speaker_network import load_packaged_speaker_network
-from voxclone.models.transcribers import Transcriber
 
-EMBEDDERS: dict[str, Callable[[], SpeakerEmbedder]] = {
+EMBEDDERS: Mapping[str, Callable[[], Any]] = {
     "ge2e": speaker_encoder.Ge2eEmbedder.load,
     "ecapa": speaker_encoder.EcapaEmbedder,
     "wavlm": speaker_encoder.WavLmEmbedder,
     "mini": lambda: PackagedEmbedder(),
 }
-TRANSCRIBERS: dict[str, Callable[[], Transcriber]] = {
+TRANSCRIBERS: Mapping[str, Callable[[], Any]] = {
     "mini": lambda: transcribers.CharacterTranscriber(load_packaged_recognizer()),
     "pocketsphinx": transcribers.PocketsphinxTranscriber,
     "whisper": transcribers.WhisperTranscriber,
@@ -40,8 +42,28 @@ class PackagedEmbedder:
         return vector_E
 
 
-def pick(known: Mapping[str, Callable[[], Any]], name: str, where: str) -> Any:
-    """The network of a name. Raises UsageError, with `where` it was named, for an unknown one."""
+def make_models(
+    embedders: list[str] | None, recognizers: list[str] | None, dnsmos: bool
+) -> MetricModels:
+    """Networks by name: `ge2e` and `mini`, which are packaged, where none are named. Raises
+    UsageError for an unknown name."""
+    folder = cache.default_folder()
+    return MetricModels(
+        embedders=[
+            CachedEmbedder(pick(EMBEDDERS, name, "--embedder"), folder)
+            for name in embedders or ["ge2e"]
+        ],
+        transcribers=[
+            CachedTranscriber(pick(TRANSCRIBERS, name, "--transcriber"), folder)
+            for name in recognizers or ["mini"]
+        ],
+        mos=CachedMosPredictor(Dnsmos(), folder) if dnsmos else None,
+    )
+
+
+def pick(known: Mapping[str, Callable[[], Any]], name: str, option: str) -> Any:
+    """The network of a name. Raises UsageError, with the option that named it, for an unknown
+    one."""
     if name not in known:
-        raise UsageError(f"{where} takes {', '.join(known)}, not {name!r}.")
+        raise UsageError(f"{option} takes {', '.join(known)}, not {name!r}.")
     return known[name]()

@@ -116,7 +116,6 @@ def synthesize_list(
     enroll: Callable[[Path], Tensor],
     *,
     seeds: Sequence[int],
-    cfg: float = 1.2,
     track: Track = untracked,
 ) -> list[Synthesis]:
     """All sentences with the first seed, then with the next one. `enroll` makes the voice [N, D] of
@@ -128,7 +127,7 @@ def synthesize_list(
         for seed in seeds
         for each in sentences
     ]
-    return synthesize(model, requests, cfg=cfg, track=track)
+    return synthesize(model, requests, track=track)
 
 
 def read_syntheses(sentences: Sequence[Sentence], folder: Path) -> list[Synthesis]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ReleaseError
-from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
+from voxclone.evaluate.agreement import Agreement, agreements, chance_agreements, mean_agreement
 from voxclone.evaluate.checks import FailedCheck, saturation
 from voxclone.evaluate.levels import LevelStats, level_stats
 from voxclone.release.release import Release, preset_names
@@ -50,13 +50,15 @@ class PresetReencoding:
 
 
 @torch.inference_mode()
-def reencode_presets(release: Release, codec: Codec, most: int = MAX_PRESETS) -> PresetReencoding:
+def reencode_presets(release: Release, codec: Codec) -> PresetReencoding:
     """Decode and encode some presets of the release, with every known activation.
 
     Raises ReleaseError if fewer than two presets can be inverted to codes.
     """
     codec.require_encoder()
-    names = preset_names(release)[:: max(1, len(release.params.voices) // most)][:most]
+    names = preset_names(release)[:: max(1, len(release.params.voices) // MAX_PRESETS)][
+        :MAX_PRESETS
+    ]
     known = {
         name: each.codes_KT
         for name, each in preset_inversions(release, names).items()
@@ -74,14 +76,10 @@ def reencode_presets(release: Release, codec: Codec, most: int = MAX_PRESETS) ->
     return PresetReencoding(
         presets=tuple(known),
         by_activation={
-            name: mean_agreement(
-                [agreement(a, b[name]) for a, b in zip(truth, encoded, strict=True)]
-            )
+            name: mean_agreement(agreements(truth, [each[name] for each in encoded]))
             for name in (RUNTIME, *EXTRA_TANH)
         },
-        chance=mean_agreement(
-            [agreement(a, b) for a, b in zip(truth, [*truth[1:], truth[0]], strict=True)]
-        ),
+        chance=mean_agreement(chance_agreements(truth)),
         constant_error=float((levels_CT - median_C1).abs().mean()),
         levels=level_stats([each[RUNTIME] for each in encoded], codec.quantizer.levels),
         preset_levels=level_stats(truth, codec.quantizer.levels),

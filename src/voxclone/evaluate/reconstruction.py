@@ -60,20 +60,17 @@ class VoxtralReconstructor:
 class MimiReconstructor:
     """Mimi through transformers with its first codebooks (8, 16 and 32 in the paper)."""
 
-    def __init__(
-        self, source: str = "kyutai/mimi", codebooks: int = 32, device: str = "cpu"
-    ) -> None:
+    def __init__(self, source: str = "kyutai/mimi", codebooks: int = 32) -> None:
         """Raises MissingExtraError without transformers, VoxcloneError if it does not load."""
-        self.model = load_pretrained("MimiModel", source, "Comparing with Mimi").to(device)
+        self.model = load_pretrained("MimiModel", source, "Comparing with Mimi")
         self.codebooks = codebooks
         self.name = f"mimi-{codebooks}"
         self.kbps = 11 * codebooks * float(self.model.config.frame_rate) / 1000
 
     @torch.inference_mode()
     def reconstruct(self, wave_S: Tensor) -> Tensor:
-        wave_BCS = wave_S[None, None].to(self.model.device)
-        codes = self.model.encode(wave_BCS, num_quantizers=self.codebooks).audio_codes
-        decoded: Tensor = self.model.decode(codes).audio_values[0, 0].cpu()
+        codes = self.model.encode(wave_S[None, None], num_quantizers=self.codebooks).audio_codes
+        decoded: Tensor = self.model.decode(codes).audio_values[0, 0]
         return decoded[: len(wave_S)]
 
 

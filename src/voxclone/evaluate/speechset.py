@@ -14,7 +14,7 @@ from torch import Tensor
 from voxclone.audio.files import read_wave
 from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data.manifest import Clip, read_manifest
-from voxclone.errors import AudioError, ConfigError, file_name
+from voxclone.errors import AudioError, ConfigError, UsageError, file_name
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.readers import read_text
 from voxclone.spec import SAMPLING_RATE
@@ -93,6 +93,17 @@ def select_clips(clips: Sequence[Clip], seconds: float) -> list[Clip]:
             if total >= seconds:
                 break
     return selected
+
+
+def open_speech(
+    source: Path, split: str | None, seconds: float, track: Track = untracked
+) -> SpeechSet:
+    """About `seconds` of speech of a manifest or folder, speakers in turn. Raises UsageError for an
+    empty split."""
+    clips = [clip for clip in list_clips(source) if split in (None, clip.split)]
+    if not clips:
+        raise UsageError(f"{source} has no clip of the split {split!r}.")
+    return load_speech(select_clips(clips, seconds), track)
 
 
 def load_speech(clips: Sequence[Clip], track: Track = untracked) -> SpeechSet:

@@ -33,7 +33,7 @@ class Interval:
         return self.high is not None and self.high < bound
 
 
-def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> Interval:
+def bootstrap(values: Sequence[float], groups: Sequence[str]) -> Interval:
     """Mean of the groups' means, with its percentile interval under resampling of groups.
 
     Raises ValueError without values.
@@ -47,7 +47,7 @@ def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) 
     mean = float(means_G.mean())
     if len(means_G) < 2:
         return Interval(mean, None, None, len(values), len(means_G))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn_RG = generator.integers(len(means_G), size=(RESAMPLES, len(means_G)))
     low, high = np.quantile(means_G[drawn_RG].mean(axis=1), (0.025, 0.975))
     return Interval(mean, float(low), float(high), len(values), len(means_G))

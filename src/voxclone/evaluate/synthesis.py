@@ -17,6 +17,7 @@ from voxclone.tts.generate import Generated, Sampling, generate
 from voxclone.tts.text import expected_seconds, frame_cap
 from voxclone.tts.tts import TTS
 
+BATCH = 16  # texts that are spoken together
 EARLY_PACE = 0.5
 """Speech that takes less than half of the seconds expected of its text has stopped early."""
 
@@ -57,13 +58,12 @@ def synthesize(
     requests: Sequence[SynthesisRequest],
     *,
     cfg: float = 1.2,
-    batch: int = 16,
     track: Track = untracked,
 ) -> list[Synthesis]:
     """The speech of each request; a result too short to be speech counts as silence."""
     results = []
-    for start in track(range(0, len(requests), batch), "synthesis"):
-        group = requests[start : start + batch]
+    for start in track(range(0, len(requests), BATCH), "synthesis"):
+        group = requests[start : start + BATCH]
         for each, made in zip(group, generate_codes(model, group, cfg), strict=True):
             with torch.inference_mode():
                 wave_S = model.codec.decode(made.codes_KT[None].to(model.device))[0].cpu()

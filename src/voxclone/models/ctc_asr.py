@@ -42,13 +42,13 @@ def normalize_text(text: str) -> str:
 
 
 class _Block(nn.Module):
-    def __init__(self, dim: int, kernel: int, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
         self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, 4 * dim)
         self.down = nn.Linear(4 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD = self.depthwise(x_BTD.transpose(1, 2)).transpose(1, 2)

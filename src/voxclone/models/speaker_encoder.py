@@ -206,18 +206,18 @@ class WavLmEmbedder:
 
     name = "wavlm-sv"
 
-    def __init__(self, source: str = "microsoft/wavlm-base-plus-sv", device: str = "cpu") -> None:
+    def __init__(self, source: str = "microsoft/wavlm-base-plus-sv") -> None:
         """`source` is a directory or a hub name. Raises MissingExtraError, VoxcloneError."""
         self._features = load_pretrained("AutoFeatureExtractor", source, "WavLM similarity")
         self._model = load_pretrained("WavLMForXVector", source, "WavLM similarity")
-        self._model.to(device).eval().requires_grad_(False)
+        self._model.eval().requires_grad_(False)
 
     def embed(self, wave_S: Tensor) -> Tensor:
         """Unit vector [E] on the CPU of one clip at 24 kHz of 0.4 s or more. Raises AudioError."""
         wave_R = _long_enough_16k(wave_S, "WavLM")
         inputs = self._features(wave_R.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
         with torch.no_grad():
-            embedding_BE = self._model(inputs["input_values"].to(self._model.device)).embeddings
+            embedding_BE = self._model(inputs["input_values"]).embeddings
         return F.normalize(embedding_BE[0].float(), dim=-1).cpu()
 
 
@@ -226,9 +226,7 @@ class EcapaEmbedder:
 
     name = "ecapa"
 
-    def __init__(
-        self, source: str = "speechbrain/spkrec-ecapa-voxceleb", device: str = "cpu"
-    ) -> None:
+    def __init__(self, source: str = "speechbrain/spkrec-ecapa-voxceleb") -> None:
         """`source` is a trusted directory or hub name: its YAML can run code.
 
         Raises MissingExtraError without speechbrain (which needs torchaudio too).
@@ -240,7 +238,7 @@ class EcapaEmbedder:
         # A copied directory still names the hub as the place of its weights.
         overrides = {"pretrained_path": source} if Path(source).is_dir() else {}
         self._model: Any = classifiers.EncoderClassifier.from_hparams(
-            source=source, overrides=overrides, run_opts={"device": device}
+            source=source, overrides=overrides, run_opts={"device": "cpu"}
         )
 
     def embed(self, wave_S: Tensor) -> Tensor:

@@ -3,12 +3,10 @@
 Shapes: B batch, S samples, M mel bands, T frames at 50 Hz, D width.
 """
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from voxclone.audio.spectrum import mel_spectrogram
@@ -20,7 +18,6 @@ from voxclone.release.release import mini_release
 from voxclone.release.safetensors import load_tensors
 
 SPEAKER_NETWORK_FILE = "voices.safetensors"
-MAX_CODE = 7  # of a signed 4-bit weight
 
 
 class SpeakerNetworkConfig(Settings):
@@ -51,26 +48,9 @@ class SpeakerNetwork(nn.Module):
         return F.normalize(pooled_BD, dim=-1)
 
 
-def save_speaker_network(network: SpeakerNetwork, folder: Path) -> None:
-    """Write a network for `load_speaker_network`: matrices in 4 bits with a scale for each row.
-
-    The class vectors of the training speakers are left out: inference does not need them, and they
-    are people's voices.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    state: dict[str, Tensor] = {}
-    for name, weight in network.trunk.state_dict().items():
-        if weight.ndim == 1:
-            state[name] = weight.to(torch.bfloat16)
-        else:
-            state[name], state[f"{name}.scale"] = _quantize(weight)
-    save_file(state, folder / SPEAKER_NETWORK_FILE)
-    size = {"dim": network.trunk.config.dim, "blocks": network.trunk.config.blocks}
-    (folder / "config.json").write_text(json.dumps(size, indent=1) + "\n", encoding="utf-8")
-
-
 def load_speaker_network(folder: Path) -> SpeakerNetwork:
-    """A frozen network that `save_speaker_network` wrote. Raises ConfigError without them."""
+    """A frozen network: `voices.safetensors` has matrices in 4 bits (two weights a byte) with a
+    scale for each row, and `config.json` the size. Raises ConfigError without them."""
     path = folder / "config.json"
     config = parse_record(SpeakerNetworkConfig, read_json(path, what="The network's"), str(path))
     state = load_tensors(folder / SPEAKER_NETWORK_FILE, ConfigError)
@@ -88,16 +68,6 @@ def load_speaker_network(folder: Path) -> SpeakerNetwork:
 def load_packaged_speaker_network() -> SpeakerNetwork:
     """The network that comes with the mini release."""
     return load_speaker_network(mini_release().parent / "voices")
-
-
-def _quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Two signed 4-bit weights a byte (uint8, flat), and the scale [rows, 1] of each row."""
-    rows = weight.flatten(1)
-    scale = (rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8) / MAX_CODE).to(torch.bfloat16)
-    codes = (rows / scale.float()).round().clamp(-MAX_CODE, MAX_CODE).to(torch.int8)
-    nibbles = codes.view(torch.uint8) & 15
-    pairs = F.pad(nibbles.flatten(), (0, nibbles.numel() % 2)).view(-1, 2)
-    return pairs[:, 0] | pairs[:, 1] << 4, scale
 
 
 def _dequantize(packed: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:

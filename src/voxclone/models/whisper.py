@@ -24,7 +24,7 @@ from torch import Tensor
 
 from voxclone.audio.resample import MODEL_RATE
 from voxclone.errors import ConfigError
-from voxclone.io import atomic_path
+from voxclone.io import atomic_path, tensor_errors
 from voxclone.models.pretrained import clip_at_16k, load_pretrained
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
@@ -178,7 +178,7 @@ class TargetStore:
                 made = teacher.targets(wave_S, frames, text, language)
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {"state": made.state_LE.half(), "share": made.share_LT.half()}
-            with atomic_path(path) as temporary:
+            with atomic_path(path) as temporary, tensor_errors():
                 save_file(tensors, temporary)
         stored = load_file(path)
         return AsrTargets(stored["state"].float(), stored["share"].float())

@@ -35,10 +35,9 @@ _NAME = re.compile(r"(?P<prefix>.*?)(?P<name>(input_proj|encoder_blocks)\..+)")
 
 @dataclass(frozen=True)
 class EncoderTensors:
-    """All tensors of an encoder, by their names in the release. `header` is that of a safetensors
-    file, and `notes` are sentences on how they were found."""
+    """A whole encoder: `load` gives a tensor by its name in the release. `header` is that of a
+    safetensors file, and `notes` are sentences on how the tensors were found."""
 
-    tensors: dict[str, TensorInfo]
     load: "Callable[[str], Tensor]"
     header: Header | None
     notes: tuple[str, ...] = ()
@@ -63,7 +62,6 @@ def read_encoder_tensors(path: Path, params: Params) -> EncoderTensors:
         for name in found
         if (match := _NAME.fullmatch(name)) and match["prefix"] == prefix
     }
-    tensors = {ours: found[theirs] for ours, theirs in names.items()}
     if prefix in ("", CODEC):
         _refuse_others(found, prefix, params, path)
     notes = []
@@ -71,9 +69,9 @@ def read_encoder_tensors(path: Path, params: Params) -> EncoderTensors:
         notes.append(f"{path.name} is a file of torch.save: it was read without unpickling.")
     if prefix not in ("", CODEC):
         kind = "averaged weights (EMA)" if AVERAGE.search(prefix) else "weights"
-        others = len(found) - len(tensors)
+        others = len(found) - len(names)
         notes.append(f"Used the {kind} under {prefix!r}, and left out {others} other tensors.")
-    return EncoderTensors(tensors, lambda name: load(names[name]), header, tuple(notes))
+    return EncoderTensors(lambda name: load(names[name]), header, tuple(notes))
 
 
 def _choose_prefix(found: Mapping[str, TensorInfo], params: Params, path: Path) -> str:

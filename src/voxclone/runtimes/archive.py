@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxclone.release.release import Release
-from voxclone.runtimes.export import export_voice
+from voxclone.runtimes.export import ExportWords, export_voice
 from voxclone.runtimes.table import Runtime
 from voxclone.voice.resolve import ResolvedVoice
 
@@ -22,6 +22,9 @@ PLACES = {
     "  cp -r path/to/{release} voxtral-{name}\n  unzip -o this.zip -d voxtral-{name}",
     "voices": "Unpack these files into the folder of voices that {runtime} reads.",
 }
+
+# For requests, which have no `--name`: a stored voice is renamed instead.
+WORDS = ExportWords(rename="give the voice another name", replace="'replace_preset'")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ def pack_export(
     voice takes the place of the preset `replace` if one is given. `scratch` is an empty folder.
     Raises what `export_voice` raises."""
     out = scratch / f"{voice.name}{runtime.suffix if runtime.input == 'file' else ''}"
-    reading = export_voice(voice, runtime, release, out, replace_preset=replace, symbolic=True)
+    reading = export_voice(
+        voice, runtime, release, out, replace_preset=replace, symbolic=True, words=WORDS
+    )
     if runtime.input == "file":
         use = runtime.use.format(out=out.name, name=reading.name)
         return Archive(f"{voice.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from voxclone.errors import QualityError, UsageError
@@ -17,6 +18,14 @@ from voxclone.runtimes.writers import copy_release
 from voxclone.voice.resolve import ResolvedVoice
 
 
+@dataclass(frozen=True)
+class ExportWords:
+    """How messages say to name a voice: those of the command line, unless others are given."""
+
+    rename: str = "choose another with --name"
+    replace: str = "--replace-preset"
+
+
 def export_voice(
     voice: ResolvedVoice,
     runtime: Runtime,
@@ -27,6 +36,7 @@ def export_voice(
     replace_preset: str | None = None,
     symbolic: bool = False,
     source: Path | None = None,
+    words: ExportWords = ExportWords(),
 ) -> Reading:
     """Write a voice to `out` for `runtime`, under its own name, `name`, or that of a preset that
     it replaces. Gives what the runtime would load. If `symbolic`, the weights of a release folder
@@ -40,7 +50,7 @@ def export_voice(
     own_name = replace_preset or name or voice.name
     if name is not None and replace_preset is not None:
         raise UsageError("Give either --name or --replace-preset: both would name the voice.")
-    check_name(own_name, runtime, release, replaces=replace_preset is not None)
+    check_name(own_name, runtime, release, words, replaces=replace_preset is not None)
     refuse_inside(out, release.path)
     with _atomic(runtime, out, own_name, [source, release.path]) as path:
         if runtime.input == "release":
@@ -55,13 +65,15 @@ def export_voice(
     return reading
 
 
-def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool) -> None:
+def check_name(
+    name: str, runtime: Runtime, release: Release, words: ExportWords, *, replaces: bool
+) -> None:
     """Raise UsageError unless a voice may be called `name` in `runtime`."""
     if not is_voice_name(name):
-        raise UsageError(f"{name!r} cannot be the name of a file: choose another with --name.")
+        raise UsageError(f"{name!r} cannot be the name of a file: {words.rename}.")
     if replaces:
         if runtime.input != "release":
-            raise UsageError(f"{runtime.name} is given no release: --replace-preset is for others.")
+            raise UsageError(f"{runtime.name} is given no release: {words.replace} is for others.")
         known = set(release.params.voices)
         if runtime.name in ("voxtral_tts_rs", "comfyui"):
             known = set(PRESETS)
@@ -73,22 +85,21 @@ def check_name(name: str, runtime: Runtime, release: Release, *, replaces: bool)
     if runtime.presets_only and name not in PRESETS:
         raise UsageError(
             f"{runtime.name} offers the names of the 20 presets only: replace one with "
-            "--replace-preset, such as casual_male."
+            f"{words.replace}, such as casual_male."
         )
     if runtime.input == "release" and name in release.params.voices:
         raise UsageError(
-            f"{release.path} has a voice {name!r} already: choose another with --name, or say "
-            f"--replace-preset {name}."
+            f"{release.path} has a voice {name!r} already: {words.rename}, or replace it with "
+            f"{words.replace} {name}."
         )
     if runtime.name == "vllm-omni" and (name != name.lower() or name == "default"):
         raise UsageError(
             f"vLLM-Omni cannot find {name!r}, because it puts names into lower case and takes "
-            "'default' for none: choose another with --name."
+            f"'default' for none: {words.rename}."
         )
     if runtime.name == "voxtral_tts_rs" and name.lower() in ALIASES:
         raise UsageError(
-            f"{name!r} means {ALIASES[name.lower()]!r} in voxtral_tts_rs: choose another with "
-            "--name."
+            f"{name!r} means {ALIASES[name.lower()]!r} in voxtral_tts_rs: {words.rename}."
         )
 
 

@@ -145,5 +145,5 @@ def find_runtime(name: str) -> Runtime:
     if name in RUNTIMES:
         return RUNTIMES[name]
     near = get_close_matches(name, RUNTIMES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"No runtime is called {name!r}: {hint}They are {', '.join(RUNTIMES)}.")
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UsageError(f"No runtime is called {name!r}{hint}. They are {', '.join(RUNTIMES)}.")

@@ -21,7 +21,6 @@ from voxclone.serve.worker import Worker
 from voxclone.voice.store import open_folder
 
 ANY_ERROR = ("400", "401", "403", "408", "413", "415", "429", "500", "503")
-FREE = {"/health", "/ready", "/metrics"}
 
 
 def build_app(settings: ServeSettings, catalog: Catalog, load: Callable[[], Any]) -> FastAPI:
@@ -68,12 +67,11 @@ def _description(app: FastAPI) -> dict[str, Any]:
         parts |= named.pop("$defs")
         parts["ErrorEnvelope"] = named
         content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
-        for path, operations in schema["paths"].items():
+        for operations in schema["paths"].values():
             for operation in operations.values():
                 answers = operation["responses"]
                 answers.pop("422", None)
-                if path not in FREE:
-                    for code in ANY_ERROR:
-                        answers.setdefault(code, {"description": "Error", "content": content})
+                for code in ANY_ERROR:
+                    answers.setdefault(code, {"description": "Error", "content": content})
         app.openapi_schema = schema
     return app.openapi_schema

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from voxclone.errors import (
     AudioError,
@@ -24,12 +25,9 @@ GONE = 499
 log = logging.getLogger("voxclone.serve")
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-CODES = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "too_large",
-    415: "unsupported_media_type",
+ROUTES = {
+    404: ("not_found", "There is no such route: `/openapi.json` describes all."),
+    405: ("method_not_allowed", "This route has another method: `/openapi.json` describes it."),
 }
 SCRATCH = re.compile(r"\.voxclone-[0-9a-f]+\.tmp/")  # `io.scratch_folder`
 AUDIO_STATUS = {"undecodable": 415, "too long": 413}
@@ -61,23 +59,41 @@ class ApiError(HTTPException):
         return JSONResponse(self.body(), self.status_code, headers=dict(self.headers or {}))
 
 
+def invalid_value(param: str, message: str) -> ApiError:
+    """A refusal of the value of a field."""
+    return ApiError(400, message, code="invalid_value", param=param)
+
+
+def model_not_found(name: str, known: str) -> ApiError:
+    """A refusal of a model that is not the one of this server."""
+    message = f"There is no model {name[:100]!r}: this server has {known!r}."
+    return ApiError(404, message, code="model_not_found", param="model")
+
+
 def busy(status: int, message: str, code: str, seconds: int) -> ApiError:
     """A refusal that will be none later."""
     return ApiError(status, message, code=code, headers={"Retry-After": str(seconds)})
 
 
+def stopping() -> ApiError:
+    """A refusal of what the server cannot answer before it ends."""
+    return ApiError(503, "The server stops: ask again when it is back.", code="stopping")
+
+
 def api_error(
     error: VoxcloneError, hidden: Mapping[str, str], param: str | None = None
 ) -> ApiError:
-    """The answer for an error of the package. `hidden` are paths of this machine and what stands
-    for them in messages."""
+    """The answer for an error of the package. `param` names the field that it is of, unless the
+    error does: a speech names a voice by `voice`, all other routes by `name`. `hidden` are paths
+    of this machine and what stands for them in messages."""
+    unknown = "voice" if param is None else "name"
     message = SCRATCH.sub("", str(error))
     for path, name in hidden.items():
         message = message.replace(path, name)
     if isinstance(error, UnknownVoiceError):
-        return ApiError(404, message, code="voice_not_found", param=param or "voice")
+        return ApiError(404, message, code="voice_not_found", param=unknown)
     if isinstance(error, VoiceExistsError):
-        return ApiError(409, message, code="voice_exists", param=param or "name")
+        return ApiError(409, message, code="voice_exists", param="name")
     if isinstance(error, AudioError):
         status = AUDIO_STATUS.get(error.rule, 400)
         code = f"audio_{error.rule.replace(' ', '_')}"
@@ -87,8 +103,9 @@ def api_error(
     return ApiError(400, message, code="bad_request", param=param)
 
 
-def internal_error(request_id: str) -> ApiError:
+def unforeseen_error(error: Exception, request_id: str) -> ApiError:
     """The whole answer for an unforeseen error; the log has the rest."""
+    log.error("request %s failed", request_id, exc_info=error)
     message = f"Something went wrong on the server. The log has the error of request {request_id}."
     return ApiError(500, message, code="internal_error")
 
@@ -99,12 +116,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         if not isinstance(error, ApiError):
-            code = CODES.get(error.status_code, "error")
-            error = ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+            code, message = ROUTES.get(error.status_code, ("bad_request", str(error.detail)))
+            error = ApiError(error.status_code, message, code=code, headers=error.headers)
         return error.response()
 
+    @app.exception_handler(ClientDisconnect)  # in the middle of its body
     @app.exception_handler(ClientGoneError)
-    async def gone(request: Request, error: ClientGoneError) -> Response:
+    async def gone(request: Request, error: Exception) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(RequestValidationError)
@@ -114,8 +132,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         request_id = request.scope["state"]["request_id"]
-        log.error("request %s failed", request_id, exc_info=error)
-        response = internal_error(request_id).response()
+        response = unforeseen_error(error, request_id).response()
         response.headers["X-Request-Id"] = request_id  # this answer goes around the middleware
         return response
 
@@ -124,16 +141,18 @@ def _invalid(error: RequestValidationError) -> ApiError:
     """The first mistake in a request, as a sentence."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(place) or None
     kind, reason = first["type"], str(first["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
+        reason = first["ctx"]["error"]
         return ApiError(400, f"The body is not valid JSON: {reason}.", code="invalid_json")
-    if param is None:
-        message = f"The body is not what this route takes: {reason}."
-    elif kind == "missing":
+    if not place:
+        message = "Send a JSON object, with `Content-Type: application/json`."
+        return ApiError(400, message, code="invalid_json")
+    param = place[0]  # further parts name a type of ours, as in `voice.str`
+    if kind == "missing":
         message = f"{param!r} is missing."
     elif kind == "extra_forbidden":
         message = f"{param!r} is not known here: leave it out."
     else:
         message = f"{param!r} cannot be used: {reason[:1].lower()}{reason[1:].rstrip('.')}."
-    return ApiError(400, message[:1000], code="invalid_value", param=param)
+    return invalid_value(param, message[:1000])

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request, UploadFile
 
-from voxclone.serve.errors import ApiError
+from voxclone.serve.errors import ApiError, invalid_value
 from voxclone.serve.middleware import FORM_BYTES
 
 
@@ -33,9 +33,7 @@ async def _parsed(request: Request) -> AsyncIterator[list[tuple[str, Any]]]:
         yield form.multi_items()
 
 
-async def read_form(
-    request: Request, files: Collection[str], fields: Collection[str] = (), *, needed: bool = True
-) -> Form:
+async def read_form(request: Request, files: Collection[str], fields: Collection[str] = ()) -> Form:
     """The form of a request. Raises ApiError for anything but `fields` with text and one of `files`
     with a file; nothing that is named in a form is ever fetched or opened."""
     found: dict[str, str] = {}
@@ -45,23 +43,16 @@ async def read_form(
             known = name in files or name in fields
             if not known or name in found or (sent is not None and name in files):
                 reason = "is there twice, or beside another file" if known else "is not known here"
-                raise ApiError(
-                    400, f"{name[:80]!r} {reason}.", code="invalid_value", param=name[:80]
-                )
+                raise invalid_value(name[:80], f"{name[:80]!r} {reason}.")
             if isinstance(value, str) and name in fields:
                 found[name] = value
             elif not isinstance(value, str) and name in files:
                 sent = name, _name(value), await value.read()
             else:
                 kind = "a file: no address or path is looked up" if name in files else "a text"
-                raise ApiError(400, f"{name!r} must be {kind}.", code="invalid_value", param=name)
+                raise invalid_value(name, f"{name!r} must be {kind}.")
     if sent is None:
-        names = " or ".join(files)
-        if needed:
-            raise ApiError(
-                400, f"{names} is missing.", code="invalid_value", param=next(iter(files))
-            )
-        return Form(found)
+        raise invalid_value(next(iter(files)), f"{' or '.join(files)} is missing.")
     return Form(found, *sent)
 
 

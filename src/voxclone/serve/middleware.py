@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from voxclone.serve.errors import GONE, ApiError
+from voxclone.serve.errors import GONE, ApiError, stopping
 from voxclone.serve.metrics import Metrics
 from voxclone.serve.settings import ServeSettings, is_loopback
 
@@ -69,6 +69,9 @@ class RequestMiddleware:
                 await refusal.response()(scope, receive, answer)
                 return
             await self._app(scope, self._bounded(receive, limit), answer)
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it may
+            if not status:
+                await stopping().response()(scope, receive, answer)
         except Exception:
             status = status or 500
             raise

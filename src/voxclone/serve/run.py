@@ -19,8 +19,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # what follows repeats the address
         raise UsageError(
             f"Port {port} of {host} cannot be used: {reason}. Name another with --port."
         ) from None
@@ -62,6 +62,8 @@ def run(app: FastAPI, settings: ServeSettings, listening: socket.socket, *, quie
 
     worker.on_loaded = loaded
     server.run(sockets=[listening])
+    if server.force_exit:  # uvicorn skips the end of the app, and a thread in PyTorch would abort
+        worker.stop()
     if worker.failure is not None:
         raise worker.failure
 

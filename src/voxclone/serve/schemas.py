@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from voxclone.tts.limits import MAX_CFG, MAX_SEED
+
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 StreamFormat = Literal["audio", "sse"]
 Verdict = Literal["good", "fair", "bad"]
@@ -32,10 +34,10 @@ class SpeechRequest(Strict):
     instructions: Annotated[str | None, Field(description="Refused, unless empty.")] = None
     stream_format: StreamFormat = "audio"
     seed: Annotated[
-        int | None, Field(ge=0, lt=2**63, description="Same seed, same speech, bit for bit.")
+        int | None, Field(ge=0, le=MAX_SEED, description="Same seed, same speech, bit for bit.")
     ] = None
     cfg: Annotated[
-        float, Field(ge=0, le=10, allow_inf_nan=False, description="Guidance of the voice.")
+        float, Field(ge=0, le=MAX_CFG, allow_inf_nan=False, description="Guidance of the voice.")
     ] = 1.2
 
     @field_validator("input")

@@ -17,7 +17,7 @@ from voxclone.errors import MissingExtraError, VoxcloneError
 from voxclone.serve import events
 from voxclone.serve.encoding import MEDIA_TYPES, Encoder, is_streamed, open_encoder
 from voxclone.serve.engine import Engine
-from voxclone.serve.errors import ApiError, internal_error, log
+from voxclone.serve.errors import ApiError, model_not_found
 from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import SpeechRequest, error_responses
 from voxclone.serve.service import JobStreamingResponse, Service, Shared
@@ -86,9 +86,10 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
         chunks = _encoded(first, results, encoder, spoken, rate, service)
         headers, gone = {"X-Seed": str(seed)}, service.metrics.abandoned.inc
         if wanted.stream_format == "sse":
-            chunks = _events(chunks, spoken, request.scope["state"]["request_id"])
+            request_id = request.scope["state"]["request_id"]
+            stream = events.with_error(_events(chunks, spoken), "speech.audio.error", request_id)
             return JobStreamingResponse(
-                chunks, slot, events.MEDIA_TYPE, headers | events.HEADERS, gone
+                stream, slot, events.MEDIA_TYPE, headers | events.HEADERS, gone
             )
         media_type = MEDIA_TYPES[wanted.response_format]
         if is_streamed(wanted.response_format):
@@ -103,14 +104,8 @@ async def speech(request: Request, wanted: SpeechRequest, service: Shared) -> Re
 
 def _check(wanted: SpeechRequest, service: Service) -> None:
     """Raise ApiError for what cannot be done, by the name of its field."""
-    known = service.settings.model
-    if wanted.model != known:
-        raise ApiError(
-            404,
-            f"There is no model {wanted.model[:100]!r}: this server has {known!r}.",
-            code="model_not_found",
-            param="model",
-        )
+    if wanted.model != service.settings.model:
+        raise model_not_found(wanted.model, service.settings.model)
     if wanted.speed != 1:
         raise ApiError(
             400,
@@ -173,20 +168,11 @@ async def _encoded(
             yield content
 
 
-async def _events(
-    chunks: AsyncIterator[bytes], spoken: Spoken, request_id: str
-) -> AsyncIterator[bytes]:
-    """The same as events. An error is one, too, since the status has been sent."""
-    try:
-        async for chunk in chunks:
-            audio = base64.b64encode(chunk).decode()
-            yield events.event("speech.audio.delta", {"audio": audio})
-        yield events.event("speech.audio.done", spoken.summary())
-    except Exception as error:
-        if not isinstance(error, ApiError):
-            log.error("request %s failed", request_id, exc_info=error)
-            error = internal_error(request_id)
-        yield events.event("speech.audio.error", error.body())
+async def _events(chunks: AsyncIterator[bytes], spoken: Spoken) -> AsyncIterator[bytes]:
+    """The same as events."""
+    async for chunk in chunks:
+        yield events.event("speech.audio.delta", {"audio": base64.b64encode(chunk).decode()})
+    yield events.event("speech.audio.done", spoken.summary())
 
 
 async def _joined(chunks: AsyncIterator[bytes]) -> bytes:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from voxclone.serve.errors import ApiError
+from voxclone.serve.errors import ApiError, model_not_found
 from voxclone.serve.schemas import Health, ModelInfo, ModelList, error_responses
 from voxclone.serve.service import Service, Shared
 from voxclone.tts.text import MAX_CHARACTERS
@@ -31,12 +31,7 @@ async def models(service: Shared) -> ModelList:
 async def model(model: str, service: Shared) -> ModelInfo:
     """The model by its name."""
     if model != service.settings.model:
-        raise ApiError(
-            404,
-            f"There is no model {model[:100]!r}: this server has {service.settings.model!r}.",
-            code="model_not_found",
-            param="model",
-        )
+        raise model_not_found(model, service.settings.model)
     return model_info(service)
 
 

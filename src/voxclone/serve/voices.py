@@ -1,22 +1,23 @@
 """`/v1/audio/voices`: list, make, import, rename, delete, compare and export voices."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voxclone.audio.files import Recording
-from voxclone.cloning.options import check_consent
+from voxclone.cloning.options import CONSENTS, check_consent
 from voxclone.errors import AudioError, UsageError, VoxcloneError
 from voxclone.runtimes.readers import PRESETS
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.serve import events
 from voxclone.serve.encoding import pcm16, wave_header
 from voxclone.serve.engine import Engine, NewVoice
-from voxclone.serve.errors import ApiError, internal_error, log
+from voxclone.serve.errors import ApiError, invalid_value
 from voxclone.serve.forms import Form, read_form
+from voxclone.serve.jobs import Progress, Result
 from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import (
     ClipReport,
@@ -31,7 +32,6 @@ from voxclone.serve.schemas import (
     error_responses,
 )
 from voxclone.serve.service import JobStreamingResponse, Service, Shared
-from voxclone.serve.worker import Progress, Result
 from voxclone.voice.metadata import check_name
 
 router = APIRouter(prefix="/v1/audio")
@@ -116,8 +116,8 @@ async def make_voice(request: Request, service: Shared) -> Any:
         if form.field == "voice_file":
             if further := sorted(set(form.fields) - {"name"}):
                 message = f"A voice file has its own {further[0]!r}: leave the field out."
-                raise ApiError(400, message, code="invalid_value", param=further[0])
-            name = form.get("name") or None
+                raise invalid_value(further[0], message)
+            name = _checked_name(form, service)
             awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
             imported = await service.wait(request, awaited, "voice_file")
             slot.leave()
@@ -126,7 +126,8 @@ async def make_voice(request: Request, service: Shared) -> Any:
         recording = await _decoded(form, service)
         results = slot.begin(lambda engine, progress: engine.enroll(recording, new, progress))
         if stream_format == "sse":
-            chunks = _stage_events(results, service, request.scope["state"]["request_id"])
+            request_id = request.scope["state"]["request_id"]
+            chunks = events.with_error(_stages(results, service), "voice.error", request_id)
             gone = service.metrics.abandoned.inc
             return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
         made = await service.wait(request, _result(results))
@@ -194,7 +195,7 @@ async def compare(name: str, request: Request, service: Shared) -> Similarity:
         recording = await _decoded(form, service)
         wave_S = torch.from_numpy(recording.wave_S)
         awaited = slot.run(lambda engine: engine.similarity(name, wave_S))
-        return await service.wait(request, awaited)
+        return await service.wait(request, awaited, "name")
 
 
 @router.get("/voices/{name}/export", response_class=Response, responses=error_responses(404))
@@ -210,7 +211,8 @@ async def export(
     def pack(engine: Engine) -> Any:
         return engine.export(name, runtime, replace_preset)
 
-    archive = await service.ask(request, pack, "runtime")
+    param = "runtime" if replace_preset is None else "replace_preset"
+    archive = await service.ask(request, pack, param)
     return _download(archive.content, archive.file_name)
 
 
@@ -219,7 +221,7 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     if service.catalog.why_not_clone is not None:
         raise ApiError(501, service.catalog.why_not_clone, code="no_encoder")
     fields = ("'consent'", "'statement'")
-    param: Literal["consent", "name"] = "consent"
+    param = "statement" if form.get("consent") in CONSENTS else "consent"
     try:
         consent = check_consent(form.get("consent") or None, form.get("statement"), fields)
         param = "name"
@@ -237,16 +239,24 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     ):
         if len(text) > most:
             message = f"{field!r} has {len(text)} characters, and {most} can be kept."
-            raise ApiError(400, message, code="invalid_value", param=field)
+            raise invalid_value(field, message)
     return new
+
+
+def _checked_name(form: Form, service: Service) -> str | None:
+    """The name that a voice file is to have, or None for its own. Raises ApiError."""
+    name = form.get("name") or None
+    try:
+        return None if name is None else check_name(name)
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error, "name") from None
 
 
 def _one_of(form: Form, field: str, *values: str) -> str:
     """A field with a few values, or none. Raises ApiError."""
     value = form.get(field)
     if value and value not in values:
-        message = f"{field!r} takes {' or '.join(values)}."
-        raise ApiError(400, message, code="invalid_value", param=field)
+        raise invalid_value(field, f"{field!r} takes {' or '.join(values)}.")
     return value
 
 
@@ -264,21 +274,14 @@ async def _result(results: JobResults) -> Any:
     return value.value
 
 
-async def _stage_events(
-    results: JobResults, service: Service, request_id: str
-) -> AsyncIterator[bytes]:
-    """The stages of a voice that is made, and how it ended, as events."""
+async def _stages(results: JobResults, service: Service) -> AsyncIterator[bytes]:
+    """The stages of a voice that is made, and the voice, as events. Raises ApiError."""
     try:
         while isinstance(value := await results.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
-        yield events.event("voice.done", {"made": value.value.model_dump()})
-    except Exception as error:
-        if isinstance(error, VoxcloneError):
-            error = service.catalog.refusal(error)
-        if not isinstance(error, ApiError):
-            log.error("request %s failed", request_id, exc_info=error)
-            error = internal_error(request_id)
-        yield events.event("voice.error", error.body())
+    except VoxcloneError as error:
+        raise service.catalog.refusal(error) from None
+    yield events.event("voice.done", {"made": value.value.model_dump()})
 
 
 def _download(content: bytes, name: str) -> Response:

@@ -15,65 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from voxclone.serve.errors import ApiError, busy, log
+from voxclone.serve.errors import ApiError, busy, log, stopping
+from voxclone.serve.jobs import Group, Progress, Result, Speech, Task
 from voxclone.serve.results import ClientGoneError, JobResults
 from voxclone.serve.settings import Limits
-from voxclone.tts.streams import SpeechChunk, Utterance
+from voxclone.tts.streams import Utterance
 
 ValueT = TypeVar("ValueT")
 SLEEP = 0.05  # seconds between two looks at clients that do not read
-
-
-class Batch(Protocol):
-    """A batch of utterances: `tts.streams.Streams`."""
-
-    @property
-    def busy(self) -> int: ...
-
-    def add(self, utterance: Utterance) -> None: ...
-    def drop(self, utterances: list[Utterance]) -> None: ...
-    def step(self, held: list[Utterance]) -> list[SpeechChunk]: ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A stage of a task begins."""
-
-    stage: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The return value of a task."""
-
-    value: Any
-
-
-@dataclass(eq=False)
-class _Task:
-    results: JobResults
-    function: Callable[[Any, Callable[[str], None]], Any]
-
-
-@dataclass(eq=False)
-class _Speech:
-    results: JobResults
-    make: Callable[[Any], Utterance]
-    alone: bool
-    utterance: Utterance | None = None
-
-
-@dataclass(eq=False)
-class _Group:
-    """The texts of one batch; `idle` if all of them wait for their clients to read."""
-
-    batch: Batch
-    alone: bool
-    speeches: list[_Speech] = field(default_factory=list)
-    idle: bool = False
 
 
 class Slot:
@@ -89,14 +40,14 @@ class Slot:
         """Generate an utterance; the results are its chunks. `make` is called with the model, in
         the worker thread; `alone` gives it a batch of its own."""
         results = self._new_results()
-        self._worker.submit(_Speech(results, make, alone))
+        self._worker.submit(Speech(results, make, alone))
         return results
 
     def begin(self, function: Callable[[Any, Callable[[str], None]], Any]) -> JobResults:
         """Call a function with the model and a callback for its stages. The results are `Progress`
         for each stage and a `Result` at the end."""
         results = self._new_results()
-        self._worker.submit(_Task(results, function))
+        self._worker.submit(Task(results, function))
         return results
 
     async def run(self, function: Callable[[Any], ValueT]) -> ValueT:
@@ -131,9 +82,9 @@ class Worker:
     def __init__(self, load: Callable[[], Any], limits: Limits) -> None:
         self._load, self._limits = load, limits
         self._lock = threading.Condition()
-        self._tasks: deque[_Task] = deque()
-        self._speeches: deque[_Speech] = deque()
-        self._groups: list[_Group] = []
+        self._tasks: deque[Task] = deque()
+        self._speeches: deque[Speech] = deque()
+        self._groups: list[Group] = []
         self._closing = False
         self._slots = 0
         self._seconds = 1.0  # that a request takes, smoothed
@@ -192,9 +143,9 @@ class Worker:
         self._slots -= 1
         self._seconds += 0.2 * (seconds - self._seconds)
 
-    def submit(self, job: _Task | _Speech) -> None:
+    def submit(self, job: Task | Speech) -> None:
         with self._lock:
-            if isinstance(job, _Task):
+            if isinstance(job, Task):
                 self._tasks.append(job)
             else:
                 self._speeches.append(job)
@@ -213,7 +164,7 @@ class Worker:
                 self._step(group)
             self._groups = [group for group in self._groups if group.speeches]
         for group in self._groups:
-            self._fail(group.speeches, ApiError(503, "The server stops.", code="stopping"))
+            self._fail(group.speeches, stopping())
         self._groups = []
 
     def _take(self) -> bool:
@@ -229,7 +180,7 @@ class Worker:
                 waiting = [*self._tasks, *self._speeches]
                 self._tasks.clear()
                 self._speeches.clear()
-                self._fail(waiting, ApiError(503, "The server stops.", code="stopping"))
+                self._fail(waiting, stopping())
                 return False
             task = self._tasks.popleft() if self._tasks else None
             room = max(0, self._limits.together - self.speaking)
@@ -240,7 +191,7 @@ class Worker:
             self._begin(speech)
         return True
 
-    def _do(self, task: _Task) -> None:
+    def _do(self, task: Task) -> None:
         def progress(stage: str) -> None:
             task.results.check()
             task.results.put(Progress(stage))
@@ -254,14 +205,14 @@ class Worker:
             except Exception as error:
                 task.results.put(error)
 
-    def _begin(self, speech: _Speech) -> None:
+    def _begin(self, speech: Speech) -> None:
         if speech.results.closed:
             return
         try:
             speech.utterance = speech.make(self.model)
             shared = [group for group in self._groups if not group.alone]
             if speech.alone or not shared:
-                self._groups.append(_Group(self.model.batch(), speech.alone))
+                self._groups.append(Group(self.model.batch(), speech.alone))
             group = self._groups[-1] if speech.alone or not shared else shared[0]
             group.batch.add(speech.utterance)
             group.speeches.append(speech)
@@ -269,7 +220,7 @@ class Worker:
         except Exception as error:
             speech.results.put(error)
 
-    def _step(self, group: _Group) -> None:
+    def _step(self, group: Group) -> None:
         """Generate a frame of each text of a group, after dropping those whose client has gone."""
         limits = self._limits
         gone = [each for each in group.speeches if self._is_gone(each)]
@@ -295,7 +246,7 @@ class Worker:
             if chunk.ended:
                 group.speeches.remove(speech)
 
-    def _is_gone(self, speech: _Speech) -> bool:
+    def _is_gone(self, speech: Speech) -> bool:
         if speech.results.stalled() > self._limits.stalled_seconds:
             speech.results.put(ApiError(408, "The client did not read the speech.", code="stalled"))
             return True

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from voxclone import checkpoint
 from voxclone.checkpoint import load_optimizer, optimizer_tensors
+from voxclone.config import flatten
 from voxclone.errors import ConfigError, TrainingError
 from voxclone.train import distributed
 
@@ -164,7 +165,7 @@ def check_config(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
     config or on other speech. Returns notes: keys that only one of the two has come from another
     version of this program, and are no reason to refuse."""
     speech = _speech(before.get(SPEECH), now.get(SPEECH))
-    old, new = (_flat({k: v for k, v in each.items() if k != SPEECH}) for each in (before, now))
+    old, new = (flatten({k: v for k, v in each.items() if k != SPEECH}) for each in (before, now))
     other = sorted(key for key in old.keys() & new.keys() if old[key] != new[key])
     other = [key for key in other if key not in FREE]
     if other:
@@ -208,14 +209,3 @@ def _speech(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> 
     if there == here:
         return f"{there}, but not the same ones or not in the same order"
     return f"{there} there, {here} here"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -12,11 +12,17 @@ at the end of a step says what happens, for the price of not overlapping with it
 
 Without a process group every function here does nothing, or gives back what it was given.
 
+A process that hangs must not hold the others for ever. Whoever waits longer than `LONGEST_STEP`, or
+loses the connection, raises TrainingError with the machine of the process that is missing. Between
+GPUs, NCCL ends the process instead, after the same time and with a message of its own.
+
 Shapes: B items of a part, W processes.
 """
 
 import json
 import secrets
+import socket
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +34,32 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from voxclone.errors import ConfigError, VoxcloneError
+from voxclone.audio.decode import format_duration
+from voxclone.errors import ConfigError, TrainingError, VoxcloneError
 from voxclone.train.signals import Interrupted, stop_requested
 
+LONGEST_STEP = timedelta(minutes=30)
+"""So long a process waits for the others in a step. The slowest that is in order is one that writes
+a checkpoint, or loads a model, on a slow disk."""
 LONGEST_WAIT = timedelta(hours=12)
 """The first process packs speech and makes pairs while the others wait."""
+GRACE_SECONDS = 10.0
+"""So long a process that has lost others waits for those that are left to tell that they are."""
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """What the processes need beside PyTorch's default group: their store, how long one waits in
+    a step, and a group that waits for the first process (`rank0_first`). A PyTorch without
+    `distributed` has no such types."""
+
+    store: Any
+    longest_step: timedelta
+    patient: Any
+
+
+_meetings: list[_Meeting] = []
+"""The meeting of this process, if it has joined one."""
 
 
 def start(device: torch.device) -> None:
@@ -49,12 +76,28 @@ def start(device: torch.device) -> None:
             )
         torch.cuda.set_device(local)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    join(backend, store, rank, size)
+
+
+def join(
+    backend: str,
+    store: Any,
+    rank: int,
+    size: int,
+    longest_step: timedelta = LONGEST_STEP,
+) -> None:
+    """Become the process `rank` of `size` that share a `Store` of PyTorch."""
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=longest_step)
+    store.set(f"host-{rank}", socket.gethostname())
+    patient = dist.new_group(timeout=LONGEST_WAIT, backend="gloo")
+    _meetings.append(_Meeting(store, longest_step, patient))
 
 
 def stop() -> None:
     """Leave the other processes."""
     if _together():
+        _meetings.clear()
         dist.destroy_process_group()
 
 
@@ -73,6 +116,43 @@ def is_rank0() -> bool:
 
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """Within, the processes exchange tensors. Raises TrainingError if others are missing."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # gloo has no class for a lost connection
+        raise _lost() from error
+
+
+def _lost() -> TrainingError:
+    """Tell the other processes that this one is there, and find who does not tell that."""
+    meeting = _meetings[-1]
+    longest = format_duration(meeting.longest_step.total_seconds())
+    deadline, store = time.monotonic() + GRACE_SECONDS, meeting.store
+    missing = list(range(world_size()))
+    try:
+        store.set(f"left-{rank()}", "")
+        while missing and time.monotonic() < deadline:
+            time.sleep(0.1)
+            missing = [each for each in missing if not store.check([f"left-{each}"])]
+        named = [f"process {each} on {store.get(f'host-{each}').decode()}" for each in missing]
+    except RuntimeError:  # the machine with the store is gone, and what others told with it
+        named = ["the process that began the training"]
+    if not named:
+        return TrainingError(
+            f"The processes of the training have lost each other: one of them, or the network, was "
+            f"away for more than {longest}. See which machine is slow, and go on with `--resume`."
+        )
+    return TrainingError(
+        f"The training has lost {' and '.join(named)}: it has ended, or has not answered for "
+        f"{longest}. See what it said last and whether its machine hangs, end what is left of it, "
+        "and go on with `--resume`."
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +197,8 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
         total = own.detach().clone()
-        dist.all_reduce(total)
+        with _waiting():
+            dist.all_reduce(total)
         return total / world_size()
 
     @staticmethod
@@ -131,7 +212,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own_B: Tensor) -> Tensor:
         parts = [torch.empty_like(own_B) for _ in range(world_size())]
-        dist.all_gather(parts, own_B.detach().contiguous())
+        with _waiting():
+            dist.all_gather(parts, own_B.detach().contiguous())
         ctx.items = len(own_B)
         return torch.cat(parts)
 
@@ -170,7 +252,8 @@ def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tenso
     last = loss.detach().float().reshape(1)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([*(g.flatten().float() for g in grads), there_N, last.to(device)])
-    dist.all_reduce(flat)
+    with _waiting():
+        dist.all_reduce(flat)
     flat /= world_size()
     values = flat.split([p.numel() for p in parameters] + [len(parameters), 1])
     for parameter, value, there in zip(parameters, values, values[-2].cpu().tolist(), strict=False):
@@ -194,10 +277,13 @@ def shard(layers: Iterable[nn.Module], whole: Sequence[nn.Parameter]) -> None:
 
 def any_rank(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process; all wait for all."""
-    if world_size() == 1:
-        return list(flags)
+    return list(flags) if world_size() == 1 else _any_of(flags, None)
+
+
+def _any_of(flags: Sequence[bool], group: Any) -> list[bool]:
     shared = torch.tensor(flags, dtype=torch.int32)
-    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    with _waiting():
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group)
     return [bool(flag) for flag in shared.tolist()]
 
 
@@ -207,10 +293,11 @@ def broadcast(values: Any) -> Any:
         return values
     text = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
     length = torch.tensor([len(text)])
-    dist.broadcast(length, 0)
-    if not is_rank0():
-        text = torch.empty(int(length), dtype=torch.uint8)
-    dist.broadcast(text, 0)
+    with _waiting():
+        dist.broadcast(length, 0)
+        if not is_rank0():
+            text = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(text, 0)
     return json.loads(bytes(text.tolist()))
 
 
@@ -267,7 +354,8 @@ def mean_over_ranks(values: Sequence[float]) -> list[float]:
     if world_size() == 1:
         return list(values)
     shared = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(shared)
+    with _waiting():
+        dist.all_reduce(shared)
     return [float(value) / world_size() for value in shared.tolist()]
 
 
@@ -279,7 +367,8 @@ def check_stop() -> None:
 
 def _agree(*, done: bool) -> bool:
     """Whether the first process is done. What is done is not interrupted any more."""
-    stopped, done = any_rank(stop_requested(), done)
+    flags = (stop_requested(), done)
+    stopped, done = flags if world_size() == 1 else _any_of(flags, _meetings[-1].patient)
     if stopped and not done:
         raise Interrupted
     return done

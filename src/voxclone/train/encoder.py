@@ -18,7 +18,7 @@ How each loss is made is in `objective`.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,11 @@ def main(
     *,
     resume: bool,
     changed: bool = False,
+    on_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train as the config says, in the folder `out`; returns the exit code. Under torchrun all
-    processes train together, and the first writes and prints.
+    processes train together, and the first writes and prints. `on_step` is called with the number
+    of steps that are done.
 
     Raises TrainingError if the device has too little memory or too many steps in a row cannot be
     done, and QualityError if the encoder collapses (`monitor.collapse`).
@@ -119,7 +121,7 @@ def main(
         outcome = fit(
             training, config.run, out, resume=resume, changed=changed,
             config=values | {"model": inputs.model, SPEECH: speech.identity()}, console=console,
-            keep=keep, collapse_check=training.collapse_check,
+            keep=keep, collapse_check=training.collapse_check, on_step=on_step,
         )  # fmt: skip
         require_success(outcome, out)
         path = out / ENCODER_FILE
@@ -127,12 +129,27 @@ def main(
         return report(outcome, path, training.state.values.get(BEST), console)
     except distributed.RaisedByRank0 as other:
         return other.exit_code
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
-            raise no_memory(config, device, error) from None
+    except RuntimeError as error:
+        raise_without_memory(config, device, error)
         raise
     finally:
         distributed.stop()
+
+
+@contextmanager
+def memory_errors(config: EncoderConfig, device: torch.device) -> Iterator[None]:
+    """Turn a device's lack of memory into a TrainingError with the values to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise_without_memory(config, device, error)
+        raise
+
+
+def raise_without_memory(config: EncoderConfig, device: torch.device, error: RuntimeError) -> None:
+    """Raise TrainingError for an error that says that memory is missing."""
+    if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
+        raise no_memory(config, device, error) from None
 
 
 def prepare(
@@ -242,7 +259,8 @@ class EncoderTraining:
         loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
         norm = clip_gradients(self.optimizers(ENCODER))
         others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
-        norm = norm + 0.0 * mean_of([each.to(norm) for each in others])  # not finite if one is not
+        # Not finite if one of them is not; on the CPU, so that a GPU is waited for once a step.
+        norm = (norm + 0.0 * mean_of([each.to(norm) for each in others])).cpu()
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():

@@ -12,9 +12,32 @@ from pydantic import Field
 
 from voxclone.config import Settings
 from voxclone.data.augment import Degradation
+from voxclone.errors import ConfigError, shorten
 from voxclone.train.loop import RunSettings
 from voxclone.train.losses import STFT_SIZES
 from voxclone.train.optim import OptimizerSettings
+
+CONFIGS = Path(__file__).parent / "configs"
+"""The recipes that come with the package."""
+
+
+def packaged_config(name: str) -> Path:
+    """The file of a recipe that comes with the package."""
+    return CONFIGS / f"{name}.yaml"
+
+
+def find_config(config: Path, folder: Path = CONFIGS) -> Path:
+    """The file that is named, or the recipe of that name in the package's `folder`. Raises
+    ConfigError, with the names, for neither."""
+    if config.exists() or config.suffix or len(config.parts) > 1:
+        return config
+    packaged = folder / f"{config.name}.yaml"
+    if not packaged.is_file():
+        names = sorted(each.stem for each in packaged.parent.glob("*.yaml"))
+        raise ConfigError(
+            f"There is no config {shorten(config)}: name a YAML file, or one of {', '.join(names)}."
+        )
+    return packaged
 
 
 class EncoderRun(RunSettings):

@@ -6,8 +6,10 @@ Shapes: S samples, N codes, M mel bands, T frames.
 
 import json
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,6 +32,8 @@ from rich.text import Text
 from torch import Tensor
 
 from voxclone.audio.spectrum import mel_spectrogram
+from voxclone.errors import TrainingError, os_errors
+from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
 
 N_FFT, HOP, BANDS = 1024, 240, 128
@@ -49,21 +53,22 @@ an encoder has collapsed."""
 
 class Log:
     """Scalars, audio and histograms of one run, in `folder`; without a folder, nothing is
-    written."""
+    written. All raise TrainingError if that cannot be done."""
 
-    def __init__(self, folder: Path | None, *, sampling_rate: int = 24000) -> None:
-        self._rate = sampling_rate
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._board: Any = None
         self._lines: TextIO | None = None
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        with self._written():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return
+            self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Named metrics of a step; the part of a name before `/` is its group. JSON has no word for
@@ -73,21 +78,22 @@ class Log:
         row: dict[str, float | None] = {"step": step, "time": round(time.time(), 1)}
         for name, value in values.items():
             row[name] = float(f"{value:.6g}") if math.isfinite(value) else None
-        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
-        self._lines.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+        with self._written():
+            self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+            self._lines.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+                self._board.flush()
 
     def audio(self, step: int, name: str, wave_S: Tensor) -> None:
         """A waveform, and its spectrogram as NAME_mel, for TensorBoard alone."""
         if self._board is None:
             return
         wave_S = wave_S.detach().float().cpu()
-        self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, self._rate)
-        picture_MT = spectrogram(wave_S, self._rate)
-        self._board.add_image(f"{name}_mel", picture_MT, step, dataformats="HW")
+        with self._written():
+            self._board.add_audio(name, wave_S.clamp(-1, 1)[None], step, SAMPLING_RATE)
+            self._board.add_image(f"{name}_mel", spectrogram(wave_S), step, dataformats="HW")
 
     def codes(self, step: int, name: str, code_N: Tensor, count: int) -> None:
         """How often each of the codes 0 to `count` - 1 occurs, for TensorBoard alone. Where they
@@ -96,18 +102,48 @@ class Log:
             return
         width = -(-count // MOST_BINS)
         edges = np.arange(0, count + width, width) - 0.5
-        self._board.add_histogram(name, code_N.detach().cpu().long().numpy(), step, bins=edges)
+        with self._written():
+            self._board.add_histogram(name, code_N.detach().cpu().long().numpy(), step, bins=edges)
 
     def close(self) -> None:
-        if self._lines is not None:
-            self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        with self._written():
+            if self._lines is not None:
+                self._lines.close()
+            if self._board is not None:
+                self._board.close()
+
+    def _written(self) -> AbstractContextManager[None]:
+        return os_errors(
+            f"The log of the training cannot be written to {self._folder}", TrainingError
+        )
 
 
-def spectrogram(wave_S: Tensor, rate: int) -> np.ndarray:
+@contextmanager
+def open_log(folder: Path | None) -> Iterator[Log]:
+    """A log that is closed at the end; an error in closing it hides no other one. What fails in the
+    thread of TensorBoard is raised by the next call, and not printed besides."""
+    log, printed = Log(folder), threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        if not isinstance(error.exc_value, OSError):
+            printed(error)
+
+    threading.excepthook = hook
+    try:
+        yield log
+    except BaseException:
+        with suppress(TrainingError):
+            log.close()
+        raise
+    else:
+        log.close()
+    finally:
+        threading.excepthook = printed
+
+
+def spectrogram(wave_S: Tensor) -> np.ndarray:
     """Grey [M, T] (uint8), the highest band first, 10 ms a column at 24 kHz."""
-    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS, rate)[0].clamp(min=1e-5).log10()
+    mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS)[0].clamp(min=1e-5).log10()
     share_MT = ((mel_MT - DARKEST) / (BRIGHTEST - DARKEST)).nan_to_num().clamp(0, 1)
     grey_MT: np.ndarray = (255 * share_MT).round().to(torch.uint8).flip(0).numpy()
     return grey_MT

@@ -8,7 +8,6 @@ and resumed ends with the weights of one that was not (bit for bit on a CPU). Se
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from torch import Tensor
 from voxclone.config import Settings
 from voxclone.train import distributed
 from voxclone.train.checkpoint import TrainState, rescue, restore, save
-from voxclone.train.logging import SKIPPED, Log, RunningMean, progress_bar, short
+from voxclone.train.logging import SKIPPED, Log, RunningMean, open_log, progress_bar, short
 from voxclone.train.signals import Interrupted, catch_signals, stop_requested
 
 EXIT_INTERRUPTED = 5
@@ -88,6 +87,7 @@ def fit(
     changed: bool = False,
     keep: Callable[[int, Metrics], None] | None = None,
     collapse_check: Callable[[int, Metrics], str | None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Train until `steps`, the time limit or a signal; save, validate and log on the way.
 
@@ -96,12 +96,13 @@ def fit(
     no checkpoint. A signal saves and stops after the current step, or within it if the task checks
     for it. An error goes on to the caller, after the steps before it have been saved. `keep` is
     called with the metrics of every validation; `collapse_check` may say why the run must stop.
+    `on_step` is called after each step.
     """
     state, checkpoints = task.state, folder / CHECKPOINTS
     restore(state, checkpoints, resume=resume, changed=changed, config=config, console=console)
     saved = state.step if state.step else None
     with (
-        closing(Log(folder if distributed.is_rank0() else None)) as log,
+        open_log(folder if distributed.is_rank0() else None) as log,
         catch_signals(alone=distributed.world_size() == 1),
         progress_bar(console) as progress,
     ):
@@ -114,6 +115,8 @@ def fit(
                 state.step += 1
                 run.log_step(row)
                 progress.update(bar, completed=state.step, metrics=run.shown)
+                if on_step is not None:
+                    on_step(state.step)
                 reason, sentence = run.why_stop(row, *run.validate_if_due())
                 if reason is not None or state.step % settings.save_every == 0:
                     save(state, checkpoints, config)

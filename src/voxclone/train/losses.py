@@ -66,11 +66,11 @@ def waveform_losses(
     return losses
 
 
-def low_frequency_loss(estimate_BS: Tensor, target_BS: Tensor, width: int = 24) -> Tensor:
-    """Squared distance of the waveforms averaged over `width` samples (at 24 kHz: what lies below
+def low_frequency_loss(estimate_BS: Tensor, target_BS: Tensor) -> Tensor:
+    """Squared distance of the waveforms averaged over 24 samples (at 24 kHz: what lies below
     some 500 Hz), relative to the target's power. It sees phases where the fundamental of a voice
     is; an absolute distance would not do: zero is a minimum of its own."""
-    low_BS, wanted_BS = (F.avg_pool1d(x[:, None], width)[:, 0] for x in (estimate_BS, target_BS))
+    low_BS, wanted_BS = (F.avg_pool1d(x[:, None], 24)[:, 0] for x in (estimate_BS, target_BS))
     power = distributed.mean(wanted_BS.square().mean())
     return F.mse_loss(low_BS, wanted_BS) / power.clamp(min=1e-8)
 
@@ -139,13 +139,12 @@ def code_losses(
     codes_BKT: Tensor,
     *,
     mask_BT: Tensor | None = None,
-    temperature: float = 1.0,
 ) -> CodeLosses:
     """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the frames of the mask.
 
-    Semantic: cross-entropy over code vectors with logits -|z - e|^2 / (temperature * spread), plus
-    half the squared distance to the true vector in the same unit; it sets direction, scale and
-    offset at once and cannot collapse. The spread is an eighth of the code vectors' total variance.
+    Semantic: cross-entropy over code vectors with logits -|z - e|^2 / spread, plus half the
+    squared distance to the true vector in the same unit; it sets direction, scale and offset at
+    once and cannot collapse. The spread is an eighth of the code vectors' total variance.
     Levels: smooth L1 between 10 tanh(z) + 10 (for 21 levels) and the level.
     """
     semantic_BDT, acoustic_BDT = quantizer.split(latent_BDT)
@@ -156,7 +155,7 @@ def code_losses(
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
     codes_N = codes_BT.flatten()[keep_N]
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
-    cross_entropy = F.cross_entropy(-squared_NV / (spread * temperature), codes_N)
+    cross_entropy = F.cross_entropy(-squared_NV / spread, codes_N)
     distance = (latent_ND - vectors_VD[codes_N]).square().sum(-1).mean() / spread
     half = (quantizer.levels - 1) / 2
     estimate_NC = (half * torch.tanh(acoustic_BDT) + half).transpose(1, 2).flatten(0, 1)[keep_N]

@@ -25,7 +25,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.data.corpus import Corpus, Crops, Subset
 from voxclone.errors import ConfigError
-from voxclone.io import atomic_path
+from voxclone.io import atomic_path, tensor_errors
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train import distributed
@@ -230,7 +230,7 @@ def save_labels(path: Path, labels: Mapping[int, Label], clips: str) -> None:
     for index, label in labels.items():
         tensors[f"{index}.code"] = label.code_TJ.to(torch.int16)
         tensors[f"{index}.weight"] = label.weight_TJ.to(torch.float16)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, tensor_errors():
         save_file(tensors, temporary, {"clips": clips})
 
 

@@ -17,6 +17,7 @@ from voxclone.spec import SHIFT
 from voxclone.voice.embedding import embed_codes
 
 PASSES = 12
+STARTS = 1024
 KEPT_SHARE = 0.7
 
 
@@ -73,13 +74,11 @@ def invert_embedding(
     sizes: Sequence[int],
     *,
     rounds: int = 64,
-    tries: int = 1024,
-    seed: int = 0,
 ) -> Inversion:
     """Find the codes whose table rows sum to each frame, exactly in the table's dtype.
 
     Coordinate descent over the codebooks starts from random codes. Frames that it did not solve
-    are tried again from their best codes with three in ten drawn again. A round has `tries` starts
+    are tried again from their best codes with three in ten drawn again. A round has `STARTS` starts
     in all, and there are at most `rounds`. In a wide table (3072) the first descent ends at the
     true codes; in a narrow one with many codebooks it often stops beside them. `sizes` are those of
     the codebooks without the two special codes.
@@ -89,7 +88,7 @@ def invert_embedding(
     frames_TD = embedding_ND[:-1] if has_end else embedding_ND
     table = table_VD.float()
     books = [table[o + SHIFT : o + SHIFT + s] for o, s in zip(offsets, sizes, strict=True)]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     best_TK = torch.zeros(len(frames_TD), len(sizes), dtype=torch.long)
     error_T = torch.full((len(frames_TD),), torch.inf)
     exact_T = torch.zeros(len(frames_TD), dtype=torch.bool)
@@ -97,7 +96,7 @@ def invert_embedding(
         todo = (~exact_T).nonzero()[:, 0]
         if not len(todo):
             break
-        copies = max(1, tries // len(todo)) if round_ else 1
+        copies = max(1, STARTS // len(todo)) if round_ else 1
         target_TD = frames_TD[todo].float().repeat_interleave(copies, dim=0)
         start_TK = torch.stack(
             [torch.randint(s, (len(target_TD),), generator=generator) for s in sizes], dim=1

@@ -47,7 +47,7 @@ def restore(state: RefineState, folder: Path, identity: str, *, resume: bool) ->
     damaged one that was skipped. Raises ConfigError for checkpoints of another job, for folders
     with damaged ones only, and for any checkpoint without `resume`."""
     if not resume:
-        checkpoint.require_none(folder, "--run")
+        checkpoint.require_none(folder, "--checkpoints")
         return []
     found, complaints = checkpoint.load_latest(folder)
     if found is None:
@@ -57,7 +57,7 @@ def restore(state: RefineState, folder: Path, identity: str, *, resume: bool) ->
     if found.values.get("job") != identity:
         raise ConfigError(
             f"The checkpoints in {folder} are of another recording, start, evaluation or settings: "
-            "name another folder with `--run`."
+            "name another folder with `--checkpoints`."
         )
     tensors, codes = found.tensors, state.codes
     device = codes.level_CT.device

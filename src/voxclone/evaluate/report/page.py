@@ -58,10 +58,15 @@ def page(
         + "".join(_failed_check(each) for each in checks.get("failed", ()))
         + _tables(report, baseline)
         + plots_of(report)
-        + "".join(_clips(each) for each in clips)
+        + "".join(clips_html(each) for each in clips)
         + _listed("Not measured", report.get("missing", {}))
         + _listed("Unreadable clips", report.get("unreadable", {}))
     )
+    return document(title, body)
+
+
+def document(title: str, body: str) -> str:
+    """A self-contained page in the style of reports."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,13 +90,14 @@ def _tables(report: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> st
         marks: Sequence[Sequence[bool]] | None = None
         if before is not None:
             table, marks = compare(table, before)
-        parts.append(_table(table, marks))
+        parts.append(table_html(table, marks))
     if before is not None:
         parts.append('<p class="note">Marked: intervals that do not overlap.</p>')
     return "".join(parts)
 
 
-def _table(table: Table, marks: Sequence[Sequence[bool]] | None) -> str:
+def table_html(table: Table, marks: Sequence[Sequence[bool]] | None = None) -> str:
+    """A table under its title; marked cells stand out."""
     noted = any(row.note for row in table.rows)
     head = "".join(f"<td>{html.escape(name)}</td>" for name in table.headings)
     lines = [f"<tr><th></th>{head}{'<td></td>' if noted else ''}</tr>"] if head else []
@@ -113,7 +119,8 @@ def _listed(title: str, reasons: Mapping[str, str]) -> str:
     return f"<h2>{title}</h2><ul>{items}</ul>" if items else ""
 
 
-def _clips(clip: AudioComparison) -> str:
+def clips_html(clip: AudioComparison) -> str:
+    """Players of clips side by side, each with its spectrogram."""
     cells = "".join(
         f"<figure><figcaption>{html.escape(label)}</figcaption>{_player(wave_S)}"
         f"{svg.gray_image(svg.spectrogram(wave_S), f'{label}: spectrogram')}</figure>"

@@ -8,7 +8,6 @@ Shapes: S samples, F frequency bins, T frames.
 
 import base64
 import html
-import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -19,31 +18,25 @@ from torch import Tensor
 
 from voxclone.audio.spectrum import magnitudes
 
-MARGIN = 34
+MARGIN, FONT = 34, 9.0
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The range of an axis, its ticks (value and label) and its name with the unit."""
+    """The range of an axis and its ticks (value and label)."""
 
     low: float
     high: float
     ticks: Sequence[tuple[float, str]] = ()
-    name: str = ""
-    log: bool = False
 
     def fraction(self, value: float) -> float:
         """The position of a value, 0 at the low end and 1 at the high one."""
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return (value - low) / max(1e-9, high - low)
+        return (value - self.low) / max(1e-9, self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A rectangle of pixels with the corner (`left`, `top`) and two axes; `font` is the size of its
-    labels."""
+    """A rectangle of pixels with the corner (`left`, `top`) and two axes."""
 
     left: float
     top: float
@@ -51,7 +44,6 @@ class Panel:
     height: float
     x: Axis
     y: Axis
-    font: float = 9.0
 
     def px(self, x: float) -> float:
         """Pixels from the left edge of the picture."""
@@ -62,21 +54,16 @@ class Panel:
         return self.top + self.height * (1 - self.y.fraction(y))
 
     def frame(self) -> str:
-        """Horizontal lines at the ticks of `y`, the labels of the ticks, and the names of the axes:
-        that of `y` above the panel, that of `x` below it."""
+        """Horizontal lines at the ticks of `y`, and the labels of all ticks."""
         base, right = self.top + self.height, self.left + self.width
         parts = [
             tag("line", x1=self.left, x2=right, y1=self.py(y), y2=self.py(y), class_="faint")
-            + text(self.left - 4, self.py(y) + self.font / 3, label, anchor="end")
+            + text(self.left - 4, self.py(y) + FONT / 3, label, anchor="end")
             for y, label in self.y.ticks
         ]
         parts += [
-            text(self.px(x), base + 1.6 * self.font, label, anchor="middle")
-            for x, label in self.x.ticks
+            text(self.px(x), base + 1.6 * FONT, label, anchor="middle") for x, label in self.x.ticks
         ]
-        middle = (self.left + right) / 2
-        parts.append(text(middle, base + 3.1 * self.font, self.x.name, anchor="middle"))
-        parts.append(text(self.left, self.top - 0.8 * self.font, self.y.name))
         return "".join(parts)
 
     def curve(
@@ -107,25 +94,14 @@ def tag(element: str, inner: str = "", **attributes: str | float | None) -> str:
     return f"<{element}{given}>{inner}</{element}>" if inner else f"<{element}{given}/>"
 
 
-def text(
-    x: float,
-    y: float,
-    label: str,
-    *,
-    anchor: str | None = None,
-    kind: str | None = None,
-    color: str | None = None,
-) -> str:
-    """A label at pixels, or nothing for an empty one; `kind` is a class of the page."""
-    style = None if color is None else f"fill:{color}"
-    look = {"class_": kind, "style": style, "text_anchor": anchor}
-    return tag("text", html.escape(label), x=x, y=y, **look) if label else ""
+def text(x: float, y: float, label: str, *, anchor: str | None = None) -> str:
+    """A label at pixels."""
+    return tag("text", html.escape(label), x=x, y=y, text_anchor=anchor)
 
 
-def lines(
-    series: Sequence[tuple[str, Sequence[float]]], *, width: int = 640, height: int = 200
-) -> str:
+def lines(series: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Curves over the same positions; each is (color, nonnegative values)."""
+    width, height = 640, 200
     top = max((max(values) for _, values in series if len(values)), default=1.0) or 1.0
     ticks = ((0.0, "0"), (top, f"{top:.2g}"))
     panel = Panel(MARGIN, 8, width - MARGIN - 4, height - 26, Axis(0, 1), Axis(0, top, ticks))
@@ -138,11 +114,9 @@ def lines(
 
 def intervals(
     series: Sequence[tuple[str, Sequence[tuple[float, float, float | None, float | None]]]],
-    *,
-    width: int = 640,
-    height: int = 240,
 ) -> str:
     """Curves with error bars; each is (color, points (x, mean, low, high)), x in seconds."""
+    width, height = 640, 240
     points = [point for _, curve in series for point in curve]
     ends = [value for _, *values in points for value in values if value is not None]
     low, high = min(ends), max(max(ends), min(ends) + 1e-6)
@@ -163,11 +137,9 @@ def intervals(
     return _svg(width, height, "".join(parts))
 
 
-def histograms(
-    encoder: Sequence[Sequence[float]], presets: Sequence[Sequence[float]], *, columns: int = 6
-) -> str:
+def histograms(encoder: Sequence[Sequence[float]], presets: Sequence[Sequence[float]]) -> str:
     """One small histogram for each channel: bars are the encoder's, the outline is the presets'."""
-    cell, tall = 104, 66
+    cell, tall, columns = 104, 66, 6
     parts = []
     for index, (bars, outline) in enumerate(zip(encoder, presets, strict=True)):
         x0, y0 = (index % columns) * cell + 4, (index // columns) * tall + 12
@@ -184,8 +156,9 @@ def histograms(
     return _svg(columns * cell, -(-len(encoder) // columns) * tall + 6, "".join(parts))
 
 
-def scatter(points: Sequence[tuple[str, float, float, bool]], *, size: int = 420) -> str:
+def scatter(points: Sequence[tuple[str, float, float, bool]]) -> str:
     """Named points: presets (True) as squares, others as discs."""
+    size = 420
     xs, ys = [p[1] for p in points], [p[2] for p in points]
     span = max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     across, up = (

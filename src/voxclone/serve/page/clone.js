@@ -190,9 +190,11 @@ async function makeIt() {
     speaker_description: $("description").value.trim(),
   };
   const lacks = missing(fields);
+  const field = lacks ? (typeof lacks[0] === "string" ? $(lacks[0]) : lacks[0]) : $("make");
+  field.closest(".card").append($("make-error")); // where the eye goes with the focus
   showError($("make-error"), lacks && new Error(lacks[1]));
   if (lacks) {
-    (typeof lacks[0] === "string" ? $(lacks[0]) : lacks[0]).focus();
+    field.focus();
     return;
   }
   const show = (share, text) => {
@@ -213,7 +215,6 @@ async function makeIt() {
     reset();
     shared.open("speak");
     $("voice").value = made.name;
-    $("voice").dispatchEvent(new Event("change"));
     if (!$("text").value) $("text").value = "The kids are talking by the door, and the dogs are sitting in the sun.";
     $("text").focus();
   } catch (error) {

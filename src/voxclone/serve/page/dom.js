@@ -25,12 +25,13 @@ export function showError(element, error) {
   element.textContent = error.message + wait;
 }
 
-/** Asks in a dialog: resolves to the values of its fields, or null. */
-export function ask(title, text, yes, fields = []) {
+/** Asks in a dialog: resolves to the values of its fields, or null. `danger` marks what cannot be undone. */
+export function ask(title, text, yes, fields = [], danger = false) {
   const dialog = $("ask");
   $("ask-title").textContent = title;
   $("ask-text").textContent = text;
   $("ask-yes").textContent = yes;
+  $("ask-yes").classList.toggle("danger", danger);
   $("ask-fields").replaceChildren(
     ...fields.map(({ label, ...properties }) => {
       const input = make("input", { autocomplete: "off", ...properties, id: `ask-${properties.name}` });

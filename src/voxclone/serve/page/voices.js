@@ -104,7 +104,7 @@ async function rename(name) {
 }
 
 async function erase(name) {
-  if (!(await ask("Delete", `Delete the voice ${name}? Nothing of it is kept.`, "Delete"))) return;
+  if (!(await ask("Delete", `Delete the voice ${name}? Nothing of it is kept.`, "Delete", [], true))) return;
   await attempt(async () => {
     await request(pathOf(name), { method: "DELETE" });
     forget(name);
@@ -126,7 +126,9 @@ function exporter(name) {
   const selected = () => runtimes.runtimes.find((each) => each.name === runtime.value);
   runtime.onchange = () => {
     presetField.hidden = !selected().presets_only;
-    about.textContent = `${selected().name} reads ${selected().use}.`;
+    const { download: suffix, use } = selected();
+    const note = suffix === ".zip" ? "Its README.txt says how to use it. " : "";
+    about.textContent = `You get a ${suffix} file. ${note}${selected().name} reads ${use}.`;
   };
   runtime.onchange();
   const go = () =>

@@ -3,6 +3,7 @@
 Where things lie (release, encoder, speech, device) are options of the command.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -12,6 +13,8 @@ from voxclone.train.loop import RunSettings
 from voxclone.train.optim import OptimizerSettings
 from voxclone.tts.adapter import AdapterSettings
 
+CONFIGS = Path(__file__).parent / "configs"
+"""The recipes that come with the package."""
 Weight = Annotated[float, Field(ge=0)]
 Frames = Annotated[int, Field(ge=13)]
 

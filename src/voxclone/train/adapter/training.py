@@ -213,6 +213,12 @@ class AdapterTraining:
     def validate(self, step: int, log: Log) -> Metrics:
         """Generated speech of base and adapted model, and the size of the change of each module.
         Who has no gate waits for what the first process finds."""
+        if self.config.run.shard:
+            return self._validate(step, log)
+        with distributed.rank0_first():
+            return self._validate(step, log)
+
+    def _validate(self, step: int, log: Log) -> Metrics:
         if self.gate is None:
             return {}
         log.scalars(step, {f"change/{n}": v for n, v in self.adapter.changes().items()})

@@ -1,0 +1,1 @@
+"""The recovery of a release's encoder as one command: plan, stages, checks, report."""
