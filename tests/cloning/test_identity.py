@@ -58,6 +58,9 @@ def test_contents_and_options_decide(folder: Path) -> None:
         of("withheld", ["a", "b"], EnrollOptions(best_of=2)),
     }
     assert len(different | {first}) == 9
+    withheld = Release.open(folder / "withheld")
+    with_adapter = enrollment_id(["a", "b"], withheld, encoder, plain, "an adapter's hash")
+    assert with_adapter not in different | {first}
 
 
 def test_one_number_of_the_encoder_decides(folder: Path, tmp_path: Path) -> None:

@@ -284,3 +284,13 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
     path.write_bytes(content[: int(cut * len(content)) + 1])
     with contextlib.suppress(VoiceError):
         Voice.load(path)
+
+
+def test_the_adapter_of_a_voice_is_written_where_there_is_one(tmp_path: Path) -> None:
+    """Without one, the header is that of earlier versions, which refuse unknown keys."""
+    codes_KT, embedding_ND = torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 4)
+    for value in (None, "a" * 64):
+        path = tmp_path / f"{value}.voice.safetensors"
+        Voice(codes_KT, embedding_ND, metadata(adapter_hash=value)).save(path)
+        assert read_metadata(path).adapter_hash == value
+        assert (b"adapter_hash" in path.read_bytes()) == (value is not None)
