@@ -25,10 +25,10 @@ from recipes.mini_release.transcripts import BatchTranscriber
 from voxclone.audio.files import read_wave
 from voxclone.audio.loudness import normalize_loudness
 from voxclone.audio.writing import write_wave
-from voxclone.cli.tools import make_models
 from voxclone.codec.model import Codec
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.evaluate.cloning import CloningPlan, clone_speakers, plan_requests
+from voxclone.evaluate.networks import make_models
 from voxclone.evaluate.similarity import Similarity, speaker_similarities
 from voxclone.evaluate.speechset import load_speech, select_clips
 from voxclone.evaluate.synthesis import Synthesis, SynthesisRequest, synthesize
