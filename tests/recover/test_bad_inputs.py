@@ -220,6 +220,7 @@ def test_a_full_disk_before_there_is_an_encoder_loses_nothing(
     assert len(list((tmp_path / "run").glob("*/stage.json"))) == 4
 
 
+@pytest.mark.slow
 def test_a_full_disk_after_the_training_loses_nothing(
     recover: Recover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

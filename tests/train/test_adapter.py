@@ -115,10 +115,10 @@ def test_micro_batches_and_checkpointing_give_the_same_step(tiny_release: Releas
 @pytest.mark.parametrize(
     ("reader", "changes"),
     [
-        ("lora", {}),
         ("lora", {"run": {"shard": True}}),
-        ("table", {"weights": {"embedding": 1.0}}),
-        ("voice", {"weights": {"embedding": 1.0}}),
+        pytest.param("lora", {}, marks=pytest.mark.slow),
+        pytest.param("table", {"weights": {"embedding": 1.0}}, marks=pytest.mark.slow),
+        pytest.param("voice", {"weights": {"embedding": 1.0}}, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_as_one(
