@@ -5,7 +5,7 @@ only by one of the same kind.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,10 +51,12 @@ def check_output(path: Path, kind: OutputKind, inputs: Iterable[Path | str | Non
 
 
 def check_folder(
-    path: Path, inputs: Iterable[Path | str | None] = (), files: Sequence[str] = ()
+    path: Path,
+    inputs: Iterable[Path | str | None] = (),
+    files: Mapping[str, OutputKind] | None = None,
 ) -> None:
     """Raise UsageError for a folder that cannot be made or written to, that is an input, or whose
-    `files`, which will be written, are inputs or other files than reports."""
+    `files`, which will be written, are inputs or of another kind."""
     _stat(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{_name(path)} is a file: name a folder to write to.")
@@ -67,9 +69,9 @@ def check_folder(
     for each in given:
         if each is not None and _same(path, Path(each)):
             raise UsageError(f"{_name(path)} is an input, too: name another folder to write to.")
-    for name in files:
+    for name, kind in (files or {}).items():
         if os.path.lexists(path / name):
-            check_output(path / name, PAGE if name.endswith(".html") else REPORT, given)
+            check_output(path / name, kind, given)
 
 
 def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
@@ -165,11 +167,15 @@ def _is_page(path: Path) -> bool:
     return read_head(path, len(PAGE_START)).lower() == PAGE_START
 
 
+def report_of(schema: str) -> OutputKind:
+    """Reports whose schema begins with `schema`."""
+    return OutputKind(f"report of the kind {schema}", (".json",), partial(_is_report, schema))
+
+
 SOUND = OutputKind("sound file", tuple(WRITABLE), _is_sound)
 VOICE = OutputKind("voice file", (".safetensors",), _is_voice)
 EXPORT = OutputKind("exported voice", (".safetensors", ".gguf"), _is_export)
 PRESET = OutputKind("exported voice", (".pt",), _is_preset)
-REPORT = OutputKind("report of voxclone", (".json",), partial(_is_report, "voxclone."))
 VOICE_REPORT = OutputKind(
     "report of a voice", (".json",), partial(_is_report, "voxclone.enrollment/")
 )

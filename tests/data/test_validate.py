@@ -101,7 +101,7 @@ def test_the_command_writes_reports_and_ends_with_three(folder: Path) -> None:
     manifest, out = str(folder / "manifest.jsonl"), folder / "report"
     done = CliRunner().invoke(app, ["data", "validate", manifest, "-o", str(out)])
     assert done.exit_code == 0 and "Usable for training." in done.output
-    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.speech/2"
+    assert json.loads((out / "report.json").read_text())["schema"] == "voxclone.validation/3"
     assert "Speech to train on" in (out / "report.html").read_text()
     report_of(folder, [row(0)])
     code, printed = run("validate", manifest, "--model", "mini", "--quick")

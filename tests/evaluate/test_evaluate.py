@@ -165,9 +165,12 @@ def test_the_commands_write_their_reports(speech: SpeechSet, tmp_path: Path) -> 
     result = CliRunner().invoke(app, ["evaluate", "codec", *before])
     assert result.exit_code == 0 and "before" in result.output
     result = CliRunner().invoke(app, ["evaluate", "encoder", *before])
-    assert isinstance(result.exception, UsageError) and "voxclone.encoder/2" in str(
-        result.exception
-    )
+    assert isinstance(result.exception, UsageError)
+    assert "exists and is no report of the kind voxclone.encoder" in str(result.exception)
+    given[-1] = before[3] = str(tmp_path / "other")
+    result = CliRunner().invoke(app, ["evaluate", "encoder", *before])
+    assert isinstance(result.exception, UsageError)
+    assert "voxclone.encoder/2" in str(result.exception)
     wrong = CliRunner().invoke(app, ["evaluate", "codec", *given, "--embedder", "nobody"])
     assert isinstance(wrong.exception, UsageError) and "ge2e" in str(wrong.exception)
 

@@ -120,7 +120,7 @@ def validate(
     from voxclone.spec import FRAME_SIZE
 
     console, frame_size = open_console(quiet), FRAME_SIZE
-    check_report_folder(out, [manifest, model])
+    check_report_folder(out, [manifest, model], validation.SCHEMA)
     if model is not None:
         audio = Release.open(model).params.audio
         frame_size = round(audio.sampling_rate / audio.frame_rate)

@@ -55,7 +55,7 @@ def diagnose(
     from voxclone.evaluate.speechset import open_speech
     from voxclone.tts.tts import TTS
 
-    check_report_folder(out, [speech, encoder, baseline, model])
+    check_report_folder(out, [speech, encoder, baseline, model], SCHEMA)
     before, chosen = read_baseline(baseline, SCHEMA), pick_device(device)
     console = open_console(quiet)
     track = progress(console)

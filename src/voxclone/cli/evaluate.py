@@ -83,7 +83,7 @@ def evaluate_codec(
     from voxclone.spec import SAMPLING_RATE
 
     console = open_console(quiet)
-    check_report_folder(out, [speech, encoder, baseline, model])
+    check_report_folder(out, [speech, encoder, baseline, model], reconstruction.SCHEMA)
     before = read_baseline(baseline, reconstruction.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
@@ -119,7 +119,7 @@ def evaluate_encoder(
     from voxclone.release.encoder_file import open_codec
 
     console = open_console(quiet)
-    check_report_folder(out, [speech, encoder, oracle, baseline, model])
+    check_report_folder(out, [speech, encoder, oracle, baseline, model], encoders.SCHEMA)
     before = read_baseline(baseline, encoders.SCHEMA)
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
@@ -169,7 +169,7 @@ def evaluate_voices(
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
-    check_report_folder(out, [speech, encoder, baseline, model])
+    check_report_folder(out, [speech, encoder, baseline, model], cloning.SCHEMA)
     before = read_baseline(baseline, cloning.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)
@@ -226,7 +226,7 @@ def evaluate_speech(
     from voxclone.tts.tts import TTS
 
     console, chosen = open_console(quiet), pick_device(device)
-    check_report_folder(out, [test_list, generated, encoder, baseline, model])
+    check_report_folder(out, [test_list, generated, encoder, baseline, model], protocols.SCHEMA)
     before = read_baseline(baseline, protocols.SCHEMA)
     track = progress(console)
     models = make_models(embedder, transcriber, dnsmos)

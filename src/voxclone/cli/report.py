@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxclone.cli.common import print_line
 from voxclone.errors import UsageError, printable, shorten
-from voxclone.outputs import check_folder
+from voxclone.outputs import PAGE, check_folder, report_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from voxclone.evaluate.progress import Track
     from voxclone.evaluate.report.page import AudioComparison
     from voxclone.evaluate.report.tables import Table
-
-REPORT_FILES = ("report.json", "report.html")
 
 
 def present(
@@ -46,10 +44,14 @@ def present(
     print_line(console, "Wrote", f"{out / 'report.html'} and {out / 'report.json'}")
 
 
-def check_report_folder(out: Path | None, inputs: "Iterable[Path | str | None]") -> None:
-    """Raise UsageError for a folder in which `present` cannot write its files."""
+def check_report_folder(
+    out: Path | None, inputs: "Iterable[Path | str | None]", schema: str
+) -> None:
+    """Raise UsageError for a folder in which `present` cannot write a report of this schema, or
+    which holds a report of another command."""
     if out is not None:
-        check_folder(out, inputs, REPORT_FILES)
+        kind = report_of(schema.partition("/")[0] + "/")
+        check_folder(out, inputs, {"report.json": kind, "report.html": PAGE})
 
 
 def print_failed_check(check: Mapping[str, Any], console: "Console") -> None:

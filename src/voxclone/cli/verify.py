@@ -8,7 +8,7 @@ import typer
 
 from voxclone.cli.common import Json, Voices, choose_voice, open_console, print_line
 from voxclone.cli.export import Runtime
-from voxclone.errors import EXIT_QUALITY, UsageError
+from voxclone.errors import EXIT_QUALITY, UsageError, VoiceError
 
 SHOWN = 8  # names of unusable voices
 
@@ -37,7 +37,7 @@ def verify(
 
     target = find_runtime(runtime)
     if not os.path.exists(path):
-        raise UsageError(f"There is no {path}: name the file or folder that {target.name} gets.")
+        raise VoiceError(f"There is no {path}: name the file or folder that {target.name} gets.")
     if model is None and not os.path.exists(path / "params.json"):
         raise UsageError(f"{path} is no release: name the one that speaks with --model.")
     release = Release.open(model if model is not None else path)

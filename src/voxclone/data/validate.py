@@ -17,7 +17,7 @@ from voxclone.data.manifest import ManifestRow, read_rows
 from voxclone.errors import ConfigError
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 
-SCHEMA = "voxclone.speech/2"
+SCHEMA = "voxclone.validation/3"
 MAX_EXAMPLES = 10  # of each kind of fault
 NARROW_HZ, TELEPHONE_HZ = 11000, 8000
 MIN_HOURS, MIN_SPEAKERS = 1.0, 20

@@ -120,7 +120,7 @@ TABLES: Mapping[str, Callable[[Report], list[Table]]] = {
     "voxclone.encoder": _encoder,
     "voxclone.voices": _cloning,
     "voxclone.protocol": _protocol,
-    "voxclone.speech": manifest_tables,
+    "voxclone.validation": manifest_tables,
 }
 
 

@@ -29,7 +29,7 @@ TITLES = {
     "voxclone.encoder": "Codes of an encoder",
     "voxclone.voices": "Cloned voices",
     "voxclone.protocol": "A published test list",
-    "voxclone.speech": "Speech to train on",
+    "voxclone.validation": "Speech to train on",
 }
 
 

@@ -88,5 +88,5 @@ SUMMARIES: Mapping[str, Callable[[Report], list[str]]] = {
     "voxclone.encoder": _encoder_summary,
     "voxclone.voices": _cloning_summary,
     "voxclone.protocol": _protocol_summary,
-    "voxclone.speech": manifest_summary,
+    "voxclone.validation": manifest_summary,
 }
