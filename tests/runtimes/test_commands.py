@@ -84,7 +84,7 @@ BAD = {
         ["export", "anna", "--runtime", "codes", *TO[:-1], "OUT.safetensors"], 2, "preset"
     ),
     "not usable": (["export", "VOICE", "--runtime", "voxtral-tts.c", *TO], 3, "3072"),
-    "nothing to verify": (["verify", "OUT", "--runtime", "vllm-omni"], 2, "no "),
+    "nothing to verify": (["verify", "OUT", "--runtime", "vllm-omni"], 1, "no "),
     "no model for a file": (["verify", "VOICE", "--runtime", "codes"], 2, "--model"),
 }  # fmt: skip
 
