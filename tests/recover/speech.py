@@ -10,6 +10,9 @@ from tests.helpers.signals import RATE, speech
 
 PHRASES, PAUSES = (2.0, 1.6, 2.4, 1.5), (0.1, 0.25, 0.3, 0.2, 0.1)
 
+CLIPS = {"ada": 14, "ben": 14, "cid": 14, "dot": 1, "eve": 1}
+TESTED = {"dot": "test", "eve": "test"}
+
 
 def wave_of(speaker: int, clip: int, turns: int = 2) -> np.ndarray:
     """Samples [S] of a clip, 8 s a turn; no two are alike."""

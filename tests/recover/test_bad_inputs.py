@@ -15,23 +15,12 @@ from safetensors.torch import load_file
 
 from tests.helpers.command import Command, sentence
 from tests.helpers.tiny_release import write_relative, write_tiny_release
-from tests.recover.speech import write_prepared, write_recordings
-from tests.recover.test_recover import CLIPS, SHORT, TESTED
+from tests.recover.speech import CLIPS, write_prepared, write_recordings
+from tests.recover.test_recover import SHORT
 from voxclone.recover import calibration, planning, stages
 from voxclone.recover.run import WORK
 from voxclone.recover.texts import failed_match
 from voxclone.train import encoder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_release(tmp_path_factory.mktemp("bad") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prepared(tmp_path_factory.mktemp("bad") / "speech", CLIPS, TESTED)
-
 
 Recover = Callable[..., tuple[int, str, str]]
 

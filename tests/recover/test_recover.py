@@ -10,29 +10,15 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers.command import Command
-from tests.helpers.tiny_release import write_tiny_release
-from tests.recover.speech import write_prepared
 from voxclone.recover.options import STAGES
 from voxclone.recover.run import WORK
 from voxclone.release.release import Release
 
-CLIPS = {"ada": 14, "ben": 14, "cid": 14, "dot": 1, "eve": 1}
-TESTED = {"dot": "test", "eve": "test"}
 SHORT = (
     *("--set", "run.steps=2", "--set", "pairs.minutes=0", "--set", "frames=4"),
     *("--set", "real_batch=2", "--set", "pair_batch=2", "--set", "weights.bridge=0"),
     *("--set", "teacher=null", "--set", "real_from=0", "--set", "weights.pseudo_label=0"),
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_release(tmp_path_factory.mktemp("recover") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prepared(tmp_path_factory.mktemp("recover") / "speech", CLIPS, TESTED)
 
 
 @pytest.fixture(scope="module")
