@@ -19,7 +19,7 @@ import torch
 import typer
 from torch import Tensor
 
-from recipes.mini_release.progress import SETS, TEXTS
+from recipes.mini_release.progress import SETS, TEXTS, spread_clips
 from recipes.mini_release.speaker_network import pair_means
 from recipes.mini_release.transcripts import BatchTranscriber
 from voxclone.audio.files import read_wave
@@ -29,7 +29,7 @@ from voxclone.codec.model import Codec
 from voxclone.data.manifest import Clip, read_manifest
 from voxclone.evaluate.cloning import CloningPlan, clone_speakers, plan_requests
 from voxclone.evaluate.networks import make_models
-from voxclone.evaluate.similarity import Similarity, speaker_similarities
+from voxclone.evaluate.similarity import similarity_by_embedder
 from voxclone.evaluate.speechset import load_speech, select_clips
 from voxclone.evaluate.synthesis import Synthesis, SynthesisRequest, synthesize
 from voxclone.evaluate.wer import edit_distance
@@ -83,7 +83,7 @@ class Measurement:
         result: dict[str, Any] = {}
         real, decoded, names = [], [], []
         for name, split, count in SETS:
-            chosen = spread(clips, name, split, count)
+            chosen = [clips[i] for i in spread_clips(clips, name, split, count)]
             waves = [torch.from_numpy(read_wave(clip.path)) for clip in chosen]
             texts = [clip.text or "" for clip in chosen]
             made = []
@@ -111,35 +111,6 @@ class Measurement:
         """WER and the share that ended by itself."""
         result = self.words(name, [s.wave_S for s in made], [s.text for s in made])
         return result | {"ended": sum(bool(each.ended) for each in made) / len(made)}
-
-    def similarity(
-        self, made: Sequence[Synthesis], references: dict[str, Tensor]
-    ) -> dict[str, Similarity]:
-        """Similarity to the references [S] by speaker, for each speaker encoder."""
-        return {
-            embedder.name: speaker_similarities(
-                made,
-                {k: embedder.embed(normalize_loudness(v)) for k, v in references.items()},
-                embedder,
-            )
-            for embedder in self.embedders
-        }
-
-
-def spread(clips: Sequence[Clip], name: str, split: str, count: int) -> list[Clip]:
-    """`count` clips of 2 to 8 s of a corpus (the start of ids) and split, of every speaker in
-    turn."""
-    speakers: dict[str, list[Clip]] = {}
-    for clip in clips:
-        fits = clip.id.startswith(f"{name}-") and clip.split == split and 2 <= clip.duration <= 8
-        if fits and clip.text:
-            speakers.setdefault(clip.speaker, []).append(clip)
-    rounds = (
-        own[len(own) * turn // max(1, count) % len(own)]
-        for turn in range(count)
-        for own in speakers.values()
-    )
-    return list({clip.id: clip for clip in rounds}.values())[:count]
 
 
 def unread_sentences(clips: Sequence[Clip]) -> list[str]:
@@ -181,7 +152,7 @@ def measure(
         result[f"demo_{cfg}"] = measurement.speech(f"demo-{cfg}", synthesize(model, demo, cfg=cfg))
         plan = CloningPlan((REFERENCE_SECONDS,), CLONE_SENTENCES, (0, 1), cfg)
         made = synthesize(model, plan_requests(cloned, plan), cfg=cfg)
-        similarity = measurement.similarity(made, references)
+        similarity = similarity_by_embedder(made, references, measurement.embedders, {})
         result[f"clones_{cfg}"] = measurement.speech(f"clones-{cfg}", made) | {
             "similarity": {k: v.difference and vars(v.difference) for k, v in similarity.items()}
         }

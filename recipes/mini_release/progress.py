@@ -20,6 +20,7 @@ from recipes.mini_release.transcripts import BatchTranscriber
 from voxclone.audio.distance import mel_loss
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus
+from voxclone.data.manifest import Clip
 from voxclone.evaluate.agreement import agreement, mean_agreement
 from voxclone.evaluate.synthesis import SynthesisRequest, synthesize
 from voxclone.evaluate.wer import word_error_rate
@@ -61,7 +62,7 @@ class Progress:
         mel, agreements, real, decoded, names = [], [], [], [], []
         embedder = Ge2eEmbedder.load()
         for name, split, count in SETS:
-            indices = spread_clips(self.corpus, name, split, count)
+            indices = spread_clips(self.corpus.clips, name, split, count)
             waves = [self.corpus.wave(i) for i in indices]
             texts = [self.corpus.clips[i].text or "" for i in indices]
             made = []
@@ -155,11 +156,11 @@ class Progress:
             file.write("\t".join(row) + "\n")
 
 
-def spread_clips(corpus: Corpus, name: str, split: str, count: int) -> list[int]:
-    """`count` clips of 2 to 8 s of a corpus (the start of ids) and split, spread over its
-    speakers."""
+def spread_clips(clips: Sequence[Clip], name: str, split: str, count: int) -> list[int]:
+    """Numbers of `count` clips of 2 to 8 s of a corpus (the start of ids) and split, spread over
+    its speakers."""
     speakers: dict[str, list[int]] = {}
-    for index, clip in enumerate(corpus.clips):
+    for index, clip in enumerate(clips):
         fits = clip.id.startswith(f"{name}-") and clip.split == split and 2 <= clip.duration <= 8
         if fits and clip.text:
             speakers.setdefault(clip.speaker, []).append(index)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes.mini_release.goals import Measurement, spread, unread_sentences, wer_interval
+from recipes.mini_release.goals import Measurement, unread_sentences, wer_interval
+from recipes.mini_release.progress import spread_clips
 from voxclone.data.manifest import Clip
 
 
@@ -34,7 +35,7 @@ def test_clips_are_spread_over_speakers() -> None:
     clips = [clip(f"x-{n}", "test", "t", speaker=f"s{n % 2}") for n in range(6)]
     clips += [clip("x-9", "train", "t", speaker="s2"), clip("y-1", "test", "t", speaker="s3")]
     clips += [clip("x-8", "test", "t", speaker="s4", duration=9.0)]
-    chosen = spread(clips, "x", "test", 4)
+    chosen = [clips[i] for i in spread_clips(clips, "x", "test", 4)]
     assert [each.speaker for each in chosen] == ["s0", "s1"] * 2
     assert len({each.id for each in chosen}) == 4
 

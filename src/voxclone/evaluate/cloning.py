@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxclone.cloning.enroll import decode_codes
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, UsageError
 from voxclone.evaluate.metric_models import MetricModels, mean_mos, transcripts
@@ -158,8 +159,7 @@ def evaluate_presets(
     could not be measured are added to `missing`."""
     voices = {}
     for name, codes_KT in preset_codes(release).codes.items():
-        with torch.inference_mode():
-            reference_S = codec.decode(codes_KT[None].to(codec.device))[0].cpu()
+        reference_S = decode_codes(codes_KT, codec)
         voice_ND = load_preset(release, name)
         room = model.part_characters(len(voice_ND))
         fitting = [text for text in texts if len(text) <= room]

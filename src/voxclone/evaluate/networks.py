@@ -14,18 +14,6 @@ from voxclone.models.ctc_asr import load_packaged_recognizer
 from voxclone.models.dnsmos import Dnsmos
 from voxclone.models.speaker_network import load_packaged_speaker_network
 
-EMBEDDERS: Mapping[str, Callable[[], Any]] = {
-    "ge2e": speaker_encoder.Ge2eEmbedder.load,
-    "ecapa": speaker_encoder.EcapaEmbedder,
-    "wavlm": speaker_encoder.WavLmEmbedder,
-    "mini": lambda: PackagedEmbedder(),
-}
-TRANSCRIBERS: Mapping[str, Callable[[], Any]] = {
-    "mini": lambda: transcribers.CharacterTranscriber(load_packaged_recognizer()),
-    "pocketsphinx": transcribers.PocketsphinxTranscriber,
-    "whisper": transcribers.WhisperTranscriber,
-}
-
 
 class PackagedEmbedder:
     """The packaged speaker network, by which the packaged encoder was trained: its similarity is
@@ -40,6 +28,19 @@ class PackagedEmbedder:
         """Unit vector [E] of a clip [S]."""
         vector_E: Tensor = self.network(wave_S[None])[0]
         return vector_E
+
+
+EMBEDDERS: Mapping[str, Callable[[], Any]] = {
+    "ge2e": speaker_encoder.Ge2eEmbedder.load,
+    "ecapa": speaker_encoder.EcapaEmbedder,
+    "wavlm": speaker_encoder.WavLmEmbedder,
+    "mini": PackagedEmbedder,
+}
+TRANSCRIBERS: Mapping[str, Callable[[], Any]] = {
+    "mini": lambda: transcribers.CharacterTranscriber(load_packaged_recognizer()),
+    "pocketsphinx": transcribers.PocketsphinxTranscriber,
+    "whisper": transcribers.WhisperTranscriber,
+}
 
 
 def make_models(

@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from voxclone.audio.writing import write_wave
 from voxclone.evaluate.checks import checked_diagnosis
 from voxclone.evaluate.cloning import CloningPlan, evaluate_cloning, evaluate_presets
@@ -136,13 +134,8 @@ def keep_audio(players: list[AudioComparison], folder: Path) -> list[str]:
         files = {}
         for label, wave_S in player.waves.items():
             files[label] = f"{number}-{label}.flac"
-            write_clip(folder / files[label], wave_S)
+            write_wave(folder / files[label], wave_S.numpy())
         rows.append({"name": player.name, "files": files})
         names += files.values()
     (folder / AUDIO).write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return names
-
-
-def write_clip(path: Path, wave_S: Tensor) -> None:
-    """Write samples as FLAC."""
-    write_wave(path, wave_S.numpy())

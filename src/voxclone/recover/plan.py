@@ -4,6 +4,7 @@ Hours of training and pairs are measured (`calibration`); those of other stages 
 from measured speeds of the machine of docs/PERFORMANCE.md.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,8 +149,6 @@ def total_memory(device: torch.device) -> int:
     """Bytes of a GPU, or of this machine."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

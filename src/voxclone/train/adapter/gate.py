@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from voxclone.audio.loudness import normalize_loudness
+from voxclone.cloning.enroll import decode_codes
 from voxclone.codec.model import Codec
 from voxclone.data.pairs import TEXTS, read_texts
 from voxclone.errors import ConfigError
@@ -156,7 +157,9 @@ class Gate:
             for turn in range(config.sentences)
         ]
         sounds = {each.preset: each for each in reversed(self.known)}
-        decoded = {name: self._decoded(each.codes_KT) for name, each in sounds.items()}
+        decoded = {
+            name: decode_codes(each.codes_KT.long(), tts.codec) for name, each in sounds.items()
+        }
         spoken = [each for each in synthesize(tts, requests) if each.speaker in decoded]
         return found | self._generated(PRESET, spoken, decoded) | self._likelihood()
 
@@ -217,11 +220,6 @@ class Gate:
             f"{PRESET}/nll": Sample([each.semantic for each in found], groups, LOWER),
             f"{PRESET}/flow_error": Sample([each.flow for each in found], groups, LOWER),
         }
-
-    def _decoded(self, codes_KT: Tensor) -> Tensor:
-        codec = self.tts.codec
-        with torch.inference_mode():
-            return codec.decode(codes_KT[None].long().to(codec.device))[0].float().cpu()
 
 
 def read_split(manifest: Path, split: str, learned: set[str], speakers: int | None) -> SpeechSet:

@@ -8,7 +8,7 @@ Shapes: K codebooks, T frames, N frames of a voice embedding, D width.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from voxclone.data.corpus import Subset
 from voxclone.data.manifest import stable_hash
 from voxclone.data.pairs import TEXTS, read_texts
 from voxclone.errors import ConfigError
-from voxclone.io import atomic_file, atomic_path, tensor_hash
+from voxclone.io import atomic_file, atomic_path
 from voxclone.readers import read_json
 from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import Release, load_codec, load_preset, preset_names
@@ -92,7 +92,7 @@ def gather(
     codec = load_codec(release, encoder).to(device)
     dtype = None if config.run.autocast else torch.float32
     tts = TTS.load(release, dtype=dtype, device=device, codec=codec)
-    encoder_hash = tensor_hash(*codec.require_encoder().state_dict().values())
+    encoder_hash = codec.encoder_hash()
     speech, notes = open_fit_speech(
         inputs.speech, config.licenses, config.minutes, out / "speech", console
     )
@@ -161,7 +161,7 @@ def speak_presets(
         (names[number % len(names)], texts[chosen[number % len(texts)]])
         for number in range(config.utterances)
     ]
-    identity = {"plan": plan, "seed": seed, "encoder": tensor_hash(*_encoder_tensors(tts.codec))}
+    identity = {"plan": plan, "seed": seed, "encoder": tts.codec.encoder_hash()}
     identity = json.loads(json.dumps(identity))
     if facts.is_file() and path.is_file() and read_json(facts) == identity:
         tensors = load_tensors(path)
@@ -199,10 +199,6 @@ def speak_presets(
         KnownUtterance(*plan[number], tensors[f"{number}.true"], tensors[f"{number}.read"])
         for number in numbers
     ]
-
-
-def _encoder_tensors(codec: Codec) -> Sequence[Tensor]:
-    return list(codec.require_encoder().state_dict().values())
 
 
 def _bar(console: Console) -> Callable[[Iterable[int], str], Iterable[int]]:

@@ -44,8 +44,8 @@ from voxclone.tts.adapter_file import AdapterCard, base_hash, require_unmerged, 
 from voxclone.tts.tts import TTS
 
 ADAPTER_FOLDER, BEST_FILE, GATE_FILE = "adapter", "best.safetensors", "gate.json"
-BEST, TEACHER = "best", "teacher"
-"""Among the values of a state: step and score of the best adapter, and the teacher's hash."""
+BEST = "best"
+"""Among the values of a state: step and score of the best adapter."""
 SCORE, PASSED = "valid/score", "valid/passed"
 PROVED_ITEMS = 3
 LICENSE = "CC BY-NC 4.0 where the base is Voxtral-4B-TTS-2603"
@@ -202,7 +202,8 @@ class AdapterTraining:
         optimizer = self.state.optimizers["adamw"]
         total = distributed.average_gradients(parameters_of([optimizer]), metrics["loss/total"])
         norm = clip_gradients([optimizer])
-        norm = norm + 0.0 * total.to(norm)  # not finite if one of them is not
+        # Not finite if one of them is not; on the CPU, so that a GPU is waited for once a step.
+        norm = (norm + 0.0 * total.to(norm)).cpu()
         if torch.isfinite(norm):
             set_learning_rate([optimizer], step, run.steps, self.config.optimizer.warmup_steps)
             with self.state.updating():
