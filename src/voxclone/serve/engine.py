@@ -130,9 +130,7 @@ class Engine:
     ) -> VoiceMade:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
         and what `progress` raises at the begin of a stage: then nothing is stored."""
-        path = self.catalog.free_path(new.name)
-        if path.exists():  # refused before the work; `Voice.save` makes sure
-            raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
+        path = self._free_path(new.name)
         made = enroll(
             recording, self.release, self.codec, name=new.name, consent=new.consent,
             measured=True, progress=progress,
@@ -151,7 +149,7 @@ class Engine:
             uploaded.write_bytes(content)
             voice = Voice.load(uploaded)
             resolve_voice(voice, self.release, uploaded)
-            path = self.catalog.free_path(name or voice.metadata.name)
+            path = self._free_path(name or voice.metadata.name)
             renamed = voice.metadata.model_copy(update={"name": name or voice.metadata.name})
             copy_voice(uploaded, path, renamed, new=True)
         return self._made(renamed.name)
@@ -159,7 +157,7 @@ class Engine:
     def rename(self, name: str, target: str) -> VoiceMade:
         """Give a stored voice another name. Raises VoxcloneError."""
         self.catalog.find_stored(name)
-        self.catalog.free_path(target)
+        self._free_path(target)
         store.rename_voice(self.catalog.folder, name, target)
         self._forget(name)
         return self._made(target)
@@ -196,6 +194,14 @@ class Engine:
         with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
             voice = self.resolved(name)
             return pack_export(voice, find_runtime(runtime), self.release, scratch, replace_preset)
+
+    def _free_path(self, name: str) -> Path:
+        """Where a new voice is to be stored: a name is refused before the work, and whatever writes
+        makes sure that it is still free. Raises VoxcloneError."""
+        path = self.catalog.free_path(name)
+        if path.exists():
+            raise VoiceExistsError(f"There is a voice {name!r} already: choose another name.")
+        return path
 
     def _made(self, name: str, report: ClipReport | None = None) -> VoiceMade:
         """What is answered of a voice that is new, or has a new name."""
