@@ -26,12 +26,13 @@ PERTURBED_ITEMS, PERTURBED_LEVELS = 0.3, 0.15
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A micro-batch of codes [B, K, T], which frames of them are real [B, T], and how their audio
-    is degraded. `share` is the number of these frames over that of a part on average: a mean over
-    them, times this, has as its mean over parts the mean over the frames of the whole batch."""
+    """A micro-batch of codes [B, K, T], which of its B * T frames are no padding, and how their
+    audio is degraded. `share` is the number of these frames over that of a part on average: a mean
+    over them, times this, has as its mean over parts the mean over the frames of the whole
+    batch."""
 
     codes_BKT: Tensor
-    mask_BT: Tensor
+    kept_N: Tensor
     degradation: DegradationDraws
     share: float
 
@@ -75,9 +76,9 @@ class PairSource:
         share = float(mask_BT[own].sum() * micro.parts / mask_BT.sum())
         generators = item_generators(seed, step, OF_PAIRS, own)
         draws = draw_degradation(self.samples, self.degradation, generators)
-        return PairBatch(
-            codes_BKT[own].to(device), mask_BT[own].to(device), draws.to(device), share
-        )
+        # Found here: on a GPU, finding them would wait for all that it has to do.
+        kept_N = mask_BT[own].flatten().nonzero()[:, 0]
+        return PairBatch(codes_BKT[own].to(device), kept_N.to(device), draws.to(device), share)
 
 
 def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch.Generator]:

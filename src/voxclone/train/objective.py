@@ -193,7 +193,7 @@ class Objective:
             return {}
         batch = pairs.batch
         found = code_losses(
-            self.codec.quantizer, pairs.latent_BDT, batch.codes_BKT, mask_BT=batch.mask_BT
+            self.codec.quantizer, pairs.latent_BDT, batch.codes_BKT, kept_N=batch.kept_N
         )
         return {
             "pair_semantic": batch.share * found.semantic,
@@ -260,7 +260,7 @@ class Objective:
         if pairs is None or self.bridge is None:
             return {}
         batch, book = pairs.batch, self.codec.quantizer.semantic_codebook
-        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.mask_BT)
+        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.kept_N)
         return {"bridge_on_pairs": batch.share * loss}
 
     def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
