@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.helpers.disk import slow_disk
 from tests.helpers.memory import needs_proc, resident_memory
 from voxclone import checkpoint
-from voxclone.device import pick_device
+from voxclone.device import PARAMETERS_A_THREAD, limit_threads, pick_device
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.train.checkpoint import TrainState
@@ -144,6 +144,20 @@ def test_devices_that_are_not_there_are_named() -> None:
             pick_device("cuda")
     with pytest.raises(ConfigError, match="not a device"):
         pick_device("gpu")
+
+
+def test_a_small_model_computes_with_one_thread_and_a_large_one_with_all() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        limit_threads(100 * PARAMETERS_A_THREAD)
+        assert torch.get_num_threads() == 8
+        limit_threads(3 * PARAMETERS_A_THREAD)
+        assert torch.get_num_threads() == 3
+        limit_threads(PARAMETERS_A_THREAD // 10)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:

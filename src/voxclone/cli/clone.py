@@ -11,6 +11,7 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     UseAdapter,
+    open_release,
     print_adapter_notes,
     print_encoder_notes,
     print_line,
@@ -39,7 +40,6 @@ def clone(
     from voxclone.audio.files import read_recording
     from voxclone.device import pick_device
     from voxclone.release.encoder_file import open_codec
-    from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
@@ -53,7 +53,7 @@ def clone(
     check_sound(out, [reference, text_file, model, encoder])
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
-    release = Release.open(model)
+    release = open_release(model)
     codec = open_codec(release, encoder)
     print_encoder_notes(encoder, release, console)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")

@@ -90,6 +90,16 @@ def print_adapter_notes(
         print_line(console, "Adapter", sentence, warning=True)
 
 
+def open_release(model: str) -> "Release":
+    """Open the release that a command computes with, by as many threads as its size is worth."""
+    from voxclone.device import limit_threads
+    from voxclone.release.release import Release
+
+    release = Release.open(model)
+    limit_threads(release.parameters)
+    return release
+
+
 def voices_folder(voices: Path | None) -> Path:
     """The folder of stored voices: the one that is named, or the default one."""
     from voxclone.voice.store import default_folder

@@ -13,6 +13,7 @@ from voxclone.cli.common import (
     UseAdapter,
     Voices,
     open_console,
+    open_release,
     print_encoder_notes,
     print_line,
     voices_folder,
@@ -97,7 +98,6 @@ def enroll(
     from voxclone.cloning import identity
     from voxclone.cloning.options import read_for
     from voxclone.release.encoder_file import find_encoder
-    from voxclone.release.release import Release
     from voxclone.voice import store
     from voxclone.voice.file import copy_voice, read_metadata
 
@@ -115,7 +115,7 @@ def enroll(
             "--adapter changes how crops are selected by gain, and nothing else of a voice: add "
             "--best-of 4 --select-by gain, or give it to `speak`."
         )
-    release, console = Release.open(model), open_console(quiet)
+    release, console = open_release(model), open_console(quiet)
     folder = voices_folder(voices)
     inputs = [*recordings, encoder, release.path]
     path = voice_path(out, folder, name, release, report, inputs)

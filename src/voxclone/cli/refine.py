@@ -17,6 +17,7 @@ from voxclone.cli.common import (
     Voices,
     choose_voice,
     open_console,
+    open_release,
     print_line,
     progress_bar,
     voices_folder,
@@ -91,7 +92,6 @@ def refine(
     from voxclone.cloning.refine.pipeline import default_metric
     from voxclone.cloning.refine.pipeline import refine as make
     from voxclone.device import pick_device
-    from voxclone.release.release import Release
     from voxclone.voice.file import SUFFIX
 
     if name is None:
@@ -103,7 +103,7 @@ def refine(
     _settings(steps, seed, select_by or "gain", overrides or [])  # before anything is opened
     if resume and checkpoints is None:
         raise UsageError("--resume needs the folder of the checkpoints: add --checkpoints.")
-    release, console = Release.open(model), open_console(quiet)
+    release, console = open_release(model), open_console(quiet)
     folder = voices_folder(voices)
     start_file = Path(init) if os.path.isfile(init) else None
     inputs = [*recordings, encoder, start_file, release.path]

@@ -80,8 +80,10 @@ def serve(
     from voxclone.serve.app import build_app  # and with it PyTorch
 
     def load() -> object:
+        from voxclone.device import limit_threads
         from voxclone.serve.engine import Engine
 
+        limit_threads(release.parameters)
         return Engine.load(catalog, found_device)
 
     run(build_app(settings, catalog, load), settings, listening, quiet=quiet)

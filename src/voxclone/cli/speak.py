@@ -14,6 +14,7 @@ from voxclone.cli.common import (
     UseAdapter,
     Voices,
     choose_voice,
+    open_release,
     print_adapter_notes,
     print_line,
     progress_bar,
@@ -74,7 +75,6 @@ def speak(
 ) -> None:
     """Speak a text with a stored voice, a preset or a voice file."""
     from voxclone.device import pick_device
-    from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
 
     inputs = [voice, text_file, model]
@@ -85,7 +85,7 @@ def speak(
         raise UsageError("--redo needs the --report that an earlier `speak` wrote: name it.")
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
-    release = Release.open(model)
+    release = open_release(model)
     resolved = choose_voice(voice, release, voices, console)
     tts = TTS.load(release, device=found_device, adapter=adapter)
     source = resolved.source

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from voxclone.cli.common import open_release
+
 if TYPE_CHECKING:
     from voxclone.codec.model import Codec
     from voxclone.release.release import Release
@@ -34,8 +36,7 @@ Baseline = Annotated[
 def open_encoder(model: str, encoder: Path | None) -> "tuple[Release, Codec, str]":
     """A release, its codec with an encoder, and the encoder's name in reports."""
     from voxclone.release.encoder_file import open_codec
-    from voxclone.release.release import Release
 
-    release = Release.open(model)
+    release = open_release(model)
     name = "the release's own" if encoder is None else str(encoder)
     return release, open_codec(release, encoder), name

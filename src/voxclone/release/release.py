@@ -71,6 +71,11 @@ class Release:
         return next((sha256 for sha256 in found if sha256 is not None), None)
 
     @cached_property
+    def parameters(self) -> int:
+        """How many parameters its tensors hold."""
+        return sum(tensor.values for tensor in self.files.tensors.values())
+
+    @cached_property
     def voice_counts(self) -> dict[str, int]:
         """Frames of each preset by tekken.json; empty if it has no counts."""
         path = self.path / "tekken.json"
