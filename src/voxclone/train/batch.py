@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxclone.codec.quantizer import QuantizationDraws
+from voxclone.data.augment import Degradation, DegradationDraws, draw_degradation
+from voxclone.data.corpus import Crops
 from voxclone.data.pairs import draw_pairs, perturb
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
@@ -64,36 +67,59 @@ def check_batches(batches: dict[str, int], micro_batches: int) -> None:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A micro-batch of codes [B, K, T], which frames of them are real [B, T], and a generator for
-    each. `share` is the number of these frames over that of a part on average: a mean over them,
-    times this, has as its mean over parts the mean over the frames of the whole batch."""
+    """A micro-batch of codes [B, K, T], which of its B * T frames are no padding, and how their
+    audio is degraded. `share` is the number of these frames over that of a part on average: a mean
+    over them, times this, has as its mean over parts the mean over the frames of the whole
+    batch."""
 
     codes_BKT: Tensor
-    mask_BT: Tensor
-    sources: list[torch.Generator]
+    kept_N: Tensor
+    degradation: DegradationDraws
     share: float
 
 
-def draw_pair_batch(
-    genuine: Sequence[Tensor],
-    count: int,
-    frames: int,
-    top: int,
-    seed: int,
-    step: int,
-    micro: MicroBatch,
-    device: torch.device,
-) -> PairBatch:
-    """A part of the `count` pairs of a step, of `genuine` codes [K, T] with levels up to `top`."""
-    generator = step_generator(seed, step, PAIRS)
-    codes_BKT, mask_BT = draw_pairs(genuine, count, frames, generator)
-    codes_BKT = perturb(
-        codes_BKT, generator, items=PERTURBED_ITEMS, levels=PERTURBED_LEVELS, top=top
-    )
-    own = micro.of(count)
-    share = float(mask_BT[own].sum() * micro.parts / mask_BT.sum())
-    sources = item_generators(seed, step, OF_PAIRS, own)
-    return PairBatch(codes_BKT[own].to(device), mask_BT[own].to(device), sources, share)
+@dataclass(frozen=True)
+class SpeechBatch:
+    """A micro-batch of crops of real speech, and what their quantization depends on."""
+
+    crops: Crops
+    quantization: QuantizationDraws
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The pairs and the real speech of a micro-batch, where a step has them."""
+
+    pairs: PairBatch | None
+    speech: SpeechBatch | None
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Genuine codes [K, T], their highest level, and how many of them make a step's batch; their
+    length in frames and in samples, and how their audio is degraded."""
+
+    genuine: Sequence[Tensor]
+    top: int
+    count: int
+    frames: int
+    samples: int
+    degradation: Degradation
+
+    def draw(self, seed: int, step: int, micro: MicroBatch, device: torch.device) -> PairBatch:
+        """The part of a step's batch that is this micro-batch, on the device."""
+        generator = step_generator(seed, step, PAIRS)
+        codes_BKT, mask_BT = draw_pairs(self.genuine, self.count, self.frames, generator)
+        codes_BKT = perturb(
+            codes_BKT, generator, items=PERTURBED_ITEMS, levels=PERTURBED_LEVELS, top=self.top
+        )
+        own = micro.of(self.count)
+        share = float(mask_BT[own].sum() * micro.parts / mask_BT.sum())
+        generators = item_generators(seed, step, OF_PAIRS, own)
+        draws = draw_degradation(self.samples, self.degradation, generators)
+        # Found here: on a GPU, finding them would wait for all that it has to do.
+        kept_N = mask_BT[own].flatten().nonzero()[:, 0]
+        return PairBatch(codes_BKT[own].to(device), kept_N.to(device), draws.to(device), share)
 
 
 def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch.Generator]:

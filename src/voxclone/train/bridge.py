@@ -45,13 +45,12 @@ class Bridge(nn.Module):
 
 
 def bridge_loss(
-    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor, mask_BT: Tensor
+    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor, kept_N: Tensor
 ) -> Tensor:
     """The loss of the bridge: cross-entropy of its distribution on decoded speech with the codes
-    it was decoded from, over the frames of the mask."""
+    it was decoded from, over the frames `kept_N` of B * T."""
     logits_NV = code_logits(book, bridge(wave_BS))
-    keep_N = mask_BT.flatten().nonzero()[:, 0]
-    return F.cross_entropy(logits_NV[keep_N], codes_BT.flatten()[keep_N])
+    return F.cross_entropy(logits_NV[kept_N], codes_BT.flatten()[kept_N])
 
 
 def distill_loss(

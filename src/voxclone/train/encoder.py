@@ -42,7 +42,7 @@ from voxclone.spec import CODEC
 from voxclone.train import adversarial, distributed
 from voxclone.train.adversarial import MultiResolutionSTFTDiscriminator
 from voxclone.train.asr_distillation import build_distillation
-from voxclone.train.batch import micro_batches
+from voxclone.train.batch import MicroBatch, StepBatch, micro_batches
 from voxclone.train.bridge import Bridge
 from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
 from voxclone.train.encoder_config import EncoderConfig
@@ -75,6 +75,7 @@ from voxclone.train.optim import (
     set_learning_rate,
     update_ema,
 )
+from voxclone.train.prefetch import Prefetcher
 from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
@@ -227,6 +228,14 @@ class EncoderTraining:
     objective: Objective
     state: TrainState
 
+    def __post_init__(self) -> None:
+        self.batches = Prefetcher(self.draw, self.config.run.steps)
+
+    def draw(self, step: int) -> list[tuple[MicroBatch, StepBatch]]:
+        """The micro-batches of a step."""
+        micro = micro_batches(self.config.run.micro_batches)
+        return [(each, self.objective.draw(step, each)) for each in micro]
+
     def train_step(self, step: int) -> dict[str, Tensor]:
         """One step; returns metrics. All gradients are there before the first optimizer steps, so
         that an error leaves the state of the step before."""
@@ -236,10 +245,10 @@ class EncoderTraining:
                 objective.labels.renew(step, objective.codec, objective.bridge)
         weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
         rows: list[dict[str, Tensor]] = []
-        for micro in micro_batches(run.micro_batches):
+        for micro, batch in self.batches.take(step):
             with objective.autocast():
-                pairs = objective.encode_pairs(step, micro)
-                speech = objective.encode_speech(step, micro)
+                pairs = objective.encode_pairs(batch.pairs)
+                speech = objective.encode_speech(batch.speech)
                 labeled = objective.encode_labeled(step, micro)
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)

@@ -146,9 +146,10 @@ def code_losses(
     latent_BDT: Tensor,
     codes_BKT: Tensor,
     *,
-    mask_BT: Tensor | None = None,
+    kept_N: Tensor | None = None,
 ) -> CodeLosses:
-    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the frames of the mask.
+    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the
+    frames `kept_N` of B * T, or all of them.
 
     Semantic: cross-entropy over code vectors with logits -|z - e|^2 / spread, plus half the
     squared distance to the true vector in the same unit; it sets direction, scale and offset at
@@ -159,7 +160,7 @@ def code_losses(
     vectors_VD = quantizer.semantic_codebook.vectors()
     spread = quantizer.semantic_codebook.spread() / 8
     codes_BT = codes_BKT[:, 0]
-    keep_N = slice(None) if mask_BT is None else mask_BT.flatten().nonzero()[:, 0]
+    keep_N = slice(None) if kept_N is None else kept_N
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
     codes_N = codes_BT.flatten()[keep_N]
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
