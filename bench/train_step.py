@@ -224,7 +224,7 @@ class _RandomTeacher:
 
     name, heads, width = "random", (), 512
 
-    def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
+    def targets(self, wave_S: torch.Tensor, frames: int, *text: str | None) -> object:
         tokens = 4 + round(3.3 * frames / FRAME_RATE)
         share_LT = torch.rand(tokens, frames)
         return AsrTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))

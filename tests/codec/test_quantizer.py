@@ -1,4 +1,4 @@
-"""Laws of the quantisers: one tanh, halves to even, straight-through, the paper's mix."""
+"""Laws of the quantizers: one tanh, halves to even, straight-through, the paper's mix."""
 
 import pytest
 import torch

@@ -37,7 +37,8 @@ from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
+from voxclone.release.safetensors import INDEX, read_header
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors, is_encoder
 
 LIMIT_MIB = 500

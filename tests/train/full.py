@@ -23,8 +23,7 @@ from voxclone.data.corpus import PackedCorpus, Subset
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
 from voxclone.train import distributed, encoder, loop, pseudo_labels
-from voxclone.train.batch import StepBatch
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import MicroBatch, StepBatch
 from voxclone.train.encoder import EncoderTraining, build, encoder_tensors
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Outcome, fit
@@ -209,17 +208,17 @@ def run_in_group(
     encoder.prepare = prepare
     encoder.Release.open = lambda source: None  # type: ignore[assignment, method-assign]
     encoder.save_encoder = lambda *given: None
-    out, said = folder / outs[rank] if outs else folder, ""
+    out, message = folder / outs[rank] if outs else folder, ""
     try:
         with slow_disk(flush_seconds):
             config, inputs = config_of(**changes), Inputs(device="cpu")
             code = encoder.main(config, inputs, out, QUIET, resume=True)
     except VoxcloneError as error:
-        code, said = error.exit_code, str(error)
+        code, message = error.exit_code, str(error)
     for training in trainings:
         write_state(training, folder / f"rank-{rank}.safetensors")
-        said += f" {training.state.step} {training.state.values}"
-    (folder / f"rank-{rank}.txt").write_text(said)
+        message += f" {training.state.step} {training.state.values}"
+    (folder / f"rank-{rank}.txt").write_text(message)
     sys.exit(code)
 
 

@@ -12,8 +12,7 @@ from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError
 from voxclone.rng import step_generator
-from voxclone.train.batch import CROPS, OF_CROPS, PairSource, item_generators
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import CROPS, OF_CROPS, MicroBatch, PairSource, item_generators
 from voxclone.train.prefetch import Prefetcher
 
 

@@ -29,7 +29,8 @@ from voxclone.data.manifest import Clip, ManifestRow, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0

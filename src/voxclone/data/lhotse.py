@@ -15,16 +15,8 @@ from pydantic import Field
 
 from voxclone.data.manifest import Item
 from voxclone.errors import ConfigError
-from voxclone.readers import (
-    Name,
-    PathText,
-    Record,
-    Seconds,
-    open_file,
-    parse_json,
-    parse_record,
-    read_lines,
-)
+from voxclone.readers import open_file, parse_json, read_lines
+from voxclone.records import Name, PathText, Record, Seconds, parse_record
 
 RecordT = TypeVar("RecordT", bound=Record)
 

@@ -22,16 +22,8 @@ import numpy as np
 from pydantic import AliasChoices, Field
 
 from voxclone.errors import ConfigError, file_name, shorten
-from voxclone.readers import (
-    Name,
-    PathText,
-    Record,
-    Seconds,
-    open_file,
-    parse_line,
-    read_lines,
-    read_text,
-)
+from voxclone.readers import open_file, read_lines, read_text
+from voxclone.records import Name, PathText, Record, Seconds, parse_line
 from voxclone.spec import SAMPLING_RATE
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from voxclone.errors import ReleaseError
 from voxclone.io import Advance, atomic_file, hash_file, pieces
 from voxclone.release.release import Release
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, encode_header
+from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo
+from voxclone.release.safetensors_writer import encode_header
 from voxclone.release.tensors import is_encoder, require_complete
 
 

@@ -16,7 +16,7 @@ NOTE = """{voice} for {runtime}, which knows it as {name}
 
 Then: {use}
 """
-PLACES = {
+INSTALLATION = {
     "release": "These files belong over a copy of the release that the voice was made for "
     "({release}):\n\n"
     "  cp -r path/to/{release} voxtral-{name}\n  unzip -o this.zip -d voxtral-{name}",
@@ -61,7 +61,7 @@ def pack_export(
         "release": release.path.name,
         "use": use_of(runtime, "", reading.name),
     }
-    place = PLACES[runtime.input].format(**values)
+    place = INSTALLATION[runtime.input].format(**values)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("README.txt", NOTE.format(place=place, **values))

@@ -66,7 +66,7 @@ class LruCache(Generic[ValueT]):
             self._values.popitem(last=False)
         return value
 
-    def forget(self, name: str) -> None:
+    def discard(self, name: str) -> None:
         self._values.pop(name, None)
 
 
@@ -159,14 +159,14 @@ class Engine:
         self.catalog.find_stored(name)
         self._free_path(target)
         store.rename_voice(self.catalog.folder, name, target)
-        self._forget(name)
+        self._discard(name)
         return self._made(target)
 
     def delete(self, name: str) -> None:
         """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
         self.catalog.find_stored(name)
         store.remove_voice(self.catalog.folder, name)
-        self._forget(name)
+        self._discard(name)
 
     def reference(self, name: str) -> Tensor:
         """What a stored voice keeps of its recording: its decoded codes [S]. Raises
@@ -210,9 +210,9 @@ class Engine:
             id=name, name=name, created_at=voice.created_at, voice=voice, report=report
         )
 
-    def _forget(self, name: str) -> None:
-        self._resolved.forget(name)
-        self._embedded.forget(name)
+    def _discard(self, name: str) -> None:
+        self._resolved.discard(name)
+        self._embedded.discard(name)
 
 
 def clip_report(report: ReferenceReport) -> ClipReport:

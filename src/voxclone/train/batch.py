@@ -1,4 +1,5 @@
-"""What a step is made of: a function of seed, step and item, whoever computes the item.
+"""What a step is made of: its micro-batches, and items that are a function of seed, step and item,
+whichever process computes them.
 
 Shapes: B batch, K codebooks, T frames.
 """
@@ -13,8 +14,9 @@ from voxclone.codec.quantizer import QuantizationDraws
 from voxclone.data.augment import Degradation, DegradationDraws, draw_degradation
 from voxclone.data.corpus import Crops
 from voxclone.data.pairs import draw_pairs, perturb
+from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
-from voxclone.train.distributed import MicroBatch
+from voxclone.train import distributed
 
 # Streams of random numbers of a step: what pairs there are, which crops of real speech, which of
 # labeled clips, labels, speakers; and further on one for each item of pairs, crops and speakers.
@@ -22,6 +24,45 @@ PAIRS, CROPS, LABELED, LABELS, SPEAKERS = 0, 1, 2, 3, 4
 OF_PAIRS, OF_CROPS, OF_SPEAKERS = 10**6, 2 * 10**6, 3 * 10**6
 PERTURBED_ITEMS, PERTURBED_LEVELS = 0.3, 0.15
 """The share of pairs that are near genuine ones, and of their levels that are others."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One of the `count` micro-batches of a step, one after another (gradients accumulate), and of
+    it the part of this process. Micro-batch m of all processes together are consecutive items of
+    the step's batch."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Parts of a step's batch: its micro-batches, over all processes."""
+        return self.count * distributed.world_size()
+
+    def of(self, items: int) -> slice:
+        """Which of the `items` of a step's batch are this part."""
+        each = items // self.parts
+        begin = (self.index * distributed.world_size() + distributed.rank()) * each
+        return slice(begin, begin + each)
+
+
+def micro_batches(count: int) -> list[MicroBatch]:
+    """All micro-batches of a step."""
+    return [MicroBatch(index, count) for index in range(count)]
+
+
+def check_batches(batches: dict[str, int], micro_batches: int) -> None:
+    """Raise ConfigError if a batch cannot be divided into equal parts."""
+    processes = distributed.world_size()
+    parts = micro_batches * processes
+    for name, items in batches.items():
+        if items % parts:
+            raise ConfigError(
+                f"`{name}` is {items}, which {processes} processes with `run.micro_batches` "
+                f"{micro_batches} cannot share evenly: it is the batch of all together, so make it "
+                f"a multiple of {parts}."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Every method whose material a step does not have gives None or no losses. Nothing here steps an
 optimizer.
 
-Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels,
+Shapes: B batch, S samples, D latent width, T frames, K codebooks, C acoustic channels,
 Q quantiles, N clips.
 """
 
@@ -31,6 +31,7 @@ from voxclone.train.batch import (
     OF_CROPS,
     OF_SPEAKERS,
     SPEAKERS,
+    MicroBatch,
     PairBatch,
     PairSource,
     SpeechBatch,
@@ -38,7 +39,6 @@ from voxclone.train.batch import (
     item_generators,
 )
 from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
-from voxclone.train.distributed import MicroBatch
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
@@ -280,7 +280,7 @@ class Objective:
     def backward_speaker_loss(self, step: int, micro: MicroBatch) -> dict[str, Tensor]:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
-        the share of clones that is told apart."""
+        its top-1 accuracy over speakers."""
         frozen = self.material.speakers
         assert frozen is not None
         seed, chunk = self.config.run.seed, self.config.speaker_loss.micro_batch
