@@ -12,8 +12,14 @@ from voxclone.data.corpus import PackedCorpus
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError
 from voxclone.rng import step_generator
-from voxclone.train.batch import CROPS, OF_CROPS, MicroBatch, PairSource, item_generators
-from voxclone.train.prefetch import Prefetcher
+from voxclone.train.batch import (
+    CROPS,
+    OF_CROPS,
+    MicroBatch,
+    PairSource,
+    Prefetcher,
+    item_generators,
+)
 
 
 def test_the_next_batches_are_made_while_a_step_computes() -> None:

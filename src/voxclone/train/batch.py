@@ -4,8 +4,10 @@ whichever process computes them.
 Shapes: B batch, K codebooks, T frames.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +26,9 @@ PAIRS, CROPS, LABELED, LABELS, SPEAKERS = 0, 1, 2, 3, 4
 OF_PAIRS, OF_CROPS, OF_SPEAKERS = 10**6, 2 * 10**6, 3 * 10**6
 PERTURBED_ITEMS, PERTURBED_LEVELS = 0.3, 0.15
 """The share of pairs that are near genuine ones, and of their levels that are others."""
+Batch = TypeVar("Batch")
+AHEAD = 2
+"""Steps whose batches are made while one computes."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +130,27 @@ class PairSource:
 def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch.Generator]:
     """A generator for each item of a part; `first` is the stream of item 0."""
     return [step_generator(seed, step, first + item) for item in range(part.start, part.stop)]
+
+
+@dataclass
+class Prefetcher(Generic[Batch]):
+    """Gives the batch of a step, and has those of the next ones made, up to `steps`. `make` depends
+    on its step alone, so a run gives the same results without a prefetcher."""
+
+    make: Callable[[int], Batch]
+    steps: int
+    _made: dict[int, Future[Batch]] = field(default_factory=dict, init=False)
+    _thread: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "batches")
+
+    def take(self, step: int) -> Batch:
+        """The batch of a step. An error of `make` for this step is raised here."""
+        wanted = range(step, max(step + 1, min(step + 1 + AHEAD, self.steps)))
+        for other in self._made.keys() - set(wanted):
+            self._made.pop(other).cancel()
+        for each in wanted:
+            if each not in self._made:
+                self._made[each] = self._thread.submit(self.make, each)
+        return self._made.pop(step).result()

@@ -42,7 +42,7 @@ from voxclone.spec import CODEC
 from voxclone.train import adversarial, distributed
 from voxclone.train.adversarial import MultiResolutionSTFTDiscriminator
 from voxclone.train.asr_distillation import build_distillation
-from voxclone.train.batch import MicroBatch, StepBatch, micro_batches
+from voxclone.train.batch import MicroBatch, Prefetcher, StepBatch, micro_batches
 from voxclone.train.bridge import Bridge
 from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
 from voxclone.train.encoder_config import EncoderConfig
@@ -75,7 +75,6 @@ from voxclone.train.optim import (
     set_learning_rate,
     update_ema,
 )
-from voxclone.train.prefetch import Prefetcher
 from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
