@@ -17,7 +17,7 @@ from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport
 from voxclone.cloning.enroll import decode_codes, enroll, make_reference
 from voxclone.codec.model import Codec
-from voxclone.errors import VoiceExistsError, VoxcloneError, printable
+from voxclone.errors import VoiceExistsError, VoxcloneError, printable, reason
 from voxclone.io import scratch_folder
 from voxclone.models.speaker_encoder import (
     OTHER_SPEAKERS,
@@ -233,5 +233,5 @@ def _state(path: Path) -> Hashable:
     try:
         stat = path.stat()
     except OSError as error:
-        raise VoxcloneError(f"{path} cannot be read: {error.strerror}.") from None
+        raise VoxcloneError(f"{path} cannot be read: {reason(error)}.") from None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
