@@ -48,6 +48,15 @@ def test_round_trip(suffix: str, samples: int, tmp_path: Path) -> None:
         assert read_S @ wave_S / norm > least
 
 
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_the_same_samples_are_the_same_file(suffix: str, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in files:
+        write_wave(path, syllables(1.5).astype(np.float32))
+    first, second = (path.read_bytes() for path in files)
+    assert first == second
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_what_was_read_is_written_again_to_the_bit(suffix: str, tmp_path: Path) -> None:
     codes_S = np.random.default_rng(0).integers(-32768, 32768, 30000).astype(np.int16)

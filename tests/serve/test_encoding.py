@@ -46,6 +46,15 @@ def test_aac_is_the_recording() -> None:
 
 
 @pytest.mark.parametrize("name", MEDIA_TYPES)
+@pytest.mark.parametrize("piece", [960, 9600])
+def test_the_same_samples_are_the_same_bytes(name: Format, piece: int) -> None:
+    if name == "aac":
+        pytest.importorskip("av", exc_type=ImportError)
+    first, again = (b"".join(encoded(name, tone(3), piece)) for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("name", MEDIA_TYPES)
 def test_what_is_streamed_comes_with_the_samples(name: Format) -> None:
     if name == "aac":
         pytest.importorskip("av", exc_type=ImportError)

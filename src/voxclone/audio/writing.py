@@ -12,6 +12,7 @@ import soundfile
 
 from voxclone.audio.containers import reason_of
 from voxclone.audio.kinds import WRITABLE
+from voxclone.audio.ogg import with_fixed_serial
 from voxclone.errors import AudioError
 from voxclone.io import atomic_path
 from voxclone.spec import SAMPLING_RATE
@@ -72,3 +73,5 @@ def _write_blocks(path: Path, wave_S: np.ndarray, rate: int, container: str, enc
             file.write(part_S)
     if soundfile.info(os.fsencode(path)).frames < len(wave_S):
         raise OSError("the file is shorter than it should be, perhaps because the disk is full")
+    if container == "OGG":
+        path.write_bytes(with_fixed_serial(path.read_bytes()))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
+from voxclone.audio.ogg import with_fixed_serial
 from voxclone.audio.writing import to_int16
 from voxclone.errors import MissingExtraError
 from voxclone.serve.schemas import Format
@@ -102,11 +103,13 @@ class SoundfileEncoder:
     """MP3, Ogg Opus and FLAC by libsndfile.
 
     A streamed MP3 goes out without LAME's first frame: it would hold the length, is written again
-    at the end, and decoders that believe its first version stop too early.
+    at the end, and decoders that believe its first version stop too early. Ogg Opus goes out with
+    one serial number, so that the same samples are the same bytes.
     """
 
     def __init__(self, name: Format, rate: int) -> None:
         self._streamed, self._skips = is_streamed(name), name == "mp3"
+        self._is_ogg = name == "opus"
         self._block = max(1, rate // 2)  # libsndfile crashes on a minute of Ogg in one call
         self._sink = _Sink()
         self._file = soundfile.SoundFile(self._sink, "w", rate, 1, **KINDS[name])
@@ -121,6 +124,8 @@ class SoundfileEncoder:
         return self._take()
 
     def _take(self) -> bytes:
+        if self._is_ogg:
+            return with_fixed_serial(self._sink.take())
         if not self._skips:
             return self._sink.take()
         first = self._sink.first(4)
