@@ -190,6 +190,100 @@ def test_record_clone_and_speak(chromium: Any, served: Served, tmp_path: Path) -
 
 
 @slow
+def test_a_stopped_text_goes_on(chromium: Any, served: Served, tmp_path: Path) -> None:
+    """Stop, and a full queue, in the middle of a text: what is there is kept, and the rest is
+    spoken on demand. By keyboard, on a narrow screen; the whole is as if nothing had been."""
+    sentences = ["The kids are talking.", "The dogs are sitting.", "The sun is warm."]
+    asked = 0
+
+    def answer(route: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            error = {"message": "The queue is full.", "type": "x", "param": None, "code": "x"}
+            route.fulfill(status=429, json={"error": error}, headers={"Retry-After": "3"})
+        elif asked != 2:  # which waits for ever
+            route.continue_()
+
+    def saved(page: Any, name: str) -> Any:
+        with page.expect_download() as download:
+            page.focus("#download-take")
+            page.keyboard.press("Enter")
+        download.value.save_as(tmp_path / name)
+        return soundfile.read(tmp_path / name)[0]
+
+    def history(page: Any) -> list[str]:
+        titles: list[str] = page.locator("#history-list .title").all_inner_texts()
+        return titles
+
+    focused = "document.activeElement.id"
+    players = "document.querySelectorAll('#sentences .player').length"
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    size = {"width": 320, "height": 800}
+    with opened(chromium, served, viewport=size) as page:
+        page.route("**/v1/audio/speech", answer)
+        page.click("#tab-speak")
+        assert "Ctrl + Enter" in text_of(page, "#text-count")
+        page.fill("#text", " ".join(sentences))
+        page.fill("#seed", "5")
+        page.focus("#text")
+        page.keyboard.press("Control+Enter")
+        wait(page, f"{players} === 1")
+        until(lambda: asked == 2 or page.evaluate("0"))
+        assert page.is_hidden("#continue-button") and page.is_hidden("#download-take")
+        page.focus("#stop-button")
+        page.keyboard.press("Enter")
+        wait(page, f"{focused} === 'continue-button'")
+        states = page.locator("#sentences .state").all_inner_texts()
+        assert states == ["seed 5", "stopped", "stopped"] and page.evaluate(wide) <= 0
+        assert page.locator("#take-player .player").count() == 1
+        first = saved(page, "first.wav")
+        assert history(page) == sentences[:1] and page.is_hidden("#comparison")
+
+        page.focus("#continue-button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#speak-error", state="visible")
+        assert text_of(page, "#speak-error") == "The queue is full. Try again in 3 s."
+        assert page.evaluate(focused) == "continue-button" and page.evaluate(wide) <= 0
+        two = saved(page, "two.wav")
+        assert history(page) == [" ".join(sentences[:2])]
+
+        page.focus("#continue-button")
+        page.keyboard.press("Enter")
+        wait(page, f"{players} === 3 && document.querySelector('#continue-button').hidden")
+        assert page.is_hidden("#speak-error") and asked == 5
+        until(lambda: history(page) == [" ".join(sentences)])
+        whole = saved(page, "whole.wav")
+        assert len(first) < len(two) < len(whole)
+        assert np.array_equal(first, two[: len(first)]) and np.array_equal(two, whole[: len(two)])
+        page.click("#speak-button")
+        until(lambda: history(page) == 2 * [" ".join(sentences)])
+        assert np.array_equal(saved(page, "again.wav"), whole)
+
+
+@slow
+def test_two_questions_are_two(chromium: Any, served: Served) -> None:
+    """A browser tells only later that a dialog has closed: the next one is not taken for it."""
+    with opened(chromium, served) as page:
+        page.evaluate(
+            """async () => {
+              const { ask } = await import("/page/dom.js");
+              const field = [{ label: "Name", name: "name", value: "dora" }];
+              window.answers = ["none", "none"];
+              ask("First", "One?", "Yes", field).then((given) => { window.answers[0] = given; });
+              await new Promise((resolve) => setTimeout(resolve));
+              document.querySelector("#ask-yes").click();
+              ask("Second", "Two?", "Yes").then((given) => { window.answers[1] = given; });
+            }"""
+        )
+        page.wait_for_selector("#ask-title >> text=Second")
+        assert page.evaluate("window.answers") == [{"name": "dora"}, "none"]
+        page.click("#ask-yes")
+        wait(page, "window.answers[1] !== 'none'")
+        assert page.evaluate("window.answers[1]") == {} and page.is_hidden("#ask")
+
+
+@slow
 def test_voices_by_keyboard(chromium: Any, served: Served, voice: Path, tmp_path: Path) -> None:
     """Rename, export, download, delete, import: with keys alone but for the choice of a file."""
     with opened(chromium, served) as page:
@@ -346,6 +440,7 @@ def test_every_view_fits_and_can_be_read(
     phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
     size = {"width": width, "height": 800}
     with opened(chromium, served, viewport=size, color_scheme=scheme, **phone) as page:
+        assert ("Ctrl" in text_of(page, "#text-count")) == (width >= 500)  # a phone has no keys
         page.click("#speak-button")  # with nothing to say: a message
         page.fill("#text", "Hello there.")
         page.select_option("#voice", "dora")

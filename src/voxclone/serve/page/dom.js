@@ -25,8 +25,18 @@ export function showError(element, error) {
   element.textContent = error.message + wait;
 }
 
-/** Asks in a dialog: resolves to the values of its fields, or null. `danger` marks what cannot be undone. */
+let asked = Promise.resolve();
+
+/**
+ * Asks in a dialog: resolves to the values of its fields, or null. `danger` marks what cannot be undone.
+ * There is one dialog, and browsers tell late that it has closed: a further question waits for that.
+ */
 export function ask(title, text, yes, fields = [], danger = false) {
+  asked = asked.then(() => open(title, text, yes, fields, danger));
+  return asked;
+}
+
+function open(title, text, yes, fields, danger) {
   const dialog = $("ask");
   $("ask-title").textContent = title;
   $("ask-text").textContent = text;

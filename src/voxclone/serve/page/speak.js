@@ -16,6 +16,7 @@ export function setUpSpeak(given) {
   setUpHistory(shared, useAgain);
   $("speak-form").onsubmit = (event) => { event.preventDefault(); start(); };
   $("stop-button").onclick = () => stopper?.abort();
+  $("continue-button").onclick = () => run(missing(), take.sentences);
   $("text").oninput = countText;
   $("text").onkeydown = (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("speak-form").requestSubmit();
@@ -26,8 +27,8 @@ export function setUpSpeak(given) {
 
 function countText() {
   const count = split($("text").value).length;
-  $("text-count").textContent =
-    count > 1 ? `${count} sentences. You can redo each one alone.` : "Ctrl + Enter speaks.";
+  const keys = matchMedia("(pointer: coarse)").matches ? "" : "Ctrl + Enter speaks."; // phones have none
+  $("text-count").textContent = count > 1 ? `${count} sentences. You can redo each one alone.` : keys;
 }
 
 function showVoices() {
@@ -63,6 +64,9 @@ function split(text) {
     .flatMap((each) => each.match(new RegExp(`[^]{1,${most}}`, "g")));
 }
 
+/** What of the take was never spoken to its end. */
+const missing = () => take.sentences.filter((each) => !each.samples);
+
 const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
 async function start() {
@@ -76,7 +80,6 @@ async function start() {
     voice: $("voice").value,
     cfg: Number($("cfg").value),
     seed,
-    text: texts.join(" "),
     sentences: texts.map((text, i) => ({ text, seed: seed + i, state: "waiting", row: make("li") })),
   };
   take.sentences.forEach((sentence) => showSentence(sentence));
@@ -86,19 +89,22 @@ async function start() {
   $("take-player").replaceChildren();
   $("download-take").hidden = true;
   clearComparison();
-  await run(take.sentences);
+  await run(take.sentences, take.sentences);
 }
 
-/** Generates sentences in their order, and plays each as soon as it is complete. */
-async function run(sentences) {
+/** Generates sentences in their order, and plays those of `heard` one by one as soon as they are complete. */
+async function run(sentences, heard) {
+  const continued = document.activeElement === $("continue-button");
   stopper = new AbortController();
   $("speak-button").disabled = true;
   $("stop-button").hidden = false;
+  if (continued) $("stop-button").focus();
+  $("continue-button").hidden = true;
   showError($("speak-error"), null);
   try {
     for (const sentence of sentences) {
       await generate(sentence, stopper.signal);
-      if (take.sentences.length > 1) playNext(sentences);
+      if (take.sentences.length > 1) playNext(heard);
     }
   } catch (error) {
     if (error.name !== "AbortError") showError($("speak-error"), error);
@@ -107,10 +113,13 @@ async function run(sentences) {
       showSentence(each);
     }
   } finally {
+    const stopped = document.activeElement === $("stop-button");
     $("speak-button").disabled = false;
+    $("continue-button").hidden = !missing().length;
+    if (stopped) $(missing().length ? "continue-button" : "speak-button").focus();
     $("stop-button").hidden = true;
   }
-  if (take.sentences.every((each) => each.samples)) await finish();
+  if (missing().length < take.sentences.length) await finish();
 }
 
 async function generate(sentence, signal) {
@@ -166,7 +175,7 @@ function redo(sentence) {
   if ($("speak-button").disabled) return;
   sentence.seed = randomSeed();
   sentence.truncated = sentence.played = false;
-  run([sentence]);
+  run([sentence], [sentence]);
 }
 
 /** Plays the complete sentences one after the other. */
@@ -179,18 +188,21 @@ function playNext(sentences) {
   next.player.play();
 }
 
-/** Shows the whole speech, and compares it with the reference of a stored voice. */
+/** Shows the speech as far as there is any; the whole is compared with the reference of a stored voice. */
 async function finish() {
   const own = take;
   const rate = shared.model.sampling_rate;
   own.player?.discard();
-  own.samples = join(own.sentences.map((each) => each.samples), rate, PAUSE);
+  const spoken = own.sentences.filter((each) => each.samples);
+  own.text = spoken.map((each) => each.text).join(" ");
+  own.samples = join(spoken.map((each) => each.samples), rate, PAUSE);
   own.player = new Player(own.samples, rate, "the speech");
   $("take-player").replaceChildren(own.player.element);
   $("download-take").hidden = false;
   if (own.sentences.length === 1) own.player.play();
   remember(own);
   clearComparison();
+  if (spoken.length < own.sentences.length) return;
   if (!shared.stored.some((voice) => voice.name === own.voice)) return;
   try {
     await showComparison(own, rate, () => own === take);
