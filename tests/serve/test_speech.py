@@ -11,6 +11,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from tests.serve.conftest import RATE, Opener, Scripted
+from voxclone.serve.encoding import MEDIA_TYPES
 from voxclone.serve.status import PAGE
 from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
@@ -94,6 +95,14 @@ def test_a_seed_holds_alone_and_in_company(client: TestClient) -> None:
     assert repeated.content == drawn.content
 
 
+@pytest.mark.parametrize("name", MEDIA_TYPES)
+def test_a_seed_is_the_same_bytes_in_every_format(client: TestClient, name: str) -> None:
+    if name == "aac":
+        pytest.importorskip("av", exc_type=ImportError)
+    first, again = (speak(client, response_format=name, seed=3) for _ in range(2))
+    assert first.status_code == 200 and first.content == again.content
+
+
 def test_a_voice_may_be_an_object_with_an_id(client: TestClient) -> None:
     named = speak(client, response_format="pcm", seed=1)
     assert speak(client, response_format="pcm", seed=1, voice={"id": "anna"}).content == (
@@ -130,6 +139,8 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "unknown format": ({"response_format": "ogg"}, 400, "response_format", "'opus'"),
     "unknown stream": ({"stream_format": "ws"}, 400, "stream_format", "'sse'"),
     "unknown field": ({"ref_audio": "http://a/b.wav"}, 400, "ref_audio", "not known"),
+    "unknown field of null": ({"ref_audio": None}, 400, "ref_audio", "not known"),
+    "text of null": ({"input": None}, 400, "input", "is missing"),
     "empty text": ({"input": " \n"}, 400, "input", "at least one word"),
     "no words": ({"input": "...!"}, 400, "input", "at least one word"),
     "long text": ({"input": "word " * 900}, 400, "input", "4096"),
@@ -174,6 +185,9 @@ def test_missing_fields_are_named(client: TestClient, field: str) -> None:
 def test_defaults_that_clients_send_pass(client: TestClient) -> None:
     assert speak(client, speed=1.0, instructions="", stream_format="audio").status_code == 200
     assert speak(client, speed=1, instructions=None, seed=None).status_code == 200
+    unset = ("response_format", "speed", "instructions", "stream_format", "seed", "cfg")
+    answer = speak(client, **dict.fromkeys(unset))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/mpeg")
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])

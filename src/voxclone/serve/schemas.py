@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
@@ -39,6 +39,15 @@ class SpeechRequest(Strict):
     cfg: Annotated[
         float, Field(ge=0, le=MAX_CFG, allow_inf_nan=False, description="Guidance of the voice.")
     ] = 1.2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        """Clients send null for what their user has not set."""
+        if not isinstance(given, dict):
+            return given
+        known = cls.model_fields
+        return {name: v for name, v in given.items() if v is not None or name not in known}
 
     @field_validator("input")
     @classmethod
