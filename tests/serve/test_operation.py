@@ -2,17 +2,20 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.serve.conftest import BASE, GIVEN, Opener, Scripted, sample, until
+from tests.serve.conftest import BASE, GIVEN, Opener, Scripted, app_of, sample, until
+from tests.serve.live import live
 from tests.serve.test_hostile import check_envelope
 from tests.serve.test_speech import SPEECH, speak
 from voxclone.errors import ReleaseError, UsageError
+from voxclone.release.release import Release
 from voxclone.serve.schemas import ErrorEnvelope
-from voxclone.serve.settings import check_exposure, is_loopback
+from voxclone.serve.settings import check_exposure, check_origins, is_loopback
 
 KEY = "correct-horse-battery"
 
@@ -100,7 +103,8 @@ def test_without_a_key_pages_of_others_get_nothing(opened: Opener) -> None:
 def test_other_pages_are_let_in_by_name_only(opened: Opener) -> None:
     friend, other = "http://friend.example", "http://other.example"
     client = opened(origins=(friend,))
-    asked = {"Access-Control-Request-Method": "POST"}
+    name_of_method = "Access-Control-Request-Method"
+    asked = {name_of_method: "POST"}
     allowed = client.options("/v1/audio/speech", headers={"Origin": friend, **asked})
     assert allowed.headers["access-control-allow-origin"] == friend
     assert client.post(
@@ -108,8 +112,69 @@ def test_other_pages_are_let_in_by_name_only(opened: Opener) -> None:
     ).headers["access-control-allow-origin"] == friend  # fmt: skip
     refused = client.options("/v1/audio/speech", headers={"Origin": other, **asked})
     assert "access-control-allow-origin" not in refused.headers
+    assert (refused.status_code, check_envelope(refused)["code"]) == (403, "wrong_origin")
+    for unusual in (
+        {"Access-Control-Request-Headers": "X-Other"},
+        {**asked, name_of_method: "PUSH"},
+    ):
+        answer = client.options("/v1/audio/speech", headers={"Origin": friend, **asked, **unusual})
+        assert (answer.status_code, check_envelope(answer)["code"]) == (400, "wrong_preflight")
+        assert answer.headers["access-control-allow-origin"] == friend
     plain = opened().post("/v1/audio/speech", json=SPEECH)
     assert not any(name.startswith("access-control") for name in plain.headers)
+
+
+def test_preflights_are_logged_and_counted(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    friend = "http://friend.example"
+    client = opened(origins=(friend,), api_key=KEY)
+    with caplog.at_level(logging.INFO, "voxclone.serve.access"):
+        for origin, status in ((friend, 200), ("http://other.example", 403)):
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            answer = client.options("/v1/audio/speech", headers=asked)
+            assert answer.status_code == status and answer.headers["x-request-id"]
+        # A page that may ask can read why it was refused.
+        answer = client.get("/v1/models", headers={"Origin": friend})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, friend)
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    assert [(line["method"], line["status"]) for line in lines] == [
+        ("OPTIONS", 200), ("OPTIONS", 403), ("GET", 401)
+    ]  # fmt: skip
+    metrics = client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
+    assert 'voxclone_requests_total{route="-",status="403"} 1.0' in metrics
+
+
+def test_origins_are_named_as_browsers_name_them() -> None:
+    good = ("http://page.example", "https://page.example:8443", "http://[::1]:3000", "app://notes")
+    check_origins(good)
+    for wrong in (
+        "*", "http://page.example/", "http://page.example/x", "page.example", "http://", "null",
+        "HTTP://page.example", "http://Page.example", "http://a@page.example", "http://*.example",
+        "http://page.example:80", "https://page.example:443", "http://page.example:", "",
+        "http://page.example?", "http://a http://b", "http://page.example\n", "file://",
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=r"scheme://host\[:port\] only"):
+            check_origins([*good, wrong])
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+def test_head_is_get_without_a_body(
+    release: Release, tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with live(app_of(release, None, tmp_path / "voices", Scripted)) as server:
+        with caplog.at_level(logging.INFO, "voxclone.serve.access"):
+            status, headers, body = server.ask("GET", path)
+            alike = server.ask("HEAD", path)
+            until(lambda: len(caplog.records) == 2)  # a line follows its answer
+        own = ("date", "x-request-id")
+        first, second = (
+            {name: value for name, value in each.items() if name.lower() not in own}
+            for each in (headers, alike[1])
+        )
+        assert (status, alike[0], alike[2]) == (200, 200, b"") and first == second
+    sizes = [json.loads(record.getMessage())["bytes"] for record in caplog.records]
+    assert sizes == [len(body), 0]
 
 
 def test_every_route_describes_its_errors(client: TestClient) -> None:

@@ -21,7 +21,10 @@ KeyFile = Annotated[
 ]
 Origins = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--cors-origin", help="Other page that may use the server. May be repeated."),
+    typer.Option(
+        "--cors-origin",
+        help="Other page that may use the server, as scheme://host[:port]. May be repeated.",
+    ),
 ]
 Queue = Annotated[int, typer.Option(help="Requests that may wait; further ones get a 429.")]
 
@@ -53,13 +56,14 @@ def serve(
     from voxclone.release.release import Release
     from voxclone.serve.catalog import Catalog
     from voxclone.serve.run import address, open_socket, run
-    from voxclone.serve.settings import Limits, ServeSettings, check_exposure
+    from voxclone.serve.settings import Limits, ServeSettings, check_exposure, check_origins
     from voxclone.voice.store import open_folder
 
     if queue < 1:
         raise UsageError(f"--queue is {queue}: at least 1 request must be able to wait.")
     key = _key(api_key, api_key_file)
     check_exposure(host, key)
+    check_origins(cors_origin or ())
     release = Release.open(model)
     settings = ServeSettings(
         model=model if not Path(model).is_dir() else release.path.resolve().name,

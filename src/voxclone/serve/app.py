@@ -6,14 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.middleware.cors import CORSMiddleware
 
 from voxclone.io import remove_abandoned
 from voxclone.serve import errors, speech, status, voices
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.decoding import DecodingProcess
 from voxclone.serve.metrics import Metrics
-from voxclone.serve.middleware import RequestMiddleware
+from voxclone.serve.middleware import GuardMiddleware, PagesMiddleware, RequestMiddleware
 from voxclone.serve.schemas import ErrorEnvelope
 from voxclone.serve.service import Service
 from voxclone.serve.settings import ServeSettings
@@ -44,15 +43,16 @@ def build_app(settings: ServeSettings, catalog: Catalog, load: Callable[[], Any]
     errors.install(app)
     for router in (speech.router, voices.router, status.router):
         app.include_router(router)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
+    app.add_middleware(GuardMiddleware, settings=settings)  # the last that is added comes first
     if settings.origins:
         app.add_middleware(
-            CORSMiddleware,
+            PagesMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["X-Request-Id", "X-Seed", "Retry-After"],
         )
+    app.add_middleware(RequestMiddleware, metrics=metrics)
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
     return app
 

@@ -11,6 +11,8 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxclone.serve.errors import GONE, ApiError, stopping
@@ -32,19 +34,16 @@ HEADERS = {
 
 
 class RequestMiddleware:
-    """ASGI middleware around the app."""
+    """The outermost: every answer has an id, a line in the access log, and counts."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
-        key = settings.api_key
-        self._key = None if key is None else hashlib.sha256(key.encode()).digest()
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         begun, status, sent = time.monotonic(), 0, 0
@@ -58,17 +57,12 @@ class RequestMiddleware:
                 out["X-Request-Id"] = request_id
                 for name, value in HEADERS.items():
                     out.setdefault(name, value)
-            sent += len(message.get("body", b""))
+            elif scope["method"] != "HEAD":  # whose body the server drops
+                sent += len(message.get("body", b""))
             await send(message)
 
         try:
-            try:
-                self._check(scope["method"], scope["path"], headers)
-                limit = self._limit(scope["path"], headers)
-            except ApiError as refusal:
-                await refusal.response()(scope, receive, answer)
-                return
-            await self._app(scope, self._bounded(receive, limit), answer)
+            await self._app(scope, receive, answer)
         except asyncio.CancelledError:  # the server ends, and has waited as long as it may
             if not status:
                 await stopping().response()(scope, receive, answer)
@@ -77,6 +71,63 @@ class RequestMiddleware:
             raise
         finally:
             self._note(scope, status or GONE, sent, time.monotonic() - begun, request_id)
+
+    def _note(self, scope: Scope, status: int, sent: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "-")
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "id": request_id,
+            "client": (scope.get("client") or ("-",))[0],
+            "method": scope["method"] if scope["method"].isalpha() else "-",
+            "route": route,
+            "status": status,
+            "bytes": sent,
+            "ms": round(seconds * 1000),
+        }
+        access_log.info(json.dumps(line | scope["state"].get("noted", {})))
+
+
+class PagesMiddleware(CORSMiddleware):
+    """What browsers are told of pages of other hosts; a refusal is an error like all others."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        if not self.is_allowed_origin(request_headers["origin"]):
+            refusal = wrong_origin()
+        else:
+            message = "A page of another host may not send this: see `Access-Control-Allow-*`."
+            refusal = ApiError(400, message, code="wrong_preflight")
+        response = refusal.response()
+        for name in answer.headers:
+            if name == "vary" or name.startswith("access-control-"):
+                response.headers[name] = answer.headers[name]
+        return response
+
+
+class GuardMiddleware:
+    """Who may ask, and how much may be sent."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self._app, self._settings = app, settings
+        key = settings.api_key
+        self._key = None if key is None else hashlib.sha256(key.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope["method"], scope["path"], headers)
+            limit = self._limit(scope["path"], headers)
+        except ApiError as refusal:
+            await refusal.response()(scope, receive, send)
+            return
+        await self._app(scope, self._bounded(receive, limit), send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         """Raise ApiError for who may not ask."""
@@ -90,7 +141,7 @@ class RequestMiddleware:
             origin = headers.get("origin")
             own = origin is None or urlsplit(origin).netloc == host
             if not own and method not in SAFE_METHODS and origin not in self._settings.origins:
-                raise ApiError(403, "Pages of other hosts may not ask this.", code="wrong_origin")
+                raise wrong_origin()
         elif not OPEN.fullmatch(path):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             digest = hashlib.sha256(given.strip().encode()).digest()
@@ -135,21 +186,10 @@ class RequestMiddleware:
 
         return bounded
 
-    def _note(self, scope: Scope, status: int, sent: int, seconds: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", "-")
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "id": request_id,
-            "client": (scope.get("client") or ("-",))[0],
-            "method": scope["method"] if scope["method"].isalpha() else "-",
-            "route": route,
-            "status": status,
-            "bytes": sent,
-            "ms": round(seconds * 1000),
-        }
-        access_log.info(json.dumps(line | scope["state"].get("noted", {})))
+
+def wrong_origin() -> ApiError:
+    """The refusal of a page of another host."""
+    return ApiError(403, "Pages of other hosts may not ask this.", code="wrong_origin")
 
 
 def _too_large(limit: int) -> ApiError:

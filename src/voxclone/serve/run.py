@@ -91,3 +91,6 @@ def _set_up_log(quiet: bool) -> None:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.ERROR if quiet else logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # The parser of forms logs what clients send; its errors are in their answers.
+    forms = logging.getLogger("python_multipart")
+    forms.handlers, forms.propagate = [logging.NullHandler()], False

@@ -1,12 +1,16 @@
 """Settings and limits of a server."""
 
 import ipaddress
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxclone.errors import UsageError
 
 LEAST_KEY = 16
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
+IMPLIED_PORTS = re.compile(r"http:.*:80|https:.*:443")
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,15 @@ def check_exposure(host: str, api_key: str | None) -> None:
         )
     if not all("!" <= character <= "~" for character in api_key):
         raise UsageError("The API key may hold ASCII letters, digits and signs only, no spaces.")
+
+
+def check_origins(origins: Iterable[str]) -> None:
+    """Raise UsageError for a page that is not named as browsers name it: it would never be let in,
+    or not by all routes."""
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin) or IMPLIED_PORTS.fullmatch(origin):
+            raise UsageError(
+                f"--cors-origin is {origin!r}: name one page as scheme://host[:port] only, in "
+                "small letters, without a path, a slash at the end or the scheme's own port: "
+                "https://page.example, http://localhost:3000."
+            )

@@ -36,12 +36,14 @@ async def model(model: str, service: Shared) -> ModelInfo:
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health() -> Health:
     """Whether the server answers."""
     return Health(status="ok")
 
 
 @router.get("/ready", responses=error_responses(503))
+@router.head("/ready", include_in_schema=False)
 async def ready(service: Shared) -> Health:
     """Whether the model is loaded: 503 before."""
     service.worker.require_ready()
@@ -55,6 +57,7 @@ async def metrics(service: Shared) -> Response:
 
 
 @router.get("/", response_class=FileResponse, include_in_schema=False)
+@router.head("/", include_in_schema=False)
 async def page() -> FileResponse:
     return _file("index.html", {"Content-Security-Policy": POLICY})
 
