@@ -74,7 +74,9 @@ def forced_logits(tts: TTS, voice_ND: Tensor, codes_KT: Tensor) -> Tensor:
     return tts.head.semantic_logits(states_BLD[0, -len(frames_TD) - 1 : -1])
 
 
-@pytest.mark.parametrize(("weights", "cosine", "agreement"), [("int8", 0.999, 0.95), ("int4", 0.98, 0.9)])
+@pytest.mark.parametrize(
+    ("weights", "cosine", "agreement"), [("int8", 0.999, 0.95), ("int4", 0.98, 0.9)]
+)
 def test_the_mini_release_speaks_alike(
     weights: Weights, cosine: float, agreement: float, mini_release: Release, mini_tts: TTS
 ) -> None:
@@ -128,7 +130,7 @@ def test_adapters(reader: str, tiny_release: Release, tmp_path: Path) -> None:
     """Those beside the matrices work; one in them is refused, with the way round it."""
     folder = write_drawn(tmp_path / "adapter", tiny_release, reader)
     if reader == "lora":
-        with pytest.raises(ConfigError, match="is a LoRA.*voxclone merge"):
+        with pytest.raises(ConfigError, match=r"is a LoRA.*voxclone merge"):
             TTS.load(tiny_release, adapter=folder, weights="int8")
         return
     tts = TTS.load(tiny_release, adapter=folder, weights="int8")
@@ -136,9 +138,7 @@ def test_adapters(reader: str, tiny_release: Release, tmp_path: Path) -> None:
     assert tts.adapter is not None and len(tts.speak("Hi.", voice_ND, seed=0).wave_S)
 
 
-def test_what_cannot_be_is_refused(
-    tiny_release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_is_refused(tiny_release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="int8 or int4"):
         check_weights("int5")
     with pytest.raises(ConfigError, match=r"for CPUs.*--device cpu"):

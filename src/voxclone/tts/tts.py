@@ -77,7 +77,9 @@ class TTS:
                 _require_no_lora(found)
         if dtype is None:
             dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-        codec = load_codec(release) if codec is None else codec  # first: what it frees is used again
+        codec = (
+            load_codec(release) if codec is None else codec
+        )  # first: what it frees is used again
         backbone = load_backbone(release, dtype, device, weights)
         head = load_head(release, dtype, device, weights)
         prompts = PromptMaker(release.path / "tekken.json")
@@ -242,7 +244,9 @@ def load_head(
         head = AcousticHead(release.params)
     state = {}
     for name in list(head.state_dict()):
-        tensor = release.files.load(f"acoustic_transformer.{name}", dtype if weights is None else None)
+        tensor = release.files.load(
+            f"acoustic_transformer.{name}", dtype if weights is None else None
+        )
         if weights is None or not pack_layer(head, name, tensor, "int8"):
             state[name] = tensor.to(device, dtype)
     head.load_state_dict(state, strict=True, assign=True)
