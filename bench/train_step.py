@@ -6,7 +6,6 @@ arithmetic peak of that moment; the step's multiplications are counted, and the 
 of the peak.
 
     python bench/train_step.py                             # ours, and the community's
-    python bench/train_step.py --case ours --losses        # ... and what each loss costs
     python bench/train_step.py --case ours --profile       # the costliest operations
     python bench/train_step.py --seconds 4 --batch 8 --device cuda
 
@@ -46,7 +45,6 @@ CASES = {
     "community": "community",
 }
 MATRIX = 2048
-PAIRS = ("pair_semantic", "pair_levels")
 
 
 def main() -> None:
@@ -58,7 +56,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--case", choices=list(CASES), action="append")
-    parser.add_argument("--losses", action="store_true", help="time the step without each loss")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -81,8 +78,6 @@ def main() -> None:
             f"{row['share']:12.2f}{row['peak_gb']:9.2f}",
             flush=True,
         )
-        for name, cost in row.get("losses", {}).items():
-            print(f"  {name:16}{cost['seconds']:7.2f} s{cost['tflop']:8.2f} TFLOP")
         if "profile" in row:
             print(row.pop("profile"))
     if options.json:
@@ -127,18 +122,11 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, object]:
     """Metrics of one case; called in its own process."""
     device, config = pick_device(options.device), CONFIGS / f"{CASES[case]}.yaml"
     with tempfile.TemporaryDirectory() as folder:
-
-        def made(*overrides: str) -> EncoderTraining:
-            given = options.seconds, options.batch, Path(folder)
-            return build_training(config, device, *given, overrides)
-
-        training = made()
+        training = build_training(config, device, options.seconds, options.batch, Path(folder))
         dtype = torch.bfloat16 if training.config.run.autocast else torch.float32
         meter = Meter(device, dtype, options.processor_time)
         metrics = measure(training.train_step, meter, options)
         row: dict[str, object] = {"case": case, **metrics}
-        if options.losses:
-            row["losses"] = cost_of_losses(training, made, meter, options, metrics)
         if options.profile:
             row["profile"] = _profile(training.train_step, device)
         return row
@@ -166,34 +154,6 @@ def measure(
     }
 
 
-def cost_of_losses(
-    training: EncoderTraining,
-    made: Callable[..., EncoderTraining],
-    meter: Meter,
-    options: argparse.Namespace,
-    whole: dict[str, float],
-) -> dict[str, dict[str, float]]:
-    """What a step is quicker by without its optimizers, and what that one is quicker by without
-    each loss (the optimizers do as much whatever the losses are)."""
-    idle = measure(_without_optimizers(training).train_step, meter, options)
-    costs = {"optimizers": {key: whole[key] - idle[key] for key in ("seconds", "tflop")}}
-    used = {name for name, value in training.config.weights.model_dump().items() if value}
-    groups = {name: (name,) for name in sorted(used - {*PAIRS})}
-    if used & {*PAIRS}:
-        groups = {"pairs": (*PAIRS, "bridge")} | groups  # the bridge learns from pairs
-    for name, names in groups.items():
-        less = _without_optimizers(made(*(f"weights.{each}=0" for each in names)))
-        without = measure(less.train_step, meter, options)
-        costs[name] = {key: idle[key] - without[key] for key in ("seconds", "tflop")}
-    return costs
-
-
-def _without_optimizers(training: EncoderTraining) -> EncoderTraining:
-    for optimizer in training.state.optimizers.values():
-        optimizer.step = lambda closure=None: None  # type: ignore[method-assign]
-    return training
-
-
 def _profile(work: Callable[[int], object], device: torch.device) -> str:
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -214,7 +174,7 @@ def build_training(
 ) -> EncoderTraining:
     """A recipe's training at the real size: random weights, noise for speech, random codes, targets
     and labels. Other batches keep their proportion to that of real speech. Without the speaker
-    loss, which needs a language model."""
+    loss, which needs a language model (`bench/clones.py`)."""
     given = load_settings(EncoderConfig, path)
     codec = Codec(CodecConfig(layer_scale_init=0.01), with_encoder=False)
     frames = round(seconds * codec.frame_rate)
@@ -264,7 +224,7 @@ class _RandomTeacher:
 
     name, heads, width = "random", (), 512
 
-    def targets(self, wave_S: torch.Tensor, frames: int, *said: str | None) -> object:
+    def targets(self, wave_S: torch.Tensor, frames: int, *text: str | None) -> object:
         tokens = 4 + round(3.3 * frames / FRAME_RATE)
         share_LT = torch.rand(tokens, frames)
         return AsrTargets(torch.randn(tokens, self.width), share_LT / share_LT.sum(1, True))

@@ -92,7 +92,7 @@ def chance(pairs: Sequence[Pair]) -> Agreement:
 def draw_batch(
     pairs: Sequence[Pair], pick: random.Random, size: int, *, real: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Waves [B, S], codes [B, K, T], and the frames [B, T] that count: those within a clip whose
+    """Waves [B, S], codes [B, K, T], and which of the B * T frames count: those within a clip whose
     past is in the crop."""
     waves, codes, masks = [], [], []
     for _ in range(BATCH):
@@ -105,7 +105,7 @@ def draw_batch(
         waves.append(F.pad(wave_S, (0, FRAMES * size - len(wave_S))))
         codes.append(F.pad(codes_KT, (0, FRAMES - codes_KT.shape[1])))
         masks.append(mask_T)
-    return torch.stack(waves), torch.stack(codes), torch.stack(masks)
+    return torch.stack(waves), torch.stack(codes), torch.cat(masks).nonzero()[:, 0]
 
 
 def train_arm(
@@ -118,10 +118,10 @@ def train_arm(
     optimizers = list(optim.build_optimizers(encoder, OPTIMIZER).values())
     pick = random.Random(seed)
     for step in range(steps):
-        wave_BS, codes_BKT, mask_BT = draw_batch(train, pick, codec.frame_size, real=real)
+        wave_BS, codes_BKT, kept_N = draw_batch(train, pick, codec.frame_size, real=real)
         with torch.autocast("cpu", torch.bfloat16):
             latent_BDT = encoder(wave_BS).float()
-        losses = code_losses(codec.quantizer, latent_BDT, codes_BKT, mask_BT=mask_BT)
+        losses = code_losses(codec.quantizer, latent_BDT, codes_BKT, kept_N=kept_N)
         encoder.zero_grad()
         (SEMANTIC_WEIGHT * losses.semantic + losses.levels).backward()
         optim.clip_gradients(optimizers)

@@ -1,5 +1,6 @@
 """Checkpoints are complete or not there, and damage is seen."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.disk import files_of_at_most
+from tests.helpers.disk import files_of_at_most, no_permission
 from voxclone import checkpoint
 from voxclone.checkpoint import Checkpoint
 from voxclone.errors import ConfigError, TrainingError
@@ -183,6 +184,31 @@ def test_a_checkpoint_under_another_step_s_name_is_named(tmp_path: Path) -> None
     found, complaints = checkpoint.load_latest(tmp_path)
     assert found is not None and found.step == 1
     assert len(complaints) == 1 and str(moved) in complaints[0] and "step 2" in complaints[0]
+
+
+def test_a_folder_that_may_not_be_written_any_more_is_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoint.save(folder, make(1))
+    with no_permission(folder), pytest.raises(TrainingError) as caught:
+        checkpoint.save(folder, make(2))
+    message = str(caught.value)
+    assert "permission is denied" in message and "step 1 is kept" in message
+    assert checkpoint.load(checkpoint.save(folder, make(2))).step == 2
+
+
+def test_a_disk_that_became_read_only_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, make(1))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refuse)
+        with pytest.raises(TrainingError, match=r"the disk is read-only.*step 1 is kept"):
+            checkpoint.save(tmp_path, make(2))
+    assert checkpoint.load(checkpoint.save(tmp_path, make(2))).step == 2
 
 
 def test_a_disk_that_is_full_is_a_sentence_with_the_way_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # Who stands on a line imports from the lines above, and from the own package.
 ORDER = (
-    ("spec", "config", "errors", "readers", "device", "io", "rng", "checkpoint"),
+    ("spec", "config", "errors", "readers", "records", "device", "io", "rng", "checkpoint"),
     ("audio",),
     ("codec",),
     ("release",),

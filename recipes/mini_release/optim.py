@@ -17,7 +17,7 @@ from voxclone.train.optim import GRAD_CLIP, parameters_of
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-UPDATE_RMS = 0.2  # of AdamW's steps, which Muon's are brought to
+UPDATE_RMS = 0.2  # of AdamW's steps, to which Muon's are scaled
 
 
 class OptimizerSettings(optim.OptimizerSettings):

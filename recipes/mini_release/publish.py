@@ -27,7 +27,7 @@ from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release
-from voxclone.release.safetensors import Entry, write_safetensors
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import codebook_offsets, expected_tensors
 from voxclone.spec import CODEC, TABLE, VOICES
 from voxclone.tts.backbone import from_transformers

@@ -233,7 +233,7 @@ def pack(examples: Sequence[Example], prompts: PromptMaker, params: Params, leng
     target_BLK = torch.zeros(count, length, books, dtype=torch.int16)
     predicts_BL = torch.zeros(count, length, dtype=torch.bool)
     character_BL = torch.full((count, length), -1, dtype=torch.int16)
-    rows = (batch.item_N, batch.place_N)
+    rows = (batch.item_N, batch.position_N)
     target_BLK[rows] = batch.target_NK.short()
     predicts_BL[rows] = True
     character_BL[rows] = batch.guide_N.short()

@@ -22,7 +22,8 @@ from torch.optim import Optimizer
 
 from voxclone.errors import ConfigError, TrainingError, reason, shorten
 from voxclone.io import hash_file, sync, tensor_errors
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 
 KEEP = 2
 MANIFEST = "manifest.json"

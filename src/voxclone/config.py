@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from voxclone.errors import ConfigError
-from voxclone.readers import parse_record, parse_yaml, read_yaml
+from voxclone.readers import parse_yaml, read_yaml
+from voxclone.records import parse_record
 
 MAX_BASES = 8
 

@@ -5,11 +5,13 @@ Text of users and of files ends in messages and on terminals: `printable` makes 
 
 import errno
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 BEGIN, END = 1500, 400  # characters of a message that are kept
 EXIT_OK = 0
 EXIT_USER = 1
@@ -99,8 +101,15 @@ REASONS = {
 }
 
 
+def is_address(path: str) -> bool:
+    """Whether a path that names no file is a URL (as a Path, it has lost a slash)."""
+    return ADDRESS.match(path) is not None and not os.path.exists(path)
+
+
 def reason(error: OSError) -> str:
     """The reason of an error of the operating system, as the end of a sentence."""
+    if isinstance(error.filename, str) and is_address(error.filename):
+        return "it is an address, and nothing is fetched: download the file first"
     text = REASONS.get(error.errno or 0) or error.strerror or str(error)
     return printable(text[:1].lower() + text[1:])
 

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from voxclone.errors import ReleaseError, UsageError
+from voxclone.errors import ReleaseError, UsageError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -244,6 +244,5 @@ def _hidden_folder(out: Path, parent: Path) -> Iterator[Path]:
         if not isinstance(error, OSError):
             raise
         raise ReleaseError(
-            f"{out} could not be made: {error.strerror or error}"
-            f"{f' ({error.filename})' if error.filename else ''}. Nothing of it remains."
+            f"{out} could not be made: {reason(error)}. Nothing of it remains."
         ) from None

@@ -91,8 +91,11 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether two paths are one file: by links, other spellings, or names of the same folder."""
+    """Whether two paths are one file: by links, other spellings, or names of the same folder. `-`
+    is the file that standard input was opened on."""
     try:
+        if str(other) == "-":
+            return os.path.samestat(os.stat(path), os.fstat(0))
         return os.path.samefile(path, other)
     except (OSError, ValueError):  # one of them is not there, and no file is lost
         return os.path.realpath(path) == os.path.realpath(other)

@@ -69,5 +69,5 @@ def test_speech_is_no_steady_sound() -> None:
 def test_a_very_quiet_clip_is_to_be_louder_only() -> None:
     steps_S = np.round(voice() * 0.001 * 32768) / 32768
     report = prepare_reference(read_recording((steps_S.astype(np.float32), RATE))).report
-    told = " ".join(report.warnings)
-    assert "Too quiet" in told and "lower level" not in told and report.clipped_share == 0
+    sentences = " ".join(report.warnings)
+    assert "Too quiet" in sentences and "lower level" not in sentences and report.clipped_share == 0

@@ -62,13 +62,13 @@ def test_the_report_names_the_defect(voices: int) -> None:
         rng = np.random.default_rng(number)
         wave_S = voice(rng)
         for name, (make, words) in DEFECTS.items():
-            named[name] += words in told(make(wave_S, rng))
-        fine += "Warning" not in told(wave_S)
+            named[name] += words in report_of(make(wave_S, rng))
+        fine += "Warning" not in report_of(wave_S)
     assert sum(named.values()) >= 0.95 * voices * len(DEFECTS), named
     assert min(named.values()) >= 0.75 * voices and fine >= 0.75 * voices, (named, fine)
 
 
-def told(samples: np.ndarray) -> str:
+def report_of(samples: np.ndarray) -> str:
     try:
         report = prepare_reference(read_recording((samples.astype(np.float32), RATE))).report
         return " ".join(report.sentences())

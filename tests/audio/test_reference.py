@@ -20,7 +20,7 @@ from voxclone.audio.reference import (
     prepare_reference,
 )
 from voxclone.errors import AudioError, ConfigError
-from voxclone.readers import parse_record
+from voxclone.records import parse_record
 
 ALL_OFF = ReferenceSettings(
     remove_offset=False,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def test_clone_from_and_to_a_pipe(model, command: Command, monkeypatch) -> None:
     assert code == 0 and "standard input" in error and "seed 3" in error
     samples, rate = soundfile.read(io.BytesIO(piped.getvalue()))
     assert rate == 24000 and len(samples) > 0
+
+
+def test_a_redirected_recording_is_an_input(model, tmp_path, command: Command) -> None:
+    """`clone - TEXT -o me.wav < me.wav`: the output would replace the recording."""
+    path = tmp_path / "me.wav"
+    path.write_bytes(wav())
+    before = os.dup(0)
+    with path.open("rb") as file:
+        os.dup2(file.fileno(), 0)
+    try:
+        code, _, error = command("clone", "-", "One.", "-o", path, *model)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert code == 2 and "is an input, too" in sentence(error) and path.read_bytes() == wav()
 
 
 def test_a_terminal_is_no_place_for_sound(model, command: Command, monkeypatch) -> None:

@@ -31,7 +31,7 @@ from voxclone.cloning.refine.settings import RefineSettings
 from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, ConfigError, TrainingError
 from voxclone.evaluate.agreement import agreement
-from voxclone.readers import parse_record
+from voxclone.records import parse_record
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import codebook_offsets
 from voxclone.spec import SHIFT
@@ -135,7 +135,7 @@ def test_frames_of_another_voice_are_found_by_their_sound(small: Codec) -> None:
     with torch.inference_mode():
         decoded_S = small.decode(voice_KN[None])[0]
     assert torch.equal(nearest_frames(small, decoded_S, voice_KN), voice_KN)
-    later_S = decoded_S[10 * small.frame_size :]  # sounds that the voice has, at other places
+    later_S = decoded_S[10 * small.frame_size :]  # sounds that the voice has, at other positions
     found_KN = nearest_frames(small, later_S, voice_KN)
     assert float((found_KN == voice_KN[:, 10:]).float().mean()) > 0.8  # but for the edges
     assert nearest_frames(small, decoded_S, voice_KN[:, :5]).shape == voice_KN.shape

@@ -47,9 +47,9 @@ def test_the_first_convolution_hears_pitch_and_the_last_sounds_from_its_own_patc
     for hertz in (200.0, 1000.0, 4000.0):
         tone_BS = 0.05 * torch.sin(2 * torch.pi * hertz * torch.arange(24000) / 24000)[None]
         with torch.no_grad():
-            heard = encoder.input_proj(tone_BS.unflatten(-1, (-1, 240)).mT)[0].square().mean(-1)
+            power_D = encoder.input_proj(tone_BS.unflatten(-1, (-1, 240)).mT)[0].square().mean(-1)
         weight_DN = encoder.input_proj.conv.weight.detach().mT.flatten(1)
-        spectrum = torch.fft.rfft(weight_DN[heard.argmax()], 24000).abs()
+        spectrum = torch.fft.rfft(weight_DN[power_D.argmax()], 24000).abs()
         loudest.append(float(spectrum.argmax()))
     assert loudest == pytest.approx([200, 1000, 4000], rel=0.1)
 

@@ -1,4 +1,4 @@
-"""Laws of the quantisers: one tanh, halves to even, straight-through, the paper's mix."""
+"""Laws of the quantizers: one tanh, halves to even, straight-through, the paper's mix."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.codec.test_model import SMALL
 from voxclone.codec.config import CodecConfig
-from voxclone.codec.quantizer import Quantizer
+from voxclone.codec.quantizer import Quantizer, draw_quantization
+from voxclone.rng import step_generator
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def test_nearest_vector_wins_and_unused_vectors_do_not_divide_by_zero() -> None:
 
 
 def test_training_mix_has_the_papers_shares(quantizer: Quantizer) -> None:
-    generator = torch.Generator().manual_seed(1)
-    latent_BDT = torch.randn(4000, 12, 1, generator=generator) * 0.3
-    made = quantizer.train_forward(latent_BDT, generator)
+    latent_BDT = torch.randn(4000, 12, 1, generator=torch.Generator().manual_seed(1)) * 0.3
+    draws = draw_quantization(4, 1, [step_generator(0, 0, item) for item in range(4000)])
+    made = quantizer.train_forward(latent_BDT, draws)
     semantic, acoustic = quantizer.split(made.latent_BDT)
     raw_semantic, raw_acoustic = quantizer.split(latent_BDT)
     passed = (semantic == raw_semantic).all(dim=1).float().mean()
@@ -83,8 +84,9 @@ def test_training_mix_has_the_papers_shares(quantizer: Quantizer) -> None:
 
 def test_gradients_pass_straight_through(quantizer: Quantizer) -> None:
     latent_BDT = (torch.randn(1, 12, 3) * 0.3).requires_grad_()
+    draws = draw_quantization(4, 3, [torch.Generator()])
     made = quantizer.train_forward(
-        latent_BDT, torch.Generator(), semantic_share=1.0, acoustic_shares=(1.0, 0.0)
+        latent_BDT, draws, semantic_share=1.0, acoustic_shares=(1.0, 0.0)
     )
     made.latent_BDT.sum().backward()
     assert latent_BDT.grad is not None

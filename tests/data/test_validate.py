@@ -79,6 +79,29 @@ def test_faults_block_training(folder: Path, name: str) -> None:
     assert name in names_of(report, blocking=True) and not report["checks"]["passed"]
 
 
+def remedies(manifest: Path) -> str:
+    return " ".join(each["remedy"] for each in validate(manifest)["checks"]["failed"])
+
+
+def test_lists_of_other_kinds_are_told_the_way_out(folder: Path) -> None:
+    csv = folder / "list.csv"
+    csv.write_text("0.flac|Hello there.\n1.flac|Hello.\n")
+    assert "(CSV, LJSpeech), name the folder" in remedies(csv)
+    (bad,) = (c for c in validate(csv)["checks"]["failed"] if c["name"] == "bad lines")
+    assert bad["measured"].startswith("2 of 2, the first: line 1")
+    report_of(folder, [row(0), row(1, speaker=None)])
+    assert "Give each clip a speaker" in remedies(folder / "manifest.jsonl")
+    report_of(folder, [row(0), row(1, path="b\\1.flac")])
+    assert "Write / instead of \\" in remedies(folder / "manifest.jsonl")
+
+
+def test_a_list_that_is_named_as_a_manifest_is_told_the_way_out(folder: Path) -> None:
+    path = folder / "list.jsonl"
+    path.write_text("0.flac|Hello there.\n")
+    code, printed = run("prepare", str(path), "-o", str(folder / "out"))
+    assert code == 1 and "(CSV, LJSpeech), name the folder" in printed
+
+
 def test_a_few_missing_files_are_named_and_do_not_stop(folder: Path) -> None:
     rows = [row(n % 4, id=f"{n}", speaker=f"s{n % 2}") for n in range(40)] + [row(41)]
     report = report_of(folder, rows)

@@ -2,7 +2,7 @@
 
     make test-gpu
 
-That a training and generation give the CPU's figures on a GPU is in `tests/train/test_elsewhere.py`
+That a training and generation give the CPU's results on a GPU is in `tests/train/test_devices.py`
 (its tests of `cuda` run with these). Weights at the real size are random.
 """
 
@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 LIMIT_GB = 24.0
+AT_ONCE = 2
+"""Clones in memory together (`clones.at_once` of `voxtral_4b.yaml`)."""
 
 
 def ran(*command: object) -> subprocess.CompletedProcess[str]:
@@ -40,7 +42,7 @@ def run(*command: object) -> None:
 
 
 def measured(case: str, batch: int, folder: Path) -> dict[str, Any] | None:
-    """Figures of a step of so many crops of 4 s; None where the card is too small for it."""
+    """Metrics of a step of so many crops of 4 s; None where the card is too small for it."""
     kept = folder / f"{case}-{batch}.json"
     done = ran(
         "bench/train_step.py", "--device", "cuda", "--case", case, "--seconds", 4,
@@ -67,6 +69,19 @@ def test_a_step_of_32_s_leaves_room_on_a_card_of_24_gb(tmp_path: Path) -> None:
     assert row["peak_gb"] + language_model_gb() < LIMIT_GB
 
 
+def test_clones_leave_room_on_a_card_of_24_gb(tmp_path: Path) -> None:
+    """The speaker loss runs when the states of the other losses are gone, so that only weights,
+    means and the states of optimizers lie beside them."""
+    held = measured("ours", 1, tmp_path)
+    assert held is not None
+    params = tmp_path / "params.json"
+    params.write_text(json.dumps(REAL))
+    done = ran("bench/clones.py", "--params", params, "--items", AT_ONCE, "--device", "cuda")
+    assert done.returncode == 0, done.stderr
+    print(f"\n{done.stdout}")
+    assert float(done.stdout.split("peak ")[-1].split()[0]) + held["peak_gb"] < LIMIT_GB
+
+
 def test_the_codec_finds_the_same_codes(tmp_path: Path) -> None:
     codec = open_codec(Release.open("mini"), None)
     samples, _ = soundfile.read(ROOT / "examples" / "reference.flac", dtype="float32")
@@ -87,7 +102,7 @@ def test_a_voice_is_cloned_refined_and_heard(tmp_path: Path) -> None:
         "--statement",
         "The recording is in the public domain.",
     )
-    voice, reference = tmp_path / "heard.safetensors", "examples/reference.flac"
+    voice, reference = tmp_path / "voice.safetensors", "examples/reference.flac"
     run("refine", reference, "-o", voice, "--steps", 10, *consent)
     for start in (("clone", reference), ("speak", "--voice", voice)):
         spoken = tmp_path / f"{start[0]}.wav"

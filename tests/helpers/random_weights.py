@@ -12,7 +12,7 @@ from voxclone.codec.model import Codec
 
 def draw(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The tensor of a name: those of the codec without the prefix `audio_tokenizer.`, those of the
-    code book by their last part, and `audio_token_embedding.embeddings.weight` for the table."""
+    codebook by their last part, and `audio_token_embedding.embeddings.weight` for the table."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     normal = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape).astype(np.float32)
     value = torch.from_numpy(normal)

@@ -14,10 +14,8 @@ def syllables(seconds: float, rate: int = RATE, seed: int = 0, top_hz: float = 1
     numbers = np.arange(1, int(min(rate / 2 - 1, top_hz) / 120) + 1)
     phases = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(numbers))
     spectrum = np.zeros(count // 2 + 1, complex)
-    places = np.round(numbers * 120 * seconds).astype(int)
-    spectrum[places[places < len(spectrum)]] = (np.exp(1j * phases) / numbers)[
-        places < len(spectrum)
-    ]
+    bins = np.round(numbers * 120 * seconds).astype(int)
+    spectrum[bins[bins < len(spectrum)]] = (np.exp(1j * phases) / numbers)[bins < len(spectrum)]
     wave_S = np.fft.irfft(spectrum, count) * (count / 2)
     envelope_S = 0.55 - 0.45 * np.cos(2 * np.pi * 4 * time_S)
     edge_S = np.minimum(1, np.minimum(time_S, time_S[::-1]) / 0.02)

@@ -20,8 +20,8 @@ def voice(seconds: float, pitch: float = 120.0, level: float = 0.1) -> Tensor:
     for harmonic in range(1, int(7000 / pitch)):
         hertz = harmonic * pitch
         gain = sum(
-            weight / (1 + ((hertz - centre) / width) ** 2)
-            for centre, width, weight in ((600, 120, 1.0), (1400, 180, 0.5), (2700, 300, 0.2))
+            weight / (1 + ((hertz - center) / width) ** 2)
+            for center, width, weight in ((600, 120, 1.0), (1400, 180, 0.5), (2700, 300, 0.2))
         )
         wave_S += gain * np.sin(harmonic * phase_S + harmonic**2)
     wave_S *= 0.6 + 0.4 * np.sin(2 * math.pi * 4 * time_S)

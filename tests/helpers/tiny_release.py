@@ -18,7 +18,7 @@ from voxclone.release.params import (
     Params,
 )
 from voxclone.release.presets import write_preset
-from voxclone.release.safetensors import Entry, write_safetensors
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
 
 VOICES = {"anna": 9, "bert": 14, "carla": 5}

@@ -44,7 +44,7 @@ def test_recovered_encoder_is_not_the_oracle(mini_release: Release, oracle_of_mi
     recovered = open_codec(mini_release).require_encoder().state_dict()
     assert oracle.keys() == recovered.keys()
     for name, tensor in oracle.items():
-        if tensor.ndim > 1 and tensor.shape[1] > 1:  # gains of channels follow from the code book
+        if tensor.ndim > 1 and tensor.shape[1] > 1:  # gains of channels follow from the codebook
             both = torch.stack([tensor.flatten(), recovered[name].flatten()]).double()
             assert abs(float(torch.corrcoef(both)[0, 1])) < 0.1, name
 

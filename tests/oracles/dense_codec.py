@@ -118,7 +118,7 @@ def encode(wave_S: Tensor, state: State, config: dict) -> Tensor:
 
 
 def decode(latent_DT: Tensor, state: State, config: dict) -> Tensor:
-    """Waveform [S] of a quantised latent."""
+    """Waveform [S] of a quantized latent."""
     strides = numbers(config["encoder_convs_strides_str"])
     window = config["attn_sliding_window_size"] >> sum(s > 1 for s in strides)
     lengths = numbers(config["decoder_transformer_lengths_str"])

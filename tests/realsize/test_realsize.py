@@ -23,7 +23,7 @@ from tests.helpers.tiny_release import preset_embedding
 from tests.release.real_params import REAL
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
-from voxclone.release.safetensors import Entry, write_safetensors
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import encoder_tensors, expected_tensors
 
 pytestmark = [pytest.mark.realsize, pytest.mark.timeout(3600)]
@@ -84,25 +84,25 @@ def run(script: str, *arguments: str) -> dict[str, float]:
     prelude = """
         import json, sys, time
         begun = time.perf_counter()
-        def report(**figures):
-            figures["seconds"] = round(time.perf_counter() - begun, 2)
+        def report(**metrics):
+            metrics["seconds"] = round(time.perf_counter() - begun, 2)
             # Not ru_maxrss: it begins with the peak of the process that started this one.
             status = dict(line.split(":") for line in open("/proc/self/status"))
-            figures["peak_mib"] = round(int(status["VmHWM"].split()[0]) / 1024)
-            print(json.dumps(figures))
+            metrics["peak_mib"] = round(int(status["VmHWM"].split()[0]) / 1024)
+            print(json.dumps(metrics))
     """
     code = textwrap.dedent(prelude) + textwrap.dedent(script)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{figures}")
-    return figures
+    metrics: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"\n{metrics}")
+    return metrics
 
 
 def test_inspect_takes_under_a_second(release: Path) -> None:
-    figures = run(
+    metrics = run(
         """
         from voxclone.release.release import Release
         from voxclone.release.inspection import inspect_release
@@ -117,13 +117,13 @@ def test_inspect_takes_under_a_second(release: Path) -> None:
         """,
         str(release),
     )
-    assert figures["tensors"] == 386 and figures["values"] == 4_002_353_392
-    assert figures["problems"] == 0
-    assert figures["seconds"] < 1.0 and figures["peak_mib"] < 300
+    assert metrics["tensors"] == 386 and metrics["values"] == 4_002_353_392
+    assert metrics["problems"] == 0
+    assert metrics["seconds"] < 1.0 and metrics["peak_mib"] < 300
 
 
 def test_codec_runs_both_ways_in_bf16(release: Path) -> None:
-    figures = run(
+    metrics = run(
         """
         from pathlib import Path
         import torch
@@ -148,13 +148,13 @@ def test_codec_runs_both_ways_in_bf16(release: Path) -> None:
         str(release),
         str(release.parent / "encoder.safetensors"),
     )
-    assert figures["peak_mib"] * 2**20 < LIMIT
+    assert metrics["peak_mib"] * 2**20 < LIMIT
 
 
 @pytest.mark.parametrize("weights", [None, "int8", "int4"])
 def test_speaks_within_the_limit(release: Path, weights: str | None) -> None:
     """In bf16, and in fp32 with packed matrices."""
-    figures = run(
+    metrics = run(
         f"""
         import torch
         from voxclone.release.release import Release, load_preset
@@ -189,5 +189,5 @@ def test_speaks_within_the_limit(release: Path, weights: str | None) -> None:
         """,
         str(release),
     )
-    assert figures["frames"] == FRAMES
-    assert figures["peak_mib"] * 2**20 < (LIMIT if weights is None else PACKED_LIMIT)
+    assert metrics["frames"] == FRAMES
+    assert metrics["peak_mib"] * 2**20 < (LIMIT if weights is None else PACKED_LIMIT)

@@ -1,4 +1,4 @@
-"""The whole recipe at a tiny size: every stage, going on, publishing, and a recovery."""
+"""The whole recipe at a tiny size: every stage, resuming, publishing, and a recovery."""
 
 import json
 from dataclasses import replace

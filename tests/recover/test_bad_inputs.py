@@ -92,10 +92,10 @@ def test_a_folder_of_two_speakers_is_prepared_and_nobody_is_set_aside(
 def test_texts_of_other_recordings() -> None:
     texts = [f"{word} word" for word in ("one", "seven", "apple", "river", "stone", "cloud")]
     waves = [torch.full((4,), float(number)) for number in range(len(texts))]
-    heard = dict(enumerate(texts))
-    assert failed_match(texts, waves, lambda wave_S: heard[int(wave_S[0])]) is None
+    transcripts = dict(enumerate(texts))
+    assert failed_match(texts, waves, lambda wave_S: transcripts[int(wave_S[0])]) is None
     shifted = [texts[-1], *texts[:-1]]
-    found = failed_match(shifted, waves, lambda wave_S: heard[int(wave_S[0])])
+    found = failed_match(shifted, waves, lambda wave_S: transcripts[int(wave_S[0])])
     assert found is not None and found.startswith("Texts do not match their recordings")
 
 

@@ -97,7 +97,7 @@ def test_a_changed_option_does_again_what_depends_on_it_and_says_why(
         "--set", "run.steps=3", "--until", "train",
     )  # fmt: skip
     assert code == 0 and made == ["train"]
-    assert "it continues: run.steps was 2, now 3" in out and "Going on from step 2" in out
+    assert "it continues: run.steps was 2, now 3" in out and "Continuing from step 2" in out
     after = [load_file(path) for path in run.glob("train-*/run/encoder.safetensors")]
     assert all(each.keys() == before.keys() for each in after)
 

@@ -17,7 +17,8 @@ from voxclone.release.encoder_file import (
 )
 from voxclone.release.hub import Card, write_hub_folder
 from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import read_header, write_safetensors
+from voxclone.release.safetensors import read_header
+from voxclone.release.safetensors_writer import write_safetensors
 from voxclone.release.tensors import encoder_tensors
 
 BASE = "mistralai/Voxtral-4B-TTS-2603"

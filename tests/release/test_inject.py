@@ -37,7 +37,8 @@ from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import INDEX, Entry, read_header, write_safetensors
+from voxclone.release.safetensors import INDEX, read_header
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors, is_encoder
 
 LIMIT_MIB = 500
@@ -319,6 +320,19 @@ def test_values_that_are_not_finite_are_refused(folder: Path) -> None:
         with pytest.raises(ReleaseError, match="not finite"):
             run(path, folder, folder.parent / "out")
         assert sorted(p.name for p in folder.parent.iterdir()) == ["bad.safetensors", "release"]
+
+
+def test_a_release_with_weights_that_are_not_finite_is_refused(folder: Path) -> None:
+    shapes = expected_tensors(tiny_params())
+    entries = random_entries(shapes)
+    name, value = entries[3].name, entries[3].make().clone()
+    value.view(-1)[3] = float("nan")
+    spoiled = [each if each.name != name else each._replace(make=lambda: value) for each in entries]
+    write_safetensors(folder / MERGED, spoiled)
+    path = save(folder.parent / "e.safetensors", Release.open(folder))
+    with pytest.raises(ReleaseError, match="not finite"):
+        run(path, folder, folder.parent / "out")
+    assert not (folder.parent / "out").exists()
 
 
 def test_an_encoder_for_another_code_book_is_refused(folder: Path, tmp_path: Path) -> None:

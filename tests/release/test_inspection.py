@@ -17,7 +17,7 @@ from tests.helpers.tiny_release import (
 from voxclone.release.inspection import inspect_release
 from voxclone.release.presets import write_preset
 from voxclone.release.release import Release
-from voxclone.release.safetensors import write_safetensors
+from voxclone.release.safetensors_writer import write_safetensors
 from voxclone.release.tensors import encoder_tensors, expected_tensors
 
 

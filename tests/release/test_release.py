@@ -37,7 +37,7 @@ from voxclone.release.release import (
     load_table,
     preset_names,
 )
-from voxclone.release.safetensors import write_safetensors
+from voxclone.release.safetensors_writer import write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors, expected_tensors
 from voxclone.spec import CODEC, TABLE
 

@@ -17,13 +17,12 @@ from voxclone.errors import ReleaseError
 from voxclone.release.params import read_params
 from voxclone.release.safetensors import (
     HEADER_LIMIT,
-    Entry,
     TensorFiles,
     find_shards,
     load_tensors,
     read_header,
-    write_safetensors,
 )
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tekken import read_tekken
 from voxclone.release.torch_checkpoint import read_checkpoint
 

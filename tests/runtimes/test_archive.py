@@ -9,7 +9,7 @@ import pytest
 
 from tests.runtimes.conftest import Example
 from voxclone.errors import UsageError
-from voxclone.runtimes.archive import pack_export
+from voxclone.runtimes.archive import pack_export, use_of
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
 
@@ -30,13 +30,13 @@ def test_what_is_sent_is_read_by_every_runtime(runtime: str, wide: Example, tmp_
         with zipfile.ZipFile(io.BytesIO(archive.content)) as packed:
             names = packed.namelist()
             assert names[0] == "README.txt" and not any("consolidated" in n for n in names)
-            assert b"dora" in packed.read("README.txt")
+            note = packed.read("README.txt").decode()
+            assert "dora" in note and use_of(kind, "", preset or "dora") in note
             packed.extractall(out)
     name = preset or "dora"
     name = archive.file_name.partition(".")[0] if kind.input == "file" else name
     (reading,) = verify(kind, out, wide.release, name=name, like=wide.voice)
     assert reading.usable, reading.problems
-    assert name in archive.use or kind.name == "codes" or kind.input == "file"
     assert archive.file_name == f"dora-{runtime}{kind.suffix if kind.input == 'file' else '.zip'}"
 
 

@@ -94,9 +94,9 @@ def test_mistakes_get_a_sentence(
     case: str, tiny: Example, tmp_path: Path, command: Command
 ) -> None:
     arguments, expected, word = BAD[case]
-    places = {"VOICE": tiny.file, "MODEL": tiny.release.path, "OUT": tmp_path / "out"}
-    places["OUT.safetensors"] = tmp_path / "out.safetensors"
-    code, _, error = command(*[places.get(argument, argument) for argument in arguments])
+    paths = {"VOICE": tiny.file, "MODEL": tiny.release.path, "OUT": tmp_path / "out"}
+    paths["OUT.safetensors"] = tmp_path / "out.safetensors"
+    code, _, error = command(*[paths.get(argument, argument) for argument in arguments])
     assert code == expected
     assert word in sentence(error)
     assert list(tmp_path.iterdir()) == []

@@ -295,7 +295,7 @@ def sparse_release(folder: Path) -> Path:
     return folder
 
 
-def said(program: list[str], last: str) -> str:
+def output_until(program: list[str], last: str) -> str:
     """What a program prints until a line holds `last`; then it is stopped."""
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
         lines = []
@@ -310,7 +310,7 @@ def said(program: list[str], last: str) -> str:
 
 def test_voxtral_tts_c_itself(tmp_path: Path) -> None:
     """The whole program opens an export of the real size, finds the voice and begins to read it;
-    with weights of zeros there is nothing to hear."""
+    with weights of zeros the speech is silent."""
     source = checkout("voxtral-tts.c")
     files = [str(path) for path in source.glob("*.c") if path.stem not in TOOLS]
     flags = ["-w", "-O1", "-std=c11", "-D_GNU_SOURCE"]
@@ -321,10 +321,10 @@ def test_voxtral_tts_c_itself(tmp_path: Path) -> None:
     out = tmp_path / "out"
     export_voice(voice, RUNTIMES["voxtral-tts.c"], release, out)
     command = [program, "-d", str(out), "--verbose", "-o", str(tmp_path / "out.wav")]
-    printed = said([*command, "-v", "dora", "Hi."], "Prompt:")
+    printed = output_until([*command, "-v", "dora", "Hi."], "Prompt:")
     assert "Voice: dora (61 frames)" in printed and "(61 voice + 3 text)" in printed, printed
     (out / "voice_embedding" / "dora.pt").unlink()
-    printed = said([*command, "-v", "dora", "Hi."], "Prompt:")
+    printed = output_until([*command, "-v", "dora", "Hi."], "Prompt:")
     assert "(0 voice + 3 text)" in printed, printed  # and goes on
 
 

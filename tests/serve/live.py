@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +17,31 @@ from voxclone.serve.run import open_socket
 
 
 @dataclass
-class Live:
-    """A server that runs."""
+class Address:
+    """Where a server listens, in this process or another."""
 
-    app: FastAPI
     port: int
-    server: uvicorn.Server
-
-    @property
-    def worker(self) -> Any:
-        return self.app.state.service.worker
 
     def send(self, method: str, path: str, body: Any = None) -> http.client.HTTPConnection:
         """A connection on which a request was sent, and nothing read yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         content = None if body is None else json.dumps(body)
         connection.request(method, path, content, {"Content-Type": "application/json"})
+        return connection
+
+    def send_form(
+        self, path: str, field: str, content: bytes, fields: Mapping[str, str]
+    ) -> http.client.HTTPConnection:
+        """A connection on which a form with a file was sent, and nothing read yet."""
+        body = b"".join(
+            f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+            for name, value in fields.items()
+        )
+        head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="a.wav"\r\n\r\n'
+        body += head.encode() + content + b"\r\n--x--\r\n"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        connection.request("POST", path, body, headers)
         return connection
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
@@ -44,6 +53,18 @@ class Live:
 
     def raw(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+
+@dataclass
+class Live(Address):
+    """A server that runs in this process."""
+
+    app: FastAPI
+    server: uvicorn.Server
+
+    @property
+    def worker(self) -> Any:
+        return self.app.state.service.worker
 
 
 @contextlib.contextmanager
@@ -60,7 +81,7 @@ def live(app: FastAPI) -> Iterator[Live]:
     try:
         worker = app.state.service.worker
         until(lambda: worker.ready or worker.failure)
-        yield Live(app, listening.getsockname()[1], server)
+        yield Live(listening.getsockname()[1], app, server)
     finally:
         server.should_exit = True
         thread.join(30)

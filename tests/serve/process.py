@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +30,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(release: Path | str, voices: Path, *options: str) -> Iterator[Served]:
-    """Start a server and end it with the block."""
+def serve(
+    release: Path | str, voices: Path, *options: str, interpreter: Sequence[str] = ()
+) -> Iterator[Served]:
+    """Start a server, with options of its own and of Python, and end it with the block."""
     command = [
-        sys.executable, "-m", "voxclone", "serve", str(release), "--port", "0", "--device", "cpu",
-        "--voices", str(voices), *options,
+        sys.executable, *interpreter, "-m", "voxclone", "serve", str(release), "--port", "0",
+        "--device", "cpu", "--voices", str(voices), *options,
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"

@@ -228,6 +228,8 @@ def test_voices_by_keyboard(chromium: Any, served: Served, voice: Path, tmp_path
         page.click("text=Export to another program")
         for runtime in page.locator("select[id^=runtime] option").all_inner_texts():
             page.select_option("select[id^=runtime]", runtime)
+            hint = text_of(page, "#voice-list details .hint")
+            assert f"You get eva-{runtime}." in hint and not re.search("NAME|FILE", hint)
             if runtime in ("voxtral-tts.c", "faster-voxtral"):  # for models of one width
                 press("Export eva")
                 page.wait_for_selector(f"#voices-error >> text={runtime} would not speak")
@@ -242,10 +244,27 @@ def test_voices_by_keyboard(chromium: Any, served: Served, voice: Path, tmp_path
         page.keyboard.press("Enter")
         page.wait_for_selector("#no-voices", state="visible")
         assert list(served.voices.iterdir()) == []
-        page.set_input_files("#import", tmp_path / "eva.voice.safetensors")
+        exported = tmp_path / "eva.voice.safetensors"
+        page.set_input_files("#import", exported)
+        page.wait_for_selector("#ask-text >> text=leave the name empty")
+        page.keyboard.press("Enter")
         page.wait_for_selector("#voice-list >> text=eva")
+        page.set_input_files("#import", exported)
+        page.wait_for_selector("#ask-text >> text=leave the name empty")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#ask-text >> text=choose another name")
+        page.keyboard.type("Fay")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#voice-list >> text=fay")
+        page.set_input_files("#import", exported)
+        page.wait_for_selector("#ask-name")
+        page.keyboard.press("Escape")
+        assert sorted(path.name[:4] for path in served.voices.iterdir()) == ["eva.", "fay."]
         page.set_input_files("#import", REFERENCE)
+        page.wait_for_selector("#ask-name")
+        page.keyboard.press("Enter")
         page.wait_for_selector("#voices-error", state="visible")
+    empty(served.voices)
 
 
 @slow
@@ -342,6 +361,11 @@ def test_every_view_fits_and_can_be_read(
             assert page.evaluate(wide) <= 0, view
             assert page.evaluate(CONTRAST) == [], (view, scheme)
             assert page.evaluate(NAMELESS) == []
+        page.set_input_files("#import", voice)
+        page.wait_for_selector("#ask-name")
+        assert page.evaluate(wide) <= 0 and page.evaluate(CONTRAST) == []
+        box = page.locator("#ask").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
 @slow

@@ -97,7 +97,7 @@ MISTAKES: dict[str, tuple[dict[str, str], int, str, str]] = {
     "no statement": ({"statement": " "}, 400, "statement", "consent_required"),
     "endless statement": ({"statement": "x" * 2001}, 400, "statement", "consent_required"),
     "no name": ({"name": ""}, 400, "name", "bad_request"),
-    "a preset's name": ({"name": "anna"}, 400, "name", "bad_request"),
+    "a preset's name": ({"name": "anna"}, 409, "name", "voice_exists"),
     "an unknown field": ({"callback_url": "http://a"}, 400, "callback_url", "invalid_value"),
     "long description": (
         {"speaker_description": "x" * 1001}, 400, "speaker_description", "invalid_value"
@@ -136,11 +136,16 @@ def test_clips_that_cannot_be_used(client: TestClient, name: str, route: str) ->
     assert (answer.status_code, error["code"], error["param"]) == (status, code, "audio_sample")
 
 
+def silence() -> bytes:
+    """A second of nothing, as a WAV file."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(RATE), RATE, format="WAV")
+    return file.getvalue()
+
+
 def test_silence_and_length_are_refused(opened: Opener) -> None:
     client = opened(limits=Limits(recording_seconds=3.0))
-    silent = io.BytesIO()
-    soundfile.write(silent, np.zeros(RATE), RATE, format="WAV")
-    answer = make(client, silent.getvalue())
+    answer = make(client, silence())
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "audio_silent")
     answer = make(client, wav(4))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_long")
@@ -193,7 +198,7 @@ def test_a_voice_gets_another_name(dora: TestClient) -> None:
     assert answer.status_code == 200 and answer.json()["voice"]["name"] == "eva"
     assert speak(dora, voice="dora").status_code == 404
     assert speak(dora, voice="eva").status_code == 200
-    for name, status in (("eva", 409), ("anna", 400), ("../x", 400), ("Eva", 400)):
+    for name, status in (("eva", 409), ("anna", 409), ("../x", 400), ("Eva", 400)):
         assert dora.patch("/v1/audio/voices/eva", json={"name": name}).status_code == status
     assert dora.patch("/v1/audio/voices/nobody", json={"name": "b"}).status_code == 404
     assert dora.patch("/v1/audio/voices/anna", json={"name": "b"}).status_code == 404
@@ -275,6 +280,8 @@ def test_refusals_name_their_field(dora: TestClient) -> None:
         (dora.post(path, data=GIVEN | {"consent": ""}, files=sample()), "consent"),
         (dora.post(path, data={"name": "A B"}, files=voice), "name"),
         (dora.post(path, files=voice), "name"),
+        (dora.post(path, data={"name": "anna"}, files=voice), "name"),
+        (dora.post(f"{path}/dora/similarity", files=sample(silence())), "audio_sample"),
         (dora.post(path, files={"voice_file": ("x", b"junk")}), "voice_file"),
         (dora.post(f"{path}/nobody/similarity", files=sample()), "name"),
         (dora.get(f"{path}/nobody/export?runtime=codes"), "name"),
@@ -286,6 +293,10 @@ def test_runtimes_are_listed(client: TestClient) -> None:
     found = client.get("/v1/audio/runtimes").json()
     assert [each["name"] for each in found["runtimes"]] == list(RUNTIMES)
     assert "casual_male" in found["presets"]
+    uses = {each["name"]: each["use"] for each in found["runtimes"]}
+    assert uses["vllm-omni"].startswith("vllm serve voxtral-NAME --omni")
+    assert uses["mlx-voxtral-swift"] == 'voxtral tts --voice-embedding FILE "..."'
+    assert all(each["reads"] and "{" not in each["use"] for each in found["runtimes"][:-1])
 
 
 def test_a_release_without_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

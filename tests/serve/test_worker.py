@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.serve.conftest import GIVEN, Opener, Scripted, app_of, sample, until, wav
-from tests.serve.live import Live, live
+from tests.serve.live import Address, live
 from tests.serve.test_speech import SPEECH
 from voxclone.release.release import Release
 from voxclone.serve.settings import Limits
@@ -248,18 +248,8 @@ def test_a_task_that_nobody_waits_for_leaves_nothing(
 
 
 def send_voice(
-    server: Live, content: bytes, field: str = "audio_sample", **changes: str
+    server: Address, content: bytes, field: str = "audio_sample", **changes: str
 ) -> http.client.HTTPConnection:
     """A connection on which a voice was sent."""
     fields = GIVEN | changes if field == "audio_sample" else changes
-    body = b"".join(
-        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    )
-    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="a.wav"\r\n\r\n'
-    body += head.encode() + content + b"\r\n--x--\r\n"
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
-    connection.request(
-        "POST", "/v1/audio/voices", body, {"Content-Type": "multipart/form-data; boundary=x"}
-    )
-    return connection
+    return server.send_form("/v1/audio/voices", field, content, fields)

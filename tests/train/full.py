@@ -19,10 +19,11 @@ from torch import Tensor
 
 from tests.helpers.disk import slow_disk
 from tests.train.tiny import CPU, QUIET, ctc_teacher, usual_codec
-from voxclone.data.corpus import Crops, PackedCorpus, Subset
+from voxclone.data.corpus import PackedCorpus, Subset
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
 from voxclone.train import distributed, encoder, loop, pseudo_labels
+from voxclone.train.batch import MicroBatch, StepBatch
 from voxclone.train.encoder import EncoderTraining, build, encoder_tensors
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Outcome, fit
@@ -72,29 +73,24 @@ def humming() -> Subset:
 
 class FullTraining(EncoderTraining):
     """`before` is called before each step; at `poisoned` steps real speech is not finite, and from
-    the step `vanished` on it cannot be read (when the pairs are encoded already)."""
+    the step `vanished` on it cannot be read."""
 
     before: Callable[[int], None] = staticmethod(lambda step: None)
     poisoned: frozenset[int] = frozenset()
     vanished: int | None = None
-    _now = -1
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         self.before(step)
-        self._now = step
         return super().train_step(step)
 
-    def spoil_speech(self) -> None:
-        draw = self.objective.draw_speech
-
-        def spoiled(generator: torch.Generator, part: slice = slice(None)) -> Crops:
-            crops = draw(generator, part)
-            if self.vanished is not None and self._now >= self.vanished:
-                raise AudioError("c1 cannot be read.")
-            poison = self._now in self.poisoned and part != slice(None)
-            return Crops(crops.indices, crops.starts, crops.wave_BS * (torch.nan if poison else 1))
-
-        self.objective.draw_speech = spoiled  # type: ignore[method-assign]
+    def draw(self, step: int) -> list[tuple[MicroBatch, StepBatch]]:
+        if self.vanished is not None and step >= self.vanished:
+            raise AudioError("c1 cannot be read.")
+        drawn = super().draw(step)
+        for _, batch in drawn:
+            if step in self.poisoned and batch.speech is not None:
+                batch.speech.crops.wave_BS.fill_(torch.nan)
+        return drawn
 
 
 def full_material(labels: Path | None = None) -> Material:
@@ -120,9 +116,7 @@ def full_training(
     config: EncoderConfig, material: Material | None = None, device: torch.device = CPU
 ) -> FullTraining:
     made = build(config, full_material() if material is None else material, device)
-    training = FullTraining(made.config, made.objective, made.state)
-    training.spoil_speech()
-    return training
+    return FullTraining(made.config, made.objective, made.state)
 
 
 def train(
@@ -214,17 +208,17 @@ def run_in_group(
     encoder.prepare = prepare
     encoder.Release.open = lambda source: None  # type: ignore[assignment, method-assign]
     encoder.save_encoder = lambda *given: None
-    out, said = folder / outs[rank] if outs else folder, ""
+    out, message = folder / outs[rank] if outs else folder, ""
     try:
         with slow_disk(flush_seconds):
             config, inputs = config_of(**changes), Inputs(device="cpu")
             code = encoder.main(config, inputs, out, QUIET, resume=True)
     except VoxcloneError as error:
-        code, said = error.exit_code, str(error)
+        code, message = error.exit_code, str(error)
     for training in trainings:
         write_state(training, folder / f"rank-{rank}.safetensors")
-        said += f" {training.state.step} {training.state.values}"
-    (folder / f"rank-{rank}.txt").write_text(said)
+        message += f" {training.state.step} {training.state.values}"
+    (folder / f"rank-{rank}.txt").write_text(message)
     sys.exit(code)
 
 

@@ -191,7 +191,7 @@ def test_parity_sees_a_shifted_label_and_another_rotation(
     module = "voxclone.train.adapter.preconditions"
 
     def shifted(hidden_BLD: Tensor, reading: Any) -> Tensor:
-        return hidden_BLD[reading.batch.item_N, reading.batch.place_N - 1]
+        return hidden_BLD[reading.batch.item_N, reading.batch.position_N - 1]
 
     monkeypatch.setattr(f"{module}.predicting_states", shifted)
     with pytest.raises(TrainingError, match="are not those of generation"):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.command import Command, sentence
 from tests.train.test_adapter_gate import write_manifest
-from voxclone.train.adapter.training import ADAPTER_FOLDER, GATE_FILE
+from voxclone.train.adapter.acceptance import ADAPTER_FOLDER, GATE_FILE
 from voxclone.tts.adapter_file import read_adapter
 
 SMALL = [

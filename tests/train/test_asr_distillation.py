@@ -1,4 +1,4 @@
-"""Whisper's targets train an encoder, in the place where each word was said."""
+"""Whisper's targets train an encoder, in the place where each word was spoken."""
 
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,17 @@ def test_the_loss_is_zero_for_the_states_themselves_and_sees_a_shift() -> None:
     def loss(given_BDT: torch.Tensor, start: int, left_context: int = 0) -> float:
         return token_loss(projection, given_BDT, [target], [start], left_context).item()
 
-    said_BDT = (share_LT.T @ state_LE).T[None]
-    assert loss(said_BDT, 0) < 1e-5
-    assert loss(said_BDT.roll(5, dims=-1), 0) > 0.3
-    crop_BDT = said_BDT[..., 5:15]
+    spoken_BDT = (share_LT.T @ state_LE).T[None]
+    assert loss(spoken_BDT, 0) < 1e-5
+    assert loss(spoken_BDT.roll(5, dims=-1), 0) > 0.3
+    crop_BDT = spoken_BDT[..., 5:15]
     assert loss(crop_BDT, 5) < 1e-5
     assert loss(crop_BDT, 0) > 0.3
     crop_BDT[..., :4] = -crop_BDT[..., :4]  # without a past
     assert loss(crop_BDT, 5) > 0.3 and loss(crop_BDT, 5, 3) > 0.05
     assert loss(crop_BDT, 5, 4) < 1e-5
-    said_BDT[..., :4] = -said_BDT[..., :4]
-    assert loss(said_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
+    spoken_BDT[..., :4] = -spoken_BDT[..., :4]
+    assert loss(spoken_BDT, 0, 4) > 0.1  # a clip's beginning has all the past that there is
 
 
 @pytest.mark.parametrize("autocast", [False, True])

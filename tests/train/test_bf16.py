@@ -68,7 +68,7 @@ def test_every_other_loss_is_in_bf16_what_it_is_without() -> None:
 def compare(task: EncoderTraining, without: dict[str, float]) -> None:
     """Some steps with autocast, the first of which was also done `without`. Over ten seeds of both
     trainings the total of a first step differed by 0.7 % at most, a loss of its own by 4 % (clones:
-    7 %, since a level that rounds to its neighbour changes what is said from there on)."""
+    7 %, since a level that rounds to its neighbor changes the codes from there on)."""
     before = {k: v.clone() for k, v in task.state.tensors().items() if k.startswith("module.")}
     rows = steps(task, 4)
     assert all(math.isfinite(value) for row in rows for value in row.values())

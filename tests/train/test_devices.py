@@ -32,7 +32,7 @@ from voxclone.tts.likelihood import Likelihood, likelihood
 Rows = list[dict[str, float]]
 
 
-PLACES = pytest.mark.parametrize(
+DEVICES = pytest.mark.parametrize(
     "place", [FAKE_DEVICE, pytest.param("cuda", marks=pytest.mark.gpu)]
 )
 CUDA_TOLERANCE = 1e-3
@@ -51,8 +51,8 @@ def there(place: str) -> Iterator[None]:
 
 def trained(task: EncoderTraining, steps: int, device: str) -> Rows:
     """Metrics of some steps and a validation of a training whose weights are there."""
-    places = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
-    assert places == {device}
+    devices = {p.device.type for module in task.state.modules.values() for p in module.parameters()}
+    assert devices == {device}
     rows = [task.train_step(step) for step in range(steps)]
     metrics = [{name: float(value.detach()) for name, value in row.items()} for row in rows]
     return [*metrics, task.validate(steps, Log(None))]
@@ -83,7 +83,7 @@ def test_the_other_place_does_not_mix() -> None:
             torch.rand(3, generator=torch.Generator(), device=FAKE_DEVICE)
 
 
-@PLACES
+@DEVICES
 def test_recovery_with_many_losses(place: str) -> None:
     def rows(device: str) -> Rows:
         return trained(full_training(config_of(), device=torch.device(device)), 4, device)
@@ -93,7 +93,7 @@ def test_recovery_with_many_losses(place: str) -> None:
         assert same(near, rows(place), place)
 
 
-@PLACES
+@DEVICES
 def test_recovery_with_pseudo_labels_and_the_speaker_loss(
     speech_model: TinySpeech, tmp_path: Path, place: str
 ) -> None:
@@ -119,7 +119,7 @@ def test_recovery_with_pseudo_labels_and_the_speaker_loss(
         assert same(near, rows(place), place)
 
 
-@PLACES
+@DEVICES
 def test_speech_that_is_drawn(speech_model: TinySpeech, place: str) -> None:
     """Several at once, some at a temperature."""
 
@@ -148,11 +148,11 @@ def test_speech_that_is_drawn(speech_model: TinySpeech, place: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
 
 
-@PLACES
-def test_speech_that_is_judged(speech_model: TinySpeech, place: str) -> None:
-    """A model elsewhere says and judges what comes from here, and gives it back here."""
+@DEVICES
+def test_speech_and_its_likelihood(speech_model: TinySpeech, place: str) -> None:
+    """A model on another device generates, and scores codes from here; results come back here."""
 
-    def judged(device: str) -> tuple[list[torch.Tensor], list[Trial], Likelihood]:
+    def scored(device: str) -> tuple[list[torch.Tensor], list[Trial], Likelihood]:
         _, model = language_model(speech_model)
         for module in (model.backbone, model.head, model.codec):
             module.to(device)
@@ -165,9 +165,9 @@ def test_speech_that_is_judged(speech_model: TinySpeech, place: str) -> None:
         found = likelihood(model, voice_ND, "hello", codes_KT)
         return [each.wave_S for each in synthesize(model, requests)], trials, found
 
-    near = judged("cpu")
+    near = scored("cpu")
     with there(place):
-        far = judged(place)
+        far = scored(place)
     assert {wave_S.device.type for wave_S in far[0]} == {"cpu"}
     assert far[2].semantic == pytest.approx(near[2].semantic, rel=CUDA_TOLERANCE)
     assert far[2].flow == pytest.approx(near[2].flow, rel=CUDA_TOLERANCE)

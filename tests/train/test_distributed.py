@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.train import full
 from voxclone.errors import ConfigError
 from voxclone.train import distributed
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import MicroBatch, check_batches, micro_batches
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.train.full"])
@@ -58,13 +58,13 @@ def encoder_of(folder: Path, rank: int = 0) -> dict[str, torch.Tensor]:
     return {k: v for k, v in state.items() if k.startswith(("module.", "written."))}
 
 
-def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """The largest difference of two weights."""
     assert one.keys() == other.keys() and one
     return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
-def moments_apart(one: Path, other: Path) -> float:
+def moments_difference(one: Path, other: Path) -> float:
     """The largest difference of mean gradients, as a share of the largest one of its optimizer: a
     loss that is weighted wrongly shows here, where Adam has not yet made up for it."""
     shares = []
@@ -89,16 +89,16 @@ def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     """All modules: encoder and its mean, bridge, discriminators, projection."""
     shared = together(size, tmp_path, changes=SMALL | THREE)
     one, other = encoder_of(alone), encoder_of(shared)
-    assert apart(one, other) < 1e-5
-    assert moments_apart(alone, shared) < 1e-4
+    assert largest_difference(one, other) < 1e-5
+    assert moments_difference(alone, shared) < 1e-4
     for rank in range(1, size):
-        assert apart(encoder_of(shared), encoder_of(shared, rank)) == 0
+        assert largest_difference(encoder_of(shared), encoder_of(shared, rank)) == 0
     assert len(list((shared / "checkpoints").iterdir())) == 2  # written by one
 
 
 @pytest.mark.slow
-def test_micro_batches_are_the_parts_of_processes(tmp_path: Path) -> None:
-    """Four parts are four parts, whoever does them."""
+def test_micro_batches_are_equal_to_processes(tmp_path: Path) -> None:
+    """Four micro-batches of one process have the loss of one micro-batch of four."""
     plain = {
         "run": {"micro_batches": 2},
         "balance": False,
@@ -108,8 +108,8 @@ def test_micro_batches_are_the_parts_of_processes(tmp_path: Path) -> None:
     whole = together(1, tmp_path / "a", changes=plain | SMALL | {"run": {"micro_batches": 1}})
     parts = together(1, tmp_path / "b", changes=plain | SMALL)
     both = together(2, tmp_path / "c", changes=plain | SMALL)
-    assert apart(encoder_of(whole), encoder_of(parts)) < 1e-5
-    assert apart(encoder_of(whole), encoder_of(both)) < 1e-5
+    assert largest_difference(encoder_of(whole), encoder_of(parts)) < 1e-5
+    assert largest_difference(encoder_of(whole), encoder_of(both)) < 1e-5
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_signal_to_one_ends_all_and_they_go_on_as_if_nothing_had_been(tmp_path
 def test_a_step_that_fails_in_one_is_skipped_in_all(tmp_path: Path) -> None:
     """And so many in a row end the run, in all."""
     once = together(2, tmp_path / "once", poisoned={1: [2]})
-    assert apart(encoder_of(once), encoder_of(once, 1)) == 0
+    assert largest_difference(encoder_of(once), encoder_of(once, 1)) == 0
     assert all(bool(torch.isfinite(value).all()) for value in encoder_of(once).values())
     for rank in range(2):
         assert "'skipped': 1" in (once / f"rank-{rank}.txt").read_text()
@@ -211,7 +211,7 @@ def test_a_process_that_hangs_ends_the_other_with_a_sentence(
     text = (tmp_path / f"rank-{1 - hanging}.txt").read_text()
     assert text.startswith(
         f"The training has lost process {hanging} on {socket.gethostname()}: it has ended, or has "
-        "not answered for 30.0 s. See what it said last"
+        "not answered for 30.0 s. See the end of its log"
     )
     assert "go on with `--resume`. 4 " in text
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
@@ -268,13 +268,13 @@ def test_a_folder_that_is_not_shared_is_named_before_any_work(tmp_path: Path) ->
 
 
 def test_batches_that_cannot_be_shared_are_named() -> None:
-    distributed.check_batches({"real_batch": 12, "pair_batch": 6}, 3)
+    check_batches({"real_batch": 12, "pair_batch": 6}, 3)
     with pytest.raises(ConfigError, match=r"`pair_batch` is 6.*`run.micro_batches` 4.*of 4"):
-        distributed.check_batches({"real_batch": 12, "pair_batch": 6}, 4)
+        check_batches({"real_batch": 12, "pair_batch": 6}, 4)
 
 
 def test_micro_batches_cover_a_batch_in_order() -> None:
-    slices = [micro.of(12) for micro in distributed.micro_batches(3)]
+    slices = [micro.of(12) for micro in micro_batches(3)]
     assert [(s.start, s.stop) for s in slices] == [(0, 4), (4, 8), (8, 12)]
     assert MicroBatch(1, 3).parts == 3 and MicroBatch().of(7) == slice(0, 7)
 
@@ -285,7 +285,6 @@ def test_alone_nothing_is_done() -> None:
     assert distributed.world_size() == 1 and distributed.is_rank0()
     assert distributed.broadcast({"a": 1}) == {"a": 1}
     assert distributed.any_rank(True, False) == [True, False]
-    assert distributed.mean_over_ranks([2.0]) == [2.0]
     distributed.start(torch.device("cpu"))  # no torchrun
     assert distributed.world_size() == 1
     distributed.stop()

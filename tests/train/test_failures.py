@@ -320,7 +320,7 @@ def test_a_run_that_is_stopped_saves_says_how_to_go_on_and_ends_with_its_own_cod
     assert "Use it" not in text_of(console)
     console = printed()
     assert main(config, tmp_path, console, resume=True) == EXIT_OK == 0
-    assert "Going on from step 3." in text_of(console) and "(step 4, done)" in text_of(console)
+    assert "Continuing from step 3." in text_of(console) and "(step 4, done)" in text_of(console)
     use = f'Use it: voxclone clone REF "text" -o out.wav --encoder {written[0]}'
     assert use in text_of(console) and "--resume" not in text_of(console)
 

@@ -80,8 +80,8 @@ def test_every_validation_can_be_heard_and_seen(tmp_path: Path) -> None:
         for name in tags[kind]:
             assert [event.step for event in read(name)] == [3, 6], name
     last = board.Audio("real/recording")[-1]
-    heard_S, rate = soundfile.read(io.BytesIO(last.encoded_audio_string), dtype="float32")
-    assert rate == 24000 and np.abs(heard_S - wave_BS[0].numpy()).max() < 1e-4
+    logged_S, rate = soundfile.read(io.BytesIO(last.encoded_audio_string), dtype="float32")
+    assert rate == 24000 and np.abs(logged_S - wave_BS[0].numpy()).max() < 1e-4
     assert last.encoded_audio_string != board.Audio("real/decoded")[-1].encoded_audio_string
     semantic = {int(c): float((codes_BKT[:, 0] == c).sum()) for c in codes_BKT[:, 0].unique()}
     assert bars(board, "real/semantic_codes", -1) == semantic

@@ -111,7 +111,7 @@ def test_code_losses_leave_masked_frames_out() -> None:
     codes = torch.ones(1, 4, 6, dtype=torch.long)
     latent = noise(1, 9, 6)
     mask = torch.tensor([[True, True, True, False, False, False]])
-    masked = code_losses(quantizer, latent, codes, mask_BT=mask)
+    masked = code_losses(quantizer, latent, codes, kept_N=mask.flatten().nonzero()[:, 0])
     short = code_losses(quantizer, latent[..., :3], codes[..., :3])
     torch.testing.assert_close(masked.semantic, short.semantic)
     torch.testing.assert_close(masked.levels, short.levels)

@@ -1,4 +1,4 @@
-"""Which clips of a manifest are trained on, and what is said of the others."""
+"""Which clips of a manifest are trained on, and what is printed of the others."""
 
 import io
 import json
@@ -43,34 +43,34 @@ def opened(
     licenses: tuple[str, ...] | None = None,
 ) -> tuple[Subset, str]:
     """The speech of some lines, and what was printed."""
-    path, said = folder / "manifest.jsonl", io.StringIO()
+    path, printed = folder / "manifest.jsonl", io.StringIO()
     gone = set() if prepared else {"samples"}
     lines = [json.dumps({k: v for k, v in row.items() if k not in gone}) for row in rows]
     path.write_text("\n".join(lines))
-    console = Console(file=said, width=80)
+    console = Console(file=printed, width=80)
     subset = open_speech(path, licenses, folder / "run" / "speech", console)
-    return subset, said.getvalue()
+    return subset, printed.getvalue()
 
 
 @pytest.mark.parametrize("prepared", [True, False])
 def test_missing_files_are_counted_and_never_drawn(
     prepared: bool, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    whole, said = opened(tmp_path, rows, prepared=prepared)
-    assert len(whole.indices) == CLIPS and "left out" not in said
+    whole, printed = opened(tmp_path, rows, prepared=prepared)
+    assert len(whole.indices) == CLIPS and "left out" not in printed
     for n in (3, 8):
         (tmp_path / rows[n]["path"]).unlink()
     rows[-1] |= {"duration": 0.3}  # what is packed is packed: another line makes it anew
-    few, said = opened(tmp_path, rows, prepared=prepared)
-    assert "2 of 40 clips cannot be read and are left out." in said
-    assert str(tmp_path / rows[3]["path"]) in said and str(tmp_path / rows[8]["path"]) in said
+    few, printed = opened(tmp_path, rows, prepared=prepared)
+    assert "2 of 40 clips cannot be read and are left out." in printed
+    assert str(tmp_path / rows[3]["path"]) in printed and str(tmp_path / rows[8]["path"]) in printed
     names = {few.corpus.clips[index].id for index in few.indices}
     assert names == {row["id"] for row in rows} - {"3", "8"}
     crops = few.crops(400, 480, step_generator(0, 0), few.weights(0.7))
     assert {few.corpus.clips[index].id for index in crops.indices} <= names
     assert few.identity() != whole.identity()
-    again, said = opened(tmp_path, rows, prepared=prepared)
-    assert "2 of 40 clips" in said and again.identity() == few.identity()
+    again, printed = opened(tmp_path, rows, prepared=prepared)
+    assert "2 of 40 clips" in printed and again.identity() == few.identity()
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -96,7 +96,7 @@ def test_one_speaker_is_not_trained_on(
 ) -> None:
     with pytest.raises(ConfigError, match=r"of 1 speaker\. An encoder of one voice"):
         opened(tmp_path, rows[::2], prepared=prepared)
-    assert not (tmp_path / "run").exists()  # said before anything was decoded
+    assert not (tmp_path / "run").exists()  # printed before anything was decoded
     with pytest.raises(ConfigError, match="of 1 speaker"):  # the other is of another split
         other = [row | {"split": "valid"} for row in rows[1::2]]
         opened(tmp_path, rows[::2] + other, prepared=prepared)

@@ -11,8 +11,7 @@ from tests.train.tiny import CODEC, CPU, config_of, language_model, with_model
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
-from voxclone.train.batch import LABELED
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import LABELED, MicroBatch
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.pseudo_labels import (
     Exponents,
@@ -57,7 +56,7 @@ def test_the_model_is_asked_as_it_was_trained(speech_model: TinySpeech) -> None:
             backbone.embed_codes(batch.codes_BLK),
             backbone.text_table(batch.ids_BL),
         )
-        hidden_ND = backbone(embedded)[batch.item_N, batch.place_N]
+        hidden_ND = backbone(embedded)[batch.item_N, batch.position_N]
         text = bytes(i - 40 for i in example.text_ids).decode()
         found_TV = semantic_log_probs(model, example.voice_TK.T, text, example.target_TK + SHIFT)
         size = head.semantic_size

@@ -1,4 +1,4 @@
-"""A training that is told to stop while clips are labeled, which takes long, stops there."""
+"""A signal stops a training while clips are labeled, which takes long."""
 
 import os
 import signal

@@ -22,8 +22,7 @@ from voxclone.models.speaker_network import (
 from voxclone.release.safetensors import read_header
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
-from voxclone.train.batch import item_generators
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import MicroBatch, item_generators
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.speaker_loss import SpeakerLoss, level_slopes, speaker_loss
 
@@ -71,7 +70,7 @@ def test_the_encoder_alone_gets_gradients_and_only_its_levels(frozen: Frozen) ->
     hook = encoder.register_forward_hook(keep)
     loss_of(speakers, codec, slice(0, 2)).backward()
     hook.remove()
-    (latent_BDT,) = latents  # what is said is encoded without gradients
+    (latent_BDT,) = latents  # generated speech is encoded without gradients
     assert latent_BDT.grad is not None
     semantic, acoustic = codec.quantizer.split(latent_BDT.grad)
     assert float(semantic.abs().max()) == 0 and float(acoustic.abs().max()) > 0
@@ -111,7 +110,7 @@ def test_a_model_in_half_precision_gives_the_same(frozen: Frozen) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = loss_of(half, codec, slice(0, 2))
     loss.backward()
-    # A level that rounds to its neighbour changes what is said from there on.
+    # A level that rounds to its neighbor changes the codes from there on.
     assert float(loss.detach()) == pytest.approx(whole, rel=0.2)
     gradients = [p.grad for p in codec.require_encoder().parameters()]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)

@@ -21,7 +21,7 @@ from voxclone.audio.containers import BytesFile, Sound, open_sound, reason_of
 from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
-from voxclone.errors import AudioError, file_name
+from voxclone.errors import AudioError, file_name, is_address
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
@@ -29,7 +29,6 @@ AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[An
 
 STANDARD_INPUT = "-"
 OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 MAX_PART_SECONDS = 600.0
 WHY_ALONE = {
     "opposite": "the channels are opposite in sign and would cancel each other",
@@ -99,8 +98,9 @@ def read_recording(
         with path.open("rb") as stream:
             return _read_stream(stream, path, info.st_size, limits, str(path), file_name(path.name))
     except FileNotFoundError:
-        if ADDRESS.match(str(path)):
-            problem = f"{path} is an address, and nothing is fetched: download the file first."
+        if is_address(str(path)):
+            address = str(path).replace(":/", "://", 1)  # a Path has lost a slash
+            problem = f"{address} is an address, and nothing is fetched: download the file first."
         elif "\\" in str(path) and os.sep == "/":
             problem = f"There is no file {path}: write / instead of \\ between folders."
         else:

@@ -25,7 +25,7 @@ def magnitudes(wave_BS: Tensor, n_fft: int, hop: int) -> Tensor:
 def mel_spectrogram(
     wave_BS: Tensor, n_fft: int, hop: int, bands: int, rate: int = SAMPLING_RATE
 ) -> Tensor:
-    """Mel magnitudes [B, M, T] (Slaney filters from 0 Hz to half the rate, not normalised)."""
+    """Mel magnitudes [B, M, T] (Slaney filters from 0 Hz to half the rate, not normalized)."""
     matrix_MF = mel_matrix(n_fft, bands, rate, wave_BS.device)
     return matrix_MF @ magnitudes(wave_BS, n_fft, hop)
 

@@ -71,6 +71,7 @@ def prepare(
     from voxclone.config import load_settings
     from voxclone.data import prepare as preparation
     from voxclone.data.clean import CleanSettings
+    from voxclone.data.prepare_report import MANIFEST
     from voxclone.data.shards import parse_shard
     from voxclone.data.sources import unread_files
 
@@ -96,7 +97,7 @@ def prepare(
     _print_prepared(report, console)
     if corpus is None:
         _print_unread(sum(map(unread_files, sources), Counter()), console)
-    print_line(console, "Wrote", out / preparation.MANIFEST)
+    print_line(console, "Wrote", out / MANIFEST)
 
 
 @data_app.command("validate")
@@ -111,7 +112,7 @@ def validate(
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check whether speech is fit to train on. Exit code 3 means no."""
+    """Check whether speech is fit to train on. Exit code 3: it is not."""
     from rich.progress import BarColumn, TextColumn
 
     from voxclone.cli.report import check_report_folder, present
@@ -191,16 +192,17 @@ def merge(
     folder: Annotated[Path, typer.Argument(help="Folder that shards of prepare or pairs filled.")],
     quiet: Quiet = False,
 ) -> None:
-    """Join what shards made, when all have ended, as one process would have made it."""
+    """Join the results of all shards, when all have ended."""
     from voxclone.data import prepare as preparation
     from voxclone.data.pairs import FACTS, merge_pairs
+    from voxclone.data.prepare_report import MANIFEST
 
     console = open_console(quiet)
     if (folder / FACTS).exists():
         print_line(console, "Pairs", f"{merge_pairs(folder)} files in {folder}.")
         return
     _print_prepared(preparation.merge(folder), console)
-    print_line(console, "Wrote", folder / preparation.MANIFEST)
+    print_line(console, "Wrote", folder / MANIFEST)
 
 
 def _print_unread(unread: "Counter[str]", console: "Console") -> None:

@@ -46,7 +46,7 @@ def diagnose(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Check an encoder for its known failures. Ends with 3 if a check fails."""
+    """Check an encoder for its known failures. Exit code 3: a check failed."""
     from voxclone.device import pick_device
     from voxclone.evaluate.checks import checked_diagnosis
     from voxclone.evaluate.diagnosis import SCHEMA
@@ -56,13 +56,13 @@ def diagnose(
     from voxclone.tts.tts import TTS
 
     check_report_folder(out, [speech, encoder, baseline, model], SCHEMA)
-    before, chosen = read_baseline(baseline, SCHEMA), pick_device(device)
+    before, torch_device = read_baseline(baseline, SCHEMA), pick_device(device)
     console = open_console(quiet)
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
     found = open_speech(speech, split, speech_seconds, track)
     # The codec is measured on the CPU; the language model takes most of the time.
-    tts = None if no_lm else TTS.load(release, device=chosen, adapter=adapter)
+    tts = None if no_lm else TTS.load(release, device=torch_device, adapter=adapter)
     if tts is not None:
         tts.require_encoder(codec.encoder_hash())
         print_adapter_notes(tts.adapter, None, console)

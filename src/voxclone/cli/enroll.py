@@ -162,7 +162,7 @@ def check_options(
 ) -> "tuple[Consent, EnrollOptions]":
     """The options, checked before anything is opened. Raises UsageError."""
     from voxclone.cloning.options import MAX_RECORDINGS, EnrollOptions, check_consent, check_steps
-    from voxclone.readers import parse_record
+    from voxclone.records import parse_record
     from voxclone.voice.metadata import check_name
 
     if len(recordings) > MAX_RECORDINGS:

@@ -168,7 +168,7 @@ def evaluate_voices(
     from voxclone.evaluate.speechset import open_speech
     from voxclone.tts.tts import TTS
 
-    console, chosen = open_console(quiet), pick_device(device)
+    console, torch_device = open_console(quiet), pick_device(device)
     check_report_folder(out, [speech, encoder, baseline, model], cloning.SCHEMA)
     before = read_baseline(baseline, cloning.SCHEMA)
     track = progress(console)
@@ -177,7 +177,7 @@ def evaluate_voices(
     lengths = tuple(length) if length else cloning.CloningPlan.lengths
     plan = cloning.CloningPlan(lengths, sentences, tuple(range(seeds)), cfg)
     found = open_speech(speech, split, speech_seconds, track)
-    tts = TTS.load(release, device=chosen, adapter=adapter)
+    tts = TTS.load(release, device=torch_device, adapter=adapter)
     tts.require_encoder(codec.encoder_hash())
     print_adapter_notes(tts.adapter, None, console)
     report = cloning.evaluate_cloning(
@@ -225,7 +225,7 @@ def evaluate_speech(
     from voxclone.evaluate.networks import make_models
     from voxclone.tts.tts import TTS
 
-    console, chosen = open_console(quiet), pick_device(device)
+    console, torch_device = open_console(quiet), pick_device(device)
     check_report_folder(out, [test_list, generated, encoder, baseline, model], protocols.SCHEMA)
     before = read_baseline(baseline, protocols.SCHEMA)
     track = progress(console)
@@ -238,7 +238,7 @@ def evaluate_speech(
         syntheses = protocols.read_syntheses(sentences, generated)
     else:
         release, codec, _ = open_encoder(model, encoder)
-        tts = TTS.load(release, device=chosen, adapter=adapter)
+        tts = TTS.load(release, device=torch_device, adapter=adapter)
         tts.require_encoder(codec.encoder_hash())
         print_adapter_notes(tts.adapter, None, console)
         syntheses = protocols.synthesize_list(

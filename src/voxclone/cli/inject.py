@@ -59,7 +59,7 @@ def inject(
         bool, typer.Option("--force", help="Take an encoder that failed a check.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan, and do nothing.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,

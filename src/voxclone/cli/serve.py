@@ -48,7 +48,7 @@ def serve(
     queue: Queue = 32,
     quiet: Quiet = False,
 ) -> None:
-    """Serve OpenAI's speech API, voices, and a page to clone a voice on."""
+    """Serve OpenAI's speech API, the stored voices, and a page that clones voices."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401

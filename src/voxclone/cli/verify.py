@@ -27,7 +27,7 @@ def verify(
     voices: Voices = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a program would load of a voice, and every problem. Exit code 3 means one."""
+    """Show what a program would load of a voice, and every problem. Exit code 3: it has one."""
     import json
 
     from voxclone.release.release import Release

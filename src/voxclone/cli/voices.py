@@ -127,7 +127,7 @@ def import_(
     replace: Replace = False,
     model: Model = "mini",
 ) -> None:
-    """Store a voice that another program keeps; its rows become codes."""
+    """Store a voice that another program keeps; its embeddings become codes."""
     from voxclone.cloning.options import check_consent
     from voxclone.release.release import Release
     from voxclone.runtimes.importing import import_voice

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxclone.config import Settings
-from voxclone.readers import parse_record
+from voxclone.records import parse_record
 from voxclone.spec import SAMPLING_RATE
 
 Size = Annotated[int, Field(ge=1, strict=True)]

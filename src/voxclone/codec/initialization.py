@@ -7,7 +7,7 @@ near one half, and the decoder's output near speech.
 
 The first and the last convolution begin as filter banks (windowed sinusoids in pairs, at mel
 spacing), since to find a spectrum in a waveform costs plain descent most of a short training:
-docs/LOG.md, 2026-11-25, gives the figures.
+docs/LOG.md, 2026-11-25, gives the measurements.
 
 Shapes: D width, P samples of a patch, K patches that a convolution sees, N samples of those.
 """
@@ -31,7 +31,7 @@ HIGHEST_SHARE = 0.875
 
 
 def initialize(codec: Codec, seed: int) -> None:
-    """Draw all weights anew; norms, layer scales and the code book stay as they are."""
+    """Draw all weights anew; norms, layer scales and the codebook stay as they are."""
     generator = torch.Generator().manual_seed(seed)
     if codec.encoder is not None:
         initialize_encoder(codec.encoder, generator)

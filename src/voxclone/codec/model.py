@@ -159,8 +159,9 @@ class Codec(nn.Module):
         if codes_BKT.ndim != 3 or codes_BKT.shape[1] != self.num_codebooks:
             expected = f"[B, {self.num_codebooks}, T]"
             raise ValueError(f"expected codes {expected}, got {tuple(codes_BKT.shape)}")
-        if codes_BKT.shape[-1] == 0:
-            return torch.zeros(codes_BKT.shape[0], 0, device=codes_BKT.device)
+        if codes_BKT.numel() == 0:
+            samples = codes_BKT.shape[-1] * self.frame_size
+            return torch.zeros(codes_BKT.shape[0], samples, device=codes_BKT.device)
 
         self.quantizer.check_codes(codes_BKT)
         decoder = _in_dtype(self.decoder, torch.float32)

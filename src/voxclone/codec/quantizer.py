@@ -7,6 +7,7 @@ here. Codes are [B, K, T], semantic first, without the +2 of the language model.
 Shapes: B batch, D latent width, T frames, K codebooks, V semantic code vectors, N rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from voxclone.codec.config import CodecConfig
 from voxclone.errors import VoxcloneError
-from voxclone.rng import Generators, uniform
+from voxclone.rng import uniform
 
 USAGE_FLOOR = 1e-5
 
@@ -97,6 +98,10 @@ class QuantizationDraws:
     dither_BDT: Tensor
     acoustic_B11: Tensor
 
+    def to(self, device: torch.device) -> "QuantizationDraws":
+        drawn = self.semantic_B11, self.dither_BDT, self.acoustic_B11
+        return QuantizationDraws(*(each.to(device) for each in drawn))
+
 
 class Quantizer(nn.Module):
     """Both quantizers of a codec. It has no parameters; the codebook is a pair of buffers."""
@@ -152,7 +157,7 @@ class Quantizer(nn.Module):
     def train_forward(
         self,
         latent_BDT: Tensor,
-        source: Generators | QuantizationDraws,
+        draws: QuantizationDraws,
         *,
         semantic_share: float = 0.5,
         acoustic_shares: tuple[float, float] = (0.5, 0.25),
@@ -165,9 +170,6 @@ class Quantizer(nn.Module):
         commitment is the mean squared distance to the nearest vector over all items.
         """
         semantic_BDT, acoustic_BDT = self.split(latent_BDT)
-        draws = source
-        if not isinstance(draws, QuantizationDraws):
-            draws = _draw(acoustic_BDT, draws)
         with torch.no_grad():
             semantic_codes_BT = self.semantic_codebook.encode(semantic_BDT)
             nearest_BDT = self.semantic_codebook.decode(semantic_codes_BT, latent_BDT.dtype)
@@ -189,10 +191,12 @@ class Quantizer(nn.Module):
         return Quantized(torch.cat([semantic_BDT, acoustic_BDT], dim=1), codes_BKT, commitment)
 
 
-def _draw(acoustic_BDT: Tensor, source: Generators) -> QuantizationDraws:
-    one = (acoustic_BDT.shape[0], 1, 1)
-    drawn = [uniform(shape, source) for shape in (one, acoustic_BDT.shape, one)]
-    return QuantizationDraws(*(x.to(acoustic_BDT.device) for x in drawn))
+def draw_quantization(
+    channels: int, frames: int, generators: Sequence[torch.Generator]
+) -> QuantizationDraws:
+    """Draws for latents of so many acoustic channels and frames, one item for each generator."""
+    shapes = (1, 1), (channels, frames), (1, 1)
+    return QuantizationDraws(*(uniform(shape, generators) for shape in shapes))
 
 
 def code_logits(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ from voxclone.data.manifest import Clip, ManifestRow, stable_hash
 from voxclone.data.rules import MISSING_SHARE, too_many
 from voxclone.errors import AudioError, ConfigError
 from voxclone.io import atomic_file
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.spec import SAMPLING_RATE
 
 FULL_SCALE = 32767.0
@@ -178,6 +179,9 @@ class Crops:
     indices: list[int]
     starts: list[int]
     wave_BS: Tensor
+
+    def to(self, device: torch.device) -> "Crops":
+        return Crops(self.indices, self.starts, self.wave_BS.to(device))
 
 
 def check_left_out(reasons: Sequence[str], clips: int) -> str | None:

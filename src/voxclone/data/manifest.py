@@ -22,16 +22,8 @@ import numpy as np
 from pydantic import AliasChoices, Field
 
 from voxclone.errors import ConfigError, file_name, shorten
-from voxclone.readers import (
-    Name,
-    PathText,
-    Record,
-    Seconds,
-    open_file,
-    parse_line,
-    read_lines,
-    read_text,
-)
+from voxclone.readers import open_file, read_lines, read_text
+from voxclone.records import Name, PathText, Record, Seconds, parse_line
 from voxclone.spec import SAMPLING_RATE
 
 
@@ -86,12 +78,12 @@ def read_manifest(path: str | Path) -> list[Clip]:
 
 
 def read_rows(
-    path: Path, on_bad: Callable[[int, str], None] | None = None
+    path: Path, on_bad: Callable[[int, str, str], None] | None = None
 ) -> Iterator[tuple[int, ManifestRow]]:
     """The offset (bytes) and the record of each line; the file is never held in memory.
 
     Raises ConfigError for a manifest that cannot be read, and for a line that is no clip. With
-    `on_bad`, such lines are skipped after a call `on_bad(number, reason)`.
+    `on_bad`, such lines are skipped after a call `on_bad(number, reason, way_out)`.
     """
     offset = 0
     with open_file(path, ConfigError, "The manifest") as file:
@@ -102,11 +94,12 @@ def read_rows(
             try:
                 row = parse_line(ManifestRow, line)
             except ValueError as error:
+                way_out = _way_out(line, error)
                 if on_bad is None:
                     raise ConfigError(
-                        f"Line {number} of {path} is no valid clip: {error}{_way_out(line, error)}"
+                        f"Line {number} of {path} is no valid clip: {error} {way_out}".rstrip()
                     ) from None
-                on_bad(number, shorten(error))
+                on_bad(number, shorten(error), way_out)
                 continue
             yield begin, row
 
@@ -115,12 +108,12 @@ def _way_out(line: bytes, error: ValueError) -> str:
     """What to do about a line that is no clip, as sentences after the mistake."""
     if not line.lstrip().startswith((b"{", codecs.BOM_UTF8)):
         return (
-            ' A manifest has an object of JSON on each line, {"id": ..., "path": ..., "speaker": '
+            'A manifest has an object of JSON on each line, {"id": ..., "path": ..., "speaker": '
             '..., "duration": ...}. For a list of another kind (CSV, LJSpeech), name the folder of '
             "the recordings instead; a transcript is a .txt file beside its recording."
         )
     if "'speaker'" in str(error):
-        return " Give each clip a speaker, the same for all clips of one person."
+        return "Give each clip a speaker, the same for all clips of one person."
     return ""
 
 

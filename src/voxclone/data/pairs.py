@@ -23,7 +23,8 @@ from voxclone.config import Settings
 from voxclone.data.shards import ALONE, Shard, note_end, require_all
 from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import atomic_file, atomic_path, tensor_errors
-from voxclone.readers import Record, parse_record, read_json, read_text
+from voxclone.readers import read_json, read_text
+from voxclone.records import Record, parse_record
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.release.safetensors import load_tensors

@@ -15,26 +15,25 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
 from voxclone.audio.writing import write_wave
-from voxclone.data.clean import RULES, CleanSettings, Dropped, clean
+from voxclone.data.clean import CleanSettings, Dropped, clean
 from voxclone.data.manifest import Item
+from voxclone.data.prepare_report import SCHEMA, part_file, read_part, write_manifest
 from voxclone.data.recipes import check_corpus, recipe_source
 from voxclone.data.shards import Shard, note_end, require_all
 from voxclone.data.sources import join_sources, open_source
 from voxclone.errors import ConfigError, VoxcloneError, file_name, os_errors, printable
 from voxclone.io import atomic_file
-from voxclone.readers import open_file, parse_json, read_json, read_lines
+from voxclone.readers import read_json
 
-SCHEMA = "voxclone.prepared/2"
 PART = 64  # items
-MAX_EXAMPLES = 5
-MANIFEST, REPORT, REQUEST = "manifest.jsonl", "report.json", "prepare.json"
+REQUEST = "prepare.json"
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def prepare(
     if shard is not None:
         note_end(out, shard, -(-total // PART))
         return None
-    return _gather(out, -(-total // PART))
+    return write_manifest(out, -(-total // PART))
 
 
 def merge(out: Path) -> dict[str, Any]:
@@ -167,12 +166,12 @@ def merge(out: Path) -> dict[str, Any]:
     returns the report. Raises ConfigError if a shard or a part is missing."""
     parts = require_all(out)
     for number in range(parts):
-        if not (out / "parts" / f"{number:06d}.jsonl").is_file():
+        if not (part_file(out, number)).is_file():
             raise ConfigError(
                 f"{out} has lost the results of part {number}: run the shard that makes it again "
                 "(its number is the remainder by the number of shards)."
             )
-    return _gather(out, parts)
+    return write_manifest(out, parts)
 
 
 def _in_processes(
@@ -203,9 +202,9 @@ def _clean_part(
     number: int, items: list[Item], out: Path, settings: CleanSettings, license: str | None
 ) -> int:
     """Clean the items of a part, unless it is there; returns their number."""
-    path = out / "parts" / f"{number:06d}.jsonl"
+    path = part_file(out, number)
     identity = hashlib.sha256("\n\n".join(item.key for item in items).encode()).hexdigest()
-    if path.exists() and next(_lines(path), {}).get("identity") == identity:
+    if path.exists() and next(read_part(path), {}).get("identity") == identity:
         return len(items)
     rows: list[dict[str, Any]] = [{"identity": identity}]
     for item in items:
@@ -230,94 +229,3 @@ def _clean_part(
     with atomic_file(path) as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return len(items)
-
-
-@dataclass
-class _Counts:
-    """Sums over all parts; for each rule the number of dropped clips, and the first reasons."""
-
-    clips: int = 0
-    seconds: float = 0.0
-    narrow: int = 0
-    narrow_seconds: float = 0.0
-    speakers: set[str] = field(default_factory=set)
-    dropped: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def keep(self, row: dict[str, Any]) -> None:
-        self.clips += 1
-        self.seconds += row["duration"]
-        self.speakers.add(row["speaker"])
-        if row.get("narrow"):
-            self.narrow += 1
-            self.narrow_seconds += row["duration"]
-
-    def drop(self, rule: str, why: str) -> None:
-        self.dropped[rule] = self.dropped.get(rule, 0) + 1
-        if self.dropped[rule] <= MAX_EXAMPLES:
-            self.examples.setdefault(rule, []).append(why)
-
-    def report(self) -> dict[str, Any]:
-        order = [rule for rule in RULES if rule in self.dropped]
-        return {
-            "schema": SCHEMA,
-            "clips": self.clips,
-            "hours": self.seconds / 3600,
-            "speakers": len(self.speakers),
-            "narrow": {"clips": self.narrow, "hours": self.narrow_seconds / 3600},
-            "dropped": {r: {"clips": self.dropped[r], "examples": self.examples[r]} for r in order},
-        }
-
-
-def _gather(out: Path, parts: int) -> dict[str, Any]:
-    """Write the manifest of all parts, without the second of two equal recordings, and the report.
-    Raises ConfigError if files of clips are missing; the next call then makes their parts anew."""
-    counts, missing = _Counts(), dict[Path, str]()
-    contents, ids, paths = set[int](), set[int](), set[int]()
-    with atomic_file(out / MANIFEST) as file:
-        for number in range(parts):
-            part = out / "parts" / f"{number:06d}.jsonl"
-            for row in _lines(part):
-                if "identity" in row:
-                    continue
-                if "dropped" in row:
-                    counts.drop(row["dropped"], row["why"])
-                    continue
-                content, name = int(row["sha256"][:16], 16), hash(row["id"])
-                if content in contents or name in ids:
-                    same = "recording" if content in contents else "id"
-                    counts.drop("duplicate", f"{row['source']}: another clip has the same {same}.")
-                    # Two equal items have one file, which the first of them keeps.
-                    if hash(row["path"]) not in paths:
-                        (out / row["path"]).unlink(missing_ok=True)
-                    continue
-                contents.add(content)
-                ids.add(name)
-                paths.add(hash(row["path"]))
-                if not (out / row["path"]).is_file():
-                    missing.setdefault(part, row["path"])
-                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-                counts.keep(row)
-        if missing:
-            for part in missing:
-                part.unlink()
-            raise ConfigError(
-                f"{out} has lost files of its clips, such as {next(iter(missing.values()))}: "
-                "run the same command again, which makes them anew."
-            )
-        if not counts.clips:
-            rules = ", ".join(f"{rule}: {count}" for rule, count in counts.dropped.items())
-            first = next((why[0] for why in counts.examples.values()), "there is no sound file.")
-            raise ConfigError(f"No clip is left ({rules or 'none was there'}); first: {first}")
-    with atomic_file(out / REPORT) as file:
-        file.write(json.dumps(counts.report(), indent=1, ensure_ascii=False).encode())
-    return counts.report()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open_file(path) as file:
-        for number, line in enumerate(read_lines(file, str(path)), 1):
-            row = parse_json(line, f"Line {number} of {path}")
-            if not isinstance(row, dict):
-                raise ConfigError(f"Line {number} of {path} is damaged: delete the file.")
-            yield row

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from voxclone.errors import ConfigError, UsageError, os_errors
 from voxclone.io import atomic_file
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 
 FOLDER = "shards"
 

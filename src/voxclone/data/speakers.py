@@ -109,10 +109,10 @@ def draw_speakers(
 
 
 def _joined(corpus: Corpus, own: Sequence[int], samples: int, generator: torch.Generator) -> Tensor:
-    """So many samples out of clips in random order, from a random place on."""
+    """So many samples out of clips in random order, from a random position on."""
     parts: list[Tensor] = []
-    for place in torch.randperm(len(own), generator=generator).tolist():
-        parts.append(corpus.wave(own[place]))
+    for number in torch.randperm(len(own), generator=generator).tolist():
+        parts.append(corpus.wave(own[number]))
         if sum(len(part) for part in parts) >= samples:
             break
     wave_S = torch.cat(parts)

@@ -49,13 +49,16 @@ remedy."""
 
 @dataclass
 class Fault:
-    """How many clips have a fault, and the first few of them."""
+    """How many clips have a fault, the first few of them, and what to do about the first, where
+    that is not the same for all of the kind."""
 
     clips: int = 0
     examples: list[str] = field(default_factory=list)
+    way_out: str = ""
 
-    def add(self, example: str) -> None:
+    def add(self, example: str, way_out: str = "") -> None:
         self.clips += 1
+        self.way_out = self.way_out or way_out
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(example)
 
@@ -86,8 +89,8 @@ class _Totals:
     paths: set[int] = field(default_factory=set)
     recordings: set[int] = field(default_factory=set)
 
-    def fault(self, kind: str, example: str) -> None:
-        self.faults.setdefault(kind, Fault()).add(example)
+    def fault(self, kind: str, example: str, way_out: str = "") -> None:
+        self.faults.setdefault(kind, Fault()).add(example, way_out)
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ def validate(
     """
     totals = _Totals()
 
-    def on_bad(number: int, reason: str) -> None:
-        totals.fault("bad lines", f"line {number}: {reason.rstrip('.')}")
+    def on_bad(number: int, reason: str, way_out: str) -> None:
+        totals.fault("bad lines", f"line {number}: {reason.rstrip('.')}", way_out)
 
     for _, row in track(read_rows(manifest, on_bad)):
         _add(row, manifest.parent, totals, frame_size, headers)
@@ -181,7 +184,9 @@ def _add(row: ManifestRow, folder: Path, totals: _Totals, frame_size: int, heade
     band = _band(row.bandwidth_hz, row.native_sampling_rate)
     totals.bands[band] = totals.bands.get(band, 0) + 1
     if not os.path.isfile(path):
-        totals.fault("missing files", str(path))
+        windows = "\\" in row.path and os.sep == "/"
+        way_out = "Write / instead of \\ between folders." if windows else ""
+        totals.fault("missing files", str(path), way_out)
     elif headers:
         _read_header(path, name, row, totals)
 
@@ -224,11 +229,13 @@ def _shared(splits: dict[str, _Split]) -> dict[str, list[str]]:
 
 def _failed_checks(report: dict[str, Any]) -> Iterator[FailedCheck]:
     clips, bands = max(1, report["clips"]), report["bands"]
+    lines = report["clips"] + report["faults"].get("bad lines", {}).get("clips", 0)
     train = report["splits"].get("train", {"clips": 0, "hours": 0.0, "speakers": 0})
     if not train["clips"]:
         yield FailedCheck(
             "nothing to train on", True, "No clip is in the split `train`.",
-            f"splits: {', '.join(report['splits'])}", "Set `split` of some clips to train.",
+            f"splits: {', '.join(report['splits']) or 'none'}",
+            "Set `split` of some clips to train.",
         )  # fmt: skip
     elif (reason := rules.too_few(train["speakers"])) is not None:
         yield FailedCheck(
@@ -246,7 +253,8 @@ def _failed_checks(report: dict[str, Any]) -> Iterator[FailedCheck]:
             exact = kind == "other than listed" and report["prepared"]
             yield FailedCheck(
                 kind, rules.too_many(fault["clips"], clips, 0.0 if exact else share), sentence,
-                f"{fault['clips']} of {report['clips']}, the first: {fault['examples'][0]}", remedy,
+                f"{fault['clips']} of {lines}, the first: {fault['examples'][0]}",
+                fault["way_out"] or remedy,
             )  # fmt: skip
     narrow = (bands.get("below 8 kHz", 0) + bands.get("8 to 11 kHz", 0)) / clips
     if narrow > 0.5:

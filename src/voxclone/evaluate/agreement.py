@@ -45,5 +45,5 @@ def agreements(truths: Sequence[Tensor], estimates: Sequence[Tensor]) -> list[Ag
 
 
 def chance_agreements(codes: Sequence[Tensor], away: int = 1) -> list[Agreement]:
-    """Agreement of each clip's codes [K, T] with those of the clip `away` places further on."""
+    """Agreement of each clip's codes [K, T] with those of the clip `away` positions further on."""
     return agreements(codes, [*codes[away:], *codes[:away]])

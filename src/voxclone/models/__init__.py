@@ -1,1 +1,1 @@
-"""Frozen networks that enrolment, training and evaluation use."""
+"""Frozen networks that enrollment, training and evaluation use."""

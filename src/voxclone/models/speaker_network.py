@@ -13,7 +13,8 @@ from voxclone.audio.spectrum import mel_spectrogram
 from voxclone.config import Settings
 from voxclone.errors import ConfigError
 from voxclone.models.ctc_asr import BANDS, HOP, N_FFT, USED_BANDS, Recognizer, RecognizerConfig
-from voxclone.readers import parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import parse_record
 from voxclone.release.release import mini_release
 from voxclone.release.safetensors import load_tensors
 

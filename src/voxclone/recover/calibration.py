@@ -23,7 +23,7 @@ from rich.console import Console
 from voxclone.config import load_settings
 from voxclone.data.pairs import TEXTS, PairSettings, read_texts
 from voxclone.data.speakers import Sizes
-from voxclone.readers import Record
+from voxclone.records import Record
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.spec import FRAME_SIZE, SAMPLING_RATE
 from voxclone.train.encoder import EncoderTraining, memory_errors, prepare

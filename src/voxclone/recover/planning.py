@@ -10,7 +10,7 @@ from rich.console import Console
 
 from voxclone.data.manifest import Manifest
 from voxclone.data.validate import LEAST_HOURS
-from voxclone.readers import parse_record
+from voxclone.records import parse_record
 from voxclone.recover.calibration import WORTH_STEPS, Calibration, calibrate
 from voxclone.recover.options import STAGES, Options
 from voxclone.recover.plan import (

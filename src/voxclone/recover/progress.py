@@ -28,7 +28,7 @@ ItemT = TypeVar("ItemT")
 
 class RunProgress:
     """The progress of the `stages` of a run with the seconds that the plan has for them (None where
-    it has none); what is said goes to the console and to the file `log`, too."""
+    it has none); every line goes to the console and to the file `log`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class RunProgress:
         self.show(0.0)
 
     def show(self, share: float, words: str = "", *, by_plan: bool = False) -> None:
-        """The share of the stage that is done; `by_plan` if it was told by the time alone."""
+        """The share of the stage that is done; `by_plan` if the time alone gives it."""
         now = time.monotonic()
         if not self._first and share and not by_plan:
             self._first, self._begun = share, now  # what an earlier call has done took no time now
@@ -117,14 +117,14 @@ class RunProgress:
             yield item
 
     def console(self) -> Console:
-        """A console, not of a terminal, whose lines are said here."""
+        """A console, not of a terminal, whose lines go here."""
         return Console(
             file=cast(IO[str], _Lines(self)), width=400, force_terminal=False, highlight=False
         )
 
 
 class _Lines(io.TextIOBase):
-    """A text file whose lines are said."""
+    """A text file whose lines go to the console and the log."""
 
     def __init__(self, progress: RunProgress) -> None:
         self._progress, self._begun = progress, ""

@@ -1,4 +1,4 @@
-"""RUN/report/index.html: verdict, figures, players, and what to do next, in one file."""
+"""RUN/report/index.html: verdict, plots, players, and what to do next, in one file."""
 
 import html
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,8 @@ from pydantic import Field
 from voxclone.errors import ConfigError, os_errors
 from voxclone.io import atomic_file, refuse_inside, remove_abandoned
 from voxclone.outputs import check_folder, refuse_inputs
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.recover.identity import digest_of, release_identity
 from voxclone.recover.options import Options
 from voxclone.release.release import Release

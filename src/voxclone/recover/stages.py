@@ -17,7 +17,8 @@ import torch
 from voxclone.config import flatten, load_settings
 from voxclone.data.clean import CleanSettings
 from voxclone.data.pairs import FACTS, TEXTS, PairSettings, read_texts, speak_pairs
-from voxclone.data.prepare import MANIFEST, Sources, prepare_sources
+from voxclone.data.prepare import Sources, prepare_sources
+from voxclone.data.prepare_report import MANIFEST
 from voxclone.data.validate import validate as check_manifest
 from voxclone.errors import EXIT_OK, QualityError
 from voxclone.evaluate.report.files import write_report

@@ -15,7 +15,8 @@ from pydantic import Field
 from voxclone.config import flatten
 from voxclone.errors import ConfigError, os_errors, shorten
 from voxclone.io import atomic_file, hash_file
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.recover.identity import digest_of
 
 FILE, SCHEMA = "stage.json", "voxclone.recover-stage/1"

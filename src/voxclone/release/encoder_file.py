@@ -19,17 +19,12 @@ from pydantic import Field
 
 from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import pieces
-from voxclone.readers import Record, parse_json, parse_record
+from voxclone.readers import parse_json
+from voxclone.records import Record, parse_record
 from voxclone.release.encoder_layouts import read_encoder_tensors
 from voxclone.release.release import Release, load_codec
-from voxclone.release.safetensors import (
-    Entry,
-    Header,
-    TensorFiles,
-    read_header,
-    require_finite,
-    write_safetensors,
-)
+from voxclone.release.safetensors import Header, TensorFiles, read_header, require_finite
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import Shapes, encoder_tensors
 from voxclone.spec import CODEC
 

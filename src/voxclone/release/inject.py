@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxclone.errors import ReleaseError
+from voxclone.errors import ReleaseError, reason
 from voxclone.io import (
     Advance,
     atomic_file,
@@ -25,7 +25,13 @@ from voxclone.io import (
     require_new,
 )
 from voxclone.release.encoder_file import ExternalEncoder, Validator, write_validated
-from voxclone.release.proof import copy_tensors, prove_files, prove_tensors, without_encoder
+from voxclone.release.proof import (
+    check_finite,
+    copy_tensors,
+    prove_files,
+    prove_tensors,
+    without_encoder,
+)
 from voxclone.release.release import Release
 from voxclone.release.safetensors import INDEX, TensorInfo, read_header
 from voxclone.release.tensors import check_manifest, is_encoder, require_complete
@@ -145,10 +151,11 @@ def inject(
 
     `validate` is called with the encoder's new file before anything else is written, and raises to
     refuse it; the failed checks that it returns go into the header. Raises ReleaseError if the disk
-    fails or anything differs.
+    fails, anything differs, or a weight is not finite.
     """
     source, merge = plan.release.path, plan.merge
     with atomic_folder(plan.out) as folder:
+        check_finite(without_encoder(plan.release.files.tensors))
         shard = folder / SHARD
         made, _ = write_validated(shard, plan.encoder, plan.encoder.metadata, validate)
         linked: list[str] = []
@@ -184,7 +191,7 @@ def _files(folder: Path) -> tuple[list[str], list[str]]:
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
-        raise ReleaseError(f"{error.filename} cannot be read: {error.strerror}.") from None
+        raise ReleaseError(f"{error.filename} cannot be read: {reason(error)}.") from None
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)

@@ -18,7 +18,8 @@ from pydantic import ConfigDict, Field
 from voxclone.codec.config import CodecConfig
 from voxclone.config import Settings
 from voxclone.errors import ConfigError, ReleaseError
-from voxclone.readers import parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import parse_record
 
 # Far above every real value: a damaged file must not ask for terabytes or endless loops.
 Size = Annotated[int, Field(ge=1, le=2**24)]

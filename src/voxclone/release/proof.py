@@ -14,7 +14,8 @@ from pathlib import Path
 from voxclone.errors import ReleaseError
 from voxclone.io import Advance, atomic_file, hash_file, pieces
 from voxclone.release.release import Release
-from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, encode_header
+from voxclone.release.safetensors import DTYPE_BYTES, FLOATS, TensorInfo, require_finite
+from voxclone.release.safetensors_writer import encode_header, torch_dtype
 from voxclone.release.tensors import is_encoder, require_complete
 
 
@@ -30,6 +31,20 @@ def digest_tensors(tensors: Mapping[str, TensorInfo], advance: Advance) -> dict[
                 advance(len(piece))
             found[name] = digest.hexdigest()
     return found
+
+
+def check_finite(tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise ReleaseError for the first tensor with a value that is not finite."""
+    import torch
+
+    with ExitStack() as opened:
+        files: dict[Path, FileIO] = {}
+        for name, info in tensors.items():
+            if info.dtype not in FLOATS:
+                continue
+            for piece in pieces(_opened(info.path, files, opened), info.start, info.stop):
+                values = torch.frombuffer(bytearray(piece), dtype=torch_dtype(info.dtype))
+                require_finite(name, values, info.path)
 
 
 def copy_tensors(

@@ -1,31 +1,22 @@
-"""Safetensors files: a strict header reader, lazy loading, and a writer that holds one tensor.
+"""Safetensors files: a strict header reader, and lazy loading. `safetensors_writer` writes them.
 
 Format: 8 bytes with the length of the header, little-endian; the header, JSON that maps each name
 to dtype, shape and range of bytes; the bytes of all tensors, without gaps
 (https://github.com/huggingface/safetensors).
 """
 
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError, VoxcloneError, os_errors, shorten
-from voxclone.io import atomic_file
-from voxclone.readers import (
-    PathText,
-    Record,
-    load_json,
-    open_file,
-    parse_record,
-    read_json,
-    refuse_lfs_pointer,
-)
+from voxclone.readers import load_json, open_file, read_json, refuse_lfs_pointer
+from voxclone.records import PathText, Record, parse_record
 
 if TYPE_CHECKING:
     import torch
@@ -229,78 +220,6 @@ def find_shards(folder: Path) -> TensorFiles:
         if not path.is_file():
             raise ReleaseError(f"{folder / INDEX} names {path.name}, which is missing: fetch it.")
     return TensorFiles([read_header(path) for path in paths], index)
-
-
-class Entry(NamedTuple):
-    """A tensor to be written; `make` is called when its turn comes."""
-
-    name: str
-    dtype: "torch.dtype"
-    shape: tuple[int, ...]
-    make: "Callable[[], Tensor]"
-
-
-def encode_header(
-    tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: dict[str, str] | None = None
-) -> bytes:
-    """The length and the header of a file with tensors (name, dtype, shape) in this order. Wide
-    numbers first keep every tensor aligned to its own size. Raises ValueError for a name that is
-    given twice."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    end = 0
-    for name, dtype, shape in tensors:
-        if name in header:
-            raise ValueError(f"{name!r} is given twice")
-        start, end = end, end + prod(shape) * DTYPE_BYTES[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def write_safetensors(
-    path: str | Path, entries: Iterable[Entry], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all, with one tensor in memory at a time. Raises
-    ValueError if `make` gives another dtype or shape than announced."""
-    import torch
-
-    names = {getattr(torch, full): short for short, full in _TORCH_NAMES.items()}
-    ordered = sorted((Entry(*entry) for entry in entries), key=lambda entry: -entry.dtype.itemsize)
-    described = [(entry.name, names[entry.dtype], entry.shape) for entry in ordered]
-    with atomic_file(Path(path)) as file:
-        file.write(encode_header(described, metadata))
-        for entry in ordered:
-            tensor = entry.make()
-            if tensor.dtype != entry.dtype or tuple(tensor.shape) != tuple(entry.shape):
-                raise ValueError(
-                    f"{entry.name!r} was announced as {entry.dtype} {list(entry.shape)} but is "
-                    f"{tensor.dtype} {list(tensor.shape)}"
-                )
-            flat = tensor.detach().cpu().contiguous().flatten()
-            file.write(flat.view(torch.uint8).numpy().data)
-
-
-def torch_dtype(dtype: str) -> "torch.dtype":
-    """The dtype of a header, as torch's."""
-    import torch
-
-    found: torch.dtype = getattr(torch, _TORCH_NAMES[dtype])
-    return found
-
-
-_TORCH_NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
 
 def _read_entry(path: Path, name: str, entry: Any, data: int) -> TensorInfo:

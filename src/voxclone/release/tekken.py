@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from voxclone.errors import ReleaseError
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.release.params import Params
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]

@@ -16,7 +16,7 @@ NOTE = """{voice} for {runtime}, which knows it as {name}
 
 Then: {use}
 """
-PLACES = {
+INSTALLATION = {
     "release": "These files belong over a copy of the release that the voice was made for "
     "({release}):\n\n"
     "  cp -r path/to/{release} voxtral-{name}\n  unzip -o this.zip -d voxtral-{name}",
@@ -29,11 +29,17 @@ WORDS = ExportWords(rename="give the voice another name", replace="'replace_pres
 
 @dataclass(frozen=True)
 class Archive:
-    """A file by its name, and how its voice is used."""
+    """A file by its name."""
 
     file_name: str
     content: bytes
-    use: str
+
+
+def use_of(runtime: Runtime, file_name: str, name: str) -> str:
+    """How a runtime speaks with the voice that it knows as `name`, from the file, or from where the
+    note in a zip says to unpack it."""
+    places = {"file": file_name, "release": f"voxtral-{name}", "voices": "voices"}
+    return runtime.use.format(out=places[runtime.input], name=name)
 
 
 def pack_export(
@@ -47,25 +53,23 @@ def pack_export(
         voice, runtime, release, out, replace_preset=replace, symbolic=True, words=WORDS
     )
     if runtime.input == "file":
-        use = runtime.use.format(out=out.name, name=reading.name)
-        return Archive(f"{voice.name}-{runtime.name}{runtime.suffix}", out.read_bytes(), use)
-    folder = f"voxtral-{reading.name}" if runtime.input == "release" else "voices"
-    use = runtime.use.format(out=folder, name=reading.name)
+        return Archive(f"{voice.name}-{runtime.name}{runtime.suffix}", out.read_bytes())
     values = {
         "voice": voice.name,
         "name": reading.name,
         "runtime": runtime.name,
         "release": release.path.name,
+        "use": use_of(runtime, "", reading.name),
     }
-    place = PLACES[runtime.input].format(**values)
+    place = INSTALLATION[runtime.input].format(**values)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("README.txt", NOTE.format(place=place, use=use, **values))
+        packed.writestr("README.txt", NOTE.format(place=place, **values))
         for path in sorted(out.rglob("*")):
             new = path.is_file() and not path.is_symlink()
             if new and not _is_of(release, path, path.relative_to(out)):
                 packed.write(path, path.relative_to(out))
-    return Archive(f"{voice.name}-{runtime.name}.zip", content.getvalue(), use)
+    return Archive(f"{voice.name}-{runtime.name}.zip", content.getvalue())
 
 
 def _is_of(release: Release, path: Path, relative: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Voices written for a runtime, and read back by its rules before they appear."""
+"""Voices written for a runtime, and read back by its rules before they get their final names."""
 
 import os
 from contextlib import AbstractContextManager

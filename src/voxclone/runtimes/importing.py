@@ -1,4 +1,4 @@
-"""Voices that other programs keep, made into voices of voxclone: their rows become codes.
+"""Voices that other programs keep, made into voices of voxclone: their embeddings become codes.
 
 Shapes: N frames of an embedding, T frames of codes, D width, K codebooks.
 """
@@ -18,14 +18,14 @@ from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets, codebook_sizes
 from voxclone.runtimes.containers import Found, read_embedding, read_torch
-from voxclone.runtimes.loom import read_rows
+from voxclone.runtimes.loom import read_gguf_voice
 from voxclone.voice.embedding import embed_codes
 from voxclone.voice.file import Voice
 from voxclone.voice.metadata import Consent, VoiceMetadata
 from voxclone.voice.presets import Inversion, invert_embedding
 
-MIN_EXACT = 0.5  # with fewer exact frames, the rows are of another model
-ROUNDS = 4  # of the search: all frames of true rows are found in two
+MIN_EXACT = 0.5  # with fewer exact frames, the embedding is of another model
+ROUNDS = 4  # of the search: all frames of a true embedding are found in two
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,29 @@ class ImportedVoice:
 
 def import_voice(path: Path, release: Release, name: str, consent: Consent) -> ImportedVoice:
     """The voice in a safetensors file with one `embedding` (mlx-audio, mlx-voxtral-swift), a preset
-    (`.pt`), or a GGUF file of loom.cpp, whose rows are sums of rows of the release's table.
+    (`.pt`), or a GGUF file of loom.cpp, whose frames are sums of rows of the release's table.
 
     A frame that no codes give exactly gets the nearest codes, and a sentence. Raises VoiceError for
-    a file of another kind, and for rows of another model.
+    a file of another kind, and for an embedding of another model.
     """
-    (rows_ND, problems), license = _read(path, release)
-    if rows_ND is None or problems:
+    (voice_ND, problems), license = _read(path, release)
+    if voice_ND is None or problems:
         raise VoiceError(" ".join(problems))
     width = release.params.lm.dim
-    if rows_ND.shape[1] != width:
+    if voice_ND.shape[1] != width:
         raise VoiceError(
-            f"{path} has a width of {rows_ND.shape[1]}, and {release.path} one of {width}: the "
+            f"{path} has a width of {voice_ND.shape[1]}, and {release.path} one of {width}: the "
             "voice was made for another model."
         )
-    if not bool(rows_ND.isfinite().all()):
+    if not bool(voice_ND.isfinite().all()):
         raise VoiceError(f"{path} has values that are not finite.")
     table_VD, offsets = load_table(release), codebook_offsets(release.params)
     found = invert_embedding(
-        rows_ND.to(table_VD.dtype), table_VD, offsets, codebook_sizes(release.params), rounds=ROUNDS
+        voice_ND.to(table_VD.dtype),
+        table_VD,
+        offsets,
+        codebook_sizes(release.params),
+        rounds=ROUNDS,
     )
     frames, exact = len(found.exact_T), int(found.exact_T.sum())
     if not frames or exact < MIN_EXACT * frames:
@@ -82,10 +86,10 @@ def import_voice(path: Path, release: Release, name: str, consent: Consent) -> I
 
 
 def _read(path: Path, release: Release) -> tuple[Found, str]:
-    """The rows of a file by its first bytes, and the license that it names."""
+    """The embedding of a file by its first bytes, and the license that it names."""
     head = read_head(path, 4, VoiceError)
     if head == b"GGUF":
-        found, values = read_rows(path, release.params.lm.dim)
+        found, values = read_gguf_voice(path, release.params.lm.dim)
         return found, str(values.get("loom.voice.license", ""))
     if head == b"PK\x03\x04":
         return read_torch(path, release.params.lm.dim), ""

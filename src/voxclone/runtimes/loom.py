@@ -1,5 +1,5 @@
-"""Voices of loom.cpp: a GGUF file with the rows of a voice and a fingerprint of the model that they
-are for (loom_exporter/voxtral_tts_voices.py).
+"""Voices of loom.cpp: a GGUF file with a voice embedding and a fingerprint of the model that it is
+for (loom_exporter/voxtral_tts_voices.py).
 
 Shapes: N frames, D width.
 """
@@ -43,7 +43,7 @@ def write_loom(voice: ResolvedVoice, name: str, release: Release, path: Path) ->
 def read_loom(path: Path, name: str, release: Release) -> Reading:
     """As loom.cpp reads it (`loom::load_voice`): a voice for another model is refused by its
     fingerprint."""
-    found, values = read_rows(path, release.params.lm.dim)
+    found, values = read_gguf_voice(path, release.params.lm.dim)
     problems = list(found[1])
     compat = values.get("loom.voice.compat")
     if compat is not None and compat != fingerprint(release):
@@ -53,8 +53,8 @@ def read_loom(path: Path, name: str, release: Release) -> Reading:
     return self_counted(str(values.get("loom.voice.name", name)), path, (found[0], problems))
 
 
-def read_rows(path: Path, width: int) -> tuple[Found, dict[str, object]]:
-    """The rows [N, D] of a voice, problems with them, and the values of the file."""
+def read_gguf_voice(path: Path, width: int) -> tuple[Found, dict[str, object]]:
+    """The embedding [N, D] of a voice, problems with them, and the values of the file."""
     try:
         file = read_gguf(path)
     except VoiceError as error:

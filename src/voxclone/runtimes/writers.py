@@ -14,7 +14,7 @@ from voxclone.errors import ReleaseError, UsageError
 from voxclone.io import atomic_file, hard_link
 from voxclone.release.presets import read_preset, write_preset
 from voxclone.release.release import Release
-from voxclone.release.safetensors import Entry, write_safetensors
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tekken import read_tekken, voice_counts
 from voxclone.runtimes.readers import voice_file
 from voxclone.spec import VOICES

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from voxclone.errors import ReleaseError, UnknownVoiceError, VoiceError, VoxcloneError, shorten
+from voxclone.errors import (
+    ReleaseError,
+    UnknownVoiceError,
+    VoiceError,
+    VoiceExistsError,
+    VoxcloneError,
+    shorten,
+)
 from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import Release, preset_names
 from voxclone.serve.errors import ApiError, api_error
@@ -50,11 +57,11 @@ class Catalog:
         return path
 
     def free_path(self, name: str) -> Path:
-        """Where a new voice is to be stored. Raises VoiceError for what is no name, a preset's, or
-        one too many; whether a file is there shows when it is written."""
+        """Where a new voice is to be stored. Raises VoiceError for what is no name or one too many,
+        and VoiceExistsError for a preset's; whether a file is there shows when it is written."""
         check_name(name)
         if name in self.presets:
-            raise VoiceError(f"{name!r} is a preset of the release: choose another name.")
+            raise VoiceExistsError(f"{name!r} is a preset of the release: choose another name.")
         path = store.voice_path(store.open_folder(self.folder), name)
         stored = len(list(self.folder.glob(f"*{SUFFIX}")))
         if stored >= self._most and not path.exists():

@@ -17,7 +17,7 @@ from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport
 from voxclone.cloning.enroll import decode_codes, enroll, make_reference
 from voxclone.codec.model import Codec
-from voxclone.errors import VoiceExistsError, VoxcloneError, printable
+from voxclone.errors import VoiceExistsError, VoxcloneError, printable, reason
 from voxclone.io import scratch_folder
 from voxclone.models.speaker_encoder import (
     OTHER_SPEAKERS,
@@ -67,7 +67,7 @@ class LruCache(Generic[ValueT]):
             self._values.popitem(last=False)
         return value
 
-    def forget(self, name: str) -> None:
+    def discard(self, name: str) -> None:
         self._values.pop(name, None)
 
 
@@ -134,9 +134,7 @@ class Engine:
     ) -> VoiceMade:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
         and what `progress` raises at the begin of a stage: then nothing is stored."""
-        path = self.catalog.free_path(new.name)
-        if path.exists():  # refused before the work; `Voice.save` makes sure
-            raise VoiceExistsError(f"There is a voice {new.name!r} already: choose another name.")
+        path = self._free_path(new.name)
         made = enroll(
             recording, self.release, self.codec, name=new.name, consent=new.consent,
             measured=True, progress=progress,
@@ -155,7 +153,7 @@ class Engine:
             uploaded.write_bytes(content)
             voice = Voice.load(uploaded)
             resolve_voice(voice, self.release, uploaded)
-            path = self.catalog.free_path(name or voice.metadata.name)
+            path = self._free_path(name or voice.metadata.name)
             renamed = voice.metadata.model_copy(update={"name": name or voice.metadata.name})
             copy_voice(uploaded, path, renamed, new=True)
         return self._made(renamed.name)
@@ -163,16 +161,16 @@ class Engine:
     def rename(self, name: str, target: str) -> VoiceMade:
         """Give a stored voice another name. Raises VoxcloneError."""
         self.catalog.find_stored(name)
-        self.catalog.free_path(target)
+        self._free_path(target)
         store.rename_voice(self.catalog.folder, name, target)
-        self._forget(name)
+        self._discard(name)
         return self._made(target)
 
     def delete(self, name: str) -> None:
         """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
         self.catalog.find_stored(name)
         store.remove_voice(self.catalog.folder, name)
-        self._forget(name)
+        self._discard(name)
 
     def reference(self, name: str) -> Tensor:
         """What a stored voice keeps of its recording: its decoded codes [S]. Raises
@@ -201,6 +199,14 @@ class Engine:
             voice = self.resolved(name)
             return pack_export(voice, find_runtime(runtime), self.release, scratch, replace_preset)
 
+    def _free_path(self, name: str) -> Path:
+        """Where a new voice is to be stored: a name is refused before the work, and whatever writes
+        makes sure that it is still free. Raises VoxcloneError."""
+        path = self.catalog.free_path(name)
+        if path.exists():
+            raise VoiceExistsError(f"There is a voice {name!r} already: choose another name.")
+        return path
+
     def _made(self, name: str, report: ClipReport | None = None) -> VoiceMade:
         """What is answered of a voice that is new, or has a new name."""
         voice = self.catalog.info(name)
@@ -208,9 +214,9 @@ class Engine:
             id=name, name=name, created_at=voice.created_at, voice=voice, report=report
         )
 
-    def _forget(self, name: str) -> None:
-        self._resolved.forget(name)
-        self._embedded.forget(name)
+    def _discard(self, name: str) -> None:
+        self._resolved.discard(name)
+        self._embedded.discard(name)
 
 
 def clip_report(report: ReferenceReport) -> ClipReport:
@@ -231,5 +237,5 @@ def _state(path: Path) -> Hashable:
     try:
         stat = path.stat()
     except OSError as error:
-        raise VoxcloneError(f"{path} cannot be read: {error.strerror}.") from None
+        raise VoxcloneError(f"{path} cannot be read: {reason(error)}.") from None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -97,7 +97,7 @@ def api_error(
     if isinstance(error, AudioError):
         status = AUDIO_STATUS.get(error.rule, 400)
         code = f"audio_{error.rule.replace(' ', '_')}"
-        return ApiError(status, message, code=code, param=param or "audio_sample")
+        return ApiError(status, message, code=code, param="audio_sample")
     if isinstance(error, MissingExtraError):
         return ApiError(501, message, code="not_installed", param=param)
     return ApiError(400, message, code="bad_request", param=param)

@@ -15,7 +15,7 @@ from voxclone.serve.settings import ServeSettings
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises UsageError, before anything is loaded, where it cannot."""
+    """A listening socket. Raises UsageError, before anything is loaded, where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=256)

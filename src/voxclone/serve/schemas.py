@@ -162,11 +162,13 @@ class Similarity(BaseModel):
 
 
 class RuntimeInfo(BaseModel):
-    """A program that voices are exported for."""
+    """A program that voices are exported for: the kind of file that is downloaded, what the program
+    reads of it, and how it speaks with a voice NAME out of a file FILE."""
 
     name: str
     presets_only: bool
     download: str
+    reads: str
     use: str
 
 

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from voxclone.audio.files import Recording
 from voxclone.cloning.options import CONSENTS, check_consent
 from voxclone.errors import AudioError, UsageError, VoxcloneError
+from voxclone.runtimes.archive import use_of
 from voxclone.runtimes.readers import PRESETS
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.serve import events
@@ -84,7 +85,8 @@ async def list_runtimes(service: Shared) -> RuntimeList:
             name=each.name,
             presets_only=each.presets_only,
             download=each.suffix if each.input == "file" else ".zip",
-            use=each.reads,
+            reads=each.reads,
+            use=use_of(each, "FILE", "NAME"),
         )
         for each in RUNTIMES.values()
     ]

@@ -1,4 +1,4 @@
-"""ASR distillation: the semantic stream must hold what an ASR model hears (arXiv 2603.25551, 2.1).
+"""ASR distillation: the semantic stream must hold an ASR model's states (arXiv 2603.25551, 2.1).
 
 Two teachers. *Whisper*, as in the paper: the last decoder states, one for each token, must be found
 in the semantic stream where the cross-attention says that the token was spoken
@@ -70,7 +70,7 @@ class CTCDistillation:
 
 class WhisperDistillation:
     """Distillation from Whisper's tokens in the whole clips that crops are from; those longer than
-    Whisper hears at a time are left out. `module` learns. The first `left_context` frames of a crop
+    Whisper's window are left out. `module` learns. The first `left_context` frames of a crop
     that begins within its clip do not count."""
 
     def __init__(

@@ -45,19 +45,18 @@ class Bridge(nn.Module):
 
 
 def bridge_loss(
-    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor, mask_BT: Tensor
+    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor, kept_N: Tensor
 ) -> Tensor:
-    """What the bridge minimises: cross-entropy of its distribution on decoded speech with the codes
-    it was decoded from, over the frames of the mask."""
+    """The loss of the bridge: cross-entropy of its distribution on decoded speech with the codes
+    it was decoded from, over the frames `kept_N` of B * T."""
     logits_NV = code_logits(book, bridge(wave_BS))
-    keep_N = mask_BT.flatten().nonzero()[:, 0]
-    return F.cross_entropy(logits_NV[keep_N], codes_BT.flatten()[keep_N])
+    return F.cross_entropy(logits_NV[kept_N], codes_BT.flatten()[kept_N])
 
 
 def distill_loss(
     bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, semantic_BDT: Tensor
 ) -> Tensor:
-    """What the encoder minimises: cross-entropy of its semantic latents [B, D, T] of real speech
+    """The loss of the encoder: cross-entropy of its semantic latents [B, D, T] of real speech
     with the bridge's distribution, which gets no gradients."""
     with torch.no_grad():
         target_NV = (CONFIDENCE * code_logits(book, bridge(wave_BS))).softmax(dim=-1)

@@ -4,6 +4,7 @@ The first of several processes writes and chooses, the others load what it has c
 error ends the run, whoever it came to writes.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ def restore(
         console.print(f"[yellow]The checkpoint has nothing of {absent}: it begins anew.[/yellow]")
     state.step = found.step
     state.values = found.values["state"]
-    console.print(f"Going on from step {found.step}.")
+    console.print(f"Continuing from step {found.step}.")
 
 
 def save(state: TrainState, folder: Path, config: dict[str, Any]) -> None:
@@ -181,8 +182,8 @@ def check_config(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
             "was trained on, name another folder with `--out`, or go on with other draws by adding "
             "`--force`."
         )
-    apart = sorted((old.keys() ^ new.keys()) - FREE)
-    notes = [f"The checkpoint's config has other keys: {', '.join(apart)}."] if apart else []
+    unshared = sorted((old.keys() ^ new.keys()) - FREE)
+    notes = [f"The checkpoint's config has other keys: {', '.join(unshared)}."] if unshared else []
     if SPEECH in now and SPEECH not in before:
         notes.append("The checkpoint does not say what speech it was trained on: not compared.")
     return notes
@@ -209,3 +210,25 @@ def _speech(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> 
     if there == here:
         return f"{there}, but not the same ones or not in the same order"
     return f"{there} there, {here} here"
+
+
+def require_shared(folder: Path) -> None:
+    """Make `folder`. Raises ConfigError (see `distributed.fail_together`) if not all processes see
+    what the first one writes into it."""
+    if distributed.world_size() == 1:
+        return
+    mark = folder / f".{secrets.token_hex(8)}"
+    if distributed.is_rank0():
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    name = distributed.broadcast(mark.name)
+    (missed,) = distributed.any_rank(not (folder / name).exists())
+    if distributed.is_rank0():
+        mark.unlink()
+    if missed:
+        distributed.fail_together(
+            ConfigError(
+                f"The folder {folder} is not the same one on all machines: name one on a file "
+                "system that they share (`--out`)."
+            )
+        )

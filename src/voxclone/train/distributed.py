@@ -20,14 +20,12 @@ Shapes: B items of a part, W processes.
 """
 
 import json
-import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -141,7 +139,7 @@ def _lost() -> TrainingError:
             time.sleep(0.1)
             missing = [each for each in missing if not store.check([f"left-{each}"])]
         named = [f"process {each} on {store.get(f'host-{each}').decode()}" for each in missing]
-    except RuntimeError:  # the machine with the store is gone, and what others told with it
+    except RuntimeError:  # the machine with the store is gone, and its entries with it
         named = ["the process that began the training"]
     if not named:
         return TrainingError(
@@ -150,47 +148,9 @@ def _lost() -> TrainingError:
         )
     return TrainingError(
         f"The training has lost {' and '.join(named)}: it has ended, or has not answered for "
-        f"{longest}. See what it said last and whether its machine hangs, end what is left of it, "
+        f"{longest}. See the end of its log and whether its machine hangs, end what is left of it, "
         "and go on with `--resume`."
     )
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """One of the `count` micro-batches of a step, one after another (gradients accumulate), and of
-    it the part of this process. Micro-batch m of all processes together are consecutive items of
-    the step's batch."""
-
-    index: int = 0
-    count: int = 1
-
-    @property
-    def parts(self) -> int:
-        """Parts of a step's batch: its micro-batches, over all processes."""
-        return self.count * world_size()
-
-    def of(self, items: int) -> slice:
-        """Which of the `items` of a step's batch are this part."""
-        each = items // self.parts
-        begin = (self.index * world_size() + rank()) * each
-        return slice(begin, begin + each)
-
-
-def micro_batches(count: int) -> list[MicroBatch]:
-    """All micro-batches of a step."""
-    return [MicroBatch(index, count) for index in range(count)]
-
-
-def check_batches(batches: dict[str, int], micro_batches: int) -> None:
-    """Raise ConfigError if a batch cannot be divided into equal parts."""
-    parts = micro_batches * world_size()
-    for name, items in batches.items():
-        if items % parts:
-            raise ConfigError(
-                f"`{name}` is {items}, which {world_size()} processes with `run.micro_batches` "
-                f"{micro_batches} cannot share evenly: it is the batch of all together, so make it "
-                f"a multiple of {parts}."
-            )
 
 
 class _Mean(torch.autograd.Function):
@@ -233,13 +193,6 @@ def gather(own_B: Tensor) -> Tensor:
     """The parts [B, ...] of all processes one after another [W B, ...], with gradients."""
     result: Tensor = _Gather.apply(own_B) if world_size() > 1 else own_B
     return result
-
-
-def norm(own: Tensor) -> Tensor:
-    """The Euclidean norm of the parts of all processes together, with gradients."""
-    if world_size() == 1:
-        return own.norm()
-    return (mean(own.square().sum()).clamp(min=1e-20) * world_size()).sqrt()
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> Tensor:
@@ -314,28 +267,6 @@ def rank0_first() -> Iterator[None]:
         _agree(done=True)
 
 
-def require_shared(folder: Path) -> None:
-    """Make `folder`. Raises ConfigError (see `fail_together`) if not all processes see what the
-    first one writes into it."""
-    if world_size() == 1:
-        return
-    mark = folder / f".{secrets.token_hex(8)}"
-    if is_rank0():
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    name = broadcast(mark.name)
-    (missed,) = any_rank(not (folder / name).exists())
-    if is_rank0():
-        mark.unlink()
-    if missed:
-        fail_together(
-            ConfigError(
-                f"The folder {folder} is not the same one on all machines: name one on a file "
-                "system that they share (`--out`)."
-            )
-        )
-
-
 class RaisedByRank0(Exception):
     """The first process raised an error that all have come to; it is printed once."""
 
@@ -347,16 +278,6 @@ class RaisedByRank0(Exception):
 def fail_together(error: VoxcloneError) -> NoReturn:
     """Raise an error that all processes have come to: in the first one, RaisedByRank0 in others."""
     raise error if is_rank0() else RaisedByRank0(error.exit_code)
-
-
-def mean_over_ranks(values: Sequence[float]) -> list[float]:
-    """The mean over processes of each number."""
-    if world_size() == 1:
-        return list(values)
-    shared = torch.tensor(values, dtype=torch.float64)
-    with _waiting():
-        dist.all_reduce(shared)
-    return [float(value) / world_size() for value in shared.tolist()]
 
 
 def check_stop() -> None:

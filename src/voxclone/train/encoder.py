@@ -1,11 +1,11 @@
-"""Phase 1: recover the withheld encoder against the frozen decoder and code book.
+"""Phase 1: recover the withheld encoder against the frozen decoder and codebook.
 
     main -> prepare -> build -> fit (train_step, validate) -> save
 
 Three kinds of material, each with losses of its own (design, section 5):
 - *pairs*: codes that the release made, decoded; the encoder must give the codes back;
 - *real speech* through encoder, quantizer and frozen decoder, held near the statistics of genuine
-  codes, near what an ASR model hears, and (`bridge`) near the codes that belong to its states;
+  codes, near the states of an ASR model, and (`bridge`) near the codes that belong to its states;
 - *labeled speech*, whose words are known: the language model and the encoder together have labeled
   it (`pseudo_labels`). As a second stage, what the model says in the encoder's voices must be
   distinguished from other speakers (`speaker_loss`).
@@ -33,20 +33,29 @@ from voxclone import checkpoint
 from voxclone.codec.initialization import initialize, match_codebook
 from voxclone.codec.model import Codec, Encoder
 from voxclone.device import pick_device
-from voxclone.errors import EXIT_OK, QualityError, TrainingError
+from voxclone.errors import EXIT_OK, TrainingError
 from voxclone.models.ctc_asr import Recognizer
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.release import Release
 from voxclone.rng import step_generator
+from voxclone.spec import CODEC
 from voxclone.train import adversarial, distributed
 from voxclone.train.adversarial import MultiResolutionSTFTDiscriminator
 from voxclone.train.asr_distillation import build_distillation
+from voxclone.train.batch import MicroBatch, Prefetcher, StepBatch, micro_batches
 from voxclone.train.bridge import Bridge
-from voxclone.train.checkpoint import SPEECH, TrainState
-from voxclone.train.distributed import micro_batches
+from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.logging import SECONDS, Log
-from voxclone.train.loop import CHECKPOINTS, EXIT_INTERRUPTED, GRAD_NORM, Metrics, Outcome, fit
+from voxclone.train.loop import (
+    CHECKPOINTS,
+    EXIT_INTERRUPTED,
+    GRAD_NORM,
+    Metrics,
+    Outcome,
+    fit,
+    require_success,
+)
 from voxclone.train.losses import balance, weighted_sum
 from voxclone.train.material import (
     Inputs,
@@ -103,35 +112,35 @@ def main(
     console = console if distributed.is_rank0() else Console(quiet=True)
     values = config.model_dump(mode="json")
     try:
-        distributed.require_shared(out)
-        with distributed.rank0_first():
-            if not resume:  # before speech is packed over it
-                checkpoint.require_none(out / CHECKPOINTS, "--out")
-            release = Release.open(inputs.model)
-            training = prepare(config, inputs, device, out, console)
-        speech = training.objective.material.speech
-        require_same_speech(speech, inputs.speech)
+        with memory_errors(config, device):
+            require_shared(out)
+            with distributed.rank0_first():
+                if not resume:  # before speech is packed over it
+                    checkpoint.require_none(out / CHECKPOINTS, "--out")
+                release = Release.open(inputs.model)
+                training = prepare(config, inputs, device, out, console)
+            speech = training.objective.material.speech
+            require_same_speech(speech, inputs.speech)
 
-        def keep(step: int, metrics: Metrics) -> None:
-            best = choose_best(training.state.values.get(BEST), metrics, step)
-            if best["step"] == step:
-                training.save(out / BEST_FILE, release, values, step, metrics)
-            training.state.values[BEST] = best  # not before it is written: an error saves the state
+            def keep(step: int, metrics: Metrics) -> None:
+                best = choose_best(training.state.values.get(BEST), metrics, step)
+                if best["step"] == step:
+                    training.save(out / BEST_FILE, release, values, step, metrics)
+                training.state.values[BEST] = (
+                    best  # not before it is written: an error saves the state
+                )
 
-        outcome = fit(
-            training, config.run, out, resume=resume, changed=changed,
-            config=values | {"model": inputs.model, SPEECH: speech.identity()}, console=console,
-            keep=keep, collapse_check=training.collapse_check, on_step=on_step,
-        )  # fmt: skip
-        require_success(outcome, out)
-        path = out / ENCODER_FILE
-        training.save(path, release, values, outcome.step, outcome.metrics)
-        return report(outcome, path, training.state.values.get(BEST), console)
+            outcome = fit(
+                training, config.run, out, resume=resume, changed=changed,
+                config=values | {"model": inputs.model, SPEECH: speech.identity()}, console=console,
+                keep=keep, collapse_check=training.collapse_check, on_step=on_step,
+            )  # fmt: skip
+            require_success(outcome, out)
+            path = out / ENCODER_FILE
+            training.save(path, release, values, outcome.step, outcome.metrics)
+            return report(outcome, path, training.state.values.get(BEST), console)
     except distributed.RaisedByRank0 as other:
         return other.exit_code
-    except RuntimeError as error:
-        raise_without_memory(config, device, error)
-        raise
     finally:
         distributed.stop()
 
@@ -142,14 +151,9 @@ def memory_errors(config: EncoderConfig, device: torch.device) -> Iterator[None]
     try:
         yield
     except RuntimeError as error:
-        raise_without_memory(config, device, error)
+        if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
+            raise no_memory(config, device, error) from None
         raise
-
-
-def raise_without_memory(config: EncoderConfig, device: torch.device, error: RuntimeError) -> None:
-    """Raise TrainingError for an error that says that memory is missing."""
-    if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
-        raise no_memory(config, device, error) from None
 
 
 def prepare(
@@ -223,6 +227,14 @@ class EncoderTraining:
     objective: Objective
     state: TrainState
 
+    def __post_init__(self) -> None:
+        self.batches = Prefetcher(self.draw, self.config.run.steps)
+
+    def draw(self, step: int) -> list[tuple[MicroBatch, StepBatch]]:
+        """The micro-batches of a step."""
+        micro = micro_batches(self.config.run.micro_batches)
+        return [(each, self.objective.draw(step, each)) for each in micro]
+
     def train_step(self, step: int) -> dict[str, Tensor]:
         """One step; returns metrics. All gradients are there before the first optimizer steps, so
         that an error leaves the state of the step before."""
@@ -232,10 +244,10 @@ class EncoderTraining:
                 objective.labels.renew(step, objective.codec, objective.bridge)
         weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
         rows: list[dict[str, Tensor]] = []
-        for micro in micro_batches(run.micro_batches):
+        for micro, batch in self.batches.take(step):
             with objective.autocast():
-                pairs = objective.encode_pairs(step, micro)
-                speech = objective.encode_speech(step, micro)
+                pairs = objective.encode_pairs(batch.pairs)
+                speech = objective.encode_speech(batch.speech)
                 labeled = objective.encode_labeled(step, micro)
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
@@ -343,22 +355,7 @@ def mean_of(values: Sequence[Tensor]) -> Tensor:
 def encoder_tensors(encoder: Encoder) -> dict[str, Tensor]:
     """An encoder's tensors under the names of the release."""
     state = encoder.state_dict()
-    return {f"audio_tokenizer.{k}": v.detach().cpu().clone() for k, v in state.items()}
-
-
-def require_success(outcome: Outcome, out: Path) -> None:
-    """Raise the error (see `distributed.fail_together`) of a run that cannot go on, or whose
-    encoder has collapsed."""
-    if outcome.reason == "broken":
-        distributed.fail_together(TrainingError(f"The training was stopped: {outcome.sentence}"))
-    if outcome.reason == "collapsed":
-        distributed.fail_together(
-            QualityError(
-                f"The training was stopped at step {outcome.step}: {outcome.sentence}. The "
-                f"checkpoint is in {out}; to go on all the same, add `--resume --set "
-                "run.stop_on_collapse=false`."
-            )
-        )
+    return {f"{CODEC}{k}": v.detach().cpu().clone() for k, v in state.items()}
 
 
 def report(outcome: Outcome, path: Path, best: dict[str, Any] | None, console: Console) -> int:

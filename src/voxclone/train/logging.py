@@ -97,7 +97,7 @@ class Log:
 
     def codes(self, step: int, name: str, code_N: Tensor, count: int) -> None:
         """How often each of the codes 0 to `count` - 1 occurs, for TensorBoard alone. Where they
-        are many, a bar is as many of them as its neighbours are."""
+        are many, a bar is as many of them as its neighbors are."""
         if self._board is None:
             return
         width = -(-count // MOST_BINS)
@@ -142,11 +142,11 @@ def open_log(folder: Path | None) -> Iterator[Log]:
 
 
 def spectrogram(wave_S: Tensor) -> np.ndarray:
-    """Grey [M, T] (uint8), the highest band first, 10 ms a column at 24 kHz."""
+    """Gray [M, T] (uint8), the highest band first, 10 ms a column at 24 kHz."""
     mel_MT = mel_spectrogram(wave_S[None], N_FFT, HOP, BANDS)[0].clamp(min=1e-5).log10()
     share_MT = ((mel_MT - DARKEST) / (BRIGHTEST - DARKEST)).nan_to_num().clamp(0, 1)
-    grey_MT: np.ndarray = (255 * share_MT).round().to(torch.uint8).flip(0).numpy()
-    return grey_MT
+    gray_MT: np.ndarray = (255 * share_MT).round().to(torch.uint8).flip(0).numpy()
+    return gray_MT
 
 
 class RunningMean:
@@ -167,7 +167,8 @@ class RunningMean:
                 sums.setdefault(name, []).append(float(value))
         elapsed = max(1e-9, time.monotonic() - self._since)
         means = {name: sum(values) / len(values) for name, values in sums.items()}
-        means = dict(zip(means, distributed.mean_over_ranks([*means.values()]), strict=True))
+        shared = torch.tensor([*means.values()], dtype=torch.float64)
+        means = dict(zip(means, distributed.mean(shared).tolist(), strict=True))
         if SECONDS in means:
             means[AUDIO_SPEED] = means.pop(SECONDS) * len(self._rows) / elapsed
         means[STEP_SPEED] = len(self._rows) / elapsed

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from voxclone.config import Settings
+from voxclone.errors import QualityError, TrainingError
 from voxclone.train import distributed
 from voxclone.train.checkpoint import TrainState, rescue, restore, save
 from voxclone.train.logging import SKIPPED, Log, RunningMean, open_log, progress_bar, short
@@ -92,7 +93,7 @@ def fit(
     """Train until `steps`, the time limit or a signal; save, validate and log on the way.
 
     With `resume` the newest valid checkpoint in `folder` is gone on from (none is no error), which
-    must be of the same `config` unless it is said to be `changed`; without it the folder must hold
+    must be of the same `config` unless `changed`; without it the folder must hold
     no checkpoint. A signal saves and stops after the current step, or within it if the task checks
     for it. An error goes on to the caller, after the steps before it have been saved. `keep` is
     called with the metrics of every validation; `collapse_check` may say why the run must stop.
@@ -200,3 +201,18 @@ class _Run:
         if late and reason is None:
             return "time", None
         return reason, sentence
+
+
+def require_success(outcome: Outcome, out: Path) -> None:
+    """Raise the error (see `distributed.fail_together`) of a run that cannot go on, or whose
+    encoder has collapsed."""
+    if outcome.reason == "broken":
+        distributed.fail_together(TrainingError(f"The training was stopped: {outcome.sentence}"))
+    if outcome.reason == "collapsed":
+        distributed.fail_together(
+            QualityError(
+                f"The training was stopped at step {outcome.step}: {outcome.sentence}. The "
+                f"checkpoint is in {out}; to go on all the same, add `--resume --set "
+                "run.stop_on_collapse=false`."
+            )
+        )

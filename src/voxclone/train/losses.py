@@ -4,7 +4,7 @@ The losses through the waveform see the encoder by what the frozen decoder makes
 can be balanced by their gradients. Those on statistics hold the latents of real speech near what
 the checkpoint and the release's own speech say of the true encoder's.
 
-Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels, V code
+Shapes: B batch, S samples, D latent width, T frames, K codebooks, C acoustic channels, V code
 vectors, Q quantiles, N latents.
 """
 
@@ -51,7 +51,7 @@ def waveform_losses(
     if weights.get("mel"):
         losses["mel"] = mel_loss(made_BS, wave_BS, mel_scales, floor=floor)
     if weights.get("stft"):
-        losses["stft"] = stft_loss(made_BS, wave_BS, stft_sizes, floor=floor, norm=distributed.norm)
+        losses["stft"] = stft_loss(made_BS, wave_BS, stft_sizes, floor=floor, norm=norm_over_ranks)
     if weights.get("magnitude"):
         losses["magnitude"] = magnitude_loss(made_BS, wave_BS, stft_sizes)
     if weights.get("l1"):
@@ -64,6 +64,14 @@ def waveform_losses(
             raise ValueError("the loss `speaker_similarity` needs an embedder")
         losses["speaker_similarity"] = speaker_similarity_loss(embedder, made_BS, wave_BS)
     return losses
+
+
+def norm_over_ranks(own: Tensor) -> Tensor:
+    """The Euclidean norm of the parts of all processes together, with gradients."""
+    processes = distributed.world_size()
+    if processes == 1:
+        return own.norm()
+    return (distributed.mean(own.square().sum()).clamp(min=1e-20) * processes).sqrt()
 
 
 def low_frequency_loss(estimate_BS: Tensor, target_BS: Tensor) -> Tensor:
@@ -94,7 +102,7 @@ def balanced_gradient(
     averages: Averages,
     decay: float = BALANCER_DECAY,
 ) -> tuple[Tensor, Averages]:
-    """The gradient [B, S] of losses at the waveform `leaf`, each brought to the size of its weight,
+    """The gradient [B, S] of losses at the waveform `leaf`, each scaled to its weight,
     as in AudioCraft (`losses/balancer.py`); and the new averages, which belong into the checkpoint.
 
     Each loss's gradient is divided by a running mean of its norm (mean over the batch of the norms
@@ -138,9 +146,10 @@ def code_losses(
     latent_BDT: Tensor,
     codes_BKT: Tensor,
     *,
-    mask_BT: Tensor | None = None,
+    kept_N: Tensor | None = None,
 ) -> CodeLosses:
-    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the frames of the mask.
+    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the
+    frames `kept_N` of B * T, or all of them.
 
     Semantic: cross-entropy over code vectors with logits -|z - e|^2 / spread, plus half the
     squared distance to the true vector in the same unit; it sets direction, scale and offset at
@@ -151,7 +160,7 @@ def code_losses(
     vectors_VD = quantizer.semantic_codebook.vectors()
     spread = quantizer.semantic_codebook.spread() / 8
     codes_BT = codes_BKT[:, 0]
-    keep_N = slice(None) if mask_BT is None else mask_BT.flatten().nonzero()[:, 0]
+    keep_N = slice(None) if kept_N is None else kept_N
     latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
     codes_N = codes_BT.flatten()[keep_N]
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
@@ -173,7 +182,7 @@ def level_quantiles(codec: Codec, genuine: Sequence[Tensor]) -> Tensor:
         last.insert(0, genuine[-len(last) - 1])
     levels_CT = torch.cat([codes[1:] for codes in last], dim=1).long()
     values_CT = codec.quantizer.values_of(levels_CT.to(device))[:, -MOST_FRAMES:]
-    quantiles_CQ = torch.quantile(values_CT, _places(QUANTILES, device), dim=1).T
+    quantiles_CQ = torch.quantile(values_CT, _probabilities(QUANTILES, device), dim=1).T
     return quantiles_CQ
 
 
@@ -182,7 +191,7 @@ def level_prior_loss(quantiles_CQ: Tensor, quantizer: Quantizer, latent_BDT: Ten
     difference of quantiles (Wasserstein-1), so a channel may not drift or spread."""
     _, acoustic_BCT = quantizer.split(latent_BDT)
     values_CN = torch.tanh(acoustic_BCT).transpose(0, 1).flatten(1)
-    at_Q = _places(quantiles_CQ.shape[1], values_CN.device)
+    at_Q = _probabilities(quantiles_CQ.shape[1], values_CN.device)
     found_CQ = torch.quantile(values_CN.float(), at_Q, dim=1).T
     return (found_CQ - quantiles_CQ).abs().mean()
 
@@ -206,7 +215,7 @@ def scale_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
     return (semantic_BDT.float().std() - wanted).abs()
 
 
-def _places(count: int, device: torch.device) -> Tensor:
+def _probabilities(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device) + 0.5) / count
 
 

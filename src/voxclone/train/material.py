@@ -4,7 +4,7 @@ Only the release and speech of the user's own go in; where a release has an enco
 not looked at unless the training begins from it. Every process does all this for itself, and all
 must come to the same.
 
-Shapes: K code books, T frames.
+Shapes: K codebooks, T frames.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
+from voxclone.train.batch import check_batches
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.speaker_loss import Embed, SpeakerLoss
 from voxclone.tts.tts import TTS
@@ -117,7 +118,7 @@ def check(config: EncoderConfig, codec: CodecConfig, material: Material | None) 
         "real_batch": config.real_batch if config.real_from < run.steps else 0,
         "pseudo_labels.batch": config.pseudo_labels.batch if weights.pseudo_label else 0,
     }
-    distributed.check_batches(used, run.micro_batches)
+    check_batches(used, run.micro_batches)
     if config.real_from and not config.uses_pairs:
         raise ConfigError(
             f"Before step {config.real_from} (`real_from`) there are pairs alone, and these have "
@@ -162,7 +163,7 @@ def _check_material(config: EncoderConfig, codec: CodecConfig, material: Materia
                 "ge2e, or the folder of a network that tells speakers apart."
             )
         items = {"speakers of a step": material.speakers.sizes.items}
-        distributed.check_batches(items, config.run.micro_batches)
+        check_batches(items, config.run.micro_batches)
 
 
 def left_context(given: int | None, codec: CodecConfig) -> int:

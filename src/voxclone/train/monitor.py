@@ -2,18 +2,18 @@
 validation, whether it has collapsed, and which encoder of a run is kept as the best.
 
 The bounds of a collapse are far beyond those of `evaluate.checks`, for a finished encoder: a run is
-stopped only where going on has never mended it.
+stopped only where more steps have never mended it.
 
-No single cheap metric foretells the quality of cloned speech (docs/LOG.md, 2026-11-26): speaker
-similarity follows the levels, words and endings the semantic codes, and whoever goes by one of them
-alone chooses an encoder that is bad in the other. So an encoder replaces the one that was kept only
+No single cheap metric predicts the quality of cloned speech (docs/LOG.md, 2026-11-26): speaker
+similarity follows the levels, words and endings the semantic codes, and a choice by one of them
+alone gives an encoder that is bad in the other. So an encoder replaces the one that was kept only
 if
 
 - *neither* metric is worse than the best of that metric among all that were kept, by more than a
   slack for its noise (so many small losses cannot add up), and
 - both together, each in units of its slack, are better than those of the one that is kept.
 
-Shapes: B batch, S samples, K code books, T frames.
+Shapes: B batch, S samples, K codebooks, T frames.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 Every method whose material a step does not have gives None or no losses. Nothing here steps an
 optimizer.
 
-Shapes: B batch, S samples, D latent width, T frames, K code books, C acoustic channels,
+Shapes: B batch, S samples, D latent width, T frames, K codebooks, C acoustic channels,
 Q quantiles, N clips.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.codec.quantizer import Quantized
+from voxclone.codec.quantizer import Quantized, draw_quantization
 from voxclone.data.augment import degrade
 from voxclone.data.corpus import Crops
 from voxclone.data.speakers import draw_speakers
@@ -31,12 +31,14 @@ from voxclone.train.batch import (
     OF_CROPS,
     OF_SPEAKERS,
     SPEAKERS,
+    MicroBatch,
     PairBatch,
-    draw_pair_batch,
+    PairSource,
+    SpeechBatch,
+    StepBatch,
     item_generators,
 )
 from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
-from voxclone.train.distributed import MicroBatch
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
@@ -129,41 +131,50 @@ class Objective:
             grid=size if on_grid else 1, part=part,
         )  # fmt: skip
 
-    def encode_pairs(self, step: int, micro: MicroBatch) -> Pairs | None:
-        """Pairs, the audio degraded so that marks of the decoder teach nothing; None where they
-        have no weight."""
-        config, quantizer = self.config, self.codec.quantizer
-        if not config.uses_pairs:
+    def draw(self, step: int, micro: MicroBatch) -> StepBatch:
+        """The pairs (none where they have no weight) and the crops of real speech (none before
+        `real_from`) of a micro-batch, on the device."""
+        config, quantizer, pairs, speech = self.config, self.codec.quantizer, None, None
+        seed, frames = config.run.seed, config.frames
+        if config.uses_pairs:
+            source = PairSource(
+                self.material.genuine, quantizer.levels - 1, config.pair_batch, frames,
+                frames * self.codec.frame_size, config.augmentation,
+            )  # fmt: skip
+            pairs = source.draw(seed, step, micro, self.device)
+        if step >= config.real_from:
+            part = micro.of(config.real_batch)
+            crops = self.draw_speech(step_generator(seed, step, CROPS), part)
+            generators = item_generators(seed, step, OF_CROPS, part)
+            draws = draw_quantization(self.codec.num_codebooks - 1, frames, generators)
+            speech = SpeechBatch(crops.to(self.device), draws.to(self.device))
+        return StepBatch(pairs, speech)
+
+    def encode_pairs(self, batch: PairBatch | None) -> Pairs | None:
+        """Pairs, the audio degraded so that marks of the decoder teach nothing."""
+        if batch is None:
             return None
-        batch = draw_pair_batch(
-            self.material.genuine, config.pair_batch, config.frames, quantizer.levels - 1,
-            config.run.seed, step, micro, self.device,
-        )  # fmt: skip
         with torch.no_grad():
-            wave_BS = self.codec.decoder(quantizer.decode(batch.codes_BKT)).float()
-            wave_BS = degrade(wave_BS, self.config.augmentation, batch.sources)
+            decoded_BS = self.codec.decoder(self.codec.quantizer.decode(batch.codes_BKT)).float()
+            wave_BS = degrade(decoded_BS, batch.degradation)
         return Pairs(batch, wave_BS, self.encode(wave_BS))
 
-    def encode_speech(self, step: int, micro: MicroBatch) -> Speech | None:
-        """Crops of real speech through encoder, quantizer and decoder; None before `real_from`."""
-        config = self.config
-        if step < config.real_from:
+    def encode_speech(self, batch: SpeechBatch | None) -> Speech | None:
+        """Crops of real speech through encoder, quantizer and decoder."""
+        if batch is None:
             return None
-        part, seed = micro.of(config.real_batch), config.run.seed
-        crops = self.draw_speech(step_generator(seed, step, CROPS), part)
-        wave_BS = crops.wave_BS.to(self.device)
+        wave_BS = batch.crops.wave_BS
         latent_BDT = self.encode(wave_BS)
-        semantic, acoustic = STOCHASTIC if config.stochastic_quantization else WHOLE_CODES
+        semantic, acoustic = STOCHASTIC if self.config.stochastic_quantization else WHOLE_CODES
         quantized = self.codec.quantizer.train_forward(
-            latent_BDT, item_generators(seed, step, OF_CROPS, part), semantic_share=semantic,
-            acoustic_shares=acoustic,
-        )  # fmt: skip
+            latent_BDT, batch.quantization, semantic_share=semantic, acoustic_shares=acoustic
+        )
         decoded_BS = leaf_BS = wave_BS
         if any(self.weights[name] for name in THROUGH_WAVEFORM):
             decoded_BS = leaf_BS = self.codec.decoder(quantized.latent_BDT).float()
-        if config.balance:
+        if self.config.balance:
             leaf_BS = decoded_BS.detach().requires_grad_()
-        return Speech(crops, wave_BS, latent_BDT, quantized, decoded_BS, leaf_BS)
+        return Speech(batch.crops, wave_BS, latent_BDT, quantized, decoded_BS, leaf_BS)
 
     def encode_labeled(self, step: int, micro: MicroBatch) -> tuple[Crops, Tensor] | None:
         """Crops of labeled clips, each read with the past that it needs, and their semantic
@@ -182,7 +193,7 @@ class Objective:
             return {}
         batch = pairs.batch
         found = code_losses(
-            self.codec.quantizer, pairs.latent_BDT, batch.codes_BKT, mask_BT=batch.mask_BT
+            self.codec.quantizer, pairs.latent_BDT, batch.codes_BKT, kept_N=batch.kept_N
         )
         return {
             "pair_semantic": batch.share * found.semantic,
@@ -249,7 +260,7 @@ class Objective:
         if pairs is None or self.bridge is None:
             return {}
         batch, book = pairs.batch, self.codec.quantizer.semantic_codebook
-        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.mask_BT)
+        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.kept_N)
         return {"bridge_on_pairs": batch.share * loss}
 
     def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
@@ -269,7 +280,7 @@ class Objective:
     def backward_speaker_loss(self, step: int, micro: MicroBatch) -> dict[str, Tensor]:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
-        the share of clones that is told apart."""
+        its top-1 accuracy over speakers."""
         frozen = self.material.speakers
         assert frozen is not None
         seed, chunk = self.config.run.seed, self.config.speaker_loss.micro_batch

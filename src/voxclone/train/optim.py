@@ -17,7 +17,7 @@ MIN_LR_RATIO = 0.05
 
 class OptimizerSettings(Settings):
     """AdamW with linear warm-up and cosine decay. With `muon` the matrices of transformer layers
-    are stepped by Muon (Jordan et al. 2024, its steps brought to the size of AdamW's as in arXiv
+    are stepped by Muon (Jordan et al. 2024, its steps scaled to the size of AdamW's as in arXiv
     2502.16982), all else by AdamW."""
 
     lr: float = 3e-4

@@ -1,15 +1,15 @@
 """Pseudo-labels: semantic codes of real speech whose words are known, by the language model.
 
-The release's model says which semantic codes are likely after a voice, these words and the codes
-so far; the encoder (and the bridge) say which ones the sound may be. They err in different places:
-their product is better than either, as in the noisy channel of speech recognition, and it is what
+The release's model gives the probability of semantic codes after a voice, these words and the codes
+so far; the encoder (and the bridge) give it from the sound. They err in different frames: their
+product is better than either, as in the noisy channel of speech recognition, and it is what
 the encoder is then trained on. Better encoders make better labels, so clips are labeled again at
 the steps that the config names. A run that is resumed reads what it wrote.
 
 The codes so far are not known either: all frames are asked at once, after the labels of the
 iteration before, until nothing changes (Jacobi's way to the arg-max, frame after frame).
 
-Shapes: B batch, K code books, T frames, J kept codes, V semantic codes.
+Shapes: B batch, K codebooks, T frames, J kept codes, V semantic codes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,9 +29,8 @@ from voxclone.io import atomic_path, tensor_errors
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train import distributed
-from voxclone.train.batch import LABELED, LABELS
+from voxclone.train.batch import LABELED, LABELS, MicroBatch
 from voxclone.train.bridge import Bridge
-from voxclone.train.distributed import MicroBatch
 from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 
@@ -154,8 +153,8 @@ def label_clips(
         )
     order = torch.randperm(len(able), generator=generator)[:count].tolist()
     labels = {}
-    for place in track(order):
-        index = able[place]
+    for number in track(order):
+        index = able[number]
         others = [i for i in speakers[corpus.clips[index].speaker] if i != index]
         other = others[int(torch.randint(len(others), (1,), generator=generator))]
         labels[index] = label_clip(codec, bridge, model, corpus, index, other)
@@ -250,8 +249,8 @@ def _log_probs(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:
     return code_logits(book, latent_BDT.float()).log_softmax(dim=-1)
 
 
-def _checking_stop(places: Iterable[int]) -> Iterator[int]:
+def _checking_stop(indices: Iterable[int]) -> Iterator[int]:
     """Labeling takes as long as many steps, and who sends a signal may kill before that."""
-    for place in places:
+    for index in indices:
         distributed.check_stop()
-        yield place
+        yield index

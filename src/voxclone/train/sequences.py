@@ -4,7 +4,7 @@ An example is a triple of one speaker: a voice, a text, and the codes that say i
 3.1). What the model itself would have generated before a frame can take the place of the true codes
 (scheduled sampling in two passes, arXiv 1906.07651).
 
-Shapes: B batch, L positions, D width, K code books, N frames of a batch, T frames, C acoustic
+Shapes: B batch, L positions, D width, K codebooks, N frames of a batch, T frames, C acoustic
 channels, I items, S samples.
 """
 
@@ -28,25 +28,25 @@ PROMPT_EXTRA = 6  # the END row of the voice, and five special tokens
 @dataclass(frozen=True)
 class Example:
     """One triple: voice codes [T, K], text ids, target codes [T, K] and, for every target frame,
-    the place in the text ids of what is being spoken (-1 where unknown)."""
+    the index in the text ids of the token that is being spoken (-1 where unknown)."""
 
     voice_TK: Tensor
     text_ids: list[int]
     target_TK: Tensor
-    places_T: Tensor
+    text_index_T: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences padded on the right. The rows of N are the positions whose hidden state predicts a
-    frame: (item, place); `target_NK` are those frames shifted, the end frame included; `guide_N` is
-    the position of the character being spoken, or -1."""
+    """Sequences padded on the right. N are the positions whose hidden state predicts a frame, by
+    item and position; `target_NK` are those frames shifted, the end frame included; `guide_N` is
+    the position of the character that is being spoken, or -1."""
 
     ids_BL: Tensor
     codes_BLK: Tensor
     is_code_BL: Tensor
     item_N: Tensor
-    place_N: Tensor
+    position_N: Tensor
     target_NK: Tensor
     guide_N: Tensor
 
@@ -65,7 +65,7 @@ def sequences(
     ids_BL = torch.zeros(count, longest, dtype=torch.long)
     codes_BLK = torch.zeros(count, longest, books, dtype=torch.long)
     is_code_BL = torch.zeros(count, longest, dtype=torch.bool)
-    items, places, targets, guides = [], [], [], []
+    items, positions, targets, guides = [], [], [], []
     end_1K = torch.full((1, books), EMPTY_AUDIO)
     end_1K[0, 0] = END_AUDIO
     for row, example in enumerate(examples):
@@ -83,16 +83,16 @@ def sequences(
         codes_BLK[row, last + 1 : last + 1 + frames] = example.target_TK + SHIFT
         is_code_BL[row, last + 1 : last + 1 + frames] = True
         items.append(torch.full((frames + 1,), row))
-        places.append(torch.arange(last, last + frames + 1))
+        positions.append(torch.arange(last, last + frames + 1))
         targets.append(torch.cat([example.target_TK + SHIFT, end_1K]))
-        known_T = example.places_T >= 0
-        guide_T = torch.where(known_T, example.places_T + text_at, -1)
+        known_T = example.text_index_T >= 0
+        guide_T = torch.where(known_T, example.text_index_T + text_at, -1)
         guides.append(torch.cat([guide_T, torch.full((1,), -1)]))
     tensors = (
         ids_BL,
         codes_BLK,
         is_code_BL,
-        *(torch.cat(x) for x in (items, places, targets, guides)),
+        *(torch.cat(x) for x in (items, positions, targets, guides)),
     )
     return Batch(*(tensor.to(device) for tensor in tensors))
 
@@ -143,5 +143,5 @@ def scheduled_sampling(
     value_NC = draw_values(head, hidden_ND[frame_N], guidance_N[frame_N], noise_NC[frame_N])
     level_NC = to_levels(value_NC, head.levels).round().long() + SHIFT
     drawn_BLK = codes_BLK.clone()
-    drawn_BLK[batch.item_N[frame_N], batch.place_N[frame_N] + 1, 1:] = level_NC
+    drawn_BLK[batch.item_N[frame_N], batch.position_N[frame_N] + 1, 1:] = level_NC
     return drawn_BLK

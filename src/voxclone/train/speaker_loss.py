@@ -1,14 +1,14 @@
 """The speaker loss through the language model: clones must be distinguishable.
 
 Codes may be near the true ones and still lack what the language model takes a voice from. So the
-frozen release says other texts of the same speakers in the voices that the encoder gives it, and a
-frozen speaker encoder must find out among speakers whose voice each is (InfoNCE, arXiv 1807.03748).
-The gradient goes back through decoder, flow and language model into the rows of the voice, and from
+frozen release speaks other texts of the same speakers in the voices that the encoder gives it. A
+frozen speaker encoder must find the speaker of each among others (InfoNCE, arXiv 1807.03748).
+The gradient goes back through decoder, flow and language model into the voice embedding, and from
 there straight through the levels into the encoder. Semantic codes get none. The frames before
 have levels of the model's own drawing, as when it speaks (scheduled sampling).
 
 Shapes: B items of a part, I items of all parts, R speakers to choose from, S samples, L positions,
-D width, K code books, N frames of a batch, T frames, C acoustic channels, Q levels, E embedding.
+D width, K codebooks, N frames of a batch, T frames, C acoustic channels, Q levels, E embedding.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,14 +62,14 @@ class SpeakerLoss:
 
 def level_slopes(backbone: Backbone, levels: int) -> Tensor:
     """Change [C, Q, D] of a voice row from one level of a channel to the next: the mean of both
-    neighbours' where there are two."""
+    neighbors' where there are two."""
     starts = [int(offset) + SHIFT for offset in backbone.offsets_K[1:]]
     table_CQD = torch.stack([backbone.audio_table.weight[s : s + levels] for s in starts]).float()
     below_CQD = torch.cat([table_CQD[:, :1], table_CQD[:, :-1]], dim=1)
     above_CQD = torch.cat([table_CQD[:, 1:], table_CQD[:, -1:]], dim=1)
-    apart_Q = torch.full((levels,), 2.0)
-    apart_Q[[0, -1]] = 1.0
-    return (above_CQD - below_CQD) / apart_Q.to(table_CQD.device)[:, None]
+    distance_Q = torch.full((levels,), 2.0)
+    distance_Q[[0, -1]] = 1.0
+    return (above_CQD - below_CQD) / distance_Q.to(table_CQD.device)[:, None]
 
 
 def speaker_loss(
@@ -110,12 +110,12 @@ def speaker_loss(
 
 
 def _lift(frozen: SpeakerLoss, codec: Codec, latent_BDT: Tensor, voice_BKT: Tensor) -> Tensor:
-    """Zeros [B, T, D] whose gradient is that of the voice's rows with respect to the latent."""
+    """Zeros [B, T, D] whose gradient is that of the voice embedding with respect to the latent."""
     quantizer = codec.quantizer
     _, acoustic_BCT = quantizer.split(latent_BDT)
-    place_BTC = to_levels(torch.tanh(acoustic_BCT), quantizer.levels).transpose(1, 2)
-    moved_BTC = place_BTC - place_BTC.detach()
-    at_BTCQ = F.one_hot(voice_BKT[:, 1:].transpose(1, 2), quantizer.levels) * moved_BTC[..., None]
+    level_BTC = to_levels(torch.tanh(acoustic_BCT), quantizer.levels).transpose(1, 2)
+    delta_BTC = level_BTC - level_BTC.detach()
+    at_BTCQ = F.one_hot(voice_BKT[:, 1:].transpose(1, 2), quantizer.levels) * delta_BTC[..., None]
     return at_BTCQ.flatten(2) @ frozen.slope_XD.to(at_BTCQ.dtype)
 
 
@@ -125,17 +125,22 @@ def _draw(
     """For the items of a part, on the batch's device: a guidance [B] of each, noise [N, C] for all
     its frames, which [B, T] of the batch's frames are embedded, and noise [B T, C] for those."""
     low, high = sizes.guidance
-    guidances, noises, places, place_noises = [], [], [], []
+    guidances, noises, crop_indices, crop_noises = [], [], [], []
     begin = 0
     for row, source in enumerate(sources):
         count = int((batch.item_N == row).sum())
         guidances.append(low + (high - low) * torch.rand(1, generator=source))
         first = int(torch.randint(count - sizes.crop_frames, (1,), generator=source))
         noises.append(torch.randn(count, channels, generator=source))
-        place_noises.append(torch.randn(sizes.crop_frames, channels, generator=source))
-        places.append(torch.arange(sizes.crop_frames) + begin + first)
+        crop_noises.append(torch.randn(sizes.crop_frames, channels, generator=source))
+        crop_indices.append(torch.arange(sizes.crop_frames) + begin + first)
         begin += count
-    drawn = (torch.cat(guidances), torch.cat(noises), torch.stack(places), torch.cat(place_noises))
+    drawn = (
+        torch.cat(guidances),
+        torch.cat(noises),
+        torch.stack(crop_indices),
+        torch.cat(crop_noises),
+    )
     return [tensor.to(batch.ids_BL.device) for tensor in drawn]
 
 
@@ -149,25 +154,25 @@ def _clones(
     """A stretch of the target speech in each voice, decoded [B, S]."""
     backbone, head = frozen.model.backbone, frozen.model.head
     drawn = _draw(frozen.sizes, head.channels, batch, sources)
-    guidance_B, noise_NC, place_BT, place_noise_NC = drawn
+    guidance_B, noise_NC, crop_BT, crop_noise_NC = drawn
     with torch.no_grad():
         hidden_ND = _states(backbone, batch, batch.codes_BLK, lift_BTD.detach())
         codes_BLK = scheduled_sampling(
             batch, batch.codes_BLK, hidden_ND, guidance_B, head, noise_NC
         )
     hidden_ND = _states(backbone, batch, codes_BLK, lift_BTD)
-    guidance_N = guidance_B.repeat_interleave(place_BT.shape[1])
-    value_NC = draw_values(head, hidden_ND[place_BT.flatten()], guidance_N, place_noise_NC)
-    semantic_BT = batch.target_NK[place_BT][..., 0] - SHIFT
-    return decode_values(codec, semantic_BT, value_NC.unflatten(0, place_BT.shape).transpose(1, 2))
+    guidance_N = guidance_B.repeat_interleave(crop_BT.shape[1])
+    value_NC = draw_values(head, hidden_ND[crop_BT.flatten()], guidance_N, crop_noise_NC)
+    semantic_BT = batch.target_NK[crop_BT][..., 0] - SHIFT
+    return decode_values(codec, semantic_BT, value_NC.unflatten(0, crop_BT.shape).transpose(1, 2))
 
 
 def _states(backbone: Backbone, batch: Batch, codes_BLK: Tensor, lift_BTD: Tensor) -> Tensor:
-    """States [N, D] that predict the frames; `lift` is added to the rows of the voices, which all
-    begin at the same place."""
+    """States [N, D] that predict the frames; `lift` is added to the voice embeddings, which all
+    begin at the same position."""
     embedded_BLD = embed(backbone, batch, codes_BLK)
     begin = int(batch.is_code_BL[0].int().argmax())
     after = embedded_BLD.shape[1] - begin - lift_BTD.shape[1]
     lifted_BLD = embedded_BLD + F.pad(lift_BTD, (0, 0, begin, after)).to(embedded_BLD.dtype)
     hidden_BLD = backbone(lifted_BLD)
-    return hidden_BLD[batch.item_N, batch.place_N]
+    return hidden_BLD[batch.item_N, batch.position_N]

@@ -22,10 +22,12 @@ from torch import Tensor
 
 from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import atomic_folder, pieces, tensor_hash
-from voxclone.readers import Record, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, parse_record
 from voxclone.release.params import Params
 from voxclone.release.release import Release
-from voxclone.release.safetensors import Entry, load_tensors, write_safetensors
+from voxclone.release.safetensors import load_tensors
+from voxclone.release.safetensors_writer import Entry, write_safetensors
 from voxclone.release.tensors import codebook_sizes
 from voxclone.spec import EMPTY_AUDIO, END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead

@@ -20,7 +20,8 @@ from voxclone.io import Advance, atomic_folder, copy_file, hard_link, refuse_ins
 from voxclone.release.params import Params
 from voxclone.release.proof import digest_tensors, prove_files
 from voxclone.release.release import MERGED_ADAPTER, Release
-from voxclone.release.safetensors import Entry, Header, torch_dtype, write_safetensors
+from voxclone.release.safetensors import Header
+from voxclone.release.safetensors_writer import Entry, torch_dtype, write_safetensors
 from voxclone.release.tensors import require_complete
 from voxclone.spec import TABLE
 from voxclone.tts.adapter import PEFT

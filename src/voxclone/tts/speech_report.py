@@ -16,7 +16,8 @@ from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError, UsageError, VoxcloneError
-from voxclone.readers import Record, Seconds, parse_record, read_json
+from voxclone.readers import read_json
+from voxclone.records import Record, Seconds, parse_record
 from voxclone.tts.speech import Speech, SpokenPart
 
 SCHEMA = "voxclone.speech/1"

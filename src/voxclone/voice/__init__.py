@@ -1,1 +1,1 @@
-"""Voices: codes of a recording, the rows that the language model reads, and their file."""
+"""Voices: codes of a recording, the embedding that the language model reads, and their file."""

@@ -23,7 +23,8 @@ from voxclone.errors import (
 )
 from voxclone.io import atomic_file
 from voxclone.readers import open_file, read_bytes
-from voxclone.release.safetensors import Header, encode_header, load_tensors, read_header
+from voxclone.release.safetensors import Header, load_tensors, read_header
+from voxclone.release.safetensors_writer import encode_header
 from voxclone.voice.metadata import VoiceMetadata, parse_metadata
 
 if TYPE_CHECKING:

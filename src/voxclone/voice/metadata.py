@@ -14,7 +14,8 @@ from pydantic import Field
 
 from voxclone.config import Settings
 from voxclone.errors import VoiceError, printable, shorten
-from voxclone.readers import load_json, parse_record
+from voxclone.readers import load_json
+from voxclone.records import parse_record
 
 FORMAT = "voxclone.voice/3"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -12,10 +12,10 @@ _, out, name, result = sys.argv[1:]
 model = load(out)
 ids = mx.array([model._encode_text("Hi.", name)])
 embeds = model._build_input_embeddings(ids, name)
-places = [i for i, token in enumerate(ids[0].tolist()) if token == 24]
+positions = [i for i, token in enumerate(ids[0].tolist()) if token == 24]
 spoken = list(model.generate(text="Hi.", voice=name, max_tokens=3))
 # A tiny model may say nothing, but it must get as far as that.
 print(f"{sum(each.samples for each in spoken)} samples")
 loaded = model._get_voice_embedding(name)
-placed = embeds[0][mx.array(places)].astype(mx.bfloat16)
+placed = embeds[0][mx.array(positions)].astype(mx.bfloat16)
 mx.save_safetensors(result, {"placed": placed} | ({} if loaded is None else {"rows": loaded}))

@@ -1,4 +1,4 @@
-"""The files of a report, and the clips that its page lets one hear.
+"""The files of a report, and the clips that its page plays.
 
 Shapes: S samples.
 """

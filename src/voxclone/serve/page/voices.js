@@ -11,6 +11,8 @@ const CONSENTS = {
   synthetic: "synthetic",
 };
 
+const NAME = { label: "Name", name: "name", maxLength: 64, autocapitalize: "none", spellcheck: false };
+
 let shared, runtimes;
 const players = new Map();
 
@@ -93,11 +95,12 @@ function listen(name, sound) {
 
 async function rename(name) {
   const given = await ask("Rename", `A new name for ${name}:`, "Rename", [
-    { label: "Name", name: "name", value: name, maxLength: 64, required: true },
+    { ...NAME, value: name, required: true },
   ]);
-  if (!given || given.name === name) return;
+  const wanted = given?.name.toLowerCase();
+  if (!wanted || wanted === name) return;
   await attempt(async () => {
-    await sendJson(pathOf(name), "PATCH", { name: given.name });
+    await sendJson(pathOf(name), "PATCH", { name: wanted });
     forget(name);
     await shared.refresh();
   });
@@ -124,13 +127,16 @@ function exporter(name) {
   const presetField = make("div", { className: "field" }, make("label", { htmlFor: preset.id, textContent: "Replaces the preset" }), preset);
   const about = make("p", { className: "hint" });
   const selected = () => runtimes.runtimes.find((each) => each.name === runtime.value);
-  runtime.onchange = () => {
-    presetField.hidden = !selected().presets_only;
-    const { download: suffix, use } = selected();
-    const note = suffix === ".zip" ? "Its README.txt says how to use it. " : "";
-    about.textContent = `You get a ${suffix} file. ${note}${selected().name} reads ${use}.`;
+  const explain = () => {
+    const { download: suffix, use, presets_only: replaces } = selected();
+    presetField.hidden = !replaces;
+    const file = `${name}-${runtime.value}${suffix}`;
+    const unpack = suffix === ".zip" ? "Unpack it as its README.txt says. " : "";
+    const command = use.replaceAll("FILE", file).replaceAll("NAME", replaces ? preset.value : name);
+    about.textContent = `You get ${file}. ${unpack}Then: ${command}`;
   };
-  runtime.onchange();
+  runtime.onchange = preset.onchange = explain;
+  explain();
   const go = () =>
     attempt(() => {
       const query = new URLSearchParams({ runtime: runtime.value });
@@ -170,9 +176,22 @@ function details(name) {
 
 function importFile(file) {
   $("import").value = "";
-  if (!file) return;
-  attempt(async () => {
-    await request("v1/audio/voices", { method: "POST", body: form({ voice_file: file }) });
+  if (file) importAs(file, `${file.name}: leave the name empty to keep that of the file.`);
+}
+
+/** Imports a file under a name that is asked for, again if it is taken. */
+async function importAs(file, text, value = "") {
+  const given = await ask("Import a voice file", text, "Import", [{ ...NAME, value }]);
+  if (!given) return;
+  const name = given.name.toLowerCase();
+  await attempt(async () => {
+    try {
+      await request("v1/audio/voices", { method: "POST", body: form({ voice_file: file, name }) });
+    } catch (error) {
+      if (error.param !== "name") throw error;
+      await importAs(file, error.message, name);
+      return;
+    }
     await shared.refresh();
   });
 }

@@ -250,8 +250,8 @@ def compare(base: Measured, adapted: Measured) -> Verdict:
         after = adapted[name]
         interval = bootstrap(before.values, before.groups)
         mean = bootstrap(after.values, after.groups).mean
-        apart = [b - a for a, b in zip(before.values, after.values, strict=True)]
-        difference = bootstrap(apart, before.groups)
+        differences = [b - a for a, b in zip(before.values, after.values, strict=True)]
+        difference = bootstrap(differences, before.groups)
         rows[name] = {
             "base": interval.mean, "base_low": interval.low, "base_high": interval.high,
             "adapted": mean, "difference": difference.mean, "difference_low": difference.low,

@@ -26,8 +26,7 @@ from voxclone.train.adapter.reading import (
     read_items,
     velocities,
 )
-from voxclone.train.batch import item_generators
-from voxclone.train.distributed import MicroBatch
+from voxclone.train.batch import MicroBatch, item_generators
 from voxclone.tts.adapter import Adapter
 from voxclone.tts.backbone import Backbone
 

@@ -62,15 +62,15 @@ def read_items(
     for item in items:
         frames = len(item.voice) - 1 if item.stored else item.voice.shape[1]
         voice_TK = torch.zeros(frames, books, dtype=torch.long) if item.stored else item.voice.T
-        places_T = torch.full((item.target_KT.shape[1],), -1)
+        text_index_T = torch.full((item.target_KT.shape[1],), -1)
         ids = prompts.text_ids(item.text)
-        examples.append(Example(voice_TK.long(), ids, item.target_KT.T.long(), places_T))
+        examples.append(Example(voice_TK.long(), ids, item.target_KT.T.long(), text_index_T))
     batch = sequences(examples, prompts, params, device)
     counts = [len(each.voice_TK) + 1 for each in examples]
     rows = torch.cat([torch.full((count,), row) for row, count in enumerate(counts)])
     columns = torch.cat([VOICE_AT + torch.arange(count) for count in counts])
     last_B = torch.zeros(len(items), dtype=torch.long, device=device)
-    last_B.scatter_reduce_(0, batch.item_N, batch.place_N, "amax")
+    last_B.scatter_reduce_(0, batch.item_N, batch.position_N, "amax")
     at_L = torch.arange(batch.ids_BL.shape[1], device=device)
     counts_BL = (at_L >= VOICE_AT) & (at_L <= last_B[:, None])
     return Reading(items, batch, (rows.to(device), columns.to(device)), counts_BL)
@@ -111,7 +111,7 @@ def embed_reading(backbone: Backbone, reading: Reading, voices_ND: Sequence[Tens
 
 def predicting_states(hidden_BLD: Tensor, reading: Reading) -> Tensor:
     """The states [N, D] that predict the frames, and the end, of every item."""
-    return hidden_BLD[reading.batch.item_N, reading.batch.place_N]
+    return hidden_BLD[reading.batch.item_N, reading.batch.position_N]
 
 
 @dataclass(frozen=True)

@@ -132,18 +132,20 @@ def unfit_clips(speech: Subset, transcriber: Transcriber) -> dict[int, str]:
     texts = [clips[index].text or "" for index in speech.indices]
     reasons: dict[int, str] = {}
     known: set[bytes] = set()
-    for place, index in enumerate(speech.indices):
+    for position, index in enumerate(speech.indices):
         wave_S = speech.corpus.wave(index)
         digest = hashlib.sha256(wave_S.numpy().tobytes()).digest()
         reason = unfit_wave(wave_S)
         if reason is None and digest in known:
             reason = "that occur twice"
         known.add(digest)
-        if reason is None and texts[place]:
+        if reason is None and texts[position]:
             step = max(1, len(texts) // (COMPARED_TEXTS + 1))
-            others = [texts[(place + step * (i + 1)) % len(texts)] for i in range(COMPARED_TEXTS)]
-            others = [each for each in others if each and each != texts[place]]
-            if contradicts(transcribe_or_empty(transcriber, wave_S), texts[place], others):
+            others = [
+                texts[(position + step * (i + 1)) % len(texts)] for i in range(COMPARED_TEXTS)
+            ]
+            others = [each for each in others if each and each != texts[position]]
+            if contradicts(transcribe_or_empty(transcriber, wave_S), texts[position], others):
                 reason = CONTRADICTED
         if reason is not None:
             reasons[index] = reason

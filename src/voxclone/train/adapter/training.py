@@ -8,12 +8,9 @@ twice. What is drawn for an item depends on seed, step and item alone, and every
 items or of the whole batch: several processes train as one (`distributed`).
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,34 +19,39 @@ from torch import Tensor
 
 from voxclone import checkpoint
 from voxclone.device import pick_device
-from voxclone.errors import EXIT_OK, EXIT_QUALITY, ConfigError, QualityError, TrainingError
-from voxclone.io import atomic_file, atomic_path
+from voxclone.errors import EXIT_OK, ConfigError, TrainingError
+from voxclone.io import atomic_path
 from voxclone.release.release import Release
-from voxclone.release.safetensors import load_tensors
 from voxclone.train import distributed
+from voxclone.train.adapter.acceptance import BEST_FILE, accept
 from voxclone.train.adapter.config import AdapterConfig
 from voxclone.train.adapter.gate import Gate, Verdict
 from voxclone.train.adapter.material import Inputs, Material, gather
 from voxclone.train.adapter.objective import HELD_OUT, Objective
 from voxclone.train.adapter.preconditions import require_parity, require_scale, teacher_hash
 from voxclone.train.adapter.reading import Item
-from voxclone.train.checkpoint import SPEECH, TrainState
-from voxclone.train.distributed import micro_batches
+from voxclone.train.batch import check_batches, micro_batches
+from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
 from voxclone.train.logging import SECONDS, Log
-from voxclone.train.loop import CHECKPOINTS, EXIT_INTERRUPTED, GRAD_NORM, Metrics, Outcome, fit
+from voxclone.train.loop import (
+    CHECKPOINTS,
+    EXIT_INTERRUPTED,
+    GRAD_NORM,
+    Metrics,
+    fit,
+    require_success,
+)
 from voxclone.train.optim import adamw, clip_gradients, parameters_of, set_learning_rate
 from voxclone.tts.adapter import Adapter, attach
 from voxclone.tts.adapter_file import SCHEMA as ADAPTER_SCHEMA
-from voxclone.tts.adapter_file import AdapterCard, base_hash, require_unmerged, write_adapter
+from voxclone.tts.adapter_file import AdapterCard, base_hash, require_unmerged
 from voxclone.tts.tts import TTS
 
-ADAPTER_FOLDER, BEST_FILE, GATE_FILE = "adapter", "best.safetensors", "gate.json"
 BEST = "best"
 """Among the values of a state: step and score of the best adapter."""
 SCORE, PASSED = "valid/score", "valid/passed"
 PROVED_ITEMS = 3
 LICENSE = "CC BY-NC 4.0 where the base is Voxtral-4B-TTS-2603"
-ENCODER_ALONE = "use the encoder without an adapter"
 
 
 def main(
@@ -72,7 +74,7 @@ def main(
     console = console if distributed.is_rank0() else Console(quiet=True)
     values = config.model_dump(mode="json")
     try:
-        distributed.require_shared(out)
+        require_shared(out)
         release = Release.open(inputs.model)
         require_unmerged(release)
         with distributed.rank0_first():
@@ -100,17 +102,18 @@ def main(
                 "encoder": material.encoder_hash,
             },
         )  # fmt: skip
-        if outcome.reason == "broken":
-            distributed.fail_together(
-                TrainingError(f"The training was stopped: {outcome.sentence}")
-            )
+        require_success(outcome, out)
         training.require_same_teacher()
         if outcome.reason in ("interrupted", "time"):
             console.print("Go on with the same command and `--resume`.")
             return EXIT_INTERRUPTED if outcome.reason == "interrupted" else EXIT_OK
         if gate is None:
             return EXIT_OK
-        return accept(training, gate, release, outcome, out, console, force=force)
+        best = training.state.values[BEST]
+        card = partial(make_card, training, release, best["step"])
+        return accept(
+            gate, training.adapter, outcome, best["step"], out, console, card, force=force
+        )
     except distributed.RaisedByRank0 as other:
         return other.exit_code
     finally:
@@ -135,7 +138,7 @@ def build(config: AdapterConfig, material: Material) -> "AdapterTraining":
         "batch": config.batch if weights.uses_speech else 0,
         "preset_batch": config.preset_batch if weights.distills or weights.preset else 0,
     }
-    distributed.check_batches(batches, config.run.micro_batches)
+    check_batches(batches, config.run.micro_batches)
     tts = material.tts
     adapter = attach(tts.backbone, tts.head, config.adapter, config.run.seed)
     if config.run.gradient_checkpointing:
@@ -256,61 +259,10 @@ class AdapterTraining:
         return items * config.target_frames / self.tts.codec.frame_rate
 
 
-@contextmanager
-def best_adapter(training: AdapterTraining, path: Path) -> Iterator[None]:
-    """Within, the adapter is the best one of the run."""
-    kept = training.adapter.tensors()
-    training.adapter.load(load_tensors(path))
-    try:
-        yield
-    finally:
-        training.adapter.load(kept)
-
-
-def accept(
-    training: AdapterTraining,
-    gate: Gate,
-    release: Release,
-    outcome: Outcome,
-    out: Path,
-    console: Console,
-    *,
-    force: bool,
-) -> int:
-    """Measure the best adapter of the run on unseen speakers, and write it if it passes, or if
-    forced. Raises QualityError otherwise, with what was lost."""
-    best: dict[str, Any] = training.state.values[BEST]
-    with best_adapter(training, out / BEST_FILE):
-        verdict = gate.verdict("test")
-        if not distributed.is_rank0():
-            return EXIT_OK if verdict.passed or force else EXIT_QUALITY
-        report = {"schema": "voxclone.gate/1", "step": best["step"]} | verdict.to_json()
-        with atomic_file(out / GATE_FILE) as file:
-            file.write(json.dumps(report, indent=1).encode())
-        if verdict.passed or force:
-            write_adapter(
-                out / ADAPTER_FOLDER, training.adapter, _card(training, release, verdict, best)
-            )
-    for name, row in verdict.rows.items():
-        console.print(f"  {name}: {row['base']:.3f} -> {row['adapted']:.3f}")
-    if not verdict.passed:
-        lost = " ".join(verdict.lost)
-        if not force:
-            raise QualityError(
-                f"The adapter of step {best['step']} fails its gate and is not written: {lost} "
-                f"{ENCODER_ALONE[0].upper()}{ENCODER_ALONE[1:]}; `--resume --force` writes it, "
-                f"marked as failed. The report is {out / GATE_FILE}."
-            )
-        console.print(f"Failed its gate, and written as such: {lost}", style="yellow")
-    path = out / ADAPTER_FOLDER
-    console.print(f"Wrote {path} (step {best['step']} of {outcome.step}).")
-    console.print(f'Use it: voxclone clone REF "text" -o out.wav --adapter {path}')
-    return EXIT_OK
-
-
-def _card(
-    training: AdapterTraining, release: Release, verdict: Verdict, best: dict[str, Any]
+def make_card(
+    training: AdapterTraining, release: Release, step: int, verdict: Verdict
 ) -> AdapterCard:
+    """What the folder of the adapter of this step says of it."""
     config, material = training.config, training.objective.material
     metrics = {name: row["adapted"] or 0.0 for name, row in verdict.rows.items()}
     base = {f"base/{name}": row["base"] or 0.0 for name, row in verdict.rows.items()}
@@ -323,7 +275,7 @@ def _card(
         data=material.notes,
         license=LICENSE,
         consent=config.consent,
-        step=best["step"],
+        step=step,
         metrics=metrics | base,
         passed=verdict.passed,
         lost=verdict.lost,
