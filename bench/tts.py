@@ -2,6 +2,7 @@
 
     python bench/tts.py                                              # the mini release
     python bench/tts.py --model path/to/Voxtral-4B-TTS-2603 --device cuda
+    python bench/tts.py --model path/to/release --weights int8       # on a CPU
     python bench/tts.py --params path/to/params.json --device cuda   # random weights of that size
 
 A voice of random codes speaks a text of many sentences, to its end or for at most `--seconds`. The
@@ -26,6 +27,7 @@ from voxclone.release.params import Params, parse_params
 from voxclone.release.release import Release
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
+from voxclone.tts.limits import check_weights
 from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--params", type=Path, help="use random weights of this size")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--weights", help="int8 or int4, of a --model on a CPU")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--voice", type=float, default=10.0, help="seconds of the voice")
     parser.add_argument("--seconds", type=float, default=20.0, help="most seconds of speech")
@@ -111,7 +114,8 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with tempfile.TemporaryDirectory() as folder:
         if options.params is None:
-            model = TTS.load(Release.open(options.model), dtype=dtype, device=device)
+            weights, release = check_weights(options.weights), Release.open(options.model)
+            model = TTS.load(release, dtype=dtype, device=device, weights=weights)
         else:
             params = parse_params(json.loads(options.params.read_text(encoding="utf-8")))
             codec = Codec(params.codec, with_encoder=False).eval()

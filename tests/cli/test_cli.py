@@ -91,6 +91,23 @@ def test_speak_with_a_preset(releases, tmp_path, command):
     assert code == 0 and "seed" in printed and out.exists()
 
 
+def test_speech_by_weights_of_8_bits(releases, reference, tmp_path, command):
+    def spoken(name, *arguments):
+        code, _, err = command(*arguments, "-o", tmp_path / name, "--seed", 3, "--device", "cpu",
+            "--model", releases / "complete",
+        )  # fmt: skip
+        assert code == 0, err
+        return soundfile.read(tmp_path / name)[0]
+
+    for words in (["speak", "One.", "--voice", "bert"], ["clone", reference, "One."]):
+        plain, packed = spoken("a.wav", *words), spoken("b.wav", *words, "--weights", "int8")
+        assert len(packed) and not np.array_equal(plain, packed)
+    code, _, err = command("speak", "One.", "--voice", "bert", "-o", tmp_path / "c.wav",
+        "--model", releases / "complete", "--weights", "int4",
+    )  # fmt: skip
+    assert code == 1 and "--weights int8" in sentence(err) and not (tmp_path / "c.wav").exists()
+
+
 def test_inspect_shows_what_is_in_a_release(releases, command):
     code, printed, _ = command("inspect", "--model", releases / "withheld")
     assert code == 0

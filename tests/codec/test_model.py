@@ -171,8 +171,10 @@ def test_codes_that_no_codebook_has_are_refused(book: int, code: int, sentence: 
     codes_BKT[1, book, 2] = code
     with pytest.raises(VoxcloneError, match=sentence):
         codec.decode(codes_BKT)
-    with pytest.raises(VoxcloneError, match="whole numbers"):
-        codec.decode(codes_BKT.float())
+    for dtype in (torch.float32, torch.bool, torch.int16):
+        with pytest.raises(VoxcloneError, match="whole numbers"):
+            codec.decode(torch.zeros(2, 5, 3, dtype=dtype))
+    assert codec.decode(codes_BKT[:0]).shape == (0, 3 * codec.frame_size)
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -89,6 +89,14 @@ def test_lists_of_other_kinds_are_told_the_way_out(folder: Path) -> None:
     assert "(CSV, LJSpeech), name the folder" in remedies(csv)
     (bad,) = (c for c in validate(csv)["checks"]["failed"] if c["name"] == "bad lines")
     assert bad["measured"].startswith("2 of 2, the first: line 1")
+    for start in (b"\xef\xbb\xbf", b""):
+        csv.write_bytes(start + b"path,speaker\n0.flac,a\n")
+        assert "(CSV, LJSpeech), name the folder" in remedies(csv)
+    report_of(folder, [row(0, duration="x"), row(1, speaker=None)])
+    assert "Mend them" in remedies(folder / "manifest.jsonl")  # of the first, which is shown
+    report = report_of(folder, [row(0), row(9), {"id": "x"}])
+    (missing,) = (c for c in report["checks"]["failed"] if c["name"] == "missing files")
+    assert missing["measured"].startswith("1 of 2")
     report_of(folder, [row(0), row(1, speaker=None)])
     assert "Give each clip a speaker" in remedies(folder / "manifest.jsonl")
     report_of(folder, [row(0), row(1, path="b\\1.flac")])

@@ -11,6 +11,8 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     UseAdapter,
+    UseWeights,
+    chosen_weights,
     open_release,
     print_adapter_notes,
     print_encoder_notes,
@@ -33,6 +35,7 @@ def clone(
     seed: Seed = None,
     cfg: Cfg = 1.2,
     device: Device = "auto",
+    weights: UseWeights = None,
     quiet: Quiet = False,
 ) -> None:
     """Speak a text with the voice of a recording."""
@@ -53,6 +56,7 @@ def clone(
     check_sound(out, [reference, text_file, model, encoder])
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
+    packed = chosen_weights(weights, found_device)
     release = open_release(model)
     codec = open_codec(release, encoder)
     print_encoder_notes(encoder, release, console)
@@ -64,7 +68,7 @@ def clone(
     voice = enrolled.voice
     frames, seconds = voice.codes_KT.shape[1], voice.metadata.reference_seconds
     print_line(console, "Voice", f"{frames} frames of codes from {seconds:.1f} s.")
-    tts = TTS.load(release, codec=codec, device=found_device, adapter=adapter)
+    tts = TTS.load(release, codec=codec, device=found_device, adapter=adapter, weights=packed)
     tts.require_encoder(voice.metadata.encoder_hash)
     print_adapter_notes(tts.adapter, None, console)
     voice_ND = tts.adapted(voice.embedding_ND, voice.codes_KT)

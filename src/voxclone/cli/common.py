@@ -11,11 +11,13 @@ import typer
 from voxclone.errors import UsageError, printable, shorten
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
     from rich.progress import ProgressColumn
 
     from voxclone.release.release import Release
     from voxclone.tts.adapter_file import AdapterFolder
+    from voxclone.tts.limits import Weights
     from voxclone.voice.resolve import ResolvedVoice
 
 Model = Annotated[str, typer.Option("--model", help="Release: a directory, a Hub id, or mini.")]
@@ -26,6 +28,10 @@ UseAdapter = Annotated[
     Path | None, typer.Option("--adapter", help="Folder of an adapter of `voxclone train adapter`.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if available.")]
+UseWeights = Annotated[
+    str | None,
+    typer.Option("--weights", help="int8 or int4: weights of 8 or 4 bits, for speed on a CPU."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Voices = Annotated[
@@ -98,6 +104,18 @@ def open_release(model: str) -> "Release":
     release = Release.open(model)
     limit_threads(release.parameters)
     return release
+
+
+def chosen_weights(weights: str | None, device: "torch.device") -> "Weights | None":
+    """What `--weights` asks for. Raises UsageError for a kind that there is not, and ConfigError
+    for a device that cannot compute with it."""
+    from voxclone.tts.limits import check_weights
+    from voxclone.tts.quantized import require_kernels
+
+    chosen = check_weights(weights)
+    if chosen is not None:
+        require_kernels(device)
+    return chosen
 
 
 def voices_folder(voices: Path | None) -> Path:

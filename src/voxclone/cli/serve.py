@@ -5,7 +5,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from voxclone.cli.common import Device, Encoder, Quiet, Voices, voices_folder
+from voxclone.cli.common import (
+    Device,
+    Encoder,
+    Quiet,
+    UseWeights,
+    Voices,
+    chosen_weights,
+    voices_folder,
+)
 from voxclone.errors import UsageError
 
 Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
@@ -39,6 +47,7 @@ def serve(
     voices: Voices = None,
     encoder: Encoder = None,
     device: Device = "auto",
+    weights: UseWeights = None,
     queue: Queue = 32,
     quiet: Quiet = False,
 ) -> None:
@@ -76,6 +85,7 @@ def serve(
     catalog = Catalog(release, settings, encoder)
     listening = open_socket(host, port)
     found_device = pick_device(device)
+    packed = chosen_weights(weights, found_device)
     if not quiet:
         print(f"Loading    {release.path} for {address(settings, listening)}", flush=True)
         if catalog.why_not_clone is not None:
@@ -88,7 +98,7 @@ def serve(
         from voxclone.serve.engine import Engine
 
         limit_threads(release.parameters)
-        return Engine.load(catalog, found_device)
+        return Engine.load(catalog, found_device, packed)
 
     run(build_app(settings, catalog, load), settings, listening, quiet=quiet)
 

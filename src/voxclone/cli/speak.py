@@ -12,8 +12,10 @@ from voxclone.cli.common import (
     Model,
     Quiet,
     UseAdapter,
+    UseWeights,
     Voices,
     choose_voice,
+    chosen_weights,
     open_release,
     print_adapter_notes,
     print_line,
@@ -71,6 +73,7 @@ def speak(
         typer.Option(help="Parts to speak again, such as 3,7; the others come from the report."),
     ] = None,
     device: Device = "auto",
+    weights: UseWeights = None,
     quiet: Quiet = False,
 ) -> None:
     """Speak a text with a stored voice, a preset or a voice file."""
@@ -85,9 +88,10 @@ def speak(
         raise UsageError("--redo needs the --report that an earlier `speak` wrote: name it.")
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
+    packed = chosen_weights(weights, found_device)
     release = open_release(model)
     resolved = choose_voice(voice, release, voices, console)
-    tts = TTS.load(release, device=found_device, adapter=adapter)
+    tts = TTS.load(release, device=found_device, adapter=adapter, weights=packed)
     source = resolved.source
     made_by = None if source is None else source.metadata.encoder_hash
     print_adapter_notes(tts.adapter, made_by, console)

@@ -133,10 +133,12 @@ class Quantizer(nn.Module):
         return to_values(levels_BDT, self.levels, dtype)
 
     def check_codes(self, codes_BKT: Tensor) -> None:
-        """Raise VoxcloneError for codes [B, K, T] that are no integers, or outside of a
-        codebook."""
-        if codes_BKT.is_floating_point() or codes_BKT.is_complex():
-            raise VoxcloneError(f"Codes are whole numbers, and these are {codes_BKT.dtype}.")
+        """Raise VoxcloneError for codes [B, K, T] of another type than int64 and int32, and for
+        those that are outside of a codebook."""
+        if codes_BKT.dtype not in (torch.int32, torch.int64):
+            raise VoxcloneError(
+                f"Codes are whole numbers (int64 or int32), and these are {codes_BKT.dtype}."
+            )
         books = (
             ("semantic code", codes_BKT[:, :1], self.semantic_codebook.cluster_usage.shape[0]),
             ("acoustic level", codes_BKT[:, 1:], self.levels),

@@ -106,12 +106,14 @@ def read_rows(
 
 def _way_out(line: bytes, error: ValueError) -> str:
     """What to do about a line that is no clip, as sentences after the mistake."""
-    if not line.lstrip().startswith((b"{", codecs.BOM_UTF8)):
+    if not line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         return (
             'A manifest has an object of JSON on each line, {"id": ..., "path": ..., "speaker": '
             '..., "duration": ...}. For a list of another kind (CSV, LJSpeech), name the folder of '
             "the recordings instead; a transcript is a .txt file beside its recording."
         )
+    if "'path' is missing" in str(error):
+        return "`path` is the recording, relative to the manifest."
     if "'speaker'" in str(error):
         return "Give each clip a speaker, the same for all clips of one person."
     return ""

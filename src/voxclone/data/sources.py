@@ -13,7 +13,7 @@ from pathlib import Path
 from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data import lhotse
 from voxclone.data.manifest import Item, Manifest
-from voxclone.errors import ConfigError, UsageError, file_name, os_errors, shorten
+from voxclone.errors import ConfigError, UsageError, file_name, is_address, os_errors, shorten
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
     file below the folder. Without one, the speaker is the file's folder. Raises ConfigError for
     anything else, UsageError for a bad pattern.
     """
-    path = path.resolve()
+    given, path = path, path.resolve()
     if os.path.isdir(path):
         pairs = lhotse.manifests_in(path)
         if pairs:
@@ -39,6 +39,10 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
         pattern = _compiled(speaker_pattern)
         return SpeechSource(path.name, lambda: _folder_items(path, pattern))
     if not os.path.exists(path):
+        if is_address(str(given)):
+            raise ConfigError(
+                f"{shorten(given)} is an address, and nothing is fetched: download the files."
+            )
         raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
     if lhotse.is_manifest(path):
         pairs = lhotse.manifests_of(path)

@@ -57,8 +57,9 @@ class Fault:
     way_out: str = ""
 
     def add(self, example: str, way_out: str = "") -> None:
+        if not self.clips:
+            self.way_out = way_out
         self.clips += 1
-        self.way_out = self.way_out or way_out
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(example)
 
@@ -250,10 +251,11 @@ def _failed_checks(report: dict[str, Any]) -> Iterator[FailedCheck]:
     for kind, (share, sentence, remedy) in FAULTS.items():
         if kind in report["faults"]:
             fault = report["faults"][kind]
+            total = lines if kind == "bad lines" else report["clips"]
             exact = kind == "other than listed" and report["prepared"]
             yield FailedCheck(
                 kind, rules.too_many(fault["clips"], clips, 0.0 if exact else share), sentence,
-                f"{fault['clips']} of {lines}, the first: {fault['examples'][0]}",
+                f"{fault['clips']} of {total}, the first: {fault['examples'][0]}",
                 fault["way_out"] or remedy,
             )  # fmt: skip
     narrow = (bands.get("below 8 kHz", 0) + bands.get("8 to 11 kHz", 0)) / clips

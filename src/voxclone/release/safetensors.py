@@ -149,6 +149,16 @@ class TensorFiles:
         for values that are not finite."""
         return self.load_many([name], dtype)[name]
 
+    def map(self, name: str) -> "Tensor":
+        """One tensor as it is stored, of which memory holds only what is read; errors as for
+        `load`, which checks all of it through a mapping of its own."""
+        from safetensors import safe_open
+
+        self.load(name)
+        with safe_open(self.header_of(name).path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
     def load_many(
         self, names: list[str], dtype: "torch.dtype | None" = None
     ) -> "dict[str, Tensor]":

@@ -30,6 +30,7 @@ from voxclone.runtimes.archive import Archive, pack_export
 from voxclone.runtimes.table import find_runtime
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity, VoiceMade
+from voxclone.tts.limits import Weights
 from voxclone.tts.streams import Streams, Utterance
 from voxclone.tts.tts import TTS
 from voxclone.voice import store
@@ -82,10 +83,13 @@ class Engine:
         self._embedded: LruCache[Tensor] = LruCache()
 
     @classmethod
-    def load(cls, catalog: Catalog, device: torch.device) -> "Engine":
-        """Read the release and its encoder, and use all of it once."""
+    def load(
+        cls, catalog: Catalog, device: torch.device, weights: Weights | None = None
+    ) -> "Engine":
+        """Read the release and its encoder, and use all of it once. `weights` as of `TTS.load`."""
         codec = load_codec(catalog.release, catalog.encoder)
-        engine = cls(catalog, TTS.load(catalog.release, device=device, codec=codec))
+        tts = TTS.load(catalog.release, device=device, codec=codec, weights=weights)
+        engine = cls(catalog, tts)
         engine.warm()
         return engine
 

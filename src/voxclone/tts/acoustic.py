@@ -106,7 +106,7 @@ class AcousticHead(nn.Module):
         frequency = torch.exp(-math.log(10000.0) * index / half)
         angle_BE = time_B.float()[:, None] * frequency
         embedded_BD = torch.cat([angle_BE.cos(), angle_BE.sin()], dim=-1)
-        token: Tensor = self.time_projection(embedded_BD.to(self.time_projection.weight.dtype))
+        token: Tensor = self.time_projection(embedded_BD.to(self.norm.weight.dtype))
         return token
 
     def velocity(self, point_BC: Tensor, time_BD: Tensor, hidden_BD: Tensor) -> Tensor:

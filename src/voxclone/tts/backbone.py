@@ -81,7 +81,8 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.text_table.weight.dtype
+        dtype: torch.dtype = self.model.norm.weight.dtype  # a table may be stored in another
+        return dtype
 
     @property
     def table_VD(self) -> Tensor:
@@ -97,14 +98,14 @@ class Backbone(nn.Module):
             bags = F.embedding_bag(index_BK.flatten(0, -2), table_VD, mode="sum")
             return bags.view(*index_BK.shape[:-1], -1).to(self.dtype)
         rows_BKD = F.embedding(index_BK, table_VD)  # a bag of bf16 would round every addition
-        return rows_BKD.float().sum(dim=-2).to(rows_BKD.dtype)
+        return rows_BKD.float().sum(dim=-2).to(self.dtype)
 
     def embed_prompt(self, ids_L: Tensor, voice_ND: Tensor) -> Tensor:
         """Prompt embeddings [1, L, D], with the voice embedding at the positions of [AUDIO]."""
         is_audio_L = ids_L == self.params.audio.audio_token_id
         if int(is_audio_L.sum()) != len(voice_ND):
             raise ValueError(f"{int(is_audio_L.sum())} positions for {len(voice_ND)} voice frames")
-        embedded_LD = self.text_table(ids_L)
+        embedded_LD = self.text_table(ids_L).to(self.dtype)
         if self.voice_residual is not None:
             voice_ND = self.voice_residual(voice_ND.to(embedded_LD.dtype))
         return embedded_LD.index_put((is_audio_L,), voice_ND.to(embedded_LD.dtype))[None]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from voxclone.codec.model import Codec
-from voxclone.errors import UsageError
+from voxclone.errors import ConfigError, UsageError
 from voxclone.release.params import Params
 from voxclone.release.release import Release, load_codec
 from voxclone.release.tensors import require_complete
-from voxclone.spec import AROUND_TEXT, CONTEXT
+from voxclone.spec import AROUND_TEXT, CONTEXT, TEXT_TABLE
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.adapter_file import (
     AdapterFolder,
@@ -30,8 +30,9 @@ from voxclone.tts.adapter_file import (
     require_encoder,
 )
 from voxclone.tts.backbone import Backbone, backbone_names, to_transformers
-from voxclone.tts.limits import check_cfg, check_seed
+from voxclone.tts.limits import Weights, check_cfg, check_seed
 from voxclone.tts.prompt import PromptMaker
+from voxclone.tts.quantized import pack_layer, require_kernels
 from voxclone.tts.speech import MAX_DRAWS, Speech, SpokenPart, join_parts, speak_part
 from voxclone.tts.streams import Streams, Utterance
 from voxclone.tts.text import Part, check_text, expected_seconds, split_text
@@ -58,21 +59,29 @@ class TTS:
         device: str | torch.device = "cpu",
         codec: Codec | None = None,
         adapter: Path | None = None,
+        weights: Weights | None = None,
     ) -> "TTS":
         """Read the language model and the acoustic head in `dtype` (bf16 on a GPU, else fp32).
         Tensors that need no change of dtype or order stay mapped to the file, so that memory holds
         nothing twice. `codec` may be loaded already; it is moved to the device. `adapter` is the
-        folder of one. Raises ReleaseError for one of another base, and for one that does
-        nothing."""
+        folder of one. `weights` packs the matrices in 8 or 4 bits, on a CPU (`tts.quantized`).
+        Raises ReleaseError for an adapter of another base, and for one that does nothing;
+        ConfigError where `weights` cannot be had."""
+        if weights is not None:
+            require_kernels(device)
         require_complete(release.report, release.path)
         found = None if adapter is None else read_adapter(adapter)
         if found is not None:
             require_base(found, release)
+            if weights is not None:
+                _require_no_lora(found)
         if dtype is None:
             dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-        backbone = load_backbone(release, dtype, device)
-        head = load_head(release, dtype, device)
-        codec = load_codec(release) if codec is None else codec
+        codec = (
+            load_codec(release) if codec is None else codec
+        )  # first: what it frees is used again
+        backbone = load_backbone(release, dtype, device, weights)
+        head = load_head(release, dtype, device, weights)
         prompts = PromptMaker(release.path / "tekken.json")
         if found is not None:
             apply_adapter(found, backbone, head, prompts)
@@ -200,30 +209,53 @@ class TTS:
 
 
 def load_backbone(
-    release: Release, dtype: torch.dtype, device: str | torch.device = "cpu"
+    release: Release,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+    weights: Weights | None = None,
 ) -> Backbone:
-    """The language model of a release, in `dtype`, ready for inference."""
+    """The language model of a release, in `dtype`, ready for inference. With `weights`, each matrix
+    is packed before the next one is read, and the table of texts stays as it is stored."""
     with torch.device("meta"):
         backbone = Backbone(release.params)
     state = {}
     for name in backbone_names(release.params):
-        tensor = release.files.load(name, dtype)
+        if weights is not None and name == TEXT_TABLE:
+            state["text_table.weight"] = release.files.map(name)
+            continue
+        tensor = release.files.load(name, dtype if weights is None else None)
         name, tensor = to_transformers(name, tensor, release.params)
-        state[name] = tensor.to(device)
+        if weights is None or not pack_layer(backbone, name, tensor, weights):
+            state[name] = tensor.to(device, dtype)
     backbone.load_state_dict(state, strict=True, assign=True)
     backbone.restore_buffers(device)
     return backbone.eval().requires_grad_(False)
 
 
 def load_head(
-    release: Release, dtype: torch.dtype, device: str | torch.device = "cpu"
+    release: Release,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+    weights: Weights | None = None,
 ) -> AcousticHead:
-    """The acoustic head of a release, in `dtype`, ready for inference."""
+    """The acoustic head of a release, in `dtype`, ready for inference. With `weights` of any kind,
+    its matrices are packed in 8 bits."""
     with torch.device("meta"):
         head = AcousticHead(release.params)
-    state = {
-        name: release.files.load(f"acoustic_transformer.{name}", dtype)
-        for name in head.state_dict()
-    }
-    head.load_state_dict({k: v.to(device) for k, v in state.items()}, strict=True, assign=True)
+    state = {}
+    for name in list(head.state_dict()):
+        tensor = release.files.load(
+            f"acoustic_transformer.{name}", dtype if weights is None else None
+        )
+        if weights is None or not pack_layer(head, name, tensor, "int8"):
+            state[name] = tensor.to(device, dtype)
+    head.load_state_dict(state, strict=True, assign=True)
     return head.eval().requires_grad_(False)
+
+
+def _require_no_lora(found: AdapterFolder) -> None:
+    if found.settings.reader == "lora":
+        raise ConfigError(
+            f"{found.path} is a LoRA, which adds to matrices that `--weights` packs: merge it into "
+            "the release by `voxclone merge` first, or leave out `--weights`."
+        )

@@ -17,6 +17,7 @@ from voxclone.errors import (
     ReleaseError,
     VoiceError,
     VoiceExistsError,
+    is_address,
     os_errors,
     reason,
     shorten,
@@ -99,6 +100,10 @@ def read_metadata(path: Path) -> VoiceMetadata:
 
 def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     """Header and metadata of a file whose every byte is accounted for."""
+    if is_address(str(path)):
+        raise VoiceError(
+            f"{shorten(path)} is an address, and nothing is fetched: download the file."
+        )
     if not os.path.isfile(path):
         raise VoiceError(f"There is no voice file at {shorten(path)}.")
     with open_file(path, VoiceError) as file, os_errors(f"{path} cannot be read", VoiceError):
