@@ -40,10 +40,7 @@ from voxclone.train.material import Material, open_teacher
 from voxclone.train.pseudo_labels import TOP_K, Label
 
 CONFIGS = packaged_config("mini").parent
-CASES = {
-    "ours": "voxtral_4b",
-    "community": "community",
-}
+CASES = {"ours": "voxtral_4b", "community": "community"}
 MATRIX = 2048
 
 

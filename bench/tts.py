@@ -5,19 +5,19 @@
     python bench/tts.py --model path/to/release --weights int8       # on a CPU
     python bench/tts.py --params path/to/params.json --device cuda   # random weights of that size
 
-A voice of random codes speaks a text of many sentences, to its end or for at most `--seconds`. The
-codec's decoding is timed alone, too.
+A voice of `--voice` seconds of random codes speaks a text of many sentences, to its end or for at
+most `--seconds`, `--batch` times at once; the best of `--runs`. Decoding is timed alone, too.
 
 Shapes: S samples, N voice embeddings, D width, K codebooks, T frames.
 """
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+import typer
 from torch import Tensor, nn
 
 from recipes.mini_release.layout import small_tekken
@@ -71,19 +71,20 @@ def random_voice(model: TTS, frames: int) -> Tensor:
     return embed_codes(codes_KT.to(table_VD.device), table_VD, model.backbone.offsets_K.tolist())
 
 
-def time_speech(model: TTS, voice_ND: Tensor, seconds: float) -> dict[str, float]:
-    """Seconds to the first chunk and to the last, and seconds of speech in them."""
-    text = TEXT * 8
+def time_speech(model: TTS, voice_ND: Tensor, seconds: float, batch: int) -> dict[str, float]:
+    """Seconds to the first chunk and to the last, and seconds of speech in them, of so many
+    utterances at once."""
     begun = time.perf_counter()
     first, samples = 0.0, 0
     streams = model.streams()
-    streams.add(model.utterance(text, voice_ND, seed=0))
-    while len(streams) and samples < seconds * model.codec.sampling_rate:
+    for seed in range(batch):
+        streams.add(model.utterance(TEXT * 8, voice_ND, seed=seed))
+    while len(streams) and samples < batch * seconds * model.codec.sampling_rate:
         for chunk in streams.step():
             first = first or time.perf_counter() - begun
             samples += len(chunk.wave_S)
     speech = samples / model.codec.sampling_rate
-    return {"first": first, "seconds": time.perf_counter() - begun, "speech": speech}
+    return {"first_s": first, "seconds": time.perf_counter() - begun, "speech_s": speech}
 
 
 def time_decoding(model: TTS, seconds: float) -> float:
@@ -97,41 +98,39 @@ def time_decoding(model: TTS, seconds: float) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--params", type=Path, help="use random weights of this size")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--weights", help="int8 or int4, of a --model on a CPU")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--voice", type=float, default=10.0, help="seconds of the voice")
-    parser.add_argument("--seconds", type=float, default=20.0, help="most seconds of speech")
-    parser.add_argument("--runs", type=int, default=2, help="report the best of so many")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def main(
+    model: str = "mini",
+    params: Path | None = None,
+    device: str = "auto",
+    weights: str | None = None,
+    threads: int = torch.get_num_threads(),
+    voice: float = 10.0,
+    seconds: float = 20.0,
+    batch: int = 1,
+    runs: int = 2,
+) -> None:
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    device = pick_device(options.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = pick_device(device)
+    dtype = torch.bfloat16 if found.type == "cuda" else torch.float32
     with tempfile.TemporaryDirectory() as folder:
-        if options.params is None:
-            weights, release = check_weights(options.weights), Release.open(options.model)
-            model = TTS.load(release, dtype=dtype, device=device, weights=weights)
+        if params is None:
+            kind, release = check_weights(weights), Release.open(model)
+            tts = TTS.load(release, dtype=dtype, device=found, weights=kind)
         else:
-            params = parse_params(json.loads(options.params.read_text(encoding="utf-8")))
-            codec = Codec(params.codec, with_encoder=False).eval()
+            sizes = parse_params(json.loads(params.read_text(encoding="utf-8")))
+            codec = Codec(sizes.codec, with_encoder=False).eval()
             codec.quantizer.semantic_codebook.embedding_sum.normal_()
-            model = random_tts(params, device, dtype, Path(folder), codec)
-    voice_ND = random_voice(model, max(1, round(options.voice * model.codec.frame_rate)))
-    runs = [time_speech(model, voice_ND, options.seconds) for _ in range(options.runs)]
-    best = min(runs, key=lambda run: run["seconds"] / max(run["speech"], 1e-9))
-    decoding = time_decoding(model, best["speech"])
-    print(f"{device}, {dtype}, {options.threads} threads, torch {torch.__version__}")
-    print(
-        f"first sound after {best['first']:.2f} s; {best['speech']:.1f} s of speech in "
-        f"{best['seconds']:.1f} s ({best['seconds'] / max(best['speech'], 1e-9):.2f} x real time), "
-        f"decoding at once takes {decoding:.1f} s of that"
-    )
+            tts = random_tts(sizes, found, dtype, Path(folder), codec)
+    voice_ND = random_voice(tts, max(1, round(voice * tts.codec.frame_rate)))
+    times = [time_speech(tts, voice_ND, seconds, batch) for _ in range(runs)]
+    best = min(times, key=lambda each: each["seconds"] / max(each["speech_s"], 1e-9))
+    decoding = time_decoding(tts, best["speech_s"])
+    case = {"device": str(found), "dtype": str(dtype), "weights": weights, "threads": threads}
+    real_time = best["seconds"] / max(best["speech_s"], 1e-9)
+    row = case | {"batch": batch} | best | {"real_time": real_time, "decoding_s": decoding}
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -313,7 +313,7 @@ def test_a_disk_that_refuses_leaves_what_was_there(
     other = make_voice(tiny.release, tmp_path / "other.voice.safetensors", 20)
     (tmp_path / "other.voice.safetensors").unlink()
     monkeypatch.setattr("voxclone.runtimes.export.read_voice", full)
-    with pytest.raises(ReleaseError, match=r"No space left on device\. Nothing of it"):
+    with pytest.raises(ReleaseError, match=r"the disk is full\. Nothing of it"):
         export_voice(other, RUNTIMES[runtime], tiny.release, out)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert not list(tmp_path.rglob(".*"))

@@ -72,7 +72,7 @@ def test_no_step_of_50_ms_waits_for_the_batches_of_the_real_size() -> None:
     def make(step: int) -> object:
         crops = speech.crops(16, 50 * 1920, step_generator(0, step, CROPS), weights_N)
         draws = draw_quantization(36, 50, item_generators(0, step, OF_CROPS, slice(0, 16)))
-        return pairs.draw(0, step, MicroBatch(), torch.device("cpu")), crops, draws
+        return pairs.draw(0, step, MicroBatch()), crops, draws
 
     batches, waited = Prefetcher(make, steps=40), list[float]()
     for step in range(40):

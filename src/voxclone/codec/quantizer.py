@@ -98,10 +98,6 @@ class QuantizationDraws:
     dither_BDT: Tensor
     acoustic_B11: Tensor
 
-    def to(self, device: torch.device) -> "QuantizationDraws":
-        drawn = self.semantic_B11, self.dither_BDT, self.acoustic_B11
-        return QuantizationDraws(*(each.to(device) for each in drawn))
-
 
 class Quantizer(nn.Module):
     """Both quantizers of a codec. It has no parameters; the codebook is a pair of buffers."""

@@ -39,12 +39,6 @@ class DegradationDraws:
     noise_BS: Tensor
     snr_db_B1: Tensor
 
-    def to(self, device: torch.device) -> "DegradationDraws":
-        exponents = [exponent_FT.to(device) for exponent_FT in self.exponents]
-        return DegradationDraws(
-            self.n_ffts, exponents, self.noise_BS.to(device), self.snr_db_B1.to(device)
-        )
-
 
 def draw_degradation(
     samples: int, settings: Degradation, generators: Sequence[torch.Generator]

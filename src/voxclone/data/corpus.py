@@ -180,9 +180,6 @@ class Crops:
     starts: list[int]
     wave_BS: Tensor
 
-    def to(self, device: torch.device) -> "Crops":
-        return Crops(self.indices, self.starts, self.wave_BS.to(device))
-
 
 def check_left_out(reasons: Sequence[str], clips: int) -> str | None:
     """How many of all `clips` cannot be read, with the first of the reasons (a sentence each).

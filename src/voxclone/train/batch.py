@@ -6,8 +6,8 @@ Shapes: B batch, K codebooks, T frames.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ PAIRS, CROPS, LABELED, LABELS, SPEAKERS = 0, 1, 2, 3, 4
 OF_PAIRS, OF_CROPS, OF_SPEAKERS = 10**6, 2 * 10**6, 3 * 10**6
 PERTURBED_ITEMS, PERTURBED_LEVELS = 0.3, 0.15
 """The share of pairs that are near genuine ones, and of their levels that are others."""
-Batch = TypeVar("Batch")
+BatchT = TypeVar("BatchT")
 AHEAD = 2
 """Steps whose batches are made while one computes."""
 
@@ -98,6 +98,27 @@ class StepBatch:
     pairs: PairBatch | None
     speech: SpeechBatch | None
 
+    def pinned(self) -> "StepBatch":
+        """The same in memory from which a GPU copies while it computes."""
+        return _map_tensors(self, Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "StepBatch":
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _map_tensors(value: BatchT, function: Callable[[Tensor], Tensor]) -> BatchT:
+    """A dataclass with the function applied to the tensors in it, and in its dataclasses."""
+    found: Any = value
+    if isinstance(found, Tensor):
+        found = function(found)
+    elif isinstance(found, list):
+        found = [_map_tensors(each, function) for each in found]
+    elif is_dataclass(found):
+        own = {each.name: getattr(found, each.name) for each in fields(found)}
+        made: Any = type(found)
+        found = made(**{name: _map_tensors(each, function) for name, each in own.items()})
+    return cast(BatchT, found)
+
 
 @dataclass(frozen=True)
 class PairSource:
@@ -111,8 +132,8 @@ class PairSource:
     samples: int
     degradation: Degradation
 
-    def draw(self, seed: int, step: int, micro: MicroBatch, device: torch.device) -> PairBatch:
-        """The part of a step's batch that is this micro-batch, on the device."""
+    def draw(self, seed: int, step: int, micro: MicroBatch) -> PairBatch:
+        """The part of a step's batch that is this micro-batch."""
         generator = step_generator(seed, step, PAIRS)
         codes_BKT, mask_BT = draw_pairs(self.genuine, self.count, self.frames, generator)
         codes_BKT = perturb(
@@ -124,7 +145,7 @@ class PairSource:
         draws = draw_degradation(self.samples, self.degradation, generators)
         # Found here: on a GPU, finding them would wait for all that it has to do.
         kept_N = mask_BT[own].flatten().nonzero()[:, 0]
-        return PairBatch(codes_BKT[own].to(device), kept_N.to(device), draws.to(device), share)
+        return PairBatch(codes_BKT[own], kept_N, draws, share)
 
 
 def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch.Generator]:
@@ -133,19 +154,19 @@ def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch
 
 
 @dataclass
-class Prefetcher(Generic[Batch]):
+class Prefetcher(Generic[BatchT]):
     """Gives the batch of a step, and has those of the next ones made, up to `steps`. `make` depends
     on its step alone, so a run gives the same results without a prefetcher."""
 
-    make: Callable[[int], Batch]
+    make: Callable[[int], BatchT]
     steps: int
-    _made: dict[int, Future[Batch]] = field(default_factory=dict, init=False)
+    _made: dict[int, Future[BatchT]] = field(default_factory=dict, init=False)
     _thread: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "batches")
 
-    def take(self, step: int) -> Batch:
+    def take(self, step: int) -> BatchT:
         """The batch of a step. An error of `make` for this step is raised here."""
         wanted = range(step, max(step + 1, min(step + 1 + AHEAD, self.steps)))
         for other in self._made.keys() - set(wanted):

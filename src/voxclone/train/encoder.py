@@ -244,7 +244,8 @@ class EncoderTraining:
                 objective.labels.renew(step, objective.codec, objective.bridge)
         weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
         rows: list[dict[str, Tensor]] = []
-        for micro, batch in self.batches.take(step):
+        for micro, drawn in self.batches.take(step):
+            batch = drawn.to(objective.device)
             with objective.autocast():
                 pairs = objective.encode_pairs(batch.pairs)
                 speech = objective.encode_speech(batch.speech)

@@ -133,7 +133,7 @@ class Objective:
 
     def draw(self, step: int, micro: MicroBatch) -> StepBatch:
         """The pairs (none where they have no weight) and the crops of real speech (none before
-        `real_from`) of a micro-batch, on the device."""
+        `real_from`) of a micro-batch."""
         config, quantizer, pairs, speech = self.config, self.codec.quantizer, None, None
         seed, frames = config.run.seed, config.frames
         if config.uses_pairs:
@@ -141,14 +141,15 @@ class Objective:
                 self.material.genuine, quantizer.levels - 1, config.pair_batch, frames,
                 frames * self.codec.frame_size, config.augmentation,
             )  # fmt: skip
-            pairs = source.draw(seed, step, micro, self.device)
+            pairs = source.draw(seed, step, micro)
         if step >= config.real_from:
             part = micro.of(config.real_batch)
             crops = self.draw_speech(step_generator(seed, step, CROPS), part)
             generators = item_generators(seed, step, OF_CROPS, part)
             draws = draw_quantization(self.codec.num_codebooks - 1, frames, generators)
-            speech = SpeechBatch(crops.to(self.device), draws.to(self.device))
-        return StepBatch(pairs, speech)
+            speech = SpeechBatch(crops, draws)
+        drawn = StepBatch(pairs, speech)
+        return drawn.pinned() if self.device.type == "cuda" else drawn
 
     def encode_pairs(self, batch: PairBatch | None) -> Pairs | None:
         """Pairs, the audio degraded so that marks of the decoder teach nothing."""
