@@ -2,7 +2,7 @@
 
     main -> prepare -> build -> fit (train_step, validate) -> save
 
-Three kinds of material, each with losses of its own (design, section 5):
+Three kinds of material, each with losses of its own:
 - *pairs*: codes that the release made, decoded; the encoder must give the codes back;
 - *real speech* through encoder, quantizer and frozen decoder, held near the statistics of genuine
   codes, near the states of an ASR model, and (`bridge`) near the codes that belong to its states;
@@ -45,7 +45,7 @@ from voxclone.train.asr_distillation import build_distillation
 from voxclone.train.batch import MicroBatch, Prefetcher, StepBatch, micro_batches
 from voxclone.train.bridge import Bridge
 from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import BatchSizes, EncoderConfig
 from voxclone.train.logging import SECONDS, Log
 from voxclone.train.loop import (
     CHECKPOINTS,
@@ -112,7 +112,7 @@ def main(
     console = console if distributed.is_rank0() else Console(quiet=True)
     values = config.model_dump(mode="json")
     try:
-        with memory_errors(config, device):
+        with memory_errors(config.batches, device):
             require_shared(out)
             with distributed.rank0_first():
                 if not resume:  # before speech is packed over it
@@ -146,13 +146,13 @@ def main(
 
 
 @contextmanager
-def memory_errors(config: EncoderConfig, device: torch.device) -> Iterator[None]:
+def memory_errors(batches: BatchSizes, device: torch.device) -> Iterator[None]:
     """Turn a device's lack of memory into a TrainingError with the values to lower."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
-            raise no_memory(config, device, error) from None
+            raise no_memory(batches, device, error) from None
         raise
 
 
@@ -205,7 +205,8 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
             config.pseudo_labels.label_steps, config.pseudo_labels.clips, config.run.seed,
             config.speaker_balance,
         )  # fmt: skip
-    objective = Objective(config, material, codec, bridge, discriminator, distillation, labels)
+    made = codec, bridge, discriminator, distillation, labels
+    objective = Objective(config.objective, material, *made)
     return EncoderTraining(config, objective, state)
 
 
@@ -256,7 +257,7 @@ class EncoderTraining:
                 beside = objective.bridge_losses(pairs)
                 beside |= objective.discriminator_losses(step, speech)
                 shown = losses | beside
-                if self.config.balance and speech is not None:
+                if objective.values.balance and speech is not None:
                     losses, averages = balance(
                         losses, weights, speech.decoded_BS, speech.leaf_BS, averages, micro.parts
                     )
@@ -330,9 +331,9 @@ class EncoderTraining:
     @property
     def seconds(self) -> float:
         """Audio of a step."""
-        config = self.config
-        items = config.real_batch + config.pair_batch * config.uses_pairs
-        return items * config.frames / self.objective.codec.frame_rate
+        values = self.objective.values
+        items = values.batches.real + values.batches.pairs * values.uses_pairs
+        return items * values.batches.frames / self.objective.codec.frame_rate
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -375,15 +376,14 @@ def report(outcome: Outcome, path: Path, best: dict[str, Any] | None, console: C
     return EXIT_OK
 
 
-def no_memory(config: EncoderConfig, device: torch.device, error: Exception) -> TrainingError:
+def no_memory(batches: BatchSizes, device: torch.device, error: Exception) -> TrainingError:
     """The sentence of a device that is too small."""
-    parts, chunk = config.run.micro_batches, config.speaker_loss.micro_batch
-    used = config.weights.speaker_contrastive
-    clones = f"`speaker_loss.micro_batch` ({chunk}), " if used else ""
+    parts, chunk = batches.micro_batches, batches.speakers
+    clones = "" if chunk is None else f"`speaker_loss.micro_batch` ({chunk}), "
     return TrainingError(
         f"The device {device} has too little memory for a step: make `frames` (now "
-        f"{config.frames}), {clones}`real_batch` ({config.real_batch}) or `pair_batch` "
-        f"({config.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
+        f"{batches.frames}), {clones}`real_batch` ({batches.real}) or `pair_batch` "
+        f"({batches.pairs}) smaller, or do the same batch in micro-batches, for example `--set "
         f"run.micro_batches={2 * parts}` (now {parts}); a run that has begun takes that with "
         f"`--resume --force`. ({str(error).splitlines()[0]})"
     )

@@ -5,6 +5,7 @@ of a recipe. What no shipped recipe changes is a constant in the module that use
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -214,3 +215,65 @@ class EncoderConfig(Settings):
     @property
     def uses_pairs(self) -> bool:
         return bool(self.weights.pair_semantic or self.weights.pair_levels)
+
+    @property
+    def objective(self) -> "ObjectiveValues":
+        """What the losses of a step depend on."""
+        run, speakers = self.run, self.speaker_loss
+        return ObjectiveValues(
+            batches=self.batches, seed=run.seed, autocast=run.autocast,
+            weights=self.weights.model_dump(), decay=self.decay, balance=self.balance,
+            speaker_balance=self.speaker_balance, uses_pairs=self.uses_pairs,
+            augmentation=self.augmentation, real_from=self.real_from,
+            left_context=self.left_context, label_batch=self.pseudo_labels.batch,
+            stochastic_quantization=self.stochastic_quantization,
+            spectral_floor=self.spectral_floor, stft_sizes=self.stft_sizes,
+            mel_scales=self.mel_scales, discriminators_from=self.discriminators.start,
+            speakers_from=max(speakers.start, self.real_from), speakers_every=speakers.every,
+        )  # fmt: skip
+
+    @property
+    def batches(self) -> "BatchSizes":
+        """What the memory of a step depends on."""
+        speakers = self.speaker_loss.micro_batch if self.weights.speaker_contrastive else None
+        return BatchSizes(
+            self.frames, self.real_batch, self.pair_batch, self.run.micro_batches, speakers
+        )
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """Frames of an item, items of real speech and of pairs in a step, its micro-batches, and items
+    of the speaker loss at a time (None: there is no such loss)."""
+
+    frames: int
+    real: int
+    pairs: int
+    micro_batches: int
+    speakers: int | None
+
+
+@dataclass(frozen=True)
+class ObjectiveValues:
+    """The values of a config that losses depend on, under the names that they have there;
+    `discriminators_from` and `speakers_from` are the first steps with these losses."""
+
+    batches: BatchSizes
+    seed: int
+    autocast: bool
+    weights: dict[str, float]
+    decay: float
+    balance: bool
+    speaker_balance: float
+    uses_pairs: bool
+    augmentation: Degradation
+    real_from: int
+    left_context: int | None
+    label_batch: int
+    stochastic_quantization: bool
+    spectral_floor: float
+    stft_sizes: tuple[int, ...]
+    mel_scales: tuple[tuple[int, int], ...]
+    discriminators_from: int
+    speakers_from: int
+    speakers_every: int
