@@ -132,9 +132,9 @@ def test_crops_are_scored_by_those_that_share_nothing_with_them(codec: Codec) ->
             )
 
 
-@pytest.mark.parametrize("choose_by", ["similarity", "gain"])
-def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
-    options = EnrollOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
+@pytest.mark.parametrize("select_by", ["similarity", "gain"])
+def test_best_of_crops_end_to_end(select_by: str, release: Release, codec: Codec) -> None:
+    options = EnrollOptions(best_of=3, select_by=select_by, seconds=4.0)  # type: ignore[arg-type]
     made = enroll(
         record([3.0, 2.0, 2.5]), release, codec, name="a", consent=CONSENT, options=options
     )

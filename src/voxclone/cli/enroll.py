@@ -107,7 +107,7 @@ def enroll(
         "level_dbfs": level,
         "high_pass_hz": high_pass,
         "best_of": best_of,
-        "choose_by": select_by,
+        "select_by": select_by,
     }
     given, options = check_options(recordings, name, consent, statement, values)
     if adapter is not None and (best_of < 2 or select_by != "gain"):

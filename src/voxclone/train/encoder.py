@@ -78,9 +78,9 @@ from voxclone.train.optim import (
 from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
-ENCODER, BESIDE = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
+ENCODER, AUXILIARY = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
 """Optimizers by name: of the encoder and the projection to its teacher, whose gradients are clipped
-together; and of networks beside it, each by itself."""
+together; and of auxiliary networks, each by itself."""
 BALANCER, BEST = "balancer", "best"
 """Among the values of a state: the balancer's averages, and what is known of the best encoder."""
 OWN_SEEDS = 10**9
@@ -254,31 +254,31 @@ class EncoderTraining:
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
-                beside = objective.bridge_losses(pairs)
-                beside |= objective.discriminator_losses(step, speech)
-                shown = losses | beside
+                auxiliary = objective.bridge_losses(pairs)
+                auxiliary |= objective.discriminator_losses(step, speech)
+                shown = losses | auxiliary
                 if objective.values.balance and speech is not None:
                     losses, averages = balance(
                         losses, weights, speech.decoded_BS, speech.leaf_BS, averages, micro.parts
                     )
             total = weighted_sum(losses, weights)
-            ((total + sum(beside.values())) / micro.count).backward()
+            ((total + sum(auxiliary.values())) / micro.count).backward()
             if objective.has_speaker_loss(step):  # its gradients come in chunks: a model's states
                 shown |= objective.backward_speaker_loss(step, micro)
                 total = total + weights[SPEAKER] * shown[SPEAKER]
             rows.append({name: loss.detach() for name, loss in (shown | {"total": total}).items()})
         metrics = {f"loss/{name}": mean_of([row[name] for row in rows]) for name in rows[0]}
 
-        optimizers = self.optimizers(BESIDE + ENCODER)
+        optimizers = self.optimizers(AUXILIARY + ENCODER)
         loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
         norm = clip_gradients(self.optimizers(ENCODER))
-        others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
+        others = [loss, *(clip_gradients([each]) for each in self.optimizers(AUXILIARY))]
         # Not finite if one of them is not; on the CPU, so that a GPU is waited for once a step.
         norm = (norm + 0.0 * mean_of([each.to(norm) for each in others])).cpu()
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():
-                for optimizer in self.optimizers(BESIDE):  # discriminators and bridge
+                for optimizer in self.optimizers(AUXILIARY):  # discriminators and bridge
                     optimizer.step()
                 for optimizer in self.optimizers(ENCODER):
                     optimizer.step()

@@ -91,8 +91,8 @@ def gather(
         dtype = None if config.run.autocast else torch.float32
         model = TTS.load(release, codec=codec, dtype=dtype, device=device)
     if minutes and stored is None and model is not None:
-        settings = PairSettings(minutes=minutes)
-        genuine = speak_pairs(release, model, read_texts(TEXTS), settings, out / "pairs")
+        texts = read_texts(TEXTS)
+        genuine = speak_pairs(release, model, texts, PairSettings(), minutes, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::HELD_OUT])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
     teacher = speakers = None
