@@ -403,7 +403,7 @@ def test_too_little_memory_names_what_to_change(
         assert caught.value.exit_code == 1 and "\n" not in sentence
         assert "speaker_loss" not in sentence
     cloning = config_of(weights={"speaker_contrastive": 1.0})
-    sentence = str(encoder.no_memory(cloning.batches, CPU, MemoryError("full")))
+    sentence = str(encoder.no_memory(cloning.step_values, CPU, MemoryError("full")))
     assert "`speaker_loss.micro_batch` (8)" in sentence
 
 

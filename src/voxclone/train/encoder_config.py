@@ -217,59 +217,46 @@ class EncoderConfig(Settings):
         return bool(self.weights.pair_semantic or self.weights.pair_levels)
 
     @property
-    def objective(self) -> "ObjectiveValues":
-        """What the losses of a step depend on."""
+    def step_values(self) -> "StepValues":
+        """What a step depends on."""
         run, speakers = self.run, self.speaker_loss
-        return ObjectiveValues(
-            batches=self.batches, seed=run.seed, autocast=run.autocast,
+        return StepValues(
+            seed=run.seed, steps=run.steps, micro_batches=run.micro_batches, autocast=run.autocast,
             weights=self.weights.model_dump(), decay=self.decay, balance=self.balance,
-            speaker_balance=self.speaker_balance, uses_pairs=self.uses_pairs,
-            augmentation=self.augmentation, real_from=self.real_from,
-            left_context=self.left_context, label_batch=self.pseudo_labels.batch,
-            stochastic_quantization=self.stochastic_quantization,
+            frames=self.frames, pair_batch=self.pair_batch if self.uses_pairs else 0,
+            real_batch=self.real_batch, real_from=self.real_from,
+            label_batch=self.pseudo_labels.batch, label_steps=self.pseudo_labels.label_steps,
+            speaker_balance=self.speaker_balance, augmentation=self.augmentation,
+            left_context=self.left_context, stochastic_quantization=self.stochastic_quantization,
             spectral_floor=self.spectral_floor, stft_sizes=self.stft_sizes,
             mel_scales=self.mel_scales, discriminators_from=self.discriminators.start,
             speakers_from=max(speakers.start, self.real_from), speakers_every=speakers.every,
+            speakers_at_a_time=speakers.micro_batch,
         )  # fmt: skip
 
-    @property
-    def batches(self) -> "BatchSizes":
-        """What the memory of a step depends on."""
-        speakers = self.speaker_loss.micro_batch if self.weights.speaker_contrastive else None
-        return BatchSizes(
-            self.frames, self.real_batch, self.pair_batch, self.run.micro_batches, speakers
-        )
-
 
 @dataclass(frozen=True)
-class BatchSizes:
-    """Frames of an item, items of real speech and of pairs in a step, its micro-batches, and items
-    of the speaker loss at a time (None: there is no such loss)."""
+class StepValues:
+    """The values of a config that a step depends on, mostly under the names that they have there.
+    `pair_batch` is 0 where pairs have no weight; `discriminators_from` and `speakers_from` are the
+    first steps with these losses."""
 
-    frames: int
-    real: int
-    pairs: int
-    micro_batches: int
-    speakers: int | None
-
-
-@dataclass(frozen=True)
-class ObjectiveValues:
-    """The values of a config that losses depend on, under the names that they have there;
-    `discriminators_from` and `speakers_from` are the first steps with these losses."""
-
-    batches: BatchSizes
     seed: int
+    steps: int
+    micro_batches: int
     autocast: bool
     weights: dict[str, float]
     decay: float
     balance: bool
-    speaker_balance: float
-    uses_pairs: bool
-    augmentation: Degradation
+    frames: int
+    pair_batch: int
+    real_batch: int
     real_from: int
-    left_context: int | None
     label_batch: int
+    label_steps: tuple[int, ...]
+    speaker_balance: float
+    augmentation: Degradation
+    left_context: int | None
     stochastic_quantization: bool
     spectral_floor: float
     stft_sizes: tuple[int, ...]
@@ -277,3 +264,4 @@ class ObjectiveValues:
     discriminators_from: int
     speakers_from: int
     speakers_every: int
+    speakers_at_a_time: int

@@ -39,7 +39,7 @@ from voxclone.train.batch import (
     item_generators,
 )
 from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
-from voxclone.train.encoder_config import ObjectiveValues
+from voxclone.train.encoder_config import StepValues
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
     code_losses,
@@ -87,7 +87,7 @@ class Speech:
 class Objective:
     """The networks that a step's losses come from, and the values that say how."""
 
-    values: ObjectiveValues
+    values: StepValues
     material: Material
     codec: Codec
     bridge: Bridge | None = None
@@ -122,10 +122,10 @@ class Objective:
 
     def draw_speech(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         """Crops of real speech: all are drawn, those of a part are read."""
-        batches, size = self.values.batches, self.codec.frame_size
+        values, size = self.values, self.codec.frame_size
         on_grid = isinstance(self.distillation, WhisperDistillation)
         return self.material.speech.crops(
-            batches.real, batches.frames * size, generator, self.clip_weights_N,
+            values.real_batch, values.frames * size, generator, self.clip_weights_N,
             grid=size if on_grid else 1, part=part,
         )  # fmt: skip
 
@@ -133,15 +133,15 @@ class Objective:
         """The pairs (none where they have no weight) and the crops of real speech (none before
         `real_from`) of a micro-batch."""
         values, quantizer, pairs, speech = self.values, self.codec.quantizer, None, None
-        seed, batches, frames = values.seed, values.batches, values.batches.frames
-        if values.uses_pairs:
+        seed, frames = values.seed, values.frames
+        if values.pair_batch:
             source = PairSource(
-                self.material.genuine, quantizer.levels - 1, batches.pairs, frames,
+                self.material.genuine, quantizer.levels - 1, values.pair_batch, frames,
                 frames * self.codec.frame_size, values.augmentation,
             )  # fmt: skip
             pairs = source.draw(seed, step, micro)
         if step >= values.real_from:
-            part = micro.of(batches.real)
+            part = micro.of(values.real_batch)
             crops = self.draw_speech(step_generator(seed, step, CROPS), part)
             generators = item_generators(seed, step, OF_CROPS, part)
             draws = draw_quantization(self.codec.num_codebooks - 1, frames, generators)
@@ -181,7 +181,7 @@ class Objective:
         values, size = self.values, self.codec.frame_size
         if self.labels is None or not self.labels.labels or step < values.real_from:
             return None
-        frames = values.batches.frames + self.left_context
+        frames = values.frames + self.left_context
         crops = self.labels.crops(step, micro, values.label_batch, frames, size)
         latent_BDT = self.encode(crops.wave_BS.to(self.device))
         return crops, self.codec.quantizer.split(latent_BDT)[0]
@@ -279,8 +279,12 @@ class Objective:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
         its top-1 accuracy over speakers."""
-        frozen, seed, chunk = self.material.speakers, self.values.seed, self.values.batches.speakers
-        assert frozen is not None and chunk is not None
+        frozen, seed, chunk = (
+            self.material.speakers,
+            self.values.seed,
+            self.values.speakers_at_a_time,
+        )
+        assert frozen is not None
         generator = step_generator(seed, step, SPEAKERS)
         batch = draw_speakers(frozen.pool, frozen.sizes, self.codec.frame_size, generator)
         own, found = micro.of(frozen.sizes.items), []
