@@ -3,11 +3,13 @@
 import errno
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.deaths import OPERATIONS, dies_at
 from tests.helpers.disk import files_of_at_most, no_permission
 from voxclone import checkpoint
 from voxclone.checkpoint import Checkpoint
@@ -85,19 +87,6 @@ def test_damage_is_seen_and_the_one_before_is_taken(name: str, kind: str, tmp_pa
         checkpoint.load(newest)
 
 
-class Died(BaseException):
-    """As a kill: nothing may catch it."""
-
-
-OPERATIONS = [
-    (os, name)
-    for name in ("rename", "fsync", "open", "mkdir", "unlink", "rmdir", "scandir", "lstat")
-] + [
-    (Path, "write_text"), (Path, "iterdir"), (Path, "exists"), (Path, "glob"), (Path, "open"),
-    (checkpoint, "save_file"),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", [2, 3], ids=["again", "next"])
 def test_a_save_that_dies_leaves_a_checkpoint(
@@ -105,35 +94,14 @@ def test_a_save_that_dies_leaves_a_checkpoint(
 ) -> None:
     """Die before or after every operation on files in turn, of a save of the next step and of one
     that replaces the newest; the save after that must work, too."""
-    calls = {"left": 0}
-
-    def dying(function):  # type: ignore[no-untyped-def]
-        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
-            if calls["left"] <= 0 and not after:
-                raise Died
-            calls["left"] -= 1
-            result = function(*args, **kwargs)
-            if calls["left"] < 0:
-                raise Died
-            return result
-
-        return call
-
+    operations = [*OPERATIONS, (checkpoint, "save_file")]
     for death in range(200):
         folder = tmp_path / str(death)
         checkpoint.save(folder, make(1))
         checkpoint.save(folder, make(2))
         new = Checkpoint(step, {"a": torch.zeros(3)}, {"n": step, "new": True})
-        finished = False
-        with monkeypatch.context() as patched:
-            calls["left"] = death
-            for owner, name in OPERATIONS:
-                patched.setattr(owner, name, dying(getattr(owner, name)))
-            try:
-                checkpoint.save(folder, new)
-                finished = True
-            except Died:
-                pass
+        save = partial(checkpoint.save, folder, new)
+        finished = not dies_at(death, save, monkeypatch, after=after, operations=operations)
         found, complaints = checkpoint.load_latest(folder)
         assert found is not None and found.step in (2, step), death
         assert not complaints, complaints

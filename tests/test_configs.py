@@ -49,7 +49,7 @@ def test_configs_of_the_real_size_are_shared_by_a_node(
     config = load_settings(EncoderConfig, packaged_config(name))
     for size in (1, 2, 4, 8):
         monkeypatch.setattr(distributed, "world_size", lambda size=size: size)
-        check(config, CodecConfig(), None)
+        check(config.step_values, CodecConfig(), None)
 
 
 @pytest.mark.parametrize(

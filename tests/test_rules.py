@@ -254,9 +254,11 @@ def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def test_names_are_those_of_the_field() -> None:
     """No private vocabulary and no British spelling in the names that a file gives."""
     wrong = []
-    for path in FILES:
-        for name, line in identifiers(TREES[path]):
+    others = (path for name in ("tests", "recipes") for path in sorted((ROOT / name).rglob("*.py")))
+    for path in [*FILES, *others]:
+        tree = TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
+        for name, line in identifiers(tree):
             words = re.findall(r"[a-z]+|[A-Z][a-z]*", name)
             if name in BANNED_TYPES or BANNED & {word.lower() for word in words}:
-                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {name}")
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not wrong

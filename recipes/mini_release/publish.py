@@ -7,9 +7,6 @@ Shapes: S samples, K codebooks, T frames.
 """
 
 import json
-import os
-import secrets
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from recipes.mini_release.run import Run
 from recipes.mini_release.speaker_network import save_speaker_network
 from voxclone.codec.model import Codec
 from voxclone.errors import ConfigError
+from voxclone.io import atomic_folder
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.params import Params
 from voxclone.release.presets import write_preset
@@ -41,19 +39,9 @@ PRESET_CLIPS = 7
 def publish(run: Run, target: Path) -> None:
     """Write `release/`, `oracle/`, `recogniser/` and `voices/` (the speaker network) into the
     folder `target`, all or nothing. What an earlier call wrote there is replaced."""
-    mark = secrets.token_hex(4)
-    made, aside = (target.with_name(f".{target.name}.{mark}.{end}") for end in ("tmp", "old"))
-    made.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(target, replace=True) as made:
         _write(run, made)
-        if target.exists():
-            target.rename(aside)
-        made.rename(target)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        if aside.exists() and not target.exists():
-            os.rename(aside, target)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(run: Run, folder: Path) -> None:

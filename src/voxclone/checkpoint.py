@@ -6,8 +6,8 @@ directory that verifies is the latest; a damaged one is named and passed over. O
 again at the same step is moved aside first, where it still counts until the new one is there.
 """
 
+import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from voxclone.errors import ConfigError, TrainingError, reason, shorten
-from voxclone.io import hash_file, sync, tensor_errors
+from voxclone.io import ASIDE, hash_file, replace_folder, sync, tensor_errors
 from voxclone.readers import read_json
 from voxclone.records import Record, parse_record
 
@@ -29,7 +29,6 @@ KEEP = 2
 MANIFEST = "manifest.json"
 TENSORS = "state.safetensors"
 VALUES = "values.json"
-ASIDE = ".old"
 UNFINISHED = ".tmp"
 
 
@@ -96,17 +95,13 @@ def _save(folder: Path, checkpoint: Checkpoint, writer: int) -> Path:
     (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
-    if target.exists():
-        aside = folder / f".{target.name}{ASIDE}"
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(target, aside)
     try:
-        os.rename(temporary, target)
-    except OSError:
-        if not target.exists():
+        replace_folder(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         shutil.rmtree(temporary, ignore_errors=True)  # another writer was quicker
-    sync(folder)
+        sync(folder)
     for old in [*folder.glob(f".step-*{ASIDE}"), *sorted(folder.glob("step-*"))[:-KEEP]]:
         shutil.rmtree(old, ignore_errors=True)
     return target

@@ -5,6 +5,8 @@ An unknown key is an error that names the nearest valid one. A config file may s
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -37,7 +39,9 @@ def load_settings(
     Raises ConfigError for a missing file, bad YAML, an unknown key or an impossible value.
     """
     values: dict[str, Any] = {} if path is None else _read_config(Path(path))
-    for text in overrides:
+    label, before = "the given settings" if path is None else str(path), deepcopy(values)
+    given = list(overrides)
+    for text in given:
         key, separator, raw = text.partition("=")
         if not separator:
             raise ConfigError(f"The override {text!r} is not of the form key=value.")
@@ -48,7 +52,11 @@ def load_settings(
             if not isinstance(node, dict):
                 raise ConfigError(f"The override {text!r} goes into {parent!r}, which is no group.")
         node[last] = parse_yaml(raw, f"The value of the override {text!r}")
-    return parse_record(model, values, str(path) if path else "the given settings")
+    if path is not None and given:
+        with suppress(ConfigError):  # a mistake of the file itself is named below
+            parse_record(model, before, label)
+            label = f"`--set` (over {label})"
+    return parse_record(model, values, label)
 
 
 def _read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

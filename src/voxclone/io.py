@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 4 * 2**20
+ASIDE = ".old"
+"""What the hidden name of a folder ends in that another is about to replace."""
 YOUNG_SECONDS = 60.0
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
@@ -78,8 +80,9 @@ def tensor_errors() -> Iterator[None]:
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill. It is renamed to `out` if the block ends well, and removed otherwise.
+def atomic_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill. It is renamed to `out` if the block ends well, and removed otherwise. With
+    `replace` it takes the place of an older one (`replace_folder`).
 
     A kill leaves at most a hidden folder `.OUT.*.tmp` beside `out`. Raises ReleaseError for any
     error of the disk.
@@ -87,8 +90,35 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     with _hidden_folder(out, out.resolve().parent) as folder:
         yield folder
         sync_folders(folder)
-        require_new(out)
-        folder.rename(out)
+        if replace:
+            replace_folder(folder, out)
+        else:
+            require_new(out)
+            folder.rename(out)
+
+
+def replace_folder(made: Path, out: Path) -> None:
+    """Rename a folder to `out`. One that is there is moved aside first, and removed at the end:
+    after a kill at any moment, `complete_folder(out)` is the old one or the new one. Raises OSError
+    where `out` cannot be made, also because another process has just made it."""
+    aside = _aside(out)
+    if out.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(out, aside)
+    try:
+        os.rename(made, out)
+    except OSError:
+        if aside.exists() and not out.exists():
+            os.rename(aside, out)
+        raise
+    sync(out.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def complete_folder(out: Path) -> Path:
+    """Where a folder that `replace_folder` writes lies: aside, if a kill has left it there."""
+    aside = _aside(out)
+    return aside if aside.exists() and not out.exists() else out
 
 
 @contextmanager
@@ -226,6 +256,10 @@ def pieces(file: FileIO, start: int, stop: int) -> Iterator[bytes]:
             raise ReleaseError(f"{file.name!s} became shorter while it was read: try again.")
         start += len(piece)
         yield piece
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}{ASIDE}")
 
 
 def _raise(error: OSError) -> None:

@@ -59,7 +59,7 @@ def noise(seconds: float, amplitude: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_each_defect_is_found_with_advice(name: str) -> None:
+def test_each_defect_is_found_with_a_remedy(name: str) -> None:
     where, verdict, make = DEFECTS[name]
     found = make()
     assert found[where].verdict == verdict

@@ -17,8 +17,8 @@ def test_the_notice_names_these_very_samples() -> None:
     assert rate == 48000 and samples_S.ndim == 1
     assert hashlib.sha256(samples_S.astype("<i2").tobytes()).hexdigest() in notice
     assert f"{len(samples_S):,} of int16" in notice and f"{len(samples_S) / rate:.1f} s" in notice
-    licence = (EXAMPLES / "COPYING").read_text(encoding="utf-8")
-    assert "GNU GENERAL PUBLIC LICENSE" in licence and "Version 2, June 1991" in licence
+    license_text = (EXAMPLES / "COPYING").read_text(encoding="utf-8")
+    assert "GNU GENERAL PUBLIC LICENSE" in license_text and "Version 2, June 1991" in license_text
 
 
 def test_it_is_a_reference_without_a_fault() -> None:

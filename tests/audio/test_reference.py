@@ -138,7 +138,7 @@ def test_an_offset_is_removed() -> None:
 
 
 @pytest.mark.parametrize("gain_db", [-30, -6, 0, 6, 60])
-def test_speech_is_brought_to_one_level(gain_db: int) -> None:
+def test_speech_gets_one_level(gain_db: int) -> None:
     wave_S = speech([4.0], [0.3, 0.3]) * 10 ** (gain_db / 20)
     reference = prepare_reference(record(wave_S))
     assert measure.speech_level(reference.wave_S, RATE) == pytest.approx(-20.0, abs=0.1)

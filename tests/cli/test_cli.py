@@ -233,6 +233,11 @@ def test_damaged_releases_get_a_sentence(kind, releases, tmp_path, command):
 
 def test_unknown_options_are_usage_errors(command):
     assert command("clone", "--nonsense")[0] == 2
-    for given, now in (("--from", "--init"), ("--accept-ill", "--force"), ("--to=x", "--runtime")):
-        code, _, error = command("refine", "a.wav", given)
+    for name, given, now in (
+        ("refine", "--from", "--init"), ("inject", "--accept-ill", "--force"),
+        ("export", "--to=x", "--runtime"),
+    ):  # fmt: skip
+        code, _, error = command(name, "a.wav", given)
         assert code == 2 and f"is now {now}." in sentence(error)
+    code, _, error = command("clone", "a.wav", "--seconds", "3")  # it has neither new name
+    assert code == 2 and "No such option" in error and "is now" not in error

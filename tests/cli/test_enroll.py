@@ -166,7 +166,7 @@ def test_nothing_is_kept_without_consent(given, releases, clips, tmp_path, comma
         (("--name", "x", "--high-pass", "80"), 2, "50"),
         (("--name", "x", "--level", "3"), 2, "level_dbfs"),
         (("--name", "x", "--best-of", "0"), 2, "best_of"),
-        (("--name", "x", "--select-by", "luck"), 2, "choose_by"),
+        (("--name", "x", "--select-by", "luck"), 2, "select_by"),
         (("--name", "x", "--max-seconds", "1"), 2, "seconds"),
         (("--name", "x", "-o", "nowhere/x.voice.safetensors"), 2, "no directory"),
         (("--name", "x", "--report", "nowhere/x.json"), 2, "no directory"),

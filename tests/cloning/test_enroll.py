@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from tests.helpers.signals import RATE, speech
 from voxclone.audio.files import Recording, read_recording
 from voxclone.audio.loudness import normalize_loudness
@@ -18,7 +19,7 @@ from voxclone.codec.model import Codec
 from voxclone.errors import AudioError, UsageError
 from voxclone.models.speaker_encoder import Ge2eEmbedder, speaker_similarity
 from voxclone.release.encoder_file import codebook_hash
-from voxclone.release.release import Release, load_preset, preset_names
+from voxclone.release.release import Release, load_codec, load_preset, preset_names
 from voxclone.tts.likelihood import Likelihood
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Voice
@@ -132,9 +133,9 @@ def test_crops_are_scored_by_those_that_share_nothing_with_them(codec: Codec) ->
             )
 
 
-@pytest.mark.parametrize("choose_by", ["similarity", "gain"])
-def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec) -> None:
-    options = EnrollOptions(best_of=3, choose_by=choose_by, seconds=4.0)  # type: ignore[arg-type]
+@pytest.mark.parametrize("select_by", ["similarity", "gain"])
+def test_best_of_crops_end_to_end(select_by: str, release: Release, codec: Codec) -> None:
+    options = EnrollOptions(best_of=3, select_by=select_by, seconds=4.0)  # type: ignore[arg-type]
     made = enroll(
         record([3.0, 2.0, 2.5]), release, codec, name="a", consent=CONSENT, options=options
     )
@@ -143,6 +144,23 @@ def test_best_of_crops_end_to_end(choose_by: str, release: Release, codec: Codec
     kept = f"Kept {report.start:.2f} s to {report.end:.2f} s of {report.duration_in:.2f} s."
     assert kept in report.actions
     assert report.duration_out <= 4.0
+
+
+@pytest.mark.parametrize("select_by", ["similarity", "gain"])
+def test_another_device_makes_the_same_voice(select_by: str, release: Release) -> None:
+    options = EnrollOptions(best_of=3, select_by=select_by, seconds=4.0)  # type: ignore[arg-type]
+
+    def made(device: str) -> Voice:
+        return enroll(
+            record([3.0, 2.0, 2.5]), release, load_codec(release).to(device), name="a",
+            consent=CONSENT, options=options, measured=True,
+        ).voice  # fmt: skip
+
+    near = made("cpu")
+    with fake_device():
+        far = made(FAKE_DEVICE)
+    assert torch.equal(near.codes_KT, far.codes_KT)
+    assert near.metadata.encoder_hash == far.metadata.encoder_hash
 
 
 def test_references_have_the_length_that_helps(release: Release) -> None:

@@ -16,7 +16,7 @@ from voxclone.tts.generate import Request, Sampling, generate_many
 from voxclone.tts.tts import TTS
 
 TEXTS = ["One.", "Two and three.", "Four, five and six."]
-FEW = PairSettings(minutes=0.02, batch=2, min_frames=1)
+FEW, MINUTES = PairSettings(batch=2, min_frames=1), 0.02
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +52,23 @@ def test_pairs_go_on_where_they_stopped(
     release: Release, tts: TTS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ending = _ending(tts)
-    whole = speak_pairs(release, ending, TEXTS, FEW, tmp_path / "whole")
+    whole = speak_pairs(release, ending, TEXTS, FEW, MINUTES, tmp_path / "whole")
     files = sorted((tmp_path / "whole").glob("batch-*"))
-    longer = FEW.model_copy(update={"minutes": FEW.minutes * 2})
+    longer = MINUTES * 2
     minutes: list[float] = []
-    more = speak_pairs(release, ending, TEXTS, longer, tmp_path / "whole", progress=minutes.append)
-    assert len(more) > len(whole) and minutes == sorted(minutes) and minutes[-1] >= longer.minutes
+    more = speak_pairs(
+        release, ending, TEXTS, FEW, longer, tmp_path / "whole", progress=minutes.append
+    )
+    assert len(more) > len(whole) and minutes == sorted(minutes) and minutes[-1] >= longer
     assert all(torch.equal(a, b) for a, b in zip(whole, more, strict=False))
     files[0].unlink()
-    again = speak_pairs(release, ending, TEXTS, longer, tmp_path / "whole")
+    again = speak_pairs(release, ending, TEXTS, FEW, longer, tmp_path / "whole")
     assert all(torch.equal(a, b) for a, b in zip(more, again, strict=True))
     with pytest.raises(ConfigError, match="another texts"):
-        speak_pairs(release, ending, TEXTS[:2], FEW, tmp_path / "whole")
+        speak_pairs(release, ending, TEXTS[:2], FEW, MINUTES, tmp_path / "whole")
     with pytest.raises(ConfigError, match="another settings"):
         other = FEW.model_copy(update={"seed": 3})
-        speak_pairs(release, ending, TEXTS, other, tmp_path / "whole")
+        speak_pairs(release, ending, TEXTS, other, MINUTES, tmp_path / "whole")
 
 
 def test_processes_make_each_their_own_files(release: Release, tts: TTS, tmp_path: Path) -> None:
@@ -74,8 +76,8 @@ def test_processes_make_each_their_own_files(release: Release, tts: TTS, tmp_pat
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     for number in range(2):
         shard = Shard(number, 2)
-        speak_pairs(release, ending, TEXTS, FEW, shared, shard=shard)
-    speak_pairs(release, ending, TEXTS, FEW, alone)
+        speak_pairs(release, ending, TEXTS, FEW, MINUTES, shared, shard=shard)
+    speak_pairs(release, ending, TEXTS, FEW, MINUTES, alone)
     both = {p.name: p.read_bytes() for p in shared.glob("batch-*")}
     assert {"batch-00000.safetensors", "batch-00001.safetensors"} <= set(both)
     for path in alone.glob("batch-*"):
@@ -84,7 +86,7 @@ def test_processes_make_each_their_own_files(release: Release, tts: TTS, tmp_pat
 
 def test_stored_pairs_are_read_and_drawn_from(release: Release, tts: TTS, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
-    made = speak_pairs(release, _ending(tts), TEXTS, FEW, folder)
+    made = speak_pairs(release, _ending(tts), TEXTS, FEW, MINUTES, folder)
     stored = read_pairs(folder, release)
     assert all(torch.equal(a, b) for a, b in zip(made, stored, strict=True))
     assert stored[0].dtype == torch.int16
@@ -114,7 +116,7 @@ def test_a_model_that_never_ends_is_given_up(
     monkeypatch.setattr("voxclone.data.pairs.MAX_EMPTY", 1)
     monkeypatch.setattr("voxclone.data.pairs.frame_cap", lambda text, rate: 9)
     with pytest.raises(ConfigError, match="ended by itself"):
-        speak_pairs(release, _ending(tts, never=True), ["A."], FEW, tmp_path / "pairs")
+        speak_pairs(release, _ending(tts, never=True), ["A."], FEW, MINUTES, tmp_path / "pairs")
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.test_pairs import FEW
+from tests.data.test_pairs import FEW, MINUTES
 from tests.helpers.corpora import put, run, voice
 from voxclone.data import prepare as preparation
 from voxclone.data.pairs import load_pairs, merge_pairs, speak_pairs
@@ -99,14 +99,14 @@ def test_pairs_of_two_shards_are_those_of_one(
 
     monkeypatch.setattr("voxclone.data.pairs._speak_batch", draw)
     two, one = tmp_path / "two", tmp_path / "one"
-    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, two, shard=Shard(1, 2))
+    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, MINUTES, two, shard=Shard(1, 2))
     with pytest.raises(ConfigError, match="have not ended: 0/2"):
         merge_pairs(two)
-    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, two, shard=Shard(0, 2))
+    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, MINUTES, two, shard=Shard(0, 2))
     (two / "batch-00099.safetensors").write_bytes(b"")
     kept = merge_pairs(two)
     assert kept == len(list(two.glob("batch-*"))) >= 2
-    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, one)
+    speak_pairs(tiny_release, tiny_tts, ["A."], FEW, MINUTES, one)
     for path in one.glob("batch-*"):
         assert all(map(torch.equal, load_pairs(path), load_pairs(two / path.name)))
     assert json.loads((one / "pairs.json").read_text()) == json.loads(

@@ -83,7 +83,7 @@ def remedies(manifest: Path) -> str:
     return " ".join(each["remedy"] for each in validate(manifest)["checks"]["failed"])
 
 
-def test_lists_of_other_kinds_are_told_the_way_out(folder: Path) -> None:
+def test_lists_of_other_kinds_get_a_remedy(folder: Path) -> None:
     csv = folder / "list.csv"
     csv.write_text("0.flac|Hello there.\n1.flac|Hello.\n")
     assert "(CSV, LJSpeech), name the folder" in remedies(csv)
@@ -103,7 +103,7 @@ def test_lists_of_other_kinds_are_told_the_way_out(folder: Path) -> None:
     assert "Write / instead of \\" in remedies(folder / "manifest.jsonl")
 
 
-def test_a_list_that_is_named_as_a_manifest_is_told_the_way_out(folder: Path) -> None:
+def test_a_list_that_is_named_as_a_manifest_gets_a_remedy(folder: Path) -> None:
     path = folder / "list.jsonl"
     path.write_text("0.flac|Hello there.\n")
     code, printed = run("prepare", str(path), "-o", str(folder / "out"))
@@ -117,7 +117,7 @@ def test_a_few_missing_files_are_named_and_do_not_stop(folder: Path) -> None:
     assert report["faults"]["missing files"]["examples"] == [str(folder / "41.flac")]
 
 
-def test_bands_texts_and_single_clips_are_told(folder: Path) -> None:
+def test_bands_texts_and_single_clips_are_reported(folder: Path) -> None:
     rows = [row(0, bandwidth_hz=7800, text=None), row(1, bandwidth_hz=9000), row(2)]
     report = report_of(folder, rows)
     expected = {"narrow band", "speakers with one clip", "clips without text"}

@@ -34,7 +34,7 @@ def test_an_altered_encoder_fails_its_check(name: str) -> None:
 
 def test_checks_that_need_the_language_model_are_skipped_without_it(passing: Diagnosis) -> None:
     found = run_checks(replace(passing, language_model=None))
-    assert found.passed and found.skipped == ["acceptance by the language model"]
+    assert found.passed and found.skipped == ["conditioning gain"]
     few = replace(passing.levels, mahalanobis=None)
     found = run_checks(replace(passing, levels=few))
     assert found.skipped == ["off-distribution levels (too few preset frames)"]

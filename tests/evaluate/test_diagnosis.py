@@ -115,7 +115,7 @@ def test_one_speaker_has_no_conditioning_gain(
     )
     assert found.language_model is not None and found.language_model.conditioning_gain is None
     assert "two speakers" in found.missing["conditioning gain"]
-    assert run_checks(found).skipped[-1] == "acceptance by the language model"
+    assert run_checks(found).skipped[-1] == "conditioning gain"
     assert Cell(None).text == "not measured"
 
 

@@ -1,5 +1,6 @@
 """Reconstruction, encoders and cloned voices measured, on speech of the mini release itself."""
 
+import copy
 import html
 import json
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from tests.helpers.fake_device import FAKE_DEVICE, fake_device
 from voxclone.audio.files import read_wave
 from voxclone.cli.app import app
 from voxclone.codec.model import Codec
@@ -105,6 +107,25 @@ def test_a_codec_is_measured_with_intervals(oracle: Codec, speech: SpeechSet) ->
             return wave_S
 
     assert evaluate_codec(Perfect(), speech, MetricModels()).mel_distance.mean == 0
+
+
+def test_another_device_has_the_same_scores(
+    release: Release, oracle: Codec, speech: SpeechSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = encoders._encoded  # in fp32, since the fake device has no modules in bf16
+    monkeypatch.setattr(encoders, "_encoded", lambda codec, wave_BS, *_: encoded(codec, wave_BS))
+    few = SpeechSet(speech.utterances[:2])
+
+    def scores(device: str) -> list[object]:
+        codec = copy.deepcopy(oracle).to(device)
+        report = evaluate_encoder(release, codec, few, codec, name="x")
+        again_S = VoxtralReconstructor(codec, "x").reconstruct(few.utterances[0].wave_S)
+        return [report, again_S.device.type, round(float(again_S.norm()), 3)]
+
+    near = scores("cpu")
+    with fake_device():
+        far = scores(FAKE_DEVICE)
+    assert near == far
 
 
 def test_the_oracle_has_every_score_of_an_oracle(

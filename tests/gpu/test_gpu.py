@@ -95,7 +95,7 @@ def test_the_codec_finds_the_same_codes(tmp_path: Path) -> None:
     assert (there_BS - here_BS).norm() < 1e-2 * here_BS.norm()
 
 
-def test_a_voice_is_cloned_refined_and_heard(tmp_path: Path) -> None:
+def test_a_voice_is_cloned_refined_and_decoded(tmp_path: Path) -> None:
     consent = (
         "--consent",
         "public-domain",

@@ -30,7 +30,7 @@ def test_presets_invert_bit_for_bit(mini_inversions: dict[str, Inversion]) -> No
     assert all(bool(each.exact_T.all()) for each in mini_inversions.values())
 
 
-def test_weights_stay_small_and_have_their_licence() -> None:
+def test_weights_stay_small_and_have_their_license() -> None:
     folders = (PACKAGE, Path(__file__).parents[1] / "golden")
     files = [p for folder in folders for p in folder.rglob("*") if p.suffix in WEIGHTS]
     assert sum(p.stat().st_size for p in files) < 32 * 2**20

@@ -302,8 +302,8 @@ def test_publishing_leaves_all_or_nothing(
 
 def test_an_encoder_is_recovered_for_it(published: Path, options: Options, tmp_path: Path) -> None:
     release = Release.open(published / "release")
-    few = PairSettings(minutes=0.02, batch=2, min_frames=1)
-    speak_pairs(release, TTS.load(release), TEXTS, few, tmp_path / "pairs")
+    few = PairSettings(batch=2, min_frames=1)
+    speak_pairs(release, TTS.load(release), TEXTS, few, 0.02, tmp_path / "pairs")
     config = EncoderConfig.model_validate(
         {
             "run": FEW, "licenses": ["CC0-1.0"], "pairs": {"folder": str(tmp_path / "pairs")},

@@ -256,7 +256,7 @@ def test_routes_that_are_not_there(
         ("application/json", "", "Content-Type: application/json"),
     ],
 )
-def test_what_is_no_json_object_is_told_so(
+def test_what_is_no_json_object_is_refused(
     client: TestClient, kind: str, body: str, words: str
 ) -> None:
     answer = client.post("/v1/audio/speech", content=body, headers={"Content-Type": kind})

@@ -79,7 +79,7 @@ def test_stages_are_sent_as_events(opened: Opener) -> None:
     assert "eva" not in client.get("/v1/audio/voices").text
 
 
-def test_a_clip_is_judged_and_forgotten(client: TestClient) -> None:
+def test_a_clip_is_checked_and_not_kept(client: TestClient) -> None:
     report = client.post("/v1/audio/voices/check", files=sample(wav(12))).json()
     found = {check["name"]: check for check in report["checks"]}
     assert list(found) == ["length", "level", "noise", "clipping", "bandwidth", "speakers"]

@@ -285,7 +285,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def test_a_lost_encoder_ends_the_run_unless_told_otherwise(
+def test_a_collapsed_encoder_ends_the_run_unless_configured_otherwise(
     written: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
@@ -403,7 +403,7 @@ def test_too_little_memory_names_what_to_change(
         assert caught.value.exit_code == 1 and "\n" not in sentence
         assert "speaker_loss" not in sentence
     cloning = config_of(weights={"speaker_contrastive": 1.0})
-    sentence = str(encoder.no_memory(cloning, CPU, MemoryError("full")))
+    sentence = str(encoder.no_memory(cloning.step_values, CPU, MemoryError("full")))
     assert "`speaker_loss.micro_batch` (8)" in sentence
 
 
@@ -459,7 +459,7 @@ def test_a_checkpoint_that_does_not_tell_its_speech_is_gone_on_from(
     assert words.getvalue().count("does not say") == 1
 
 
-def test_speech_of_one_size_is_told_apart() -> None:
+def test_speech_of_one_size_is_distinguished() -> None:
     one = {"clips": 3, "hours": 0.1, "hash": "a"}
     assert check_config({SPEECH: one}, {SPEECH: dict(one)}, Path("out")) == []
     with pytest.raises(ConfigError, match=r"\(3 clips of 0.1 h, but not the same ones"):
@@ -475,7 +475,7 @@ def test_with_changed_what_was_not_there_begins_anew(written: list[Path], tmp_pa
     assert all(torch.equal(mean, own) for mean, own in pairs)
 
 
-def test_keys_of_another_version_are_told_and_no_reason_to_refuse() -> None:
+def test_keys_of_another_version_are_reported_and_not_refused() -> None:
     notes = check_config({"a": {"b": 1, "old": 2}}, {"a": {"b": 1, "new": 0}}, Path("out"))
     assert len(notes) == 1 and "a.new, a.old" in notes[0]
 

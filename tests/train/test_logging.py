@@ -64,7 +64,7 @@ def bars(board: Any, name: str, at: int) -> dict[int, float]:
     return {int(limit - 0.5): count for limit, count in counted if count}
 
 
-def test_every_validation_can_be_heard_and_seen(tmp_path: Path) -> None:
+def test_every_validation_logs_audio_and_images(tmp_path: Path) -> None:
     """A recording and what became of it, their spectrograms, and the codes that are in use."""
     task, _ = train(tmp_path)
     with task.evaluation(), torch.no_grad():
@@ -88,7 +88,7 @@ def test_every_validation_can_be_heard_and_seen(tmp_path: Path) -> None:
     assert sum(bars(board, "real/levels", -1).values()) == codes_BKT[:, 1:].numel()
 
 
-def test_a_spectrogram_shows_what_is_heard(tmp_path: Path) -> None:
+def test_a_spectrogram_shows_the_sound(tmp_path: Path) -> None:
     """Half a second of silence and half a second of a tone: a bright line, in its place."""
     log = Log(tmp_path)
     time_S = torch.arange(12000) / 24000

@@ -121,7 +121,7 @@ def test_a_training_begins_with_its_speech(rows: list[dict[str, Any]], tmp_path:
         encoder.main(config, Inputs(init="fresh"), tmp_path / "out", quiet, resume=False)
 
 
-def test_machines_that_see_other_speech_are_told(
+def test_machines_that_see_other_speech_are_refused(
     rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     speech, _ = opened(tmp_path, rows, prepared=True)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from tests.helpers.adapters import READERS, adapter_card, drawn_adapter, write_drawn
 from tests.helpers.command import Command, sentence
+from tests.helpers.deaths import dies_at
 from tests.helpers.tiny_release import tiny_params, write_relative
 from voxclone.errors import ConfigError, ReleaseError, UsageError
 from voxclone.release.release import Release, load_preset, load_table, preset_names
@@ -117,6 +119,28 @@ def test_an_adapter_is_written_read_and_used(
     assert all(value > 0 for value in changes.values()) and changes
     if reader == "lora":
         assert len(changes) == 2 * 7 + 1 * 7
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_write_that_dies_leaves_an_adapter(
+    after: bool, tiny_release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die before or after every operation on files in turn, where an older adapter is replaced;
+    the write after that must work, too."""
+    adapter = drawn_adapter(TTS.load(tiny_release), "voice")
+    old, new = (adapter_card(tiny_release, adapter, step=step) for step in (1, 2))
+    died, death = True, 0
+    while died:
+        folder = tmp_path / str(death) / "adapter"
+        folder.parent.mkdir()
+        write_adapter(folder, adapter, old)
+        write = partial(write_adapter, folder, adapter, new)
+        died = dies_at(death, write, monkeypatch, after=after)
+        assert read_adapter(folder).card in ((old, new) if died else (new,)), death
+        write()
+        assert read_adapter(folder).card == new and not list(folder.parent.glob("*.old"))
+        death += 1
+    assert death > 15
 
 
 def test_peft_reads_a_lora_as_it_is_written(tiny_release: Release, tmp_path: Path) -> None:

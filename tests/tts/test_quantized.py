@@ -14,7 +14,7 @@ from voxclone.spec import SHIFT
 from voxclone.tts import quantized
 from voxclone.tts import tts as tts_module
 from voxclone.tts.limits import Weights, check_weights
-from voxclone.tts.quantized import Int4Linear, Int8Linear, packed_layers
+from voxclone.tts.quantized import Int4Linear, Int8Linear
 from voxclone.tts.tts import TTS
 
 TEXT = "The dogs are sitting by the door."
@@ -24,6 +24,10 @@ PRODUCT_ERROR = {Int8Linear: 2e-3, Int4Linear: 1e-2}
 
 def relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
+
+
+def packed_layers(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, Int8Linear | Int4Linear)]
 
 
 def drawn(*shape: int) -> Tensor:
@@ -98,10 +102,10 @@ def test_all_matrices_but_the_smallest_are_packed(mini_release: Release, mini_tt
         (packed.backbone, Int4Linear, set()),
         (packed.head, Int8Linear, {"input_projection", "acoustic_codebook_output"}),
     ):
-        assert all(type(layer) is kind for _, layer in packed_layers(module))
+        assert all(type(layer) is kind for layer in packed_layers(module))
         plain = {name for name, part in module.named_modules() if isinstance(part, nn.Linear)}
         assert plain == left
-    assert len(list(packed_layers(packed.backbone))) == 7 * mini_release.params.lm.n_layers
+    assert len(packed_layers(packed.backbone)) == 7 * mini_release.params.lm.n_layers
     assert packed.backbone.text_table.weight.dtype == torch.bfloat16  # as it is stored
     assert packed.backbone.dtype == torch.float32
 

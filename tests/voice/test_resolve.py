@@ -72,7 +72,7 @@ def test_another_code_book_is_refused(name: str, releases: dict[str, Release]) -
         resolve_voice(made_for(releases["first"]), releases[name], SOURCE)
 
 
-def test_an_old_file_is_read_by_its_own_release_and_can_be_brought_up_to_date(
+def test_an_old_file_is_read_by_its_own_release_and_can_be_updated(
     releases: dict[str, Release],
 ) -> None:
     old = made_for(releases["first"], codebook_hash=None, enrollment_id=None)

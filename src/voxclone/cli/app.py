@@ -4,7 +4,6 @@
 import io
 import re
 import sys
-from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -31,7 +30,6 @@ from voxclone.cli.voices import voices_app
 from voxclone.errors import (
     EXIT_USAGE,
     EXIT_USER,
-    UsageError,
     VoxcloneError,
     file_name,
     printable,
@@ -66,26 +64,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Look inside": {"inspect": inspect, "doctor": doctor},
 }
 """For a user, for an owner of weights, and for a developer."""
-
-RENAMED = {
-    "--accept-ill": "--force",
-    "--changed": "--force",
-    "--choose-by": "--select-by",
-    "--data": "--training-data",
-    "--for": "--runtime",
-    "--fresh": "--init fresh",
-    "--from": "--init",
-    "--judge": "--select-by",
-    "--licence": "--license",
-    "--most": "--limit",
-    "--no-model": "--no-lm",
-    "--run": "--checkpoints",
-    "--seconds": "--max-seconds, and --speech-seconds of a measurement",
-    "--speaker": "--speaker-pattern",
-    "--spoken": "--generated",
-    "--to": "--runtime",
-}
-"""Options of version 0.1, and their names now."""
 
 
 class _Ordered(TyperGroup):
@@ -133,7 +111,6 @@ def main() -> None:
     """Entry point. An error that the user can mend is one sentence and an exit code."""
     open_streams()
     try:
-        refuse_renamed(sys.argv[1:])
         code = app(prog_name="voxclone", standalone_mode=False)
         if code == INTERRUPTED:
             _fail("interrupted.")
@@ -186,11 +163,3 @@ def _fail(sentence: str, code: int = EXIT_USER) -> NoReturn:
     if sys.stderr is not None:  # it may be closed
         print(f"voxclone: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
-
-
-def refuse_renamed(arguments: Iterable[str]) -> None:
-    """Raise UsageError, with the new name, for an option of an older version."""
-    for argument in arguments:
-        option = argument.partition("=")[0]
-        if option in RENAMED:
-            raise UsageError(f"The option {option} is now {RENAMED[option]}.")

@@ -168,14 +168,14 @@ def pairs(
 
     check_folder(out, [texts, model])
     console, own = open_console(quiet), parse_shard(shard)
-    settings = load_settings(PairSettings, None, [*(overrides or []), f"minutes={minutes}"])
+    settings = load_settings(PairSettings, None, overrides or [])
     sentences, release = read_texts(texts or TEXTS), Release.open(model)
     tts = TTS.load(release, device=pick_device(device))
     amount = TextColumn("{task.completed:.1f} of {task.total:.1f} min")
     columns = (TextColumn("Speaking"), BarColumn(), amount, TimeRemainingColumn())
     with progress_bar(console, *columns, total=minutes / own.count) as update:
         made = speak_pairs(
-            release, tts, sentences, settings, out,
+            release, tts, sentences, settings, minutes, out,
             shard=own, progress=lambda done: update(completed=done),
         )  # fmt: skip
     frames = sum(codes.shape[1] for codes in made)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxclone.cli.common import (
+    Device,
     Encoder,
     Model,
     Quiet,
@@ -91,6 +92,7 @@ def enroll(
         str, typer.Option(help="Metric of crops: similarity (quick), or gain by the model.")
     ] = "similarity",
     adapter: UseAdapter = None,
+    device: Device = "auto",
     report: ReportFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -107,7 +109,7 @@ def enroll(
         "level_dbfs": level,
         "high_pass_hz": high_pass,
         "best_of": best_of,
-        "choose_by": select_by,
+        "select_by": select_by,
     }
     given, options = check_options(recordings, name, consent, statement, values)
     if adapter is not None and (best_of < 2 or select_by != "gain"):
@@ -139,7 +141,7 @@ def enroll(
     may_replace = replace or out is not None
     if known is None:
         read = read or [read_for(recording, options) for recording in recordings]
-        made = _make(read, release, used, options, name, given, key, adapter)
+        made = _make(read, release, used, options, name, given, key, adapter, device)
         made.save(path, new=not may_replace)
         metadata = made.metadata
     else:
@@ -214,11 +216,13 @@ def _make(
     consent: "Consent",
     enrollment_id: str,
     adapter: Path | None,
+    device: str,
 ) -> "Voice":
     from voxclone.cloning.enroll import enroll as make
+    from voxclone.device import pick_device
     from voxclone.release.release import load_codec
 
-    codec = load_codec(release, encoder)
+    codec = load_codec(release, encoder).to(pick_device(device))
     return make(
         recordings, release, codec, name=name, consent=consent, options=options,
         enrollment_id=enrollment_id, measured=True, adapter=adapter,

@@ -71,18 +71,20 @@ def evaluate_codec(
     embedder: Embedders = None,
     transcriber: Transcribers = None,
     dnsmos: UseDnsmos = False,
+    device: Device = "auto",
     out: Out = None,
     baseline: Baseline = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how well a codec reconstructs speech (Table 2 of the paper)."""
+    from voxclone.device import pick_device
     from voxclone.evaluate import reconstruction
     from voxclone.evaluate.networks import make_models
     from voxclone.evaluate.report.files import reconstructions
     from voxclone.evaluate.speechset import open_speech
     from voxclone.spec import SAMPLING_RATE
 
-    console = open_console(quiet)
+    console, torch_device = open_console(quiet), pick_device(device)
     check_report_folder(out, [speech, encoder, baseline, model], reconstruction.SCHEMA)
     before = read_baseline(baseline, reconstruction.SCHEMA)
     track = progress(console)
@@ -90,9 +92,10 @@ def evaluate_codec(
     found = open_speech(speech, split, speech_seconds, track)
     codec: reconstruction.Reconstructor
     if mimi is not None:
-        codec = reconstruction.MimiReconstructor(codebooks=mimi)
+        codec = reconstruction.MimiReconstructor(codebooks=mimi, device=torch_device)
     else:
-        codec = reconstruction.VoxtralReconstructor(open_encoder(model, encoder)[1], model)
+        own = open_encoder(model, encoder)[1].to(torch_device)
+        codec = reconstruction.VoxtralReconstructor(own, model)
     scores = reconstruction.evaluate_codec(codec, found, models, track=track)
     clips = partial(reconstructions, codec.reconstruct, found, SAMPLING_RATE)
     present(scores.to_json(), before, clips, out, console)
@@ -109,21 +112,24 @@ def evaluate_encoder(
     ] = None,
     split: Split = None,
     speech_seconds: SpeechSeconds = 300,
+    device: Device = "auto",
     out: Out = None,
     baseline: Baseline = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare an encoder's codes with those of presets and of the oracle, if there is one."""
+    from voxclone.device import pick_device
     from voxclone.evaluate import encoder as encoders
     from voxclone.evaluate.speechset import open_speech
     from voxclone.release.encoder_file import open_codec
 
-    console = open_console(quiet)
+    console, torch_device = open_console(quiet), pick_device(device)
     check_report_folder(out, [speech, encoder, oracle, baseline, model], encoders.SCHEMA)
     before = read_baseline(baseline, encoders.SCHEMA)
     track = progress(console)
     release, codec, name = open_encoder(model, encoder)
-    true = None if oracle is None else open_codec(release, oracle)
+    codec = codec.to(torch_device)
+    true = None if oracle is None else open_codec(release, oracle).to(torch_device)
     found = open_speech(speech, split, speech_seconds, track)
     report = encoders.evaluate_encoder(release, codec, found, true, name=name, track=track)
     present(report.to_json(), before, list, out, console)

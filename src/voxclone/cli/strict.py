@@ -1,7 +1,9 @@
-"""A command line that takes nothing silently: repeated options and numbers that are not finite."""
+"""A command line that takes nothing silently: repeated options, renamed ones, and numbers that are
+not finite."""
 
 import math
 import os
+from collections.abc import Sequence, Set
 from typing import Any
 
 import typer
@@ -12,6 +14,25 @@ from voxclone.errors import UsageError
 INT64 = 2**63
 TEXTS = {"text", "statement", "training_data"}
 """Parameters that are texts; the others may be paths, whose bytes must stay as they are."""
+RENAMED = {
+    "--accept-ill": ("--force",),
+    "--changed": ("--force",),
+    "--choose-by": ("--select-by",),
+    "--data": ("--training-data",),
+    "--for": ("--runtime",),
+    "--fresh": ("--init fresh",),
+    "--from": ("--init",),
+    "--judge": ("--select-by",),
+    "--licence": ("--license",),
+    "--most": ("--limit",),
+    "--no-model": ("--no-lm",),
+    "--run": ("--checkpoints",),
+    "--seconds": ("--max-seconds", "--speech-seconds"),
+    "--speaker": ("--speaker-pattern",),
+    "--spoken": ("--generated",),
+    "--to": ("--runtime",),
+}
+"""Options of version 0.1, and what each is now, which depends on the command."""
 
 
 class StrictCommand(TyperCommand):
@@ -20,6 +41,7 @@ class StrictCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Raises UsageError; otherwise as the class it derives from."""
+        refuse_renamed(args, {name for each in self.get_params(ctx) for name in each.opts})
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             single = parameter.param_type_name == "option" and not parameter.multiple
@@ -33,6 +55,16 @@ class StrictCommand(TyperCommand):
             if parameter.name in TEXTS and isinstance(given, str):
                 ctx.params[parameter.name] = _decoded(given, parameter.opts[0])
         return rest
+
+
+def refuse_renamed(arguments: Sequence[str], options: Set[str]) -> None:
+    """Raise UsageError, with the new name, for an option of an older version whose new name is one
+    of a command's `options`."""
+    for argument in arguments:
+        given = argument.partition("=")[0]
+        now = [new for new in RENAMED.get(given, ()) if new.split()[0] in options]
+        if now and given not in options:
+            raise UsageError(f"The option {given} is now {now[0]}.")
 
 
 def make_strict(app: typer.Typer) -> None:

@@ -86,7 +86,7 @@ def by_similarity(codec: Codec) -> Score:
 
     def score(candidate: Candidate, others: list[Candidate]) -> list[float]:
         with torch.inference_mode():
-            decoded_S = codec.decode(candidate.codes_KT[None])[0].float()
+            decoded_S = codec.decode(candidate.codes_KT[None].to(codec.device))[0].float().cpu()
         own_E = embedder.embed(normalize_loudness(decoded_S))
         return [float(own_E @ embedder.embed(normalize_loudness(each.wave_S))) for each in others]
 
@@ -99,7 +99,8 @@ def by_gain(release: Release, codec: Codec, adapter: Path | None = None) -> Scor
     presets = other_speakers(release)
     if not presets:
         raise UsageError(f"{release.path} has no preset to compare with: choose by similarity.")
-    tts, transcribe = TTS.load(release, codec=codec, adapter=adapter), load_transcriber()
+    tts = TTS.load(release, codec=codec, device=codec.device, adapter=adapter)
+    transcribe = load_transcriber()
     tts.require_encoder(codec.encoder_hash())
     known: dict[int, tuple[str, float]] = {}
 
@@ -132,7 +133,7 @@ def _candidate(
     reference = prepare_reference(recording, settings, segment=segment)
     wave_S = torch.from_numpy(reference.wave_S)
     with torch.inference_mode():
-        codes_KT: Tensor = codec.encode(wave_S[None])[0]
+        codes_KT: Tensor = codec.encode(wave_S[None].to(codec.device))[0].cpu()
     return Candidate(number, segment, wave_S, codes_KT)
 
 

@@ -164,7 +164,7 @@ def make_reference(
     segments: list[Segment | None] = [None] * len(recordings)
     choices: list[str] = []
     if options.best_of > 1:
-        by_model = options.choose_by == "gain"
+        by_model = options.select_by == "gain"
         score = by_gain(release, codec, adapter) if by_model else by_similarity(codec)
         count = len(recordings) if joining else 1
         share = (settings.max_seconds - PAUSE_SECONDS * (count - 1)) / count

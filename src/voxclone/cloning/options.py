@@ -44,7 +44,7 @@ class EnrollOptions(Settings):
     high_pass_hz: float = Field(default=40.0, gt=0, le=50)
     best_of: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
     """Crops of each recording to choose from."""
-    choose_by: Literal["similarity", "gain"] = "similarity"
+    select_by: Literal["similarity", "gain"] = "similarity"
     """Speaker similarity of decoded codes to the other crops, or conditioning gain on them."""
 
 

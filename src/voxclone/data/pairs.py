@@ -9,9 +9,9 @@ Shapes: B batch, K codebooks, T frames, L positions, D width.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +50,15 @@ class PairFacts(Record):
 
 
 class PairSettings(Settings):
-    """How many pairs the language model makes, and how varied."""
+    """How varied the pairs are that the language model makes, and how many at a time."""
 
-    minutes: float = Field(default=20.0, ge=0, le=1e6)
     batch: int = Field(default=32, ge=1, le=4096)
     cfg: tuple[float, float] = (1.0, 1.6)
     temperature: tuple[float, float] = (0.5, 1.0)
     min_frames: int = Field(default=12, ge=1)
     seed: int = 0
+
+    renamed: ClassVar[Mapping[str, str]] = {"minutes": "the option `--minutes`"}
 
 
 def speak_pairs(
@@ -65,12 +66,13 @@ def speak_pairs(
     tts: TTS,
     texts: Sequence[str],
     settings: PairSettings,
+    minutes: float,
     folder: Path,
     *,
     shard: Shard = ALONE,
     progress: Callable[[float], None] | None = None,
 ) -> list[Tensor]:
-    """Codes [K, T] (int16) of `settings.minutes` of speech by the language model. Each utterance
+    """Codes [K, T] (int16) of so many minutes of speech by the language model. Each utterance
     has a random preset, text, guidance and temperature.
 
     Files that are in `folder` are read, others are made: an interrupted call goes on, and a later
@@ -88,7 +90,7 @@ def speak_pairs(
     rate = release.params.audio.frame_rate
     made: list[Tensor] = []
     batch, frames = shard.index, 0
-    while frames < settings.minutes * 60 * rate / shard.count:
+    while frames < minutes * 60 * rate / shard.count:
         path = folder / f"batch-{batch:05d}.safetensors"
         if not path.exists():
             generator = step_generator(settings.seed, batch)

@@ -91,7 +91,7 @@ def run_checks(diagnosis: Diagnosis) -> CheckResults:
     if diagnosis.levels.mahalanobis is None:
         skipped.append("off-distribution levels (too few preset frames)")
     if diagnosis.language_model is None or diagnosis.language_model.conditioning_gain is None:
-        skipped.append("acceptance by the language model")
+        skipped.append("conditioning gain")
     return CheckResults(failed, skipped)
 
 

@@ -95,7 +95,7 @@ def evaluate_encoder(
     presets = preset_codes(release).codes
     names = sorted(presets)
     truth = [presets[each] for each in names]
-    again = [codec.encode(codec.decode(codes_KT[None]))[0] for codes_KT in truth]
+    again = [_encoded(codec, codec.decode(codes_KT[None].to(codec.device))) for codes_KT in truth]
     return EncoderReport(
         encoder=name,
         presets=_scores(agreements(truth, again), names),
@@ -113,16 +113,14 @@ def _compare(
     table_VD, offsets = load_table(release), codebook_offsets(release.params)
     truth, own, decoded, bf16, bound = [], [], [], [], []
     for each in track(speech.utterances, "encoding"):
-        wave_BS = each.wave_S[None]
-        true_KT = oracle.encode(wave_BS)[0]
-        decoded_BS = oracle.decode(true_KT[None])
+        wave_BS = each.wave_S[None].to(codec.device)
+        true_KT = _encoded(oracle, wave_BS)
+        decoded_BS = oracle.decode(true_KT[None].to(codec.device))
         truth.append(true_KT)
-        own.append(codec.encode(wave_BS)[0])
-        decoded.append(agreement(true_KT, codec.encode(decoded_BS)[0]))
-        bound.append(agreement(true_KT, oracle.encode(decoded_BS)[0]))
-        bf16.append(
-            agreement(*(c.encode(wave_BS, dtype=torch.bfloat16)[0] for c in (oracle, codec)))
-        )
+        own.append(_encoded(codec, wave_BS))
+        decoded.append(agreement(true_KT, _encoded(codec, decoded_BS)))
+        bound.append(agreement(true_KT, _encoded(oracle, decoded_BS)))
+        bf16.append(agreement(*(_encoded(c, wave_BS, torch.bfloat16) for c in (oracle, codec))))
     speakers = [each.speaker for each in speech.utterances]
     real = agreements(truth, own)
     chance = _by_chance(truth)
@@ -143,6 +141,11 @@ def _compare(
         extreme=bootstrap(extreme, speakers),
         codes_in_use=len(torch.cat([each[0] for each in own]).unique()),
     )
+
+
+def _encoded(codec: Codec, wave_BS: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Codes [K, T] of one waveform, on the CPU."""
+    return codec.encode(wave_BS, dtype=dtype)[0].cpu()
 
 
 def _normalized(

@@ -54,24 +54,31 @@ class VoxtralReconstructor:
 
     @torch.inference_mode()
     def reconstruct(self, wave_S: Tensor) -> Tensor:
-        return self.codec.decode(self.codec.encode(wave_S[None]))[0][: len(wave_S)]
+        codes_BKT = self.codec.encode(wave_S[None].to(self.codec.device))
+        return self.codec.decode(codes_BKT)[0, : len(wave_S)].cpu()
 
 
 class MimiReconstructor:
     """Mimi through transformers with its first codebooks (8, 16 and 32 in the paper)."""
 
-    def __init__(self, source: str = "kyutai/mimi", codebooks: int = 32) -> None:
+    def __init__(
+        self,
+        source: str = "kyutai/mimi",
+        codebooks: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
         """Raises MissingExtraError without transformers, VoxcloneError if it does not load."""
-        self.model = load_pretrained("MimiModel", source, "Comparing with Mimi")
+        self.model = load_pretrained("MimiModel", source, "Comparing with Mimi").to(device)
         self.codebooks = codebooks
         self.name = f"mimi-{codebooks}"
         self.kbps = 11 * codebooks * float(self.model.config.frame_rate) / 1000
 
     @torch.inference_mode()
     def reconstruct(self, wave_S: Tensor) -> Tensor:
-        codes = self.model.encode(wave_S[None, None], num_quantizers=self.codebooks).audio_codes
+        wave_BCS = wave_S[None, None].to(self.model.device)
+        codes = self.model.encode(wave_BCS, num_quantizers=self.codebooks).audio_codes
         decoded: Tensor = self.model.decode(codes).audio_values[0, 0]
-        return decoded[: len(wave_S)]
+        return decoded[: len(wave_S)].cpu()
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def calibrate(
     inputs = Inputs(str(release.path), speech, None, str(device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with memory_errors(config, device):
+    with memory_errors(config.step_values, device):
         training = prepare(short, inputs, device, folder / "run", Console(quiet=True))
         seconds = training_seconds(training, config, device)
         model = training.objective.material.language_model

@@ -183,10 +183,10 @@ def pairs_inputs(context: Context, results: Results) -> Inputs | str:
         return f"those of {pairs.folder} are used"
     if not pairs.minutes:
         return "the config asks for none"
-    settings = PairSettings(minutes=pairs.minutes).model_dump(mode="json")
-    limits = {"minutes": settings.pop("minutes")}
-    texts = {"texts": hash_file(TEXTS)}
-    return Inputs({"model": context.model, "settings": settings} | texts, limits)
+    settings, texts = PairSettings().model_dump(mode="json"), {"texts": hash_file(TEXTS)}
+    return Inputs(
+        {"model": context.model, "settings": settings} | texts, {"minutes": pairs.minutes}
+    )
 
 
 def pairs(context: Context, results: Results, folder: Path) -> Result:
@@ -194,7 +194,7 @@ def pairs(context: Context, results: Results, folder: Path) -> Result:
     minutes = training_recipe(context, results)[0].config.pairs.minutes
     made = speak_pairs(
         release, TTS.load(release, device=context.device), read_texts(TEXTS),
-        PairSettings(minutes=minutes), folder / "pairs",
+        PairSettings(), minutes, folder / "pairs",
         progress=lambda done: progress.show(
             min(1.0, done / minutes), f"{done:.1f} of {minutes:g} min"
         ),

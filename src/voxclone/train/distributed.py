@@ -46,18 +46,18 @@ GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class _Meeting:
+class _ProcessGroup:
     """What the processes need beside PyTorch's default group: their store, how long one waits in
-    a step, and a group that waits for the first process (`rank0_first`). A PyTorch without
-    `distributed` has no such types."""
+    a step, and a control group, with a longer timeout, in which they wait for the first process
+    (`rank0_first`). A PyTorch without `distributed` has no such types."""
 
     store: Any
     longest_step: timedelta
-    patient: Any
+    control_group: Any
 
 
-_meetings: list[_Meeting] = []
-"""The meeting of this process, if it has joined one."""
+_groups: list[_ProcessGroup] = []
+"""The process group of this process, if it has joined one."""
 
 
 def start(device: torch.device) -> None:
@@ -88,14 +88,14 @@ def join(
     """Become the process `rank` of `size` that share a `Store` of PyTorch."""
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=longest_step)
     store.set(f"host-{rank}", socket.gethostname())
-    patient = dist.new_group(timeout=LONGEST_WAIT, backend="gloo")
-    _meetings.append(_Meeting(store, longest_step, patient))
+    control_group = dist.new_group(timeout=LONGEST_WAIT, backend="gloo")
+    _groups.append(_ProcessGroup(store, longest_step, control_group))
 
 
 def stop() -> None:
     """Leave the other processes."""
     if _together():
-        _meetings.clear()
+        _groups.clear()
         dist.destroy_process_group()
 
 
@@ -129,9 +129,9 @@ def _waiting() -> Iterator[None]:
 
 def _lost() -> TrainingError:
     """Tell the other processes that this one is there, and find who does not tell that."""
-    meeting = _meetings[-1]
-    longest = format_duration(meeting.longest_step.total_seconds())
-    deadline, store = time.monotonic() + GRACE_SECONDS, meeting.store
+    group = _groups[-1]
+    longest = format_duration(group.longest_step.total_seconds())
+    deadline, store = time.monotonic() + GRACE_SECONDS, group.store
     missing = list(range(world_size()))
     try:
         store.set(f"left-{rank()}", "")
@@ -230,10 +230,10 @@ def shard(layers: Iterable[nn.Module], whole: Sequence[nn.Parameter]) -> None:
 
 def any_rank(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process; all wait for all."""
-    return list(flags) if world_size() == 1 else _any_of(flags, None)
+    return list(flags) if world_size() == 1 else _max_over_ranks(flags, None)
 
 
-def _any_of(flags: Sequence[bool], group: Any) -> list[bool]:
+def _max_over_ranks(flags: Sequence[bool], group: Any) -> list[bool]:
     shared = torch.tensor(flags, dtype=torch.int32)
     with _waiting():
         dist.all_reduce(shared, dist.ReduceOp.MAX, group)
@@ -289,7 +289,9 @@ def check_stop() -> None:
 def _agree(*, done: bool) -> bool:
     """Whether the first process is done. What is done is not interrupted any more."""
     flags = (stop_requested(), done)
-    stopped, done = flags if world_size() == 1 else _any_of(flags, _meetings[-1].patient)
+    stopped, done = (
+        flags if world_size() == 1 else _max_over_ranks(flags, _groups[-1].control_group)
+    )
     if stopped and not done:
         raise Interrupted
     return done

@@ -2,7 +2,7 @@
 
     main -> prepare -> build -> fit (train_step, validate) -> save
 
-Three kinds of material, each with losses of its own (design, section 5):
+Three kinds of material, each with losses of its own:
 - *pairs*: codes that the release made, decoded; the encoder must give the codes back;
 - *real speech* through encoder, quantizer and frozen decoder, held near the statistics of genuine
   codes, near the states of an ASR model, and (`bridge`) near the codes that belong to its states;
@@ -45,7 +45,7 @@ from voxclone.train.asr_distillation import build_distillation
 from voxclone.train.batch import MicroBatch, Prefetcher, StepBatch, micro_batches
 from voxclone.train.bridge import Bridge
 from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, StepValues
 from voxclone.train.logging import SECONDS, Log
 from voxclone.train.loop import (
     CHECKPOINTS,
@@ -78,9 +78,9 @@ from voxclone.train.optim import (
 from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
-ENCODER, BESIDE = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
+ENCODER, AUXILIARY = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
 """Optimizers by name: of the encoder and the projection to its teacher, whose gradients are clipped
-together; and of networks beside it, each by itself."""
+together; and of auxiliary networks, each by itself."""
 BALANCER, BEST = "balancer", "best"
 """Among the values of a state: the balancer's averages, and what is known of the best encoder."""
 OWN_SEEDS = 10**9
@@ -112,7 +112,7 @@ def main(
     console = console if distributed.is_rank0() else Console(quiet=True)
     values = config.model_dump(mode="json")
     try:
-        with memory_errors(config, device):
+        with memory_errors(config.step_values, device):
             require_shared(out)
             with distributed.rank0_first():
                 if not resume:  # before speech is packed over it
@@ -146,13 +146,13 @@ def main(
 
 
 @contextmanager
-def memory_errors(config: EncoderConfig, device: torch.device) -> Iterator[None]:
+def memory_errors(values: StepValues, device: torch.device) -> Iterator[None]:
     """Turn a device's lack of memory into a TrainingError with the values to lower."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or any(x in str(error) for x in NO_MEMORY):
-            raise no_memory(config, device, error) from None
+            raise no_memory(values, device, error) from None
         raise
 
 
@@ -167,45 +167,45 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
     """A fresh encoder by the seed, or one with the weights of `material.init`, beside the frozen
     decoder and quantizer of the release; and what learns beside it. Raises ConfigError where
     something is missing, or where processes cannot share the batches."""
-    check(config, material.codec.config, material)
-    weights, optimizer = config.weights, config.optimizer
+    values, optimizer = config.step_values, config.optimizer
+    check(values, material.codec.config, material)
+    weights, seed = values.weights, values.seed
     teacher, sizes = material.teacher, material.codec.config
     bridge, discriminator, distillation, labels = None, None, None, None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        codec = fresh_codec(material.codec, OWN_SEEDS + config.run.seed).to(device)
+        torch.manual_seed(seed)
+        codec = fresh_codec(material.codec, OWN_SEEDS + seed).to(device)
         encoder = codec.require_encoder()
         if config.match_codebook:
             match_codebook(encoder, codec.quantizer.semantic_codebook)
         if material.init is not None:
             encoder.load_state_dict(material.init.state_dict())
         state = TrainState({"encoder": encoder}, build_optimizers(encoder, optimizer))
-        if weights.bridge and isinstance(teacher, Recognizer):
+        if weights["bridge"] and isinstance(teacher, Recognizer):
             bridge = Bridge(teacher, sizes.semantic_dim, codec.frame_size).to(device)
             state.modules["bridge"] = bridge
             state.optimizers["bridge"] = adamw(bridge.parameters(), optimizer)
-        if weights.feature_matching:
+        if weights["feature_matching"]:
             channels = config.discriminators.channels
             discriminator = MultiResolutionSTFTDiscriminator(channels).to(device)
             state.modules["discriminator"] = discriminator
             state.optimizers["discriminator"] = adamw(
                 discriminator.parameters(), optimizer, adversarial.LEARNING_RATE
             )
-        if weights.asr_distillation and teacher is not None:
+        if weights["asr_distillation"] and teacher is not None:
             distillation = build_distillation(
-                teacher, material.speech.corpus, codec, left_context(config.left_context, sizes)
+                teacher, material.speech.corpus, codec, left_context(values.left_context, sizes)
             )
             state.modules["distillation"] = distillation.module.to(device)
             state.optimizers["distillation"] = adamw(distillation.module.parameters(), optimizer)
     if config.run.ema:
         state.modules["encoder_ema"] = copy.deepcopy(encoder).requires_grad_(False).eval()
-    if weights.pseudo_label and material.language_model and material.labels:
+    if weights["pseudo_label"] and material.language_model and material.labels:
         labels = PseudoLabels(
             material.language_model, material.speech, material.labels,
-            config.pseudo_labels.label_steps, config.pseudo_labels.clips, config.run.seed,
-            config.speaker_balance,
+            values.label_steps, config.pseudo_labels.clips, seed, values.speaker_balance,
         )  # fmt: skip
-    objective = Objective(config, material, codec, bridge, discriminator, distillation, labels)
+    objective = Objective(values, material, codec, bridge, discriminator, distillation, labels)
     return EncoderTraining(config, objective, state)
 
 
@@ -232,7 +232,7 @@ class EncoderTraining:
 
     def draw(self, step: int) -> list[tuple[MicroBatch, StepBatch]]:
         """The micro-batches of a step."""
-        micro = micro_batches(self.config.run.micro_batches)
+        micro = micro_batches(self.objective.values.micro_batches)
         return [(each, self.objective.draw(step, each)) for each in micro]
 
     def train_step(self, step: int) -> dict[str, Tensor]:
@@ -253,31 +253,31 @@ class EncoderTraining:
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
-                beside = objective.bridge_losses(pairs)
-                beside |= objective.discriminator_losses(step, speech)
-                shown = losses | beside
-                if self.config.balance and speech is not None:
+                auxiliary = objective.bridge_losses(pairs)
+                auxiliary |= objective.discriminator_losses(step, speech)
+                shown = losses | auxiliary
+                if objective.values.balance and speech is not None:
                     losses, averages = balance(
                         losses, weights, speech.decoded_BS, speech.leaf_BS, averages, micro.parts
                     )
             total = weighted_sum(losses, weights)
-            ((total + sum(beside.values())) / micro.count).backward()
+            ((total + sum(auxiliary.values())) / micro.count).backward()
             if objective.has_speaker_loss(step):  # its gradients come in chunks: a model's states
                 shown |= objective.backward_speaker_loss(step, micro)
                 total = total + weights[SPEAKER] * shown[SPEAKER]
             rows.append({name: loss.detach() for name, loss in (shown | {"total": total}).items()})
         metrics = {f"loss/{name}": mean_of([row[name] for row in rows]) for name in rows[0]}
 
-        optimizers = self.optimizers(BESIDE + ENCODER)
+        optimizers = self.optimizers(AUXILIARY + ENCODER)
         loss = distributed.average_gradients(parameters_of(optimizers), metrics["loss/total"])
         norm = clip_gradients(self.optimizers(ENCODER))
-        others = [loss, *(clip_gradients([each]) for each in self.optimizers(BESIDE))]
+        others = [loss, *(clip_gradients([each]) for each in self.optimizers(AUXILIARY))]
         # Not finite if one of them is not; on the CPU, so that a GPU is waited for once a step.
         norm = (norm + 0.0 * mean_of([each.to(norm) for each in others])).cpu()
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():
-                for optimizer in self.optimizers(BESIDE):  # discriminators and bridge
+                for optimizer in self.optimizers(AUXILIARY):  # discriminators and bridge
                     optimizer.step()
                 for optimizer in self.optimizers(ENCODER):
                     optimizer.step()
@@ -330,9 +330,8 @@ class EncoderTraining:
     @property
     def seconds(self) -> float:
         """Audio of a step."""
-        config = self.config
-        items = config.real_batch + config.pair_batch * config.uses_pairs
-        return items * config.frames / self.objective.codec.frame_rate
+        values, rate = self.objective.values, self.objective.codec.frame_rate
+        return (values.real_batch + values.pair_batch) * values.frames / rate
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -375,15 +374,14 @@ def report(outcome: Outcome, path: Path, best: dict[str, Any] | None, console: C
     return EXIT_OK
 
 
-def no_memory(config: EncoderConfig, device: torch.device, error: Exception) -> TrainingError:
+def no_memory(values: StepValues, device: torch.device, error: Exception) -> TrainingError:
     """The sentence of a device that is too small."""
-    parts, chunk = config.run.micro_batches, config.speaker_loss.micro_batch
-    used = config.weights.speaker_contrastive
-    clones = f"`speaker_loss.micro_batch` ({chunk}), " if used else ""
+    parts, chunk = values.micro_batches, values.speakers_at_a_time
+    clones = f"`speaker_loss.micro_batch` ({chunk}), " if values.weights[SPEAKER] else ""
     return TrainingError(
         f"The device {device} has too little memory for a step: make `frames` (now "
-        f"{config.frames}), {clones}`real_batch` ({config.real_batch}) or `pair_batch` "
-        f"({config.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
+        f"{values.frames}), {clones}`real_batch` ({values.real_batch}) or `pair_batch` "
+        f"({values.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
         f"run.micro_batches={2 * parts}` (now {parts}); a run that has begun takes that with "
         f"`--resume --force`. ({str(error).splitlines()[0]})"
     )

@@ -5,6 +5,7 @@ of a recipe. What no shipped recipe changes is a constant in the module that use
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -214,3 +215,53 @@ class EncoderConfig(Settings):
     @property
     def uses_pairs(self) -> bool:
         return bool(self.weights.pair_semantic or self.weights.pair_levels)
+
+    @property
+    def step_values(self) -> "StepValues":
+        """What a step depends on."""
+        run, speakers = self.run, self.speaker_loss
+        return StepValues(
+            seed=run.seed, steps=run.steps, micro_batches=run.micro_batches, autocast=run.autocast,
+            weights=self.weights.model_dump(), decay=self.decay, balance=self.balance,
+            frames=self.frames, pair_batch=self.pair_batch if self.uses_pairs else 0,
+            real_batch=self.real_batch, real_from=self.real_from,
+            label_batch=self.pseudo_labels.batch, label_steps=self.pseudo_labels.label_steps,
+            speaker_balance=self.speaker_balance, augmentation=self.augmentation,
+            left_context=self.left_context, stochastic_quantization=self.stochastic_quantization,
+            spectral_floor=self.spectral_floor, stft_sizes=self.stft_sizes,
+            mel_scales=self.mel_scales, discriminators_from=self.discriminators.start,
+            speakers_from=max(speakers.start, self.real_from), speakers_every=speakers.every,
+            speakers_at_a_time=speakers.micro_batch,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """The values of a config that a step depends on, mostly under the names that they have there.
+    `pair_batch` is 0 where pairs have no weight; `discriminators_from` and `speakers_from` are the
+    first steps with these losses."""
+
+    seed: int
+    steps: int
+    micro_batches: int
+    autocast: bool
+    weights: dict[str, float]
+    decay: float
+    balance: bool
+    frames: int
+    pair_batch: int
+    real_batch: int
+    real_from: int
+    label_batch: int
+    label_steps: tuple[int, ...]
+    speaker_balance: float
+    augmentation: Degradation
+    left_context: int | None
+    stochastic_quantization: bool
+    spectral_floor: float
+    stft_sizes: tuple[int, ...]
+    mel_scales: tuple[tuple[int, int], ...]
+    discriminators_from: int
+    speakers_from: int
+    speakers_every: int
+    speakers_at_a_time: int

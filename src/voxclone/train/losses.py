@@ -51,7 +51,7 @@ def waveform_losses(
     if weights.get("mel"):
         losses["mel"] = mel_loss(made_BS, wave_BS, mel_scales, floor=floor)
     if weights.get("stft"):
-        losses["stft"] = stft_loss(made_BS, wave_BS, stft_sizes, floor=floor, norm=norm_over_ranks)
+        losses["stft"] = stft_loss(made_BS, wave_BS, stft_sizes, floor=floor, norm=global_norm)
     if weights.get("magnitude"):
         losses["magnitude"] = magnitude_loss(made_BS, wave_BS, stft_sizes)
     if weights.get("l1"):
@@ -66,7 +66,7 @@ def waveform_losses(
     return losses
 
 
-def norm_over_ranks(own: Tensor) -> Tensor:
+def global_norm(own: Tensor) -> Tensor:
     """The Euclidean norm of the parts of all processes together, with gradients."""
     processes = distributed.world_size()
     if processes == 1:
@@ -209,7 +209,7 @@ def diversity_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
 
 def scale_loss(quantizer: Quantizer, latent_BDT: Tensor) -> Tensor:
     """Difference of the semantic latents' standard deviation from that of the code vectors (the
-    community's V1 to V3; their figure is 13.6)."""
+    community's V1 to V3; theirs is 13.6)."""
     semantic_BDT, _ = quantizer.split(latent_BDT)
     wanted = quantizer.semantic_codebook.vectors().std()
     return (semantic_BDT.float().std() - wanted).abs()

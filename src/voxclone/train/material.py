@@ -30,7 +30,7 @@ from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
 from voxclone.train.batch import check_batches
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import EncoderConfig, StepValues
 from voxclone.train.speaker_loss import Embed, SpeakerLoss
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
@@ -91,8 +91,8 @@ def gather(
         dtype = None if config.run.autocast else torch.float32
         model = TTS.load(release, codec=codec, dtype=dtype, device=device)
     if minutes and stored is None and model is not None:
-        settings = PairSettings(minutes=minutes)
-        genuine = speak_pairs(release, model, read_texts(TEXTS), settings, out / "pairs")
+        texts = read_texts(TEXTS)
+        genuine = speak_pairs(release, model, texts, PairSettings(), minutes, out / "pairs")
     held_out = dict(sorted(presets.codes.items())[::HELD_OUT])
     genuine += [codes for name, codes in presets.codes.items() if name not in held_out]
     teacher = speakers = None
@@ -109,61 +109,61 @@ def gather(
     )  # fmt: skip
 
 
-def check(config: EncoderConfig, codec: CodecConfig, material: Material | None) -> None:
+def check(values: StepValues, codec: CodecConfig, material: Material | None) -> None:
     """Raise ConfigError for weights of which something is missing (not asked without `material`),
     for crops of which nothing counts, and for batches that processes cannot share."""
-    weights, run = config.weights, config.run
+    weights = values.weights
     used = {
-        "pair_batch": config.pair_batch if config.uses_pairs else 0,
-        "real_batch": config.real_batch if config.real_from < run.steps else 0,
-        "pseudo_labels.batch": config.pseudo_labels.batch if weights.pseudo_label else 0,
+        "pair_batch": values.pair_batch,
+        "real_batch": values.real_batch if values.real_from < values.steps else 0,
+        "pseudo_labels.batch": values.label_batch if weights["pseudo_label"] else 0,
     }
-    check_batches(used, run.micro_batches)
-    if config.real_from and not config.uses_pairs:
+    check_batches(used, values.micro_batches)
+    if values.real_from and not values.pair_batch:
         raise ConfigError(
-            f"Before step {config.real_from} (`real_from`) there are pairs alone, and these have "
+            f"Before step {values.real_from} (`real_from`) there are pairs alone, and these have "
             "no weight: set `real_from` to 0, or `weights.pair_levels` above 0."
         )
-    if weights.bridge and not config.uses_pairs:
+    if weights["bridge"] and not values.pair_batch:
         raise ConfigError(
             "The weight `bridge` needs pairs, from which the bridge learns, and these have no "
             "weight: set `weights.pair_levels` above 0, or `weights.bridge` to 0."
         )
-    if weights.pseudo_label and not config.pseudo_labels.label_steps:
+    if weights["pseudo_label"] and not values.label_steps:
         raise ConfigError("The weight `pseudo_label` needs steps in `pseudo_labels.label_steps`.")
     if material is not None:
-        _check_material(config, codec, material)
+        _check_material(values, codec, material)
 
 
-def _check_material(config: EncoderConfig, codec: CodecConfig, material: Material) -> None:
-    weights = config.weights
-    if weights.bridge and not isinstance(material.teacher, Recognizer):
+def _check_material(values: StepValues, codec: CodecConfig, material: Material) -> None:
+    weights = values.weights
+    if weights["bridge"] and not isinstance(material.teacher, Recognizer):
         raise ConfigError(
             "The weight `bridge` needs a `teacher` that is a CTC recognizer: mini, or its folder."
         )
-    if weights.asr_distillation and material.teacher is None:
+    if weights["asr_distillation"] and material.teacher is None:
         raise ConfigError(
             "The weight `asr_distillation` needs a `teacher`: mini, the folder of a CTC "
             "recognizer, or a Whisper."
         )
-    context = left_context(config.left_context, codec)
+    context = left_context(values.left_context, codec)
     whisper = isinstance(material.teacher, TargetStore)
-    if weights.asr_distillation and whisper and config.frames <= context:
+    if weights["asr_distillation"] and whisper and values.frames <= context:
         raise ConfigError(
             f"Whisper's targets know the whole clip, so the first {context} frames of a crop from "
-            f"within it do not count (`left_context`), and of {config.frames} nothing is left: set "
+            f"within it do not count (`left_context`), and of {values.frames} nothing is left: set "
             f"`frames` to more, {4 * context} for example."
         )
-    if weights.pseudo_label and (material.language_model is None or material.labels is None):
+    if weights["pseudo_label"] and (material.language_model is None or material.labels is None):
         raise ConfigError("The weight `pseudo_label` needs the release's language model.")
-    if weights.speaker_contrastive:
+    if weights["speaker_contrastive"]:
         if material.speakers is None:
             raise ConfigError(
                 "The weight `speaker_contrastive` needs a `speaker_loss.speaker_encoder`: mini, "
                 "ge2e, or the folder of a network that tells speakers apart."
             )
         items = {"speakers of a step": material.speakers.sizes.items}
-        check_batches(items, config.run.micro_batches)
+        check_batches(items, values.micro_batches)
 
 
 def left_context(given: int | None, codec: CodecConfig) -> int:

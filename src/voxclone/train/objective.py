@@ -39,7 +39,7 @@ from voxclone.train.batch import (
     item_generators,
 )
 from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
-from voxclone.train.encoder_config import EncoderConfig
+from voxclone.train.encoder_config import StepValues
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
     code_losses,
@@ -87,7 +87,7 @@ class Speech:
 class Objective:
     """The networks that a step's losses come from, and the values that say how."""
 
-    config: EncoderConfig
+    values: StepValues
     material: Material
     codec: Codec
     bridge: Bridge | None = None
@@ -96,13 +96,12 @@ class Objective:
     labels: PseudoLabels | None = None
 
     def __post_init__(self) -> None:
-        config, material = self.config, self.material
-        weights = config.weights
-        self.weights: dict[str, float] = weights.model_dump()
-        self.clip_weights_N = material.speech.weights(config.speaker_balance)
-        self.left_context = left_context(config.left_context, self.codec.config)
+        values, material = self.values, self.material
+        self.weights = values.weights
+        self.clip_weights_N = material.speech.weights(values.speaker_balance)
+        self.left_context = left_context(values.left_context, self.codec.config)
         self.quantiles_CQ = level_quantiles(self.codec, material.genuine)
-        similarity = weights.speaker_similarity
+        similarity = self.weights["speaker_similarity"]
         self.embedder = Ge2eEmbedder.load(str(self.device)) if similarity else None
 
     @property
@@ -110,12 +109,11 @@ class Objective:
         return self.codec.device
 
     def autocast(self) -> torch.autocast:
-        enabled = self.config.run.autocast
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.values.autocast)
 
     def weights_at(self, step: int) -> dict[str, float]:
         """The weights of a step, of which some decay."""
-        decay = self.config.decay**step
+        decay = self.values.decay**step
         return self.weights | {name: decay * self.weights[name] for name in ("l1", "stft")}
 
     def encode(self, wave_BS: Tensor) -> Tensor:
@@ -124,26 +122,26 @@ class Objective:
 
     def draw_speech(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         """Crops of real speech: all are drawn, those of a part are read."""
-        config, size = self.config, self.codec.frame_size
+        values, size = self.values, self.codec.frame_size
         on_grid = isinstance(self.distillation, WhisperDistillation)
         return self.material.speech.crops(
-            config.real_batch, config.frames * size, generator, self.clip_weights_N,
+            values.real_batch, values.frames * size, generator, self.clip_weights_N,
             grid=size if on_grid else 1, part=part,
         )  # fmt: skip
 
     def draw(self, step: int, micro: MicroBatch) -> StepBatch:
         """The pairs (none where they have no weight) and the crops of real speech (none before
         `real_from`) of a micro-batch."""
-        config, quantizer, pairs, speech = self.config, self.codec.quantizer, None, None
-        seed, frames = config.run.seed, config.frames
-        if config.uses_pairs:
+        values, quantizer, pairs, speech = self.values, self.codec.quantizer, None, None
+        seed, frames = values.seed, values.frames
+        if values.pair_batch:
             source = PairSource(
-                self.material.genuine, quantizer.levels - 1, config.pair_batch, frames,
-                frames * self.codec.frame_size, config.augmentation,
+                self.material.genuine, quantizer.levels - 1, values.pair_batch, frames,
+                frames * self.codec.frame_size, values.augmentation,
             )  # fmt: skip
             pairs = source.draw(seed, step, micro)
-        if step >= config.real_from:
-            part = micro.of(config.real_batch)
+        if step >= values.real_from:
+            part = micro.of(values.real_batch)
             crops = self.draw_speech(step_generator(seed, step, CROPS), part)
             generators = item_generators(seed, step, OF_CROPS, part)
             draws = draw_quantization(self.codec.num_codebooks - 1, frames, generators)
@@ -166,25 +164,25 @@ class Objective:
             return None
         wave_BS = batch.crops.wave_BS
         latent_BDT = self.encode(wave_BS)
-        semantic, acoustic = STOCHASTIC if self.config.stochastic_quantization else WHOLE_CODES
+        semantic, acoustic = STOCHASTIC if self.values.stochastic_quantization else WHOLE_CODES
         quantized = self.codec.quantizer.train_forward(
             latent_BDT, batch.quantization, semantic_share=semantic, acoustic_shares=acoustic
         )
         decoded_BS = leaf_BS = wave_BS
         if any(self.weights[name] for name in THROUGH_WAVEFORM):
             decoded_BS = leaf_BS = self.codec.decoder(quantized.latent_BDT).float()
-        if self.config.balance:
+        if self.values.balance:
             leaf_BS = decoded_BS.detach().requires_grad_()
         return Speech(batch.crops, wave_BS, latent_BDT, quantized, decoded_BS, leaf_BS)
 
     def encode_labeled(self, step: int, micro: MicroBatch) -> tuple[Crops, Tensor] | None:
         """Crops of labeled clips, each read with the past that it needs, and their semantic
         latents; None where there are no labels yet."""
-        config, size = self.config, self.codec.frame_size
-        if self.labels is None or not self.labels.labels or step < config.real_from:
+        values, size = self.values, self.codec.frame_size
+        if self.labels is None or not self.labels.labels or step < values.real_from:
             return None
-        frames = config.frames + self.left_context
-        crops = self.labels.crops(step, micro, config.pseudo_labels.batch, frames, size)
+        frames = values.frames + self.left_context
+        crops = self.labels.crops(step, micro, values.label_batch, frames, size)
         latent_BDT = self.encode(crops.wave_BS.to(self.device))
         return crops, self.codec.quantizer.split(latent_BDT)[0]
 
@@ -208,11 +206,11 @@ class Objective:
         if speech is None:
             return {}
         losses = waveform_losses(
-            speech.leaf_BS, speech.wave_BS, weights, floor=self.config.spectral_floor,
-            stft_sizes=self.config.stft_sizes, mel_scales=self.config.mel_scales,
+            speech.leaf_BS, speech.wave_BS, weights, floor=self.values.spectral_floor,
+            stft_sizes=self.values.stft_sizes, mel_scales=self.values.mel_scales,
             embedder=self.embedder,
         )  # fmt: skip
-        if self.discriminator is not None and step >= self.config.discriminators.start:
+        if self.discriminator is not None and step >= self.values.discriminators_from:
             losses["feature_matching"] = feature_matching_loss(
                 self.discriminator, speech.wave_BS, speech.leaf_BS
             )
@@ -266,7 +264,7 @@ class Objective:
 
     def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
         """What the discriminators minimize; the encoder has no part in it."""
-        start = self.config.discriminators.start
+        start = self.values.discriminators_from
         if speech is None or self.discriminator is None or step < start:
             return {}
         loss = discriminator_loss(self.discriminator, speech.wave_BS, speech.decoded_BS)
@@ -274,17 +272,19 @@ class Objective:
 
     def has_speaker_loss(self, step: int) -> bool:
         """Whether a step has the speaker loss through the language model."""
-        given = self.config.speaker_loss
-        after = step - max(given.start, self.config.real_from)
-        return bool(self.weights[SPEAKER]) and after >= 0 and after % given.every == 0
+        after, every = step - self.values.speakers_from, self.values.speakers_every
+        return bool(self.weights[SPEAKER]) and after >= 0 and after % every == 0
 
     def backward_speaker_loss(self, step: int, micro: MicroBatch) -> dict[str, Tensor]:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
         its top-1 accuracy over speakers."""
-        frozen = self.material.speakers
+        frozen, seed, chunk = (
+            self.material.speakers,
+            self.values.seed,
+            self.values.speakers_at_a_time,
+        )
         assert frozen is not None
-        seed, chunk = self.config.run.seed, self.config.speaker_loss.micro_batch
         generator = step_generator(seed, step, SPEAKERS)
         batch = draw_speakers(frozen.pool, frozen.sizes, self.codec.frame_size, generator)
         own, found = micro.of(frozen.sizes.items), []

@@ -9,7 +9,6 @@ Shapes: K codebooks, T frames, V semantic outputs, C acoustic channels.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxclone.errors import ConfigError, ReleaseError
-from voxclone.io import atomic_folder, pieces, tensor_hash
+from voxclone.io import atomic_folder, complete_folder, pieces, tensor_hash
 from voxclone.readers import read_json
 from voxclone.records import Record, parse_record
 from voxclone.release.params import Params
@@ -111,21 +110,18 @@ def write_adapter(out: Path, adapter: Adapter, card: AdapterCard) -> None:
         Entry(name, tensor.dtype, tuple(tensor.shape), partial(tensors.__getitem__, name))
         for name, tensor in tensors.items()
     ]
-    temporary = out.with_name(f".{out.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with atomic_folder(temporary) as folder:
+    with atomic_folder(out, replace=True) as folder:
         write_safetensors(folder / TENSORS, entries, {"format": "pt"})
         if adapter.settings.reader == "lora":
             values = _peft_config(adapter, card)
             (folder / PEFT_CONFIG).write_text(json.dumps(values, indent=1), encoding="utf-8")
         text = card.model_dump_json(indent=1, by_alias=True)
         (folder / CARD).write_text(text, encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
 
 
 def read_adapter(folder: Path) -> AdapterFolder:
     """Read an adapter's folder. Raises ReleaseError for anything else."""
+    folder = complete_folder(folder)
     if not folder.is_dir():
         raise ReleaseError(
             f"There is no adapter in {folder}: name the folder that `voxclone train adapter` wrote."

@@ -12,7 +12,6 @@ Shapes: O and I sizes of a matrix, R rows of it, G groups of a row, M rows of a 
 """
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -117,13 +116,6 @@ def pack_layer(module: nn.Module, name: str, weight_OI: Tensor, weights: Weights
     kind = Int8Linear if weights == "int8" else Int4Linear
     module.set_submodule(layer, kind(weight_OI))
     return True
-
-
-def packed_layers(module: nn.Module) -> Iterator[tuple[str, Int8Linear | Int4Linear]]:
-    """The packed layers of a module, by name."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, Int8Linear | Int4Linear):
-            yield name, layer
 
 
 def require_kernels(device: str | torch.device) -> None:
