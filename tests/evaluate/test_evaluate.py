@@ -229,6 +229,7 @@ def test_values_that_differ_are_marked() -> None:
     assert compare(table(0.1, 0.2), [])[0].rows[1].cells[1].text == "not measured"
 
 
+@pytest.mark.slow
 def test_dnsmos_rates_noise() -> None:
     predictor = Dnsmos()
     clean_S = torch.from_numpy(read_wave(ROOT / "examples" / "reference.flac"))[: 9 * SAMPLING_RATE]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.serve.conftest import GIVEN, wav
 from tests.serve.live import Address
 from tests.serve.process import serve
@@ -27,6 +29,7 @@ def check_imports(lines: list[str], *expected: str) -> None:
     assert not [name for name in modules if name.startswith(TRAINING)]
 
 
+@pytest.mark.slow  # the rules test asks the same of the import graph
 def test_a_server_imports_nothing_that_trains_or_evaluates(
     release: Release, tmp_path: Path
 ) -> None:

@@ -7,9 +7,9 @@ import pytest
 import voxclone.serve.app
 import voxclone.serve.run
 from tests.helpers.command import make_command
+from tests.tts.test_quantized import packed_layers
 from voxclone.release.release import Release
 from voxclone.serve.engine import Engine
-from voxclone.tts.quantized import packed_layers
 
 
 @pytest.mark.parametrize("weights", [None, "int8"])
