@@ -21,7 +21,7 @@ from voxclone.audio.containers import BytesFile, Sound, open_sound, reason_of
 from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
-from voxclone.errors import AudioError, file_name, is_address
+from voxclone.errors import AudioError, file_name, is_address, not_fetched
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
@@ -99,8 +99,7 @@ def read_recording(
             return _read_stream(stream, path, info.st_size, limits, str(path), file_name(path.name))
     except FileNotFoundError:
         if is_address(str(path)):
-            address = str(path).replace(":/", "://", 1)  # a Path has lost a slash
-            problem = f"{address} is an address, and nothing is fetched: download the file first."
+            problem = not_fetched(str(path))
         elif "\\" in str(path) and os.sep == "/":
             problem = f"There is no file {path}: write / instead of \\ between folders."
         else:

@@ -13,7 +13,15 @@ from pathlib import Path
 from voxclone.audio.kinds import SOUND_SUFFIXES
 from voxclone.data import lhotse
 from voxclone.data.manifest import Item, Manifest
-from voxclone.errors import ConfigError, UsageError, file_name, is_address, os_errors, shorten
+from voxclone.errors import (
+    ConfigError,
+    UsageError,
+    file_name,
+    is_address,
+    not_fetched,
+    os_errors,
+    shorten,
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,7 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
         return SpeechSource(path.name, lambda: _folder_items(path, pattern))
     if not os.path.exists(path):
         if is_address(str(given)):
-            raise ConfigError(
-                f"{shorten(given)} is an address, and nothing is fetched: download the files."
-            )
+            raise ConfigError(not_fetched(str(given), "files"))
         raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
     if lhotse.is_manifest(path):
         pairs = lhotse.manifests_of(path)

@@ -126,9 +126,8 @@ def main(
                 best = choose_best(training.state.values.get(BEST), metrics, step)
                 if best["step"] == step:
                     training.save(out / BEST_FILE, release, values, step, metrics)
-                training.state.values[BEST] = (
-                    best  # not before it is written: an error saves the state
-                )
+                # Not before it is written: an error saves the state.
+                training.state.values[BEST] = best
 
             outcome = fit(
                 training, config.run, out, resume=resume, changed=changed,

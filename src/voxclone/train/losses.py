@@ -148,8 +148,8 @@ def code_losses(
     *,
     kept_N: Tensor | None = None,
 ) -> CodeLosses:
-    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the
-    frames `kept_N` of B * T, or all of them.
+    """How far a latent [B, D, T] is from giving `codes` [B, K, T], over the frames
+    `kept_N` of B * T, or all of them.
 
     Semantic: cross-entropy over code vectors with logits -|z - e|^2 / spread, plus half the
     squared distance to the true vector in the same unit; it sets direction, scale and offset at
@@ -160,15 +160,15 @@ def code_losses(
     vectors_VD = quantizer.semantic_codebook.vectors()
     spread = quantizer.semantic_codebook.spread() / 8
     codes_BT = codes_BKT[:, 0]
-    keep_N = slice(None) if kept_N is None else kept_N
-    latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[keep_N]
-    codes_N = codes_BT.flatten()[keep_N]
+    at_N = slice(None) if kept_N is None else kept_N
+    latent_ND = semantic_BDT.transpose(1, 2).flatten(0, 1)[at_N]
+    codes_N = codes_BT.flatten()[at_N]
     squared_NV = quantizer.semantic_codebook.squared_distances(latent_ND)
     cross_entropy = F.cross_entropy(-squared_NV / spread, codes_N)
     distance = (latent_ND - vectors_VD[codes_N]).square().sum(-1).mean() / spread
     half = (quantizer.levels - 1) / 2
-    estimate_NC = (half * torch.tanh(acoustic_BDT) + half).transpose(1, 2).flatten(0, 1)[keep_N]
-    level_NC = codes_BKT[:, 1:].transpose(1, 2).flatten(0, 1)[keep_N]
+    estimate_NC = (half * torch.tanh(acoustic_BDT) + half).transpose(1, 2).flatten(0, 1)[at_N]
+    level_NC = codes_BKT[:, 1:].transpose(1, 2).flatten(0, 1)[at_N]
     levels = F.smooth_l1_loss(estimate_NC, level_NC.to(estimate_NC.dtype))
     return CodeLosses(cross_entropy + 0.5 * distance, levels)
 

@@ -101,6 +101,10 @@ class Objective:
         self.clip_weights_N = material.speech.weights(values.speaker_balance)
         self.left_context = left_context(values.left_context, self.codec.config)
         self.quantiles_CQ = level_quantiles(self.codec, material.genuine)
+        self.pairs = PairSource(
+            material.genuine, self.codec.quantizer.levels - 1, values.pair_batch, values.frames,
+            values.frames * self.codec.frame_size, values.augmentation,
+        )  # fmt: skip
         similarity = self.weights["speaker_similarity"]
         self.embedder = Ge2eEmbedder.load(str(self.device)) if similarity else None
 
@@ -132,14 +136,9 @@ class Objective:
     def draw(self, step: int, micro: MicroBatch) -> StepBatch:
         """The pairs (none where they have no weight) and the crops of real speech (none before
         `real_from`) of a micro-batch."""
-        values, quantizer, pairs, speech = self.values, self.codec.quantizer, None, None
+        values, speech = self.values, None
         seed, frames = values.seed, values.frames
-        if values.pair_batch:
-            source = PairSource(
-                self.material.genuine, quantizer.levels - 1, values.pair_batch, frames,
-                frames * self.codec.frame_size, values.augmentation,
-            )  # fmt: skip
-            pairs = source.draw(seed, step, micro)
+        pairs = self.pairs.draw(seed, step, micro) if values.pair_batch else None
         if step >= values.real_from:
             part = micro.of(values.real_batch)
             crops = self.draw_speech(step_generator(seed, step, CROPS), part)
@@ -279,11 +278,8 @@ class Objective:
         """The gradients of the speaker loss, a few items at a time and when those of the other
         losses are done, since a language model's states lie in memory for them; then its mean, and
         its top-1 accuracy over speakers."""
-        frozen, seed, chunk = (
-            self.material.speakers,
-            self.values.seed,
-            self.values.speakers_at_a_time,
-        )
+        frozen, values = self.material.speakers, self.values
+        seed, chunk = values.seed, values.speakers_at_a_time
         assert frozen is not None
         generator = step_generator(seed, step, SPEAKERS)
         batch = draw_speakers(frozen.pool, frozen.sizes, self.codec.frame_size, generator)

@@ -18,6 +18,7 @@ from voxclone.errors import (
     VoiceError,
     VoiceExistsError,
     is_address,
+    not_fetched,
     os_errors,
     reason,
     shorten,
@@ -101,9 +102,7 @@ def read_metadata(path: Path) -> VoiceMetadata:
 def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     """Header and metadata of a file whose every byte is accounted for."""
     if is_address(str(path)):
-        raise VoiceError(
-            f"{shorten(path)} is an address, and nothing is fetched: download the file."
-        )
+        raise VoiceError(not_fetched(str(path)))
     if not os.path.isfile(path):
         raise VoiceError(f"There is no voice file at {shorten(path)}.")
     with open_file(path, VoiceError) as file, os_errors(f"{path} cannot be read", VoiceError):
