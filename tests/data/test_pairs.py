@@ -12,7 +12,8 @@ from voxclone.data.pairs import PairSettings, draw_pairs, read_pairs, speak_pair
 from voxclone.data.shards import Shard
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release, load_preset
-from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.tts import TTS
 
 TEXTS = ["One.", "Two and three.", "Four, five and six."]

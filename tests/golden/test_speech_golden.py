@@ -10,7 +10,7 @@ from tests.helpers.random_weights import draw
 from voxclone.spec import TABLE
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone, to_transformers
-from voxclone.tts.generate import Sampling
+from voxclone.tts.batch import Sampling
 
 PARAMS = golden_params()
 

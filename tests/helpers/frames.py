@@ -12,7 +12,7 @@ from torch import Tensor
 from voxclone.spec import END_AUDIO
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
-from voxclone.tts.generate import Batch, Sampling
+from voxclone.tts.batch import Batch, Sampling
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_speaks_within_the_limit(release: Path, weights: str | None) -> None:
         import torch
         from voxclone.release.release import Release, load_preset
         from tests.helpers.frames import frames
-        from voxclone.tts.generate import Sampling
+        from voxclone.tts.batch import Sampling
         from voxclone.tts.tts import TTS
         release = Release.open(sys.argv[1])
         weights = {weights!r}

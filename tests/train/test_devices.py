@@ -26,7 +26,8 @@ from voxclone.evaluate.synthesis import SynthesisRequest, synthesize
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.logging import Log
 from voxclone.train.speaker_loss import SpeakerLoss
-from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.likelihood import Likelihood, likelihood
 
 Rows = list[dict[str, float]]

@@ -9,8 +9,9 @@ from voxclone.errors import UsageError
 from voxclone.release.release import Release, load_preset
 from voxclone.release.tensors import expected_tensors
 from voxclone.tts.backbone import Backbone, backbone_names, from_transformers, to_transformers
+from voxclone.tts.batch import Sampling
 from voxclone.tts.endings import fade
-from voxclone.tts.generate import Sampling, generate
+from voxclone.tts.generate import generate
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
 

@@ -29,7 +29,8 @@ from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.release.safetensors import load_tensors
 from voxclone.rng import step_generator
-from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
 

@@ -13,7 +13,8 @@ from voxclone.audio.loudness import MIN_SAMPLES, SILENCE, active_level
 from voxclone.evaluate.progress import Track, untracked
 from voxclone.evaluate.statistics import Interval, bootstrap, bootstrap_known
 from voxclone.spec import SAMPLING_RATE
-from voxclone.tts.generate import Generated, Sampling, generate
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Generated, generate
 from voxclone.tts.text import expected_seconds, frame_cap
 from voxclone.tts.tts import TTS
 

@@ -30,7 +30,8 @@ from voxclone.train.encoder import EncoderTraining, memory_errors, prepare
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.logging import Log
 from voxclone.train.material import Inputs
-from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.tts import TTS
 
 WORTH_STEPS = 50

@@ -19,8 +19,9 @@ from voxclone.codec.model import Codec
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
+from voxclone.tts.batch import Sampling
 from voxclone.tts.endings import fade
-from voxclone.tts.generate import Batch, Sampling
+from voxclone.tts.static_batch import make_batch
 from voxclone.tts.text import Part, frame_cap
 
 FIRST_CHUNK, CHUNK = 5, 25
@@ -90,7 +91,7 @@ class Streams:
     def __init__(
         self, backbone: Backbone, head: AcousticHead, codec: Codec, prompter: Prompter
     ) -> None:
-        self._batch = Batch(backbone, head)
+        self._batch = make_batch(backbone, head)
         self._codec = codec
         self._prompter = prompter
         self._running: list[_Stream] = []  # the rows of the batch

@@ -32,7 +32,8 @@ from voxclone.release.safetensors import load_tensors
 from voxclone.rng import step_generator
 from voxclone.train.adapter.config import AdapterConfig
 from voxclone.train.adapter.speech import open_fit_speech
-from voxclone.tts.generate import Request, Sampling, generate_many
+from voxclone.tts.batch import Sampling
+from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes

@@ -31,7 +31,7 @@ from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.adapter import Adapter
 from voxclone.tts.adapter_file import probe
 from voxclone.tts.backbone import Backbone
-from voxclone.tts.generate import Batch, Sampling
+from voxclone.tts.batch import Batch, Sampling
 from voxclone.tts.prompt import PromptMaker
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
