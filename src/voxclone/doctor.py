@@ -23,6 +23,7 @@ EXTRAS = {
     "speech": (("transformers", "mistral_common"), "speaking, cloning and every training"),
     "media": (("av",), "M4A, WebM, MP4 and other recordings of phones and browsers"),
     "train": (("tensorboard",), "curves and spectrograms of a training in TensorBoard"),
+    "adapter": (("peft",), "`voxclone train adapter`, `merge`, and speech with an adapter"),
     "data": (("lhotse",), "LibriTTS-R, LibriSpeech, Common Voice and VCTK (`--corpus`)"),
     "eval": (("pystoi", "pesq", "pocketsphinx", "onnxruntime"), "STOI, PESQ, DNSMOS"),
     "serve": (("fastapi", "uvicorn", "multipart"), "`voxclone serve`"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.helpers.random_weights import drawn_codec
 from tests.train.tiny import CODEC, CPU, config_of, mean, steps, tiny_material, training_of
@@ -86,6 +87,27 @@ def test_losses_through_the_waveform_are_balanced_and_learn(corpus: Corpus) -> N
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert set(training.state.values["balancer"]) == {"mel", "l1", "stft", "feature_matching"}
     json.dumps(training.state.values)
+
+
+def test_gradient_checkpointing_gives_the_same_step_with_less_memory(corpus: Corpus) -> None:
+    """Kept for the backward pass are the inputs of blocks instead of all within them; what is
+    left are the spectrograms of the losses."""
+
+    def trained(run: dict[str, bool]) -> tuple[list[Tensor], int]:
+        training, kept = training_of(corpus, run=run), 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            training.train_step(0)
+        return [p.detach() for p in training.encoder.parameters()], kept
+
+    whole, again = trained({}), trained({"gradient_checkpointing": True})
+    assert all(torch.equal(a, b) for a, b in zip(whole[0], again[0], strict=True))
+    assert again[1] < 0.7 * whole[1]
 
 
 def test_before_real_speech_there_must_be_pairs(corpus: Corpus) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.layers import CausalConv1d, CausalConvTranspose1d, Past, Transformer
@@ -25,6 +26,8 @@ PIECE_FRAMES = 250
 
 class Encoder(nn.Module):
     """Waveform [B, S] -> latent [B, D, ceil(S / frame)], acoustic channels before the tanh."""
+
+    gradient_checkpointing = False
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -52,12 +55,14 @@ class Encoder(nn.Module):
         padded_BS = nn.functional.pad(wave_BS, (0, -wave_BS.shape[-1] % patch))
         patches_BPT = padded_BS.unflatten(-1, (-1, patch)).transpose(1, 2)
         x_BTD = self.input_proj(patches_BPT, past).transpose(1, 2)
-        latent_BTD = _run(self.encoder_blocks, x_BTD, past)
+        latent_BTD = _run(self.encoder_blocks, x_BTD, past, again=self.gradient_checkpointing)
         return latent_BTD.transpose(1, 2)
 
 
 class Decoder(nn.Module):
     """Quantized latent [B, D, T] -> waveform [B, T * frame]."""
+
+    gradient_checkpointing = False
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -84,7 +89,8 @@ class Decoder(nn.Module):
         )
 
     def forward(self, latent_BDT: Tensor, past: Past | None = None) -> Tensor:
-        x_BTD = _run(self.decoder_blocks, latent_BDT.transpose(1, 2), past)
+        again = self.gradient_checkpointing
+        x_BTD = _run(self.decoder_blocks, latent_BDT.transpose(1, 2), past, again=again)
         patches_BPT: Tensor = self.output_proj(x_BTD.transpose(1, 2), past)
         return patches_BPT.transpose(1, 2).flatten(1)
 
@@ -181,14 +187,22 @@ class Codec(nn.Module):
         return self.encoder
 
 
-def _run(blocks: nn.ModuleList, x_BTD: Tensor, past: Past | None) -> Tensor:
+def _run(blocks: nn.ModuleList, x_BTD: Tensor, past: Past | None, *, again: bool) -> Tensor:
+    """The blocks, one after another; `again` computes each once more in the backward pass instead
+    of keeping what is within it."""
     for block in blocks:
-        if isinstance(block, Transformer):
-            x_BTD = block(x_BTD, past)
+        if again and torch.is_grad_enabled() and past is None:
+            x_BTD = checkpoint(_run_block, block, x_BTD, past, use_reentrant=False)
         else:
-            # Contiguous: a product with frozen weights would copy them for every item otherwise.
-            x_BTD = block(x_BTD.transpose(1, 2), past).transpose(1, 2).contiguous()
+            x_BTD = _run_block(block, x_BTD, past)
     return x_BTD
+
+
+def _run_block(block: nn.Module, x_BTD: Tensor, past: Past | None) -> Tensor:
+    if isinstance(block, Transformer):
+        return block(x_BTD, past)
+    # Contiguous: a product with frozen weights would copy them for every item otherwise.
+    return block(x_BTD.transpose(1, 2), past).transpose(1, 2).contiguous()
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

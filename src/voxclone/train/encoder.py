@@ -175,6 +175,8 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
         torch.manual_seed(seed)
         codec = fresh_codec(material.codec, OWN_SEEDS + seed).to(device)
         encoder = codec.require_encoder()
+        for side in (encoder, codec.decoder):
+            side.gradient_checkpointing = config.run.gradient_checkpointing
         if config.match_codebook:
             match_codebook(encoder, codec.quantizer.semantic_codebook)
         if material.init is not None:
@@ -381,6 +383,7 @@ def no_memory(values: StepValues, device: torch.device, error: Exception) -> Tra
         f"The device {device} has too little memory for a step: make `frames` (now "
         f"{values.frames}), {clones}`real_batch` ({values.real_batch}) or `pair_batch` "
         f"({values.pair_batch}) smaller, or do the same batch in micro-batches, for example `--set "
-        f"run.micro_batches={2 * parts}` (now {parts}); a run that has begun takes that with "
+        f"run.micro_batches={2 * parts}` (now {parts}), or with `--set "
+        f"run.gradient_checkpointing=true`; a run that has begun takes that with "
         f"`--resume --force`. ({str(error).splitlines()[0]})"
     )

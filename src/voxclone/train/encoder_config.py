@@ -45,11 +45,14 @@ class EncoderRun(RunSettings):
     """`micro_batches` does a step's batch in so many, one after another, where memory does not hold
     it. Means over items and over the frames of pairs stay what they are; what divides by the
     statistics of a batch (`stft`, `l1`, `low`, `feature_matching`, `level_prior`, `diversity`,
-    `scale`, `pseudo_label`, `asr_distillation`, the balancer) takes a micro-batch's. `ema` is the
-    decay of a mean of the encoder's weights, which is then what is validated and written (0: none).
+    `scale`, `pseudo_label`, `asr_distillation`, the balancer) takes a micro-batch's. With
+    `gradient_checkpointing` the blocks of encoder and decoder are computed again in the backward
+    pass, in less memory: the batch stays whole. `ema` is the decay of a mean of the encoder's
+    weights, which is then what is validated and written (0: none).
     """
 
     micro_batches: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
     ema: float = Field(0.0, ge=0, lt=1)
     stop_on_collapse: bool = True
     """Whether an encoder that has collapsed or saturated (`monitor.collapse`) ends the run."""
