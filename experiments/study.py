@@ -93,7 +93,7 @@ def scaled(config: EncoderConfig, steps: int) -> EncoderConfig:
             steps=steps,
             validate_every=max(1, steps // VALIDATIONS),
             save_every=max(50, steps // 4),
-            stop_on_collapse=False,  # a row that fails is a row
+            collapse_check_from=None,  # a row that fails is a row
         ),
     )
 

@@ -293,11 +293,11 @@ def test_a_collapsed_encoder_ends_the_run_unless_configured_otherwise(
     )
     config = config_of(run={"collapse_check_from": 4})
     with pytest.raises(
-        QualityError, match=r"at step 6: .*50 %.*go on .*--resume --set run.stop_on_collapse=f"
+        QualityError, match=r"at step 6: .*50 %.*go on .*--resume --set run.collapse_check_from=n"
     ) as caught:
         main(config, tmp_path, QUIET, resume=False)
     assert caught.value.exit_code == 3 and [p.name for p in written] == ["best.safetensors"]
-    on = config_of(run={"stop_on_collapse": False, "steps": 7})
+    on = config_of(run={"collapse_check_from": None, "steps": 7})
     assert main(on, tmp_path, QUIET, resume=True) == 0
 
 

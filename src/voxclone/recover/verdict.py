@@ -53,7 +53,7 @@ def _after_failure(stage: str, options: Options, results: Mapping[str, Done]) ->
         return (
             "Give the same command with a smaller rate (`--set optimizer.lr=...`): the training "
             "begins anew, and this one is kept.",
-            "Or go on all the same: add `--set run.stop_on_collapse=false`.",
+            "Or go on all the same: add `--set run.collapse_check_from=null`.",
         )
     model, path = shlex.quote(options.model), shlex.quote(str(best_encoder(results)))
     out = shlex.quote(str(options.out / RELEASE))

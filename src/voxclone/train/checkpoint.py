@@ -30,7 +30,6 @@ FREE = frozenset(
         "save_every",
         "validate_every",
         "max_minutes",
-        "stop_on_collapse",
         "collapse_check_from",
     )
 )

@@ -301,9 +301,8 @@ class EncoderTraining:
 
     def collapse_check(self, step: int, metrics: Metrics) -> str | None:
         """Why the run must stop, if the encoder has collapsed."""
-        run = self.config.run
-        asked = run.stop_on_collapse and step >= run.collapse_check_from
-        return collapse(metrics) if asked else None
+        begin = self.config.run.collapse_check_from
+        return None if begin is None or step < begin else collapse(metrics)
 
     def save(
         self, path: Path, release: Release, config: dict[str, Any], step: int, metrics: Metrics

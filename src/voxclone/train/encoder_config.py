@@ -54,10 +54,9 @@ class EncoderRun(RunSettings):
     micro_batches: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     ema: float = Field(0.0, ge=0, lt=1)
-    stop_on_collapse: bool = True
-    """Whether an encoder that has collapsed or saturated (`monitor.collapse`) ends the run."""
-    collapse_check_from: int = 1000
-    """The step from which that is asked: before it, every encoder is."""
+    collapse_check_from: int | None = 1000
+    """The step from which an encoder that has collapsed or saturated (`monitor.collapse`) ends the
+    run; before it, every encoder is. Null: it never does."""
 
 
 class LossWeights(Settings):
@@ -178,7 +177,8 @@ class EncoderConfig(Settings):
         "licences": "`licenses`",
         "optimiser": "`optimizer` (`lr`, `betas`, `weight_decay`, `warmup_steps`, `muon`)",
         "run.accumulate": "`run.micro_batches`",
-        "run.stop_when_sick": "`run.stop_on_collapse`",
+        "run.stop_when_sick": "`run.collapse_check_from`",
+        "run.stop_on_collapse": "`run.collapse_check_from` (null: never)",
         "run.sick_from": "`run.collapse_check_from`",
         "evenness": "`speaker_balance`",
         "history": "`left_context`",

@@ -213,6 +213,6 @@ def require_success(outcome: Outcome, out: Path) -> None:
             QualityError(
                 f"The training was stopped at step {outcome.step}: {outcome.sentence}. The "
                 f"checkpoint is in {out}; to go on all the same, add `--resume --set "
-                "run.stop_on_collapse=false`."
+                "run.collapse_check_from=null`."
             )
         )
