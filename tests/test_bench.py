@@ -45,8 +45,10 @@ def test_the_speed_of_the_server_is_documented_with_its_commands() -> None:
     lines = [line for line in section.splitlines() if "bench/serve.py" in line]
     assert len(lines) == 2
     for line in lines:
-        given, said = re.findall(r"bench/serve\.py([^`]*)`.* (\d+) requests a client", line)[0]
-        assert options().parse_args(given.split()).requests == int(said)
+        arguments, requests = re.findall(
+            r"bench/serve\.py([^`]*)`.* (\d+) requests a client", line
+        )[0]
+        assert options().parse_args(arguments.split()).requests == int(requests)
 
 
 def test_dense_attention_equals_that_of_the_codec() -> None:

@@ -268,9 +268,7 @@ def test_paths_are_left_out_of_messages() -> None:
         ("BREW", "/openapi.json", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_told_all_methods(
-    client: TestClient, method: str, path: str, allowed: str
-) -> None:
+def test_allow_names_all_methods(client: TestClient, method: str, path: str, allowed: str) -> None:
     answer = client.request(method, path)
     assert check_envelope(answer)["code"] == "method_not_allowed"
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
