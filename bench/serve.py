@@ -117,7 +117,7 @@ def measure(url: str, key: str, model: str, voice: str, clients: int, requests: 
     return times
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -128,7 +128,11 @@ def main() -> None:
     parser.add_argument("--voice", help="default: the first preset")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--requests", type=int, default=8, help="of each client")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
     with server(args) as url:
         model = json.loads(b"".join(ask(url, args.key, "/v1/models")))["data"][0]["id"]
         voices = json.loads(b"".join(ask(url, args.key, "/v1/audio/voices")))["voices"]

@@ -5,6 +5,7 @@ import argparse
 import importlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ def _bench(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_benchmark_imports(path: Path) -> None:
     assert Path(str(importlib.import_module(path.stem).__file__)) == path
+
+
+def test_the_speed_of_the_server_is_documented_with_its_commands() -> None:
+    """Each command asks as many times as the text beside it says."""
+    from serve import options
+
+    document = Path(__file__).parents[1] / "docs" / "SERVING.md"
+    section = document.read_text(encoding="utf-8").partition("## Speed")[2].partition("## ")[0]
+    lines = [line for line in section.splitlines() if "bench/serve.py" in line]
+    assert len(lines) == 2
+    for line in lines:
+        arguments, requests = re.findall(
+            r"bench/serve\.py([^`]*)`.* (\d+) requests a client", line
+        )[0]
+        assert options().parse_args(arguments.split()).requests == int(requests)
 
 
 def test_dense_attention_equals_that_of_the_codec() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.conftest import Example
-from voxclone.errors import UsageError
+from voxclone.errors import QualityError, UsageError
+from voxclone.release.release import Release
 from voxclone.runtimes.archive import pack_export, use_of
 from voxclone.runtimes.table import RUNTIMES
 from voxclone.runtimes.verify import verify
@@ -43,7 +44,7 @@ def test_what_is_sent_is_read_by_every_runtime(runtime: str, wide: Example, tmp_
 def test_the_weights_are_neither_sent_nor_copied(wide: Example, tmp_path: Path) -> None:
     archive = pack_export(wide.voice, RUNTIMES["vllm-omni"], wide.release, tmp_path, None)
     weights = wide.release.path / "consolidated.safetensors"
-    left = tmp_path / "dora" / weights.name
+    left = tmp_path / "the export" / weights.name
     assert left.is_symlink() and left.resolve() == weights.resolve()
     assert len(archive.content) < weights.stat().st_size / 2
 
@@ -52,3 +53,12 @@ def test_what_cannot_be_exported_is_refused(tiny: Example, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="'replace_preset'"):
         pack_export(tiny.voice, RUNTIMES["comfyui"], tiny.release, tmp_path, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_names_no_file_as_the_voice(wide: Example, tmp_path: Path) -> None:
+    """Voxtral-tts.c opens one file of weights, which a sharded release does not have."""
+    sharded = tmp_path / "sharded"
+    shutil.copytree(wide.release.path, sharded)
+    (sharded / "consolidated.safetensors").rename(sharded / "consolidated-1.safetensors")
+    with pytest.raises(QualityError, match=r"the export has no consolidated\.safetensors"):
+        pack_export(wide.voice, RUNTIMES["voxtral-tts.c"], Release.open(sharded), tmp_path, None)

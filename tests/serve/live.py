@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tests.serve.conftest import until
-from voxclone.serve.run import open_socket
+from voxclone.serve.run import open_socket, server_config
 
 
 @dataclass
@@ -71,11 +71,7 @@ class Live(Address):
 def live(app: FastAPI) -> Iterator[Live]:
     """Run an app until the block ends."""
     listening = open_socket("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False,
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, 5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

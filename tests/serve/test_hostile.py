@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import random
 import socket
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.serve.conftest import GIVEN, Opener, Scripted, app_of, resident, sample, wav
+from tests.serve.conftest import GIVEN, Opener, Scripted, app_of, resident, sample, until, wav
 from tests.serve.live import live
+from tests.serve.test_speech import SPEECH
 from voxclone.release.release import Release
 from voxclone.serve.settings import Limits
 
@@ -260,3 +262,110 @@ def test_a_recording_may_have_the_bytes_that_are_allowed(opened: Opener) -> None
     assert client.post("/v1/audio/voices/check", files=sample(content)).status_code == 200
     answer = client.post("/v1/audio/voices/check", files=sample(content + bytes(1)))
     assert answer.status_code == 413
+
+
+UNREADABLE = {
+    "no request at all": b"\x16\x03\x01\x02\x00\x01\x00\xfc\x03\x03\r\n\r\n",
+    "no version": b"GET /health\r\n\r\n",
+    "a bad header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX y: z\r\n\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "an oversized header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000,
+    "a bad length": b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+}
+CHUNKED = (
+    b"%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Type: multipart/form-data; boundary=xx\r\n\r\n2\r\n--\r\n"
+)
+
+
+def refusal_of(raw: socket.socket) -> dict[str, Any]:
+    """The error that is answered on a connection, which is closed then."""
+    answer = http.client.HTTPResponse(raw)
+    answer.begin()
+    body = json.loads(answer.read())
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    assert list(body) == ["error"] and raw.recv(1) == b""
+    error: dict[str, Any] = body["error"]
+    assert (answer.status, error["type"]) == (400, "invalid_request_error")
+    return error
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """What the access log says of each answer."""
+    own = (each for each in caplog.records if each.name == "voxclone.serve.access")
+    return [json.loads(record.getMessage()) for record in own]
+
+
+def test_what_is_no_http_is_refused_as_all_else(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One envelope, one line of the log and one count each; the next connection is served."""
+    app = app_of(release, None, tmp_path / "live", Scripted)
+    with live(app) as server, caplog.at_level(logging.INFO, "voxclone.serve.access"):
+        for kind, content in UNREADABLE.items():
+            with server.raw() as raw:
+                raw.sendall(content)
+                error = refusal_of(raw)
+            assert (error["param"], error["code"]) == (None, "invalid_http"), kind
+            assert "HTTP/1.1" in error["message"] and error["message"].endswith("."), kind
+        metrics = server.ask("GET", "/metrics")[2].decode()
+    count = len(UNREADABLE)
+    assert f'voxclone_requests_total{{route="-",status="400"}} {float(count)}' in metrics
+    lines = access_lines(caplog)[:count]
+    assert {(line["method"], line["route"], line["status"]) for line in lines} == {("-", "-", 400)}
+    assert len(lines) == count
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("start", "route"),
+    [
+        (b"POST /v1/audio/voices", "/v1/audio/voices"),
+        (b"DELETE /v1/audio/voices/dora", "/v1/audio/voices/{name}"),
+    ],
+)
+def test_a_body_that_is_no_http_is_refused_by_its_route(
+    release: Release,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    start: bytes,
+    route: str,
+) -> None:
+    """Whether the route reads the body, or waits for a model that is busy."""
+    model = Scripted()
+    model.gate.clear()
+    app = app_of(release, None, tmp_path / "live", lambda: model)
+    with live(app) as server, caplog.at_level(logging.INFO, "voxclone.serve.access"):
+        speaking = server.send("POST", "/v1/audio/speech", SPEECH)
+        until(lambda: model.running)
+        with server.raw() as raw:
+            raw.sendall(CHUNKED % start)
+            until(lambda: server.worker.waiting == 2)
+            raw.sendall(b"no length\r\n")
+            assert refusal_of(raw)["code"] == "invalid_http"
+        until(lambda: server.worker.waiting == 1)
+        (line,) = access_lines(caplog)
+        assert (line["route"], line["status"]) == (route, 400)
+        model.gate.set()
+        assert speaking.getresponse().read()
+        speaking.close()
+
+
+def test_garbage_after_an_answer(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a whole request it is refused; in a body that was refused, the connection ends."""
+    with live(app_of(release, None, tmp_path / "live", Scripted)) as server:
+        with server.raw() as raw:
+            raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nno HTTP\r\n\r\n")
+            answers = b"".join(iter(lambda: raw.recv(2**16), b""))
+            assert answers.startswith(b"HTTP/1.1 200") and b'"code":"invalid_http"' in answers
+        with server.raw() as raw:
+            raw.sendall(CHUNKED % b"PUT /v1/audio/voices")
+            first = http.client.HTTPResponse(raw)
+            first.begin()
+            assert first.status == 405 and first.read()
+            raw.sendall(b"no length\r\n")
+            assert raw.recv(100) == b""
+    assert "Traceback" not in caplog.text

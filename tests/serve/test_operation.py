@@ -12,8 +12,9 @@ from tests.serve.conftest import BASE, GIVEN, Opener, Scripted, app_of, sample, 
 from tests.serve.live import live
 from tests.serve.test_hostile import check_envelope
 from tests.serve.test_speech import SPEECH, speak
-from voxclone.errors import ReleaseError, UsageError
+from voxclone.errors import ReleaseError, UsageError, VoxcloneError
 from voxclone.release.release import Release
+from voxclone.serve.errors import api_error
 from voxclone.serve.schemas import ErrorEnvelope
 from voxclone.serve.settings import check_exposure, check_origins, is_loopback
 
@@ -245,6 +246,32 @@ def test_routes_that_are_not_there(
     error = check_envelope(answer)
     assert (answer.status_code, error["code"]) == (status, code)
     assert error["message"].startswith("Th") and error["message"].endswith(".")
+
+
+def test_paths_are_left_out_of_messages() -> None:
+    """One is the begin of another, and one is not printable."""
+    hidden = {"/a/b/": "", "/a/b": "this server", "/a/b-c": "tiny", "/a/\nd": "big"}
+    message = "/a/b/x of /a/b-c/y is not in /a/b or /a/\nd."
+    answer = api_error(VoxcloneError(message), hidden)
+    assert answer.message == "x of tiny/y is not in this server or big."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/health", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD"),
+        ("PUT", "/v1/audio/voices", "GET, POST"),
+        ("PUT", "/v1/audio/voices/anna", "GET, PATCH, DELETE"),
+        ("PUT", "/v1/audio/voices/check", "GET, POST, PATCH, DELETE"),  # a name, too
+        ("GET", "/v1/audio/speech", "POST"),
+        ("BREW", "/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_allow_names_all_methods(client: TestClient, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert check_envelope(answer)["code"] == "method_not_allowed"
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize(

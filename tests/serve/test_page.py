@@ -1,5 +1,6 @@
 """The page: its files; and used in Chromium and Firefox, headless, with a fake microphone."""
 
+import base64
 import json
 import re
 import shutil
@@ -262,6 +263,60 @@ def test_a_stopped_text_goes_on(chromium: Any, served: Served, tmp_path: Path) -
 
 
 @slow
+def test_a_redo_that_fails_changes_nothing(chromium: Any, served: Served) -> None:
+    """Stopped or refused: the old sound keeps its seed, its mark and its place in the whole."""
+    asked: list[int] = []
+
+    def answer(route: Any) -> None:
+        asked.append(json.loads(route.request.post_data)["seed"])
+        if len(asked) == 1:
+            audio = base64.b64encode(bytes(48_000)).decode()
+            sound = {"type": "speech.audio.delta", "audio": audio}
+            done = {"type": "speech.audio.done", "truncated": 1}
+            body = "".join(f"data: {json.dumps(event)}\n\n" for event in (sound, done))
+            route.fulfill(body=body, content_type="text/event-stream")
+        elif len(asked) == 3:
+            error = {"message": "The queue is full.", "type": "x", "param": None, "code": "x"}
+            route.fulfill(status=429, json={"error": error}, headers={"Retry-After": "3"})
+        elif len(asked) == 4:
+            route.continue_()  # the second waits for ever
+
+    def shown(page: Any) -> tuple[str, int, int]:
+        """The state of the sentence, its marks, and how often a sound was begun."""
+        marks = page.locator("#sentences .warning").count()
+        return text_of(page, "#sentences .state"), marks, page.evaluate("window.begun")
+
+    with opened(chromium, served) as page:
+        page.evaluate(
+            """() => {
+              window.begun = 0;
+              const play = HTMLMediaElement.prototype.play;
+              HTMLMediaElement.prototype.play = function () {
+                window.begun++;
+                return play.call(this);
+              };
+            }"""
+        )
+        page.route("**/v1/audio/speech", answer)
+        page.click("#tab-speak")
+        page.fill("#text", "The kids are talking.")
+        page.fill("#seed", "5")
+        page.click("#speak-button")
+        until(lambda: shown(page) == ("seed 5", 1, 1))
+        page.locator("#sentences").get_by_text("Redo", exact=True).click()
+        until(lambda: len(asked) == 2 or page.evaluate("0"))
+        page.click("#stop-button")
+        page.wait_for_selector("#stop-button", state="hidden")
+        assert shown(page) == ("seed 5", 1, 1)
+        page.locator("#sentences").get_by_text("Redo", exact=True).click()
+        page.wait_for_selector("#speak-error", state="visible")
+        assert shown(page) == ("seed 5", 1, 1)
+        page.locator("#sentences").get_by_text("Redo", exact=True).click()
+        until(lambda: shown(page) == (f"seed {asked[-1]}", 0, 2))
+        assert len(set(asked)) == len(asked) == 4
+
+
+@slow
 def test_two_questions_are_two(chromium: Any, served: Served) -> None:
     """A browser tells only later that a dialog has closed: the next one is not taken for it."""
     with opened(chromium, served) as page:
@@ -446,6 +501,9 @@ def test_every_view_fits_and_can_be_read(
         page.select_option("#voice", "dora")
         page.click("#speak-button")
         page.wait_for_selector(".scale")
+        boxes = [tick.bounding_box() for tick in page.locator(".scale .tick").all()]
+        assert boxes[0]["x"] + boxes[0]["width"] + 4 <= boxes[1]["x"]
+        assert boxes[1]["x"] + boxes[1]["width"] <= width
         for view in ("speak", "clone", "voices"):
             page.click(f"#tab-{view}")
             page.evaluate(

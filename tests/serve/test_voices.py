@@ -4,17 +4,21 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.serve.conftest import GIVEN, RATE, Opener, sample, syllables, wav
+from tests.serve.conftest import BASE, GIVEN, RATE, Opener, sample, syllables, until, wav
 from tests.serve.test_speech import events, speak
+from voxclone.cli.serve import serve
+from voxclone.release.release import Release
 from voxclone.runtimes.table import RUNTIMES
-from voxclone.serve.settings import Limits
+from voxclone.serve.settings import Limits, ServeSettings
 from voxclone.voice.file import Voice, read_metadata
 
 
@@ -257,7 +261,8 @@ def test_exports_that_cannot_be(dora: TestClient) -> None:
         ("runtime=comfyui", "replace one with 'replace_preset', such as"),
         ("runtime=codes&replace_preset=anna", "'replace_preset' is for others"),
         ("runtime=vllm-omni&replace_preset=nobody", "no preset 'nobody' to replace"),
-        ("runtime=voxtral-tts.c", "written for a model of width 3072, and that of dora is 28"),
+        ("runtime=voxtral-tts.c", "width 3072, and that of the release is 28"),
+        ("runtime=faster-voxtral", "width 3072, and that of the release is 28"),
         ("", "'runtime' is missing."),
     ):
         answer = dora.get(f"/v1/audio/voices/dora/export?{query}")
@@ -268,6 +273,46 @@ def test_exports_that_cannot_be(dora: TestClient) -> None:
     answer = dora.get("/v1/audio/voices/anna/export?runtime=vllm-omni")
     assert "'replace_preset' anna" in answer.json()["error"]["message"]
     assert "--" not in answer.json()["error"]["message"]
+
+
+def test_no_path_of_the_server_is_answered(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a release and a folder that were named by relative paths, and through a link."""
+    apps: list[FastAPI] = []
+
+    def run(app: FastAPI, settings: ServeSettings, listening: socket, quiet: bool) -> None:
+        listening.close()
+        apps.append(app)
+
+    monkeypatch.setattr("voxclone.serve.run.run", run)
+    monkeypatch.setattr("voxclone.device.limit_threads", lambda parameters: None)
+    (tmp_path / "e").symlink_to(release.path)
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    (folder / "damaged.voice.safetensors").write_bytes(b"no voice")
+    monkeypatch.chdir(folder)
+    serve("../e", voices=Path("."), port=0, device="cpu", quiet=True)
+    with TestClient(apps[0], base_url=BASE) as client:
+        until(lambda: client.get("/ready").status_code == 200)
+        assert make(client).status_code == 200
+
+        def refusal(method: str, path: str) -> str:
+            answer = client.request(method, f"/v1/audio/voices{path}")
+            message: str = answer.json()["error"]["message"]
+            assert answer.status_code >= 400 and tmp_path.name not in message, message
+            return message
+
+        assert refusal("DELETE", "/anna") == (
+            "'anna' is a preset of the release: only stored voices can be read or changed."
+        )
+        assert refusal("GET", "/eva").endswith("stored in this server: damaged, dora.")
+        assert refusal("GET", "/damaged").startswith("damaged.voice.safetensors is no voice file")
+        for runtime in ("voxtral-tts.c", "faster-voxtral", "comfyui", "none"):
+            refusal("GET", f"/dora/export?runtime={runtime}")
+        assert "that is in tiny: export" in refusal("GET", "/dora/export?runtime=mlx-audio")
+        damaged = client.get("/v1/audio/voices").json()["voices"][-2]
+        assert damaged["problem"].startswith("damaged.voice.safetensors is no voice file")
 
 
 def test_refusals_name_their_field(dora: TestClient) -> None:
@@ -301,8 +346,7 @@ def test_runtimes_are_listed(client: TestClient) -> None:
 
 def test_a_release_without_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.helpers.tiny_release import write_tiny_release
-    from tests.serve.conftest import BASE, Scripted, app_of, until
-    from voxclone.release.release import Release
+    from tests.serve.conftest import Scripted, app_of
 
     release = Release.open(write_tiny_release(tmp_path / "tiny"))
     with TestClient(app_of(release, None, tmp_path / "voices", Scripted), base_url=BASE) as client:

@@ -62,7 +62,7 @@ def serve(
 
         raise MissingExtraError(error.name or "fastapi", "serve", "The server") from None
     from voxclone.device import pick_device
-    from voxclone.release.release import Release
+    from voxclone.release.release import MINI, Release
     from voxclone.serve.catalog import Catalog
     from voxclone.serve.run import address, open_socket, run
     from voxclone.serve.settings import Limits, ServeSettings, check_exposure, check_origins
@@ -73,10 +73,12 @@ def serve(
     key = _key(api_key, api_key_file)
     check_exposure(host, key)
     check_origins(cors_origin or ())
-    release = Release.open(model)
+    # Whole paths alone can be found in messages and left out of what clients are told.
+    given = Path(model).resolve() if model != MINI and Path(model).is_dir() else None
+    release = Release.open(given or model)
     settings = ServeSettings(
-        model=model if not Path(model).is_dir() else release.path.resolve().name,
-        voices=open_folder(voices_folder(voices)),
+        model=given.name if given else model,
+        voices=open_folder(voices_folder(voices)).resolve(),
         host=host,
         api_key=key,
         origins=tuple(cors_origin or ()),

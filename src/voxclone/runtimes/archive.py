@@ -48,7 +48,8 @@ def pack_export(
     """A voice for a runtime: its own file, or a zip of what is new in a folder, with a note. The
     voice takes the place of the preset `replace` if one is given. `scratch` is an empty folder.
     Raises what `export_voice` raises."""
-    out = scratch / f"{voice.name}{runtime.suffix if runtime.input == 'file' else ''}"
+    # Messages say by this name what would have been written.
+    out = scratch / f"the export{runtime.suffix if runtime.input == 'file' else ''}"
     reading = export_voice(
         voice, runtime, release, out, replace_preset=replace, symbolic=True, words=WORDS
     )

@@ -204,7 +204,7 @@ def _embedded_codes(path: Path, release: Release) -> Found:
 
 def _other_width(runtime: str, release: Release) -> list[str]:
     return [
-        f"{runtime} is written for a model of width {REAL_WIDTH}, and that of {release.path} is "
+        f"{runtime} is written for a model of width {REAL_WIDTH}, and that of the release is "
         f"{release.params.lm.dim} wide: it cannot run it."
     ]
 

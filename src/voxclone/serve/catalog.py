@@ -73,9 +73,7 @@ class Catalog:
         voices = [VoiceEntry(id=name, name=name, kind="preset") for name in self.presets]
         uploaded = []
         for voice in store.list_voices(self.folder):
-            problem = voice.problem
-            if problem is not None:
-                problem = problem.replace(f"{self.folder}/", "")
+            problem = voice.problem and self.refusal(VoiceError(voice.problem)).message
             entry = VoiceEntry(id=voice.name, name=voice.name, kind="stored", problem=problem)
             voices.append(entry)
             if voice.metadata is not None:

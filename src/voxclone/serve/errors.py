@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from voxclone.errors import (
     AudioError,
@@ -17,6 +18,7 @@ from voxclone.errors import (
     UnknownVoiceError,
     VoiceExistsError,
     VoxcloneError,
+    printable,
 )
 from voxclone.serve.results import ClientGoneError
 
@@ -27,8 +29,9 @@ log = logging.getLogger("voxclone.serve")
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 ROUTES = {
     404: ("not_found", "There is no such route: `/openapi.json` describes all."),
-    405: ("method_not_allowed", "This route has another method: `/openapi.json` describes it."),
+    405: ("method_not_allowed", "This route has other methods: `Allow` names them."),
 }
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SCRATCH = re.compile(r"\.voxclone-[0-9a-f]+\.tmp/")  # `io.scratch_folder`
 AUDIO_STATUS = {"undecodable": 415, "too long": 413}
 
@@ -88,8 +91,8 @@ def api_error(
     of this machine and what stands for them in messages."""
     unknown = "voice" if param is None else "name"
     message = SCRATCH.sub("", str(error))
-    for path, name in hidden.items():
-        message = message.replace(path, name)
+    for path in sorted(hidden, key=len, reverse=True):  # one may be the begin of another
+        message = message.replace(printable(path), hidden[path])
     if isinstance(error, UnknownVoiceError):
         return ApiError(404, message, code="voice_not_found", param=unknown)
     if isinstance(error, VoiceExistsError):
@@ -117,7 +120,8 @@ def install(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         if not isinstance(error, ApiError):
             code, message = ROUTES.get(error.status_code, ("bad_request", str(error.detail)))
-            error = ApiError(error.status_code, message, code=code, headers=error.headers)
+            headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+            error = ApiError(error.status_code, message, code=code, headers=headers)
         return error.response()
 
     @app.exception_handler(ClientDisconnect)  # in the middle of its body
@@ -135,6 +139,16 @@ def install(app: FastAPI) -> None:
         response = unforeseen_error(error, request_id).response()
         response.headers["X-Request-Id"] = request_id  # this answer goes around the middleware
         return response
+
+
+def _methods(request: Request) -> str:
+    """All methods that the routes of a path take; the framework names those of one route."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(taken, METHODS))
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxclone.serve.errors import GONE, ApiError, stopping
 from voxclone.serve.metrics import Metrics
+from voxclone.serve.protocol import check_readable
 from voxclone.serve.settings import ServeSettings, is_loopback
 
 access_log = logging.getLogger("voxclone.serve.access")
@@ -122,12 +123,13 @@ class GuardMiddleware:
             return
         headers = Headers(scope=scope)
         try:
+            check_readable(scope)
             self._check(scope["method"], scope["path"], headers)
             limit = self._limit(scope["path"], headers)
         except ApiError as refusal:
             await refusal.response()(scope, receive, send)
             return
-        await self._app(scope, self._bounded(receive, limit), send)
+        await self._app(scope, self._bounded(scope, receive, limit), send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         """Raise ApiError for who may not ask."""
@@ -163,8 +165,8 @@ class GuardMiddleware:
             raise _too_large(limit)
         return limit
 
-    def _bounded(self, receive: Receive, limit: int) -> Receive:
-        """`receive` that refuses a body that is too long, or too long on its way."""
+    def _bounded(self, scope: Scope, receive: Receive, limit: int) -> Receive:
+        """`receive` that refuses a body that is too long, too long on its way, or no HTTP."""
         taken, complete = 0, False
         deadline = time.monotonic() + self._settings.limits.body_seconds
 
@@ -177,6 +179,7 @@ class GuardMiddleware:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except TimeoutError:
                 raise ApiError(408, "The body took too long to arrive.", code="timeout") from None
+            check_readable(scope)
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 complete = not message.get("more_body", False)

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from voxclone.errors import UsageError
+from voxclone.serve.protocol import Protocol
 from voxclone.serve.settings import ServeSettings
 
 
@@ -36,20 +37,7 @@ def run(app: FastAPI, settings: ServeSettings, listening: socket.socket, *, quie
     """Serve until a signal comes, then let running requests end. Raises what kept
     the model from being loaded."""
     _set_up_log(quiet)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=round(settings.limits.drain_seconds),
-        )
-    )
+    server = _Server(server_config(app, settings.limits.drain_seconds))
     worker = app.state.service.worker
     where = address(settings, listening)
 
@@ -66,6 +54,22 @@ def run(app: FastAPI, settings: ServeSettings, listening: socket.socket, *, quie
         worker.stop()
     if worker.failure is not None:
         raise worker.failure
+
+
+def server_config(app: FastAPI, drain_seconds: float) -> uvicorn.Config:
+    """How connections are served, and how long running requests may take when the server stops."""
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=round(drain_seconds),
+    )
 
 
 class _Server(uvicorn.Server):

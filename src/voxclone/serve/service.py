@@ -48,6 +48,7 @@ class Service:
         try:
             await asyncio.wait([gone, waiting], return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
+                gone.result()  # raises for a body that is refused: its client is still there
                 self.metrics.abandoned.inc()
                 raise ClientGoneError
             return waiting.result()

@@ -40,8 +40,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """`model` is the name by which clients ask for the release; `origins` are the pages of other
-    hosts that may use the server."""
+    """`model` is the name by which clients ask for the release; `voices` is a folder by its whole
+    path, without links; `origins` are the pages of other hosts that may use the server."""
 
     model: str
     voices: Path

@@ -80,7 +80,7 @@ async function start() {
     voice: $("voice").value,
     cfg: Number($("cfg").value),
     seed,
-    sentences: texts.map((text, i) => ({ text, seed: seed + i, state: "waiting", row: make("li") })),
+    sentences: texts.map((text, i) => ({ text, wanted: seed + i, state: "waiting", row: make("li") })),
   };
   take.sentences.forEach((sentence) => showSentence(sentence));
   $("sentences").replaceChildren(...take.sentences.map((each) => each.row));
@@ -101,9 +101,11 @@ async function run(sentences, heard) {
   if (continued) $("stop-button").focus();
   $("continue-button").hidden = true;
   showError($("speak-error"), null);
+  let spoken = 0;
   try {
     for (const sentence of sentences) {
       await generate(sentence, stopper.signal);
+      spoken++;
       if (take.sentences.length > 1) playNext(heard);
     }
   } catch (error) {
@@ -119,7 +121,7 @@ async function run(sentences, heard) {
     if (stopped) $(missing().length ? "continue-button" : "speak-button").focus();
     $("stop-button").hidden = true;
   }
-  if (missing().length < take.sentences.length) await finish();
+  if (spoken) await finish();
 }
 
 async function generate(sentence, signal) {
@@ -128,7 +130,7 @@ async function generate(sentence, signal) {
   let count = 0;
   sentence.state = "speaking";
   showSentence(sentence);
-  const body = { model: shared.model.id, voice: take.voice, input: sentence.text, seed: sentence.seed, cfg: take.cfg };
+  const body = { model: shared.model.id, voice: take.voice, input: sentence.text, seed: sentence.wanted, cfg: take.cfg };
   const done = await speak(
     body,
     (samples) => {
@@ -140,7 +142,9 @@ async function generate(sentence, signal) {
   );
   sentence.player?.discard();
   sentence.samples = join(parts, rate);
+  sentence.seed = sentence.wanted;
   sentence.truncated = done.truncated > 0;
+  sentence.played = false;
   sentence.state = "done";
   sentence.player = new Player(sentence.samples, rate, sentence.text.slice(0, 60));
   showSentence(sentence);
@@ -173,8 +177,7 @@ function showSentence(sentence, seconds = 0) {
 
 function redo(sentence) {
   if ($("speak-button").disabled) return;
-  sentence.seed = randomSeed();
-  sentence.truncated = sentence.played = false;
+  sentence.wanted = randomSeed();
   run([sentence], [sentence]);
 }
 
