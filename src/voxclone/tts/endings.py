@@ -11,8 +11,8 @@ from voxclone.audio import measure
 
 FADE_SECONDS = 0.005
 SOUND_DBFS, LOUD_DBFS = -50.0, -40.0
-"""Levels of 20 ms: of all that is audible, and of the loudest in any speech. Speech of the presets is
-at -25; a model that has lost its text hums at -55."""
+"""Levels of 20 ms: of all that is audible, and of the loudest in any speech. Speech of the presets
+is at -25; a model that has lost its text hums at -55."""
 SHORTEST_SECONDS = 0.1
 """Of sound in a word; what is shorter is a click. Of 193 draws of "Hi", "No", "OK" and "Yes." that
 the packaged model ended by itself, 190 have 0.22 s or more, and 3 less than 0.1 s."""
@@ -35,16 +35,15 @@ def speech_end(wave_S: Tensor, rate: int) -> int:
     level_T = measure.to_db(power_T)
     audible_T = level_T >= SOUND_DBFS
     # A steady noise may be audible after the speech, too; a short word may be as steady.
-    words = _words(level_T, audible_T & measure.active_frames(power_T)) or _words(
-        level_T, audible_T
-    )
+    speech_T = audible_T & measure.active_frames(power_T)
+    words = _words(level_T, speech_T) or _words(level_T, audible_T)
     last = words[-1][1] if words else 0
     size = round(measure.FRAME_SECONDS * rate)
     return min(last * size + round(TAIL_SECONDS * rate), len(wave_S))
 
 
 def _words(level_T: np.ndarray, audible_T: np.ndarray) -> list[tuple[int, int]]:
-    """Segments (first frame, end frame) of what is audible that are as loud and as long as a word."""
+    """Segments (first frame, end frame) of audible frames that are as loud and long as a word."""
     return [
         (start, end)
         for start, end in measure.sound_segments(audible_T)
