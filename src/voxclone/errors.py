@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-NOT_FETCHED = "an address, and nothing is fetched: download the {} first"
 BEGIN, END = 1500, 400  # characters of a message that are kept
 EXIT_OK = 0
 EXIT_USER = 1
@@ -110,13 +109,11 @@ def is_address(path: str) -> bool:
 def not_fetched(path: str, what: str = "file") -> str:
     """The sentence for an address in the place of a file, or of several."""
     address = path.replace(":/", "://", 1) if "://" not in path else path
-    return f"{shorten(address)} is {NOT_FETCHED.format(what)}."
+    return f"{shorten(address)} is an address, and nothing is fetched: download the {what} first."
 
 
 def reason(error: OSError) -> str:
     """The reason of an error of the operating system, as the end of a sentence."""
-    if isinstance(error.filename, str) and is_address(error.filename):
-        return f"it is {NOT_FETCHED.format('file')}"
     text = REASONS.get(error.errno or 0) or error.strerror or str(error)
     return printable(text[:1].lower() + text[1:])
 

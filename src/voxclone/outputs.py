@@ -5,15 +5,18 @@ only by one of the same kind.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from voxclone.audio.kinds import WRITABLE
-from voxclone.errors import UsageError, VoxcloneError, file_name, reason, shorten
+from voxclone.errors import UsageError, VoxcloneError, file_name, is_address, reason, shorten
+from voxclone.readers import STANDARD_INPUT
 
 PAGE_START = b"<!doctype html>"
+STANDARD_OUTPUT = "-"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ def check_output(path: Path, kind: OutputKind, inputs: Iterable[Path | str | Non
         raise UsageError(
             f"{_name(path)} cannot be the {kind.name}: its name must end in {endings}."
         )
+    if is_address(str(path)):
+        raise UsageError(f"The {kind.name} cannot be written to an address: name a file.")
     info = _stat(path)
     if os.path.isdir(path):
         raise UsageError(f"{_name(path)} is a directory: name the file to write.")
@@ -75,7 +80,8 @@ def check_folder(
 
 
 def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
-    """Raise UsageError if `path` is one of the inputs, or lies in one that is a folder."""
+    """Raise UsageError if `path` is one of the inputs, or lies in one that is a folder. `-` is the
+    file that standard output was opened on, and as an input, that of standard input."""
     for each in inputs:
         if each is None:
             continue
@@ -91,17 +97,19 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether two paths are one file: by links, other spellings, or names of the same folder. `-`
-    is the file that standard input was opened on."""
+    """Whether an output and an input are one file: by links, other spellings, or names of the same
+    folder. Devices, such as /dev/null, are not lost."""
     try:
-        if str(other) == "-":
-            return os.path.samestat(os.stat(path), os.fstat(0))
-        return os.path.samefile(path, other)
+        out = os.fstat(1) if str(path) == STANDARD_OUTPUT else os.stat(path)
+        given = os.fstat(0) if str(other) == STANDARD_INPUT else os.stat(other)
     except (OSError, ValueError):  # one of them is not there, and no file is lost
-        return os.path.realpath(path) == os.path.realpath(other)
+        return str(path) != STANDARD_OUTPUT and os.path.realpath(path) == os.path.realpath(other)
+    return os.path.samestat(out, given) and (stat.S_ISREG(out.st_mode) or stat.S_ISDIR(out.st_mode))
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
+    if str(path) == STANDARD_OUTPUT:
+        path = Path("/dev/stdout")
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
@@ -124,7 +132,7 @@ def _is_kind(path: Path, kind: OutputKind) -> bool:
 
 
 def _name(path: Path) -> str:
-    return shorten(file_name(path))
+    return "Standard output" if str(path) == STANDARD_OUTPUT else shorten(file_name(path))
 
 
 def _is_sound(path: Path) -> bool:

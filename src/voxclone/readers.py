@@ -7,7 +7,9 @@ here takes the class of error to raise, which is one sentence that names the fil
 import json
 import math
 import os
+import re
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +17,26 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from voxclone.errors import ConfigError, VoxcloneError, os_errors, shorten
+from voxclone.errors import (
+    ConfigError,
+    VoxcloneError,
+    is_address,
+    not_fetched,
+    os_errors,
+    shorten,
+)
 
 MAX_TEXT = 64 * 2**20
 MAX_LINE = 4 * 2**20
 MAX_YAML = 128 * 2**10  # PyYAML takes a second for so much
 MAX_DEPTH = 32
 MAX_PATH = 4096
+MAX_CONTROLS = 1 / 3
+"""Of the characters of a text. Of UTF-16 without a byte order mark, half are."""
+
+STANDARD_INPUT = "-"
+_OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 Kind = type[VoxcloneError]
 
@@ -38,27 +53,60 @@ def require_path(text: str) -> str:
 
 
 def open_file(path: str | Path, kind: Kind = ConfigError, what: str = "") -> BinaryIO:
-    """Open an ordinary file for reading; another one, such as a pipe, would wait for ever."""
-    label = f"{what} {path}".lstrip()
+    """Open an ordinary file for reading; another one, such as a pipe, would wait for ever, and
+    cannot be read twice."""
+    label = _label(path, what)
     try:
         require_path(str(path))
     except ValueError as error:
         raise kind(f"{shorten(label)} cannot be read: {error}.") from None
+    if is_address(str(path)):
+        raise kind(not_fetched(str(path)))
+    if str(path) == STANDARD_INPUT:
+        raise kind("Standard input cannot be read here: write it to a file, and name that.")
     with os_errors(f"{label} cannot be read", kind):
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (handed over)
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
         file.close()
-    raise kind(f"{label} cannot be read: it is no ordinary file.")
+    raise kind(
+        f"{label} cannot be read: it is no ordinary file. Write what it gives to one, and name "
+        "that."
+    )
+
+
+def is_piped(path: str | Path) -> bool:
+    """Whether a path is `-`, or a pipe that is open already, such as `/dev/fd/63` of a shell's
+    `<(...)`. Another pipe may have no writer, and reading it would wait for ever."""
+    if str(path) == STANDARD_INPUT:
+        return True
+    try:
+        return bool(_OPEN_FILE.fullmatch(str(path))) and stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def read_piped(path: str | Path, limit: int, kind: Kind = ConfigError) -> bytes:
+    """What an open pipe gives (see `is_piped`), up to one byte more than `limit`."""
+    with os_errors(f"{_label(path)} cannot be read", kind):
+        if str(path) != STANDARD_INPUT:
+            with open(path, "rb") as pipe:
+                return pipe.read(limit + 1)
+        if sys.stdin is None or sys.stdin.closed:
+            raise kind("Standard input is closed: name a file instead of -.")
+        return sys.stdin.buffer.read(limit + 1)
 
 
 def read_bytes(
     path: str | Path, kind: Kind = ConfigError, what: str = "", limit: int = MAX_TEXT
 ) -> bytes:
-    """The content of an ordinary file of at most `limit` bytes."""
-    label = f"{what} {path}".lstrip()
-    with open_file(path, kind, what) as file, os_errors(f"{label} cannot be read", kind):
-        content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+    """The content of an ordinary file, or of an open pipe, of at most `limit` bytes."""
+    label = _label(path, what)
+    if is_piped(path):
+        content = read_piped(path, limit, kind)
+    else:
+        with open_file(path, kind, what) as file, os_errors(f"{label} cannot be read", kind):
+            content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
     if len(content) > limit:
         raise kind(
             f"{label} has more than {limit / 2**20:.3g} MiB, too much for what it should be."
@@ -93,15 +141,19 @@ def read_lines(file: BinaryIO, label: str, kind: Kind = ConfigError) -> Iterator
 
 
 def decode_text(content: bytes, label: str, kind: Kind = ConfigError) -> str:
-    """Text in UTF-8, without the byte order mark that some editors put before it."""
+    """Text in UTF-8, without the byte order mark that some editors put before it. It may hold some
+    control characters."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise kind(f"{label} is in UTF-16: save it as UTF-8.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise kind(f"{label} is not in UTF-8 (byte {error.start}): save it as UTF-8.") from None
-    if "\0" in text:
-        raise kind(f"{label} holds a NUL character: it is no text in UTF-8.")
+    if len(_CONTROL.findall(text)) > MAX_CONTROLS * len(text):
+        raise kind(
+            f"{label} is full of control characters such as NUL, as a text in UTF-16 is without "
+            "its mark: save it as UTF-8."
+        )
     return text
 
 
@@ -109,7 +161,7 @@ def read_text(
     path: str | Path, kind: Kind = ConfigError, what: str = "", limit: int = MAX_TEXT
 ) -> str:
     """A text file in UTF-8."""
-    return decode_text(read_bytes(path, kind, what, limit), f"{what} {path}".lstrip(), kind)
+    return decode_text(read_bytes(path, kind, what, limit), _label(path, what), kind)
 
 
 def load_json(text: str) -> Any:
@@ -144,7 +196,8 @@ def read_json(
 ) -> Any:
     """The value of a JSON file, as `parse_json` reads it."""
     content = read_bytes(path, kind, what, limit)
-    return parse_json(content, f"{what} {path}".lstrip(), kind)
+    refuse_lfs_pointer(content, path, kind)
+    return parse_json(content, _label(path, what), kind)
 
 
 def parse_yaml(text: str, label: str, kind: Kind = ConfigError) -> Any:
@@ -171,7 +224,12 @@ def parse_yaml(text: str, label: str, kind: Kind = ConfigError) -> Any:
 
 def read_yaml(path: str | Path, kind: Kind = ConfigError, what: str = "") -> Any:
     """The value of a YAML file, as `parse_yaml` reads it."""
-    return parse_yaml(read_text(path, kind, what, MAX_YAML), f"{what} {path}".lstrip(), kind)
+    return parse_yaml(read_text(path, kind, what, MAX_YAML), _label(path, what), kind)
+
+
+def _label(path: str | Path, what: str = "") -> str:
+    """How messages name a file: by what it should be, and its path."""
+    return "Standard input" if str(path) == STANDARD_INPUT else f"{what} {path}".lstrip()
 
 
 def _open_at_once(path: str, flags: int) -> int:

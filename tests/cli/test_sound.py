@@ -4,6 +4,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,65 @@ def test_a_redirected_recording_is_an_input(model, tmp_path, command: Command) -
     """`clone - TEXT -o me.wav < me.wav`: the output would replace the recording."""
     path = tmp_path / "me.wav"
     path.write_bytes(wav())
-    before = os.dup(0)
-    with path.open("rb") as file:
-        os.dup2(file.fileno(), 0)
-    try:
+    with redirected(0, path, os.O_RDONLY):
         code, _, error = command("clone", "-", "One.", "-o", path, *model)
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
     assert code == 2 and "is an input, too" in sentence(error) and path.read_bytes() == wav()
+
+
+@contextmanager
+def redirected(stream: int, path: Path, flags: int) -> Iterator[None]:
+    """Within, a standard stream of this process is a file, as the shell opens it."""
+    before, opened = os.dup(stream), os.open(path, flags)
+    os.dup2(opened, stream)
+    os.close(opened)
+    try:
+        yield
+    finally:
+        os.dup2(before, stream)
+        os.close(before)
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR])  # >> and 1<>
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("me.wav", "clone me.wav One."),
+        ("me.wav", "clone - One."),
+        ("me.wav", "speak - --voice bert"),
+        ("me.wav", "speak --text-file me.wav --voice bert"),
+        ("me.wav", "clone other.wav One. --encoder me.wav"),
+        ("me.wav", "speak One. --voice bert --model ."),
+        ("anna.voice.safetensors", "speak One. --voice anna.voice.safetensors"),
+        ("anna.voice.safetensors", "speak One. --voice anna --voices ."),
+    ],
+)
+def test_an_input_that_standard_output_is_redirected_to_is_kept(
+    name: str, words: str, flags: int, tmp_path: Path, command: Command, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(wav())
+    with redirected(0, path, os.O_RDONLY), redirected(1, path, flags):
+        code, _, error = command(*words.split(), "-o", "-")
+    assert code == 2 and path.read_bytes() == wav()
+    assert sentence(error).startswith("voxclone: Standard output ")
+
+
+def test_a_text_from_a_pipe_with_control_characters(
+    model, tmp_path, command: Command, monkeypatch
+) -> None:
+    given = b"O\0ne.\x07"
+    for name in ("-", None):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        begin, end = os.pipe()
+        os.write(end, given)
+        os.close(end)
+        source, report = name or f"/dev/fd/{begin}", tmp_path / "parts.json"
+        out = ["-o", tmp_path / "a.wav", "--report", report]
+        code, _, error = command("speak", "--text-file", source, "--voice", "bert", *out, *model)
+        os.close(begin)
+        assert code == 0, error
+        assert json.loads(report.read_text(encoding="utf-8"))["parts"][0]["text"] == "One."
 
 
 def test_a_terminal_is_no_place_for_sound(model, command: Command, monkeypatch) -> None:

@@ -16,7 +16,8 @@ from tests.helpers.command import Command, sentence
 from tests.helpers.signals import speech
 from voxclone.io import tensor_hash
 from voxclone.release.encoder_file import codebook_hash, packaged_encoder
-from voxclone.release.release import Release, load_table
+from voxclone.release.presets import write_preset
+from voxclone.release.release import Release, load_preset, load_table
 from voxclone.release.tensors import codebook_sizes
 from voxclone.voice.embedding import voice_embedding
 from voxclone.voice.file import Voice
@@ -56,7 +57,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, mini_release: Release) -> Pat
     report = {"schema": "voxclone.diagnosis/2", "mine": 1}
     texts = {
         "text.txt": "Hello there.", "text.wav": "Hello there.", "empty.wav": "",
-        "nul.txt": "Hello\0there.", "notes.json": '{"mine": 1}', "foreign/report.json": "{}",
+        "notes.json": '{"mine": 1}', "foreign/report.json": "{}",
         "reports/report.json": json.dumps(report), "manifest.jsonl": json.dumps(row),
         "list.lst": "a|b|me.wav|Hello.", "long.lst": f"a|b|{'n' * 5000}|Hello.",
         "deep.json": "[" * 200 + "]" * 200, "config.yaml": "{}", "list.yaml": "[1]",
@@ -66,6 +67,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory, mini_release: Release) -> Pat
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "cp1252.txt").write_bytes("Grüße".encode("cp1252"))
     (folder / "utf16.txt").write_bytes("Hello".encode("utf-16"))
+    (folder / "unmarked.txt").write_bytes("Hello".encode("utf-16-le"))
+    (folder / "cyrillic.txt").write_bytes("Привет".encode("utf-16-le"))  # without any NUL
+    for name in ("pointer.voice.safetensors", "pointer.json"):
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    voice_ND = load_preset(mini_release, "en_male_1")
+    write_preset(folder / "preset.pt", voice_ND)
+    save_file({"embedding": voice_ND}, folder / "mlx.safetensors")
     encoder = packaged_encoder(mini_release)
     assert encoder is not None
     shutil.copy(encoder, folder / "encoder.safetensors")

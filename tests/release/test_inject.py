@@ -27,7 +27,7 @@ from tests.helpers.tiny_release import (
 )
 from tests.release.real_params import REAL
 from voxclone import io
-from voxclone.errors import QualityError, ReleaseError, UsageError, VoxcloneError
+from voxclone.errors import QualityError, ReleaseError, UsageError, VoiceError, VoxcloneError
 from voxclone.io import leftovers
 from voxclone.release import inject as injection
 from voxclone.release import proof
@@ -35,7 +35,7 @@ from voxclone.release.encoder_file import open_external_encoder, save_encoder
 from voxclone.release.inject import MERGED, SHARD, inject, plan_injection
 from voxclone.release.inspection import inspect_release
 from voxclone.release.params import parse_params
-from voxclone.release.presets import write_preset
+from voxclone.release.presets import read_preset, write_preset
 from voxclone.release.release import Release, load_codec
 from voxclone.release.safetensors import INDEX, read_header
 from voxclone.release.safetensors_writer import Entry, write_safetensors
@@ -332,6 +332,16 @@ def test_a_release_with_weights_that_are_not_finite_is_refused(folder: Path) -> 
     path = save(folder.parent / "e.safetensors", Release.open(folder))
     with pytest.raises(ReleaseError, match="not finite"):
         run(path, folder, folder.parent / "out")
+    assert not (folder.parent / "out").exists()
+
+
+def test_a_release_with_a_preset_that_is_not_finite_is_refused(folder: Path, encoder: Path) -> None:
+    path = next((folder / "voice_embedding").glob("*.pt"))
+    voice_ND = read_preset(path, tiny_params().lm.dim)
+    voice_ND[1, 2] = float("nan")
+    torch.save(voice_ND, path)
+    with pytest.raises(VoiceError, match="not finite"):
+        run(encoder, folder, folder.parent / "out")
     assert not (folder.parent / "out").exists()
 
 

@@ -345,7 +345,7 @@ def test_what_is_no_release(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="There is no directory no/such"):
         find_release(Path("no/such"))
     (tmp_path / "file").touch()
-    with pytest.raises(ReleaseError, match="is a file: name the directory"):
+    with pytest.raises(ReleaseError, match="is no directory: name that"):
         find_release(tmp_path / "file")
 
 

@@ -12,11 +12,12 @@ from rich.console import Console
 
 from voxclone.data.corpus import Subset
 from voxclone.data.speech import open_speech
-from voxclone.errors import ConfigError
+from voxclone.errors import ConfigError, ReleaseError
 from voxclone.rng import step_generator
 from voxclone.train import distributed, encoder
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.material import Inputs, require_same_speech
+from voxclone.tts.tts import TTS
 
 CLIPS, SAMPLES = 40, 4800
 
@@ -119,6 +120,23 @@ def test_a_training_begins_with_its_speech(rows: list[dict[str, Any]], tmp_path:
     assert not (tmp_path / "out" / "checkpoints").exists()
     with pytest.raises(ConfigError, match="--speech"):
         encoder.main(config, Inputs(init="fresh"), tmp_path / "out", quiet, resume=False)
+
+
+def test_a_model_with_bad_weights_is_refused_before_speech_is_packed(
+    rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ReleaseError("In the release, a weight is not finite.")
+
+    monkeypatch.setattr(TTS, "load", refuse)
+    config = EncoderConfig.model_validate({"run": {"steps": 1}, "pairs": {"minutes": 1}})
+    with pytest.raises(ReleaseError, match="not finite"):
+        inputs = Inputs(speech=path, init="fresh")
+        encoder.main(config, inputs, tmp_path / "out", Console(quiet=True), resume=False)
+    assert not (tmp_path / "out" / "speech").exists()
 
 
 def test_machines_that_see_other_speech_are_refused(

@@ -84,7 +84,38 @@ def test_speech_that_goes_on_to_the_cap_is_kept_whole() -> None:
 def test_silence_is_by_level() -> None:
     assert is_silent(torch.zeros(0), RATE) and is_silent(wave(0, 20), RATE)
     assert not is_silent(wave(0.6, 20, peak=0.05), RATE)
-    assert speech_end(wave(0, 20), RATE) == 20 * FRAME
+    assert speech_end(wave(0, 20), RATE) == round(0.2 * RATE)
+
+
+def clicks(*starts: float) -> torch.Tensor:
+    """A hum with sounds of 60 ms at -20 dBFS."""
+    wave_S = wave(0, CAP)
+    for start in starts:
+        begin = round(start * RATE)
+        wave_S[begin : begin + round(0.06 * RATE)] += 0.14 * torch.sin(torch.arange(1440) * 0.1)
+    return wave_S
+
+
+def test_a_word_is_longer_and_louder_than_a_click() -> None:
+    for nothing in (clicks(2.0), clicks(0.5, 2.0), wave(0.3, CAP, peak=0.008)):
+        assert is_silent(nothing, RATE) and speech_end(nothing, RATE) == round(0.2 * RATE)
+    word = wave(0.16, CAP, peak=0.1)
+    assert not is_silent(word, RATE) and not is_silent(word[: 2 * FRAME], RATE)
+    assert 0.3 * RATE <= speech_end(word, RATE) <= 0.5 * RATE
+
+
+def test_what_follows_the_last_word_is_cut() -> None:
+    word, noise_S = wave(0.6, CAP), torch.randn(CAP * FRAME, generator=torch.manual_seed(1))
+    for after in (clicks(2.0), 0.006 * noise_S):
+        assert 0.6 * RATE <= speech_end(word + after, RATE) <= 0.9 * RATE
+
+
+def test_a_draw_with_a_late_click_is_drawn_again() -> None:
+    script = Script({1: clicks(2.0), 2: wave(0.3, 6)})
+    part = script.speak()
+    assert part.seed == 2 and part.rejected == (1,) and not part.silent
+    part = Script(dict.fromkeys((1, 2, 3, 4), clicks(2.0))).speak()
+    assert part.silent and part.truncated and part.codes_KT.shape[1] == 3
 
 
 def test_parts_are_joined_without_a_step() -> None:

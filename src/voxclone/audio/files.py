@@ -5,9 +5,7 @@ Shapes: S samples, C channels.
 
 import hashlib
 import os
-import re
 import stat
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,12 @@ from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
 from voxclone.errors import AudioError, file_name, is_address, not_fetched
+from voxclone.readers import is_piped, read_piped
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
 """A path, the bytes of a file, or (samples [S], [S, C] or [C, S], rate in Hz)."""
 
-STANDARD_INPUT = "-"
-OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
 MAX_PART_SECONDS = 600.0
 WHY_ALONE = {
     "opposite": "the channels are opposite in sign and would cancel each other",
@@ -87,7 +84,7 @@ def read_recording(
             return _read_stream(stream, None, size, limits, name or "The recording", name)
     path = Path(source)
     if is_piped(path):
-        content = _read_piped(path, limits.max_bytes)
+        content = read_piped(path, limits.max_bytes, AudioError)
         return read_recording(content, limits, name=name or "standard input")
     try:
         info = path.stat()
@@ -105,30 +102,6 @@ def read_recording(
         else:
             problem = f"There is no file {path}."
         raise AudioError(problem, "missing") from None
-    except OSError as error:
-        raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
-
-
-def is_piped(path: Path) -> bool:
-    """Whether a path is `-`, or a pipe that is open already, such as `/dev/fd/63` of a shell's
-    `<(...)`. Another pipe may have no writer, and reading it would wait for ever."""
-    if str(path) == STANDARD_INPUT:
-        return True
-    try:
-        return bool(OPEN_FILE.fullmatch(str(path))) and stat.S_ISFIFO(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def _read_piped(path: Path, max_bytes: int) -> bytes:
-    """What a pipe gives, up to one byte more than can be read."""
-    try:
-        if str(path) != STANDARD_INPUT:
-            with path.open("rb") as pipe:
-                return pipe.read(max_bytes + 1)
-        if sys.stdin is None or sys.stdin.closed:
-            raise AudioError("Standard input is closed: name a file instead of -.", "missing")
-        return sys.stdin.buffer.read(max_bytes + 1)
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {reason_of(error)}.") from None
 

@@ -68,11 +68,14 @@ def active_frames(power_T: np.ndarray) -> np.ndarray:
 
 
 def speech_segments(active_T: np.ndarray) -> list[tuple[int, int]]:
-    """Segments (first frame, end frame) of speech between pauses.
+    """Segments (first frame, end frame) of speech between pauses, as `sound_segments` finds them.
+    Never empty: where there is none, the whole is one segment."""
+    return sound_segments(active_T) or [(0, len(active_T))]
 
-    Gaps under 0.2 s are bridged, and lone bursts under 0.1 s are left out. Never empty: where
-    nothing is left, the whole is one segment.
-    """
+
+def sound_segments(active_T: np.ndarray) -> list[tuple[int, int]]:
+    """Segments (first frame, end frame) of active frames. Gaps under 0.2 s are bridged, and lone
+    bursts under 0.1 s are left out."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active_T, [False]]).astype(np.int8)))
     segments: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():
@@ -81,8 +84,7 @@ def speech_segments(active_T: np.ndarray) -> list[tuple[int, int]]:
         else:
             segments.append((start, end))
     least = MIN_BURST_SECONDS - 1e-9
-    long = [each for each in segments if (each[1] - each[0]) * FRAME_SECONDS >= least]
-    return long or [(0, len(active_T))]
+    return [each for each in segments if (each[1] - each[0]) * FRAME_SECONDS >= least]
 
 
 def is_steady(power_T: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from voxclone.cli.common import (
 )
 from voxclone.cli.sound import check_sound, sound_console
 from voxclone.cli.speak import Cfg, Out, Seed, print_similarity, speak_text
-from voxclone.cli.text import Text, TextFile, spoken_text
+from voxclone.cli.text import Text, TextFile, spoken_text, text_source
 from voxclone.errors import UsageError, shorten
 
 
@@ -51,9 +51,10 @@ def clone(
             f"{shorten(reference)} is no recording: if it is a voice, speak with it by `voxclone "
             f"speak TEXT --voice {shorten(reference)} -o OUT`."
         )
-    if str(reference) == "-" and "-" in (text, str(text_file)):
+    source = text_source(text, text_file)
+    if str(reference) == str(source) == "-":
         raise UsageError("Standard input cannot be both the recording and the text: name a file.")
-    check_sound(out, [reference, text_file, model, encoder])
+    check_sound(out, [reference, source, model, encoder, adapter])
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
     packed = chosen_weights(weights, found_device)

@@ -125,6 +125,13 @@ def voices_folder(voices: Path | None) -> Path:
     return voices if voices is not None else default_folder()
 
 
+def stored_file(voice: str, voices: Path | None) -> Path:
+    """Where a stored voice of this name would lie."""
+    from voxclone.voice.file import SUFFIX
+
+    return voices_folder(voices) / f"{voice}{SUFFIX}"
+
+
 def print_leftovers(out: Path, console: "Console") -> None:
     """Warn of what interrupted runs left beside an output."""
     from voxclone.io import leftovers

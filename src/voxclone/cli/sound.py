@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 from voxclone.cli.common import open_console
 from voxclone.errors import UsageError
-from voxclone.outputs import SOUND, check_output
+from voxclone.outputs import SOUND, STANDARD_OUTPUT, check_output, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from voxclone.tts.speech import Speech
-
-STANDARD_OUTPUT = "-"
 
 
 def is_standard_output(out: Path) -> bool:
@@ -23,7 +21,8 @@ def is_standard_output(out: Path) -> bool:
 
 
 def check_sound(out: Path, inputs: Iterable[Path | str | None]) -> None:
-    """Raise UsageError for a sound file that cannot be written, and for a terminal."""
+    """Raise UsageError for a sound file that cannot be written, for a terminal, and for an output
+    that is one of the inputs."""
     if not is_standard_output(out):
         check_output(out, SOUND, inputs)
     elif sys.stdout is None or sys.stdout.isatty():
@@ -31,6 +30,8 @@ def check_sound(out: Path, inputs: Iterable[Path | str | None]) -> None:
             "-o - writes a WAV to standard output, which is a terminal: redirect it, or name a "
             "file."
         )
+    else:
+        refuse_inputs(out, inputs)
 
 
 def sound_console(out: Path, quiet: bool) -> "Console":

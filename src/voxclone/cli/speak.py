@@ -20,9 +20,10 @@ from voxclone.cli.common import (
     print_adapter_notes,
     print_line,
     progress_bar,
+    stored_file,
 )
 from voxclone.cli.sound import check_sound, sound_console, write_sound
-from voxclone.cli.text import Text, TextFile, spoken_text
+from voxclone.cli.text import Text, TextFile, spoken_text, text_source
 from voxclone.errors import AudioError, UsageError, VoxcloneError, shorten
 from voxclone.outputs import SPEECH_REPORT, check_output
 from voxclone.spec import FRAME_RATE
@@ -80,7 +81,13 @@ def speak(
     from voxclone.device import pick_device
     from voxclone.tts.tts import TTS
 
-    inputs = [voice, text_file, model]
+    inputs: list[Path | str | None] = [
+        voice,
+        stored_file(voice, voices),
+        text_source(text, text_file),
+        model,
+        adapter,
+    ]
     check_sound(out, inputs)
     if report is not None:
         check_output(report, SPEECH_REPORT, [*inputs, out])

@@ -1,7 +1,6 @@
 """The text to speak: an argument, a file, or standard input."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,11 @@ TextFile = Annotated[
 ]
 
 
+def text_source(text: str | None, file: Path | None) -> Path | None:
+    """The file that the text is read from; `-` is standard input."""
+    return Path("-") if text == "-" else file
+
+
 def spoken_text(text: str | None, file: Path | None) -> str:
     """The text that is given in one of the two ways. Raises UsageError for none and for both, for
     what is not in UTF-8, for the name of a file, and for a text that cannot be spoken."""
@@ -27,10 +31,9 @@ def spoken_text(text: str | None, file: Path | None) -> str:
 
     if (text is None) == (file is None):
         raise UsageError("Give the text to speak: as an argument, or as a file with --text-file.")
-    if file is not None and str(file) != "-":
-        return check_text(read_text(file, UsageError, "The text", MAX_BYTES))
-    if file is not None or text == "-":
-        return check_text(_standard_input())
+    source = text_source(text, file)
+    if source is not None:
+        return check_text(read_text(source, UsageError, "The text", MAX_BYTES))
     assert text is not None
     for name in (text, text.removeprefix("@")):
         if (name != text or "." in name) and os.path.isfile(name):
@@ -39,14 +42,3 @@ def spoken_text(text: str | None, file: Path | None) -> str:
                 f"`--text-file {shorten(name)}`."
             )
     return check_text(text)
-
-
-def _standard_input() -> str:
-    from voxclone.readers import decode_text
-
-    if sys.stdin is None or sys.stdin.closed:
-        raise UsageError("Standard input is closed: give the text as an argument.")
-    content = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UsageError("Standard input has more than 1 MiB: too much to be spoken.")
-    return decode_text(content, "Standard input", UsageError)

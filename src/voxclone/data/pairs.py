@@ -30,6 +30,7 @@ from voxclone.release.release import Release, load_preset, preset_names
 from voxclone.release.safetensors import load_tensors
 from voxclone.rng import step_generator
 from voxclone.tts.batch import Sampling
+from voxclone.tts.cleaning import clean_text
 from voxclone.tts.generate import Request, generate_many
 from voxclone.tts.text import frame_cap
 from voxclone.tts.tts import TTS
@@ -269,7 +270,8 @@ def _below(count: int, generator: torch.Generator) -> int:
 def read_texts(path: Path) -> list[str]:
     """Lines of a text file that are neither empty nor comments."""
     lines = read_text(path, ConfigError, "The texts").splitlines()
-    texts = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    cleaned = (clean_text(line) for line in lines if not line.startswith("#"))
+    texts = [text for text in cleaned if text]
     if not texts:
         raise ConfigError(f"There is no text in {path}.")
     return texts

@@ -39,17 +39,22 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
     file below the folder. Without one, the speaker is the file's folder. Raises ConfigError for
     anything else, UsageError for a bad pattern.
     """
-    given, path = path, path.resolve()
+    if is_address(str(path)):
+        raise ConfigError(not_fetched(str(path), "files"))
+    if not os.path.exists(path):
+        raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
+    if not (os.path.isdir(path) or os.path.isfile(path)):
+        raise ConfigError(
+            f"{path} is neither a folder nor an ordinary file, such as a manifest: write what it "
+            "gives to one, and name that."
+        )
+    path = path.resolve()
     if os.path.isdir(path):
         pairs = lhotse.manifests_in(path)
         if pairs:
             return SpeechSource(path.name, lambda: lhotse.items_of(pairs))
         pattern = _compiled(speaker_pattern)
         return SpeechSource(path.name, lambda: _folder_items(path, pattern))
-    if not os.path.exists(path):
-        if is_address(str(given)):
-            raise ConfigError(not_fetched(str(given), "files"))
-        raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
     if lhotse.is_manifest(path):
         pairs = lhotse.manifests_of(path)
         return SpeechSource(path.name.split(".")[0], lambda: lhotse.items_of(pairs))

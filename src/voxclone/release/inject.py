@@ -27,6 +27,7 @@ from voxclone.io import (
 from voxclone.release.encoder_file import ExternalEncoder, Validator, write_validated
 from voxclone.release.proof import (
     check_finite,
+    check_presets,
     copy_tensors,
     prove_files,
     prove_tensors,
@@ -151,10 +152,11 @@ def inject(
 
     `validate` is called with the encoder's new file before anything else is written, and raises to
     refuse it; the failed checks that it returns go into the header. Raises ReleaseError if the disk
-    fails, anything differs, or a weight is not finite.
+    fails, anything differs, or a weight is not finite, and VoiceError for such a preset.
     """
     source, merge = plan.release.path, plan.merge
     with atomic_folder(plan.out) as folder:
+        check_presets(plan.release)
         check_finite(without_encoder(plan.release.files.tensors))
         shard = folder / SHARD
         made, _ = write_validated(shard, plan.encoder, plan.encoder.metadata, validate)

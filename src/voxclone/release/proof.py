@@ -13,10 +13,12 @@ from pathlib import Path
 
 from voxclone.errors import ReleaseError
 from voxclone.io import Advance, atomic_file, hash_file, pieces
+from voxclone.release.presets import read_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import DTYPE_BYTES, FLOATS, TensorInfo, require_finite
 from voxclone.release.safetensors_writer import encode_header, torch_dtype
 from voxclone.release.tensors import is_encoder, require_complete
+from voxclone.spec import VOICES
 
 
 def digest_tensors(tensors: Mapping[str, TensorInfo], advance: Advance) -> dict[str, str]:
@@ -45,6 +47,12 @@ def check_finite(tensors: Mapping[str, TensorInfo]) -> None:
             for piece in pieces(_opened(info.path, files, opened), info.start, info.stop):
                 values = torch.frombuffer(bytearray(piece), dtype=torch_dtype(info.dtype))
                 require_finite(name, values, info.path)
+
+
+def check_presets(release: Release) -> None:
+    """Raise VoiceError for the first preset that is no plain tensor of finite numbers."""
+    for path in sorted((release.path / VOICES).glob("*.pt")):
+        read_preset(path, release.params.lm.dim)
 
 
 def copy_tensors(

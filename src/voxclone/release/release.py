@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxclone.errors import ReleaseError, VoiceError
+from voxclone.errors import ReleaseError, VoiceError, is_address, not_fetched
 from voxclone.release.encoder_layouts import read_encoder_tensors
 from voxclone.release.params import Params, read_params
 from voxclone.release.presets import read_preset
@@ -90,7 +90,9 @@ def find_release(source: str | Path) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise ReleaseError(f"{path} is a file: name the directory of the release.")
+        raise ReleaseError(f"{path} is no directory: name that of the release.")
+    if is_address(str(source)):
+        raise ReleaseError(f"{not_fetched(str(source), 'release')} A Hub id is OWNER/NAME alone.")
     if isinstance(source, str) and HUB_ID.fullmatch(source):
         return _fetch(source)
     raise ReleaseError(

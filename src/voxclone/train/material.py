@@ -78,7 +78,6 @@ def gather(
     release = Release.open(inputs.model)
     codec = load_codec(release)
     init = first_encoder(release, inputs.init)
-    speech = open_speech(inputs.speech, config.licenses, out / "speech", console)
     presets = preset_codes(release)
     inexact = {name: share for name, share in presets.exact.items() if share < 1}
     if inexact:
@@ -90,6 +89,8 @@ def gather(
     if asks or (minutes and stored is None):
         dtype = None if config.run.autocast else torch.float32
         model = TTS.load(release, codec=codec, dtype=dtype, device=device)
+    # After all weights were read and checked: packing many hours of speech takes long.
+    speech = open_speech(inputs.speech, config.licenses, out / "speech", console)
     if minutes and stored is None and model is not None:
         texts = read_texts(TEXTS)
         genuine = speak_pairs(release, model, texts, PairSettings(), minutes, out / "pairs")

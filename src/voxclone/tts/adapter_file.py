@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxclone.errors import ConfigError, ReleaseError
+from voxclone.errors import ConfigError, ReleaseError, is_address, not_fetched
 from voxclone.io import atomic_folder, complete_folder, pieces, tensor_hash
 from voxclone.readers import read_json
 from voxclone.records import Record, parse_record
@@ -121,6 +121,8 @@ def write_adapter(out: Path, adapter: Adapter, card: AdapterCard) -> None:
 
 def read_adapter(folder: Path) -> AdapterFolder:
     """Read an adapter's folder. Raises ReleaseError for anything else."""
+    if is_address(str(folder)):
+        raise ReleaseError(not_fetched(str(folder), "folder"))
     folder = complete_folder(folder)
     if not folder.is_dir():
         raise ReleaseError(

@@ -10,31 +10,46 @@ from torch import Tensor
 from voxclone.audio import measure
 
 FADE_SECONDS = 0.005
-SILENT_DBFS = -50.0
-"""The level of the loudest 20 ms. Speech of the presets is at -20; a model that has lost its text
-hums at -55."""
+SOUND_DBFS, LOUD_DBFS = -50.0, -40.0
+"""Levels of 20 ms: of all that is audible, and of the loudest in any speech. Speech of the presets
+is at -25; a model that has lost its text hums at -55."""
+SHORTEST_SECONDS = 0.1
+"""Of sound in a word; what is shorter is a click. Of 193 draws of "Hi", "No", "OK" and "Yes." that
+the packaged model ended by itself, 190 have 0.22 s or more, and 3 less than 0.1 s."""
 TAIL_SECONDS = 0.2
 """Kept after the last speech."""
 
 
 def is_silent(wave_S: Tensor, rate: int) -> bool:
-    """Whether nothing in a wave is as loud as speech."""
+    """Whether nothing in a wave is as loud and as long as a word."""
     if not len(wave_S):
         return True
-    power_T = measure.frame_powers(wave_S.numpy(), rate)
-    return float(measure.to_db(power_T.max())) < SILENT_DBFS
+    level_T = measure.to_db(measure.frame_powers(wave_S.numpy(), rate))
+    return not _words(level_T, level_T >= SOUND_DBFS)
 
 
 def speech_end(wave_S: Tensor, rate: int) -> int:
-    """Samples up to the end of the last speech, and a short pause; all of them if speech goes on to
-    the end, or if there is none."""
-    if is_silent(wave_S, rate):
-        return len(wave_S)
+    """Samples up to the end of the last speech, and a short pause; that pause alone if there is no
+    speech, and all samples if it goes on to the end."""
     power_T = measure.frame_powers(wave_S.numpy(), rate)
-    active_T = measure.active_frames(power_T) & (measure.to_db(power_T) >= SILENT_DBFS)
-    last = measure.speech_segments(active_T)[-1][1]
+    level_T = measure.to_db(power_T)
+    audible_T = level_T >= SOUND_DBFS
+    # A steady noise may be audible after the speech, too; a short word may be as steady.
+    speech_T = audible_T & measure.active_frames(power_T)
+    words = _words(level_T, speech_T) or _words(level_T, audible_T)
+    last = words[-1][1] if words else 0
     size = round(measure.FRAME_SECONDS * rate)
     return min(last * size + round(TAIL_SECONDS * rate), len(wave_S))
+
+
+def _words(level_T: np.ndarray, audible_T: np.ndarray) -> list[tuple[int, int]]:
+    """Segments (first frame, end frame) of audible frames that are as loud and long as a word."""
+    return [
+        (start, end)
+        for start, end in measure.sound_segments(audible_T)
+        if level_T[start:end].max() >= LOUD_DBFS
+        and audible_T[start:end].sum() * measure.FRAME_SECONDS >= SHORTEST_SECONDS - 1e-9
+    ]
 
 
 def fade(wave_S: Tensor, rate: int, *, start: bool = True, end: bool = True) -> Tensor:

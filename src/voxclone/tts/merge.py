@@ -18,7 +18,7 @@ from torch import Tensor
 from voxclone.errors import ReleaseError, UsageError
 from voxclone.io import Advance, atomic_folder, copy_file, hard_link, refuse_inside, require_new
 from voxclone.release.params import Params
-from voxclone.release.proof import digest_tensors, prove_files
+from voxclone.release.proof import check_presets, digest_tensors, prove_files
 from voxclone.release.release import MERGED_ADAPTER, Release
 from voxclone.release.safetensors import Header
 from voxclone.release.safetensors_writer import Entry, torch_dtype, write_safetensors
@@ -46,7 +46,8 @@ def merge_adapter(
     """Write the release `out`; it appears complete and proved, or not at all.
 
     Raises UsageError for a folder that cannot be made and for an adapter that no weights can hold,
-    and ReleaseError for another base, a base that an adapter was merged into, or a failed proof.
+    ReleaseError for another base, a base that an adapter was merged into, or a failed proof, and
+    VoiceError for a preset that is not finite.
     """
     require_new(out)
     refuse_inside(out, release.path)
@@ -57,6 +58,7 @@ def merge_adapter(
         )
     require_complete(release.report, release.path)
     require_base(found, release)
+    check_presets(release)
     deltas = weight_deltas(found, release.params)
     unknown = deltas.keys() - release.files.tensors.keys()
     if unknown:

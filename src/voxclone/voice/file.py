@@ -24,7 +24,7 @@ from voxclone.errors import (
     shorten,
 )
 from voxclone.io import atomic_file
-from voxclone.readers import open_file, read_bytes
+from voxclone.readers import open_file, read_bytes, refuse_lfs_pointer
 from voxclone.release.safetensors import Header, load_tensors, read_header
 from voxclone.release.safetensors_writer import encode_header
 from voxclone.voice.metadata import VoiceMetadata, parse_metadata
@@ -39,6 +39,7 @@ MAX_FRAMES = 4096
 MAX_WIDTH = 16384
 MAX_CODEBOOKS = 256
 MAX_CODE = 2**15 - 1
+FOREIGN = (b"PK\x03\x04", b"GGUF")  # .pt of torch.save, and loom.cpp's
 
 Shape = tuple[int, ...]
 
@@ -103,13 +104,17 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     """Header and metadata of a file whose every byte is accounted for."""
     if is_address(str(path)):
         raise VoiceError(not_fetched(str(path)))
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise VoiceError(f"There is no voice file at {shorten(path)}.")
     with open_file(path, VoiceError) as file, os_errors(f"{path} cannot be read", VoiceError):
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise VoiceError(f"{path} has {size} bytes: too large for a voice file.")
-        if int.from_bytes(file.read(8), "little") > MAX_HEADER:
+        begin = file.read(8)
+        refuse_lfs_pointer(begin, path, VoiceError)
+        if begin.startswith(FOREIGN):
+            raise _foreign(path)
+        if int.from_bytes(begin, "little") > MAX_HEADER:
             raise VoiceError(
                 f"{path} is no voice file: its header is longer than {MAX_HEADER} bytes."
             )
@@ -118,6 +123,8 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     except ReleaseError as error:
         raise VoiceError(f"{path} is no voice file: {shorten(error)}") from None
     shapes = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
+    if shapes.keys() == {"embedding"}:
+        raise _foreign(path)
     if shapes.keys() != {"codes", "embedding"}:
         raise VoiceError(f"{path} is no voice file: it holds {shorten(sorted(shapes)[:8])}.")
     (codes_dtype, codes), (dtype, embedding) = shapes["codes"], shapes["embedding"]
@@ -128,6 +135,13 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     if text is None:
         raise VoiceError(f"{path} has no metadata of voxclone: another program made it.")
     return header, parse_metadata(text, path)
+
+
+def _foreign(path: Path) -> VoiceError:
+    return VoiceError(
+        f"{path} is a voice of another program: make one of voxclone of it by `voxclone voices "
+        f"import {shorten(path)} --name NAME`."
+    )
 
 
 def _check_shapes(path: Path, codes: Shape, embedding: Shape) -> None:
