@@ -61,6 +61,10 @@ class UnknownVoiceError(VoiceError):
     """A name that is no voice's."""
 
 
+class StorageError(VoiceError):
+    """A folder of voices, or a file in it, that the system lets nobody make, read or write."""
+
+
 class ConfigError(VoxcloneError):
     """A configuration file with an unknown key or an impossible value."""
 

@@ -125,7 +125,23 @@ def test_an_enrollment_is_found_by_its_identity(tmp_path: Path) -> None:
     assert find([], tmp_path / "nowhere", "one") is None
 
 
+def test_what_is_stored_and_is_no_file(tmp_path: Path, release: Release) -> None:
+    """It is called what it is, not unknown; the list has it with its problem."""
+    (tmp_path / "dir.voice.safetensors").mkdir()
+    for find in (
+        lambda: store.find_stored(tmp_path, "dir"),
+        lambda: store.find_voice("dir", release, tmp_path),
+    ):
+        with pytest.raises(VoiceError, match="'dir' is stored, but it is no voice") as refusal:
+            find()
+        assert not isinstance(refusal.value, UnknownVoiceError)
+    (listed,) = store.list_voices(tmp_path)
+    assert listed.name == "dir" and "directory" in str(listed.problem)
+
+
 def test_no_folder_can_be_made_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
+    with pytest.raises(VoiceError, match=r"No folder for voices .*: a file is there\.$"):
+        store.open_folder(tmp_path / "file")
     with pytest.raises(VoiceError, match="No folder for voices"):
         store.open_folder(tmp_path / "file" / "voices")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from voxclone.errors import (
     ReleaseError,
+    StorageError,
     VoiceError,
     VoiceExistsError,
     is_address,
@@ -89,7 +90,7 @@ def copy_voice(source: Path, path: Path, metadata: VoiceMetadata, *, new: bool =
     `Voice.save` does."""
     header, _ = _checked(source)
     codes, embedding = header.tensors["codes"], header.tensors["embedding"]
-    content = read_bytes(source, VoiceError)
+    content = read_bytes(source, StorageError)
     data = content[codes.start : codes.stop] + content[embedding.start : embedding.stop]
     _write(path, metadata, codes.shape, embedding.shape, data, new)
 
@@ -106,7 +107,7 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
         raise VoiceError(not_fetched(str(path)))
     if not os.path.exists(path):
         raise VoiceError(f"There is no voice file at {shorten(path)}.")
-    with open_file(path, VoiceError) as file, os_errors(f"{path} cannot be read", VoiceError):
+    with open_file(path, StorageError) as file, os_errors(f"{path} cannot be read", StorageError):
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise VoiceError(f"{path} has {size} bytes: too large for a voice file.")
@@ -178,4 +179,4 @@ def _write(
             f"There is a voice at {path} already: choose another name, or remove it."
         ) from None
     except OSError as error:
-        raise VoiceError(f"The voice cannot be written to {path}: {reason(error)}.") from None
+        raise StorageError(f"The voice cannot be written to {path}: {reason(error)}.") from None

@@ -132,10 +132,15 @@ def parse_metadata(text: str, path: Path) -> VoiceMetadata:
     return parse_record(VoiceMetadata, values, str(path), VoiceError)
 
 
+def is_name(name: str) -> bool:
+    """Whether a voice can have this name."""
+    return bool(NAME.fullmatch(name)) and not DEVICES.fullmatch(name)
+
+
 def check_name(name: str) -> str:
     """The name, if it is an identifier. Runtimes turn names to lower case and make file names of
     them. Raises VoiceError for another name."""
-    if NAME.fullmatch(name) and not DEVICES.fullmatch(name):
+    if is_name(name):
         return name
     raise VoiceError(
         f"The name {shorten(name)!r} cannot be a voice's: use up to 64 of a-z, 0-9, - and _, and "

@@ -11,10 +11,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from voxclone.audio.report import ReferenceReport
-from voxclone.errors import UnknownVoiceError, UsageError, VoiceError, os_errors, reason, shorten
+from voxclone.errors import (
+    StorageError,
+    UnknownVoiceError,
+    UsageError,
+    VoiceError,
+    os_errors,
+    reason,
+    shorten,
+)
 from voxclone.release.release import Release, preset_names
 from voxclone.voice.file import SUFFIX, copy_voice, read_metadata
-from voxclone.voice.metadata import VoiceMetadata, check_name
+from voxclone.voice.metadata import VoiceMetadata, check_name, is_name
 
 
 @dataclass(frozen=True)
@@ -48,17 +56,21 @@ def voice_path(folder: Path, name: str) -> Path:
 
 
 def open_folder(folder: Path) -> Path:
-    """The folder, made if it is not there, for its owner's eyes only. Raises VoiceError."""
-    with os_errors(f"No folder for voices can be made at {shorten(folder)}", VoiceError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder, made if it is not there, for its owner's eyes only. Raises StorageError."""
+    problem = f"No folder for voices can be made at {shorten(folder)}"
+    with os_errors(problem, StorageError):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            raise StorageError(f"{problem}: a file is there.") from None
     return folder
 
 
 def list_voices(folder: Path) -> list[StoredVoice]:
     """All voice files of the folder, by their names. A file that cannot be read is listed with its
-    problem. Raises VoiceError for a folder that is none, or that may not be read."""
+    problem. Raises StorageError for a folder that is none, or that may not be read."""
     found = []
-    with os_errors(f"The stored voices in {shorten(folder)} cannot be listed", VoiceError):
+    with os_errors(f"The stored voices in {shorten(folder)} cannot be listed", StorageError):
         if os.path.lexists(folder):  # a folder that is missing holds none
             os.listdir(folder)
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -71,10 +83,22 @@ def list_voices(folder: Path) -> list[StoredVoice]:
     return found
 
 
+def stored_path(folder: Path, name: str) -> Path | None:
+    """The file of a stored voice, or None if there is none. Raises VoiceError for what is no name,
+    and for what lies at the place of the file and is none."""
+    path = voice_path(folder, name)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise VoiceError(
+            f"{name!r} is stored, but it is no voice: {path.name} is a directory or no ordinary "
+            "file."
+        )
+    return path if os.path.exists(path) else None
+
+
 def find_stored(folder: Path, name: str) -> Path:
     """The file of a stored voice. Raises VoiceError, with the nearest name, if there is none."""
-    path = voice_path(folder, name)
-    if os.path.isfile(path):
+    path = stored_path(folder, name)
+    if path is not None:
         return path
     names = [voice.name for voice in list_voices(folder)]
     raise UnknownVoiceError(
@@ -106,26 +130,26 @@ def find_voice(voice: str, release: Release, folder: Path) -> Path | None:
 
 def find_by_name(voice: str, release: Release, folder: Path) -> Path | None:
     """As `find_voice`, for a name that must not be taken for a path."""
+    path = stored_path(folder, voice) if is_name(voice) else None
     presets = preset_names(release)
-    try:
-        path = voice_path(folder, voice)
-    except VoiceError:
-        path = None
-    stored = path is not None and os.path.isfile(path)
-    if stored and voice in presets:
+    if path is not None and voice in presets:
         raise UsageError(
             f"{voice!r} is a preset of {release.path} and a stored voice, too: name the file "
             f"{path} for the stored one, or remove it (`voxclone voices remove {voice}`)."
         )
-    if stored:
+    if path is not None or voice in presets:
         return path
-    if voice in presets:
-        return None
+    raise unknown_voice(voice, presets, folder, str(folder))
+
+
+def unknown_voice(voice: str, presets: Sequence[str], folder: Path, place: str) -> VoiceError:
+    """The error for a name that is neither a preset's nor a stored voice's; `place` is how it calls
+    the folder. Raises StorageError where the folder cannot be listed."""
     names = [each.name for each in list_voices(folder)]
     kept = ", ".join(names[:20]) if names else "none"
-    raise UnknownVoiceError(
-        f"There is no voice {shorten(voice)!r}{_nearest(voice, [*presets, *names])}. Presets are "
-        f"{', '.join(presets)}; stored in {folder}: {kept}."
+    return UnknownVoiceError(
+        f"There is no voice {shorten(voice)!r}{_nearest(voice, [*presets, *names])}. Presets "
+        f"are {', '.join(presets)}; stored in {place}: {kept}."
     )
 
 
@@ -147,7 +171,7 @@ def remove_voice(folder: Path, name: str) -> Path:
     except FileNotFoundError:
         raise UnknownVoiceError(f"The voice {shorten(name)!r} was removed meanwhile.") from None
     except OSError as error:
-        raise VoiceError(f"{path} cannot be removed: {reason(error)}.") from None
+        raise StorageError(f"{path} cannot be removed: {reason(error)}.") from None
     return path
 
 
