@@ -59,7 +59,7 @@ def export_voice(
         reading = read_voice(RuntimeInput.of(runtime, path, release), own_name, voice)
         if not reading.usable:
             raise QualityError(
-                f"{runtime.name} would not speak with the voice {own_name!r}, so nothing was "
+                f"{runtime.name} would not speak with the voice {voice.name!r}, so nothing was "
                 f"written: {' '.join(reading.problems)}".replace(str(path), str(out))
             )
     return reading

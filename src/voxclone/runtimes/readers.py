@@ -29,7 +29,7 @@ from voxclone.spec import VOICES
 from voxclone.voice.embedding import voice_embedding
 
 REAL_WIDTH = 3072
-"""The width in the sources of voxtral-tts.c and Faster-Voxtral, whatever params.json says."""
+"""The width in the sources of voxtral-tts.c and faster-voxtral, whatever params.json says."""
 ASSUMED_FRAMES = (218, 147)
 """Frames that ExecuTorch's program expects in a .bin file: its default voice, or its fallback."""
 PRESETS = {
@@ -145,11 +145,11 @@ def read_voxtral_rs(folder: Path, name: str, release: Release) -> Reading:
 
 
 def read_faster(folder: Path, name: str, release: Release) -> Reading:
-    """Faster-Voxtral with `--voice-dir FOLDER`: every `.pt` by `torch.load`; one that fails is left
+    """faster-voxtral with `--voice-dir FOLDER`: every `.pt` by `torch.load`; one that fails is left
     out with a warning (voxtral/tts.py)."""
     path = folder / f"{name}.pt"
     if release.params.lm.dim != REAL_WIDTH:
-        return self_counted(name, path, (None, _other_width("Faster-Voxtral", release)))
+        return self_counted(name, path, (None, _other_width("faster-voxtral", release)))
     return self_counted(name, path, read_torch(path, REAL_WIDTH))
 
 

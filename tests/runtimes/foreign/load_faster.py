@@ -1,4 +1,4 @@
-"""Faster-Voxtral: `--voice-dir` and `register_voice`."""
+"""faster-voxtral: `--voice-dir` and `register_voice`."""
 
 import sys
 from pathlib import Path
