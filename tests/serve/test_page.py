@@ -317,6 +317,36 @@ def test_a_redo_that_fails_changes_nothing(chromium: Any, served: Served) -> Non
 
 
 @slow
+def test_a_redo_that_is_stopped_changes_no_seed(chromium: Any, served: Served) -> None:
+    """Of a sentence without sound: "Continue" speaks it as if nothing had been."""
+    asked: list[int] = []
+
+    def answer(route: Any) -> None:
+        asked.append(json.loads(route.request.post_data)["seed"])
+        if len(asked) not in (2, 3):  # which wait for ever
+            route.continue_()
+
+    states = "#sentences .state"
+    with opened(chromium, served) as page:
+        page.route("**/v1/audio/speech", answer)
+        page.click("#tab-speak")
+        page.fill("#text", "The kids are talking. The sun is warm.")
+        page.fill("#seed", "5")
+        page.click("#speak-button")
+        until(lambda: len(asked) == 2 or page.evaluate("0"))
+        page.click("#stop-button")
+        page.wait_for_selector("#stop-button", state="hidden")
+        page.locator("#sentences li").nth(1).get_by_text("Redo", exact=True).click()
+        until(lambda: len(asked) == 3 or page.evaluate("0"))
+        page.click("#stop-button")
+        page.wait_for_selector("#stop-button", state="hidden")
+        page.click("#continue-button")
+        wait(page, "document.querySelector('#continue-button').hidden")
+        until(lambda: page.locator(states).all_inner_texts() == ["seed 5", "seed 6"])
+    assert (asked[:2], asked[3:]) == ([5, 6], [6]) and asked[2] not in (5, 6)
+
+
+@slow
 def test_two_questions_are_two(chromium: Any, served: Served) -> None:
     """A browser tells only later that a dialog has closed: the next one is not taken for it."""
     with opened(chromium, served) as page:

@@ -80,7 +80,7 @@ async function start() {
     voice: $("voice").value,
     cfg: Number($("cfg").value),
     seed,
-    sentences: texts.map((text, i) => ({ text, wanted: seed + i, state: "waiting", row: make("li") })),
+    sentences: texts.map((text, i) => ({ text, planned: seed + i, state: "waiting", row: make("li") })),
   };
   take.sentences.forEach((sentence) => showSentence(sentence));
   $("sentences").replaceChildren(...take.sentences.map((each) => each.row));
@@ -92,8 +92,9 @@ async function start() {
   await run(take.sentences, take.sentences);
 }
 
-/** Generates sentences in their order, and plays those of `heard` one by one as soon as they are complete. */
-async function run(sentences, heard) {
+/** Generates sentences in their order, by their own seeds or by `seed`, and plays those of `heard` one by one as soon
+ * as they are complete. */
+async function run(sentences, heard, seed) {
   const continued = document.activeElement === $("continue-button");
   stopper = new AbortController();
   $("speak-button").disabled = true;
@@ -104,7 +105,7 @@ async function run(sentences, heard) {
   let spoken = 0;
   try {
     for (const sentence of sentences) {
-      await generate(sentence, stopper.signal);
+      await generate(sentence, seed ?? sentence.planned, stopper.signal);
       spoken++;
       if (take.sentences.length > 1) playNext(heard);
     }
@@ -124,13 +125,13 @@ async function run(sentences, heard) {
   if (spoken) await finish();
 }
 
-async function generate(sentence, signal) {
+async function generate(sentence, seed, signal) {
   const rate = shared.model.sampling_rate;
   const parts = [];
   let count = 0;
   sentence.state = "speaking";
   showSentence(sentence);
-  const body = { model: shared.model.id, voice: take.voice, input: sentence.text, seed: sentence.wanted, cfg: take.cfg };
+  const body = { model: shared.model.id, voice: take.voice, input: sentence.text, seed, cfg: take.cfg };
   const done = await speak(
     body,
     (samples) => {
@@ -142,7 +143,7 @@ async function generate(sentence, signal) {
   );
   sentence.player?.discard();
   sentence.samples = join(parts, rate);
-  sentence.seed = sentence.wanted;
+  sentence.seed = seed;
   sentence.truncated = done.truncated > 0;
   sentence.played = false;
   sentence.state = "done";
@@ -177,8 +178,7 @@ function showSentence(sentence, seconds = 0) {
 
 function redo(sentence) {
   if ($("speak-button").disabled) return;
-  sentence.wanted = randomSeed();
-  run([sentence], [sentence]);
+  run([sentence], [sentence], randomSeed());
 }
 
 /** Plays the complete sentences one after the other. */
