@@ -270,6 +270,8 @@ UNREADABLE = {
     "a bad header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX y: z\r\n\r\n",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
     "an oversized header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000,
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "another version": b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n",
     "a bad length": b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
 }
 CHUNKED = (
@@ -287,6 +289,7 @@ def refusal_of(raw: socket.socket) -> dict[str, Any]:
     assert answer.headers["x-request-id"]
     assert list(body) == ["error"] and raw.recv(1) == b""
     error: dict[str, Any] = body["error"]
+    assert "or a part of its body" in error["message"] and "send it by" in error["message"]
     assert (answer.status, error["type"]) == (400, "invalid_request_error")
     return error
 
@@ -313,7 +316,8 @@ def test_what_is_no_http_is_refused_as_all_else(
     count = len(UNREADABLE)
     assert f'voxclone_requests_total{{route="-",status="400"}} {float(count)}' in metrics
     lines = access_lines(caplog)[:count]
-    assert {(line["method"], line["route"], line["status"]) for line in lines} == {("-", "-", 400)}
+    assert {(line["route"], line["status"]) for line in lines} == {("-", 400)}
+    assert [line["method"] for line in lines if line["method"] != "-"] == ["PRI", "GET"]
     assert len(lines) == count
     assert "Traceback" not in caplog.text
 
@@ -350,6 +354,26 @@ def test_a_body_that_is_no_http_is_refused_by_its_route(
         model.gate.set()
         assert speaking.getresponse().read()
         speaking.close()
+
+
+def test_a_client_that_goes_in_its_body_is_gone(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It closes its half of the connection; nobody is answered, and the log says so for all."""
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nContent-Type: %s\r\n\r\n"
+    bodies = (
+        (head % (b"/v1/audio/speech", b"application/json"), b'{"model": '),
+        (head % (b"/v1/audio/voices", b"multipart/form-data; boundary=xx"), b"--xx\r\n"),
+    )
+    app = app_of(release, None, tmp_path / "live", Scripted)
+    with live(app) as server, caplog.at_level(logging.INFO, "voxclone.serve.access"):
+        for each, body in bodies:
+            with server.raw() as raw:
+                raw.sendall(each + body)
+                raw.shutdown(socket.SHUT_WR)
+                assert raw.recv(100) == b""
+        until(lambda: len(access_lines(caplog)) == 2)
+    assert [line["status"] for line in access_lines(caplog)] == [499, 499]
 
 
 def test_garbage_after_an_answer(
