@@ -256,23 +256,32 @@ def test_export_is_a_file_or_a_zip_of_what_is_new(dora: TestClient) -> None:
 
 
 def test_exports_that_cannot_be(dora: TestClient) -> None:
-    for query, words in (
-        ("runtime=vlm-omni", "did you mean 'vllm-omni'"),
-        ("runtime=comfyui", "replace one with 'replace_preset', such as"),
-        ("runtime=codes&replace_preset=anna", "'replace_preset' is for others"),
-        ("runtime=vllm-omni&replace_preset=nobody", "no preset 'nobody' to replace"),
-        ("runtime=voxtral-tts.c", "width 3072, and that of the release is 28"),
-        ("runtime=faster-voxtral", "width 3072, and that of the release is 28"),
-        ("", "'runtime' is missing."),
+    width = "width 3072, and that of the release is 28"
+    for query, param, words in (
+        ("runtime=vlm-omni", "runtime", "did you mean 'vllm-omni'"),
+        ("runtime=none&replace_preset=x", "runtime", "No runtime is called 'none'"),
+        ("runtime=comfyui", "name", "replace one with 'replace_preset', such as"),
+        ("runtime=codes&replace_preset=anna", "replace_preset", "'replace_preset' is for others"),
+        ("runtime=vllm-omni&replace_preset=nobody", "replace_preset", "no preset 'nobody' to"),
+        ("runtime=voxtral-tts.c", "runtime", width),
+        ("runtime=voxtral-tts.c&replace_preset=anna", "runtime", "with the voice 'dora', so"),
+        ("runtime=faster-voxtral", "runtime", f"faster-voxtral is written for a model of {width}"),
+        ("runtime=mlx-audio", "runtime", "refuses the codec encoder"),
+        ("", "runtime", "'runtime' is missing."),
     ):
         answer = dora.get(f"/v1/audio/voices/dora/export?{query}")
         error = answer.json()["error"]
         assert answer.status_code == 400 and words in error["message"]
         assert "--" not in error["message"]
-        assert error["param"] == ("replace_preset" if "replace_preset=" in query else "runtime")
+        assert error["param"] == param, query
     answer = dora.get("/v1/audio/voices/anna/export?runtime=vllm-omni")
-    assert "'replace_preset' anna" in answer.json()["error"]["message"]
-    assert "--" not in answer.json()["error"]["message"]
+    error = answer.json()["error"]
+    assert "'replace_preset' anna" in error["message"] and "--" not in error["message"]
+    assert error["param"] == "name"
+    answer = dora.get("/v1/audio/voices/anna/export?runtime=codes")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (404, "name")
+    assert "voice file" not in error["message"]
 
 
 def test_no_path_of_the_server_is_answered(

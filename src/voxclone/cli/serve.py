@@ -65,7 +65,13 @@ def serve(
     from voxclone.release.release import MINI, Release
     from voxclone.serve.catalog import Catalog
     from voxclone.serve.run import address, open_socket, run
-    from voxclone.serve.settings import Limits, ServeSettings, check_exposure, check_origins
+    from voxclone.serve.settings import (
+        Limits,
+        ServeSettings,
+        check_exposure,
+        check_origins,
+        check_paths,
+    )
     from voxclone.voice.store import open_folder
 
     if queue < 1:
@@ -76,9 +82,11 @@ def serve(
     # Whole paths alone can be found in messages and left out of what clients are told.
     given = Path(model).resolve() if model != MINI and Path(model).is_dir() else None
     release = Release.open(given or model)
+    folder = voices_folder(voices).resolve()
+    check_paths(release.path, folder)
     settings = ServeSettings(
         model=given.name if given else model,
-        voices=open_folder(voices_folder(voices)).resolve(),
+        voices=open_folder(folder),
         host=host,
         api_key=key,
         origins=tuple(cors_origin or ()),

@@ -1,5 +1,7 @@
 """The voices of a server: presets of the release, and the folder of stored ones. Without torch."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from voxclone.errors import (
@@ -7,17 +9,16 @@ from voxclone.errors import (
     UnknownVoiceError,
     VoiceError,
     VoiceExistsError,
-    VoxcloneError,
     shorten,
 )
 from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import Release, preset_names
-from voxclone.serve.errors import ApiError, api_error
+from voxclone.serve.errors import hide_paths, paths_hidden
 from voxclone.serve.schemas import ConsentInfo, UploadedVoice, VoiceEntry, VoiceInfo, VoiceList
 from voxclone.serve.settings import ServeSettings
 from voxclone.voice import store
 from voxclone.voice.file import SUFFIX, read_metadata
-from voxclone.voice.metadata import VoiceMetadata, check_name
+from voxclone.voice.metadata import VoiceMetadata, check_name, is_name
 
 
 class Catalog:
@@ -31,21 +32,46 @@ class Catalog:
         self.encoder: Path | None = None
         self.why_not_clone: str | None = None
         self._most = settings.limits.voices
+        self._names = {
+            f"{self.folder}/": "",
+            str(self.folder): "this server",
+            str(release.path): self.model,
+        }
         try:
             self.encoder = find_encoder(release, encoder)
         except ReleaseError as error:
             if encoder is not None:
                 raise
-            self.why_not_clone = self.refusal(error).message
+            self.why_not_clone = hide_paths(str(error), self._names)
 
-    def refusal(self, error: VoxcloneError, param: str | None = None) -> ApiError:
-        """The answer for an error, without paths of this machine."""
-        hidden = {f"{self.folder}/": "", str(self.folder): "this server"}
-        return api_error(error, hidden | {str(self.release.path): self.model}, param)
+    def paths_hidden(self, scratch: Path | None = None) -> AbstractContextManager[None]:
+        """Within, errors have no paths of this machine, nor of a scratch folder: see
+        `errors.paths_hidden`."""
+        return paths_hidden(self._names | ({} if scratch is None else {f"{scratch}/": ""}))
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        """The file of a stored voice, to be read within. Raises VoiceError without a path, also if
+        the file was deleted meanwhile."""
+        path = self.find_stored(name)
+        try:
+            with self.paths_hidden():
+                yield path
+        except VoiceError:
+            self.find_stored(name)
+            raise
 
     def find(self, name: str) -> Path | None:
-        """The file of a stored voice, or None for a preset. Raises VoxcloneError."""
-        return store.find_by_name(name, self.release, self.folder)
+        """The file of a stored voice, or None for a preset. Raises VoiceError."""
+        path = store.stored_path(self.folder, name) if is_name(name) else None
+        if path is not None and name in self.presets:
+            raise VoiceError(
+                f"{name!r} is a preset of the release and a stored voice, too: one of them must "
+                "get another name at the server."
+            )
+        if path is None and name not in self.presets:
+            raise store.unknown_voice(name, self.presets, self.folder, "this server")
+        return path
 
     def find_stored(self, name: str) -> Path:
         """The file of a stored voice. Raises VoiceError for a preset, too."""
@@ -69,11 +95,12 @@ class Catalog:
         return path
 
     def list(self) -> VoiceList:
-        """Presets first, then the stored voices; a damaged file is listed with its problem."""
+        """Presets first, then the stored voices; a damaged file is listed with its problem. Raises
+        StorageError."""
         voices = [VoiceEntry(id=name, name=name, kind="preset") for name in self.presets]
         uploaded = []
         for voice in store.list_voices(self.folder):
-            problem = voice.problem and self.refusal(VoiceError(voice.problem)).message
+            problem = voice.problem and hide_paths(voice.problem, self._names)
             entry = VoiceEntry(id=voice.name, name=voice.name, kind="stored", problem=problem)
             voices.append(entry)
             if voice.metadata is not None:
@@ -81,13 +108,9 @@ class Catalog:
         return VoiceList(voices=voices, uploaded_voices=uploaded)
 
     def info(self, name: str) -> VoiceInfo:
-        """All that a stored voice says of itself. Raises VoxcloneError."""
-        path = self.find_stored(name)
-        try:
+        """All that a stored voice says of itself. Raises VoiceError."""
+        with self.reading(name) as path:
             metadata = read_metadata(path)
-        except VoiceError:
-            self.find_stored(name)  # it may have been deleted meanwhile
-            raise
         report = store.reference_report(metadata)
         values = _uploaded(name, path, metadata).model_dump()
         return VoiceInfo(

@@ -17,7 +17,14 @@ from voxclone.audio.files import Recording
 from voxclone.audio.report import ReferenceReport
 from voxclone.cloning.enroll import decode_codes, enroll, make_reference
 from voxclone.codec.model import Codec
-from voxclone.errors import VoiceExistsError, VoxcloneError, printable, reason
+from voxclone.errors import (
+    ReleaseError,
+    StorageError,
+    VoiceError,
+    VoiceExistsError,
+    os_errors,
+    printable,
+)
 from voxclone.io import scratch_folder
 from voxclone.models.speaker_encoder import (
     OTHER_SPEAKERS,
@@ -26,9 +33,11 @@ from voxclone.models.speaker_encoder import (
     clip_embedding,
 )
 from voxclone.release.release import Release, load_codec
-from voxclone.runtimes.archive import Archive, pack_export
-from voxclone.runtimes.table import find_runtime
+from voxclone.runtimes.archive import WORDS, Archive, pack_export
+from voxclone.runtimes.export import check_name
+from voxclone.runtimes.table import Runtime
 from voxclone.serve.catalog import Catalog
+from voxclone.serve.errors import paths_hidden, refused
 from voxclone.serve.schemas import CheckInfo, ClipReport, Similarity, VoiceMade
 from voxclone.tts.limits import Weights
 from voxclone.tts.streams import Streams, Utterance
@@ -120,10 +129,10 @@ class Engine:
 
     def resolved(self, name: str) -> ResolvedVoice:
         """A voice for this release. Raises VoxcloneError."""
-        path = self.catalog.find(name)
-        if path is None:
-            return self._resolved.get(name, None, lambda: resolve_preset(name, self.release))
-        return self._resolved.get(name, _state(path), lambda: resolve_file(path, self.release))
+        if self.catalog.find(name) is None:
+            return self._resolved.get(name, None, lambda: self._preset(name))
+        with self.catalog.reading(name) as path:
+            return self._resolved.get(name, _state(path), lambda: resolve_file(path, self.release))
 
     def check(self, recording: Recording) -> ClipReport:
         """The checks of a recording. Raises AudioError."""
@@ -133,7 +142,7 @@ class Engine:
         self, recording: Recording, new: NewVoice, progress: Callable[[str], None]
     ) -> VoiceMade:
         """Make a voice of a recording and store it under a name that is free. Raises VoxcloneError,
-        and what `progress` raises at the begin of a stage: then nothing is stored."""
+        and what `progress` raises at the beginning of a stage: then nothing is stored."""
         path = self._free_path(new.name)
         made = enroll(
             recording, self.release, self.codec, name=new.name, consent=new.consent,
@@ -142,7 +151,8 @@ class Engine:
         texts = {"transcript": printable(new.transcript), "description": printable(new.description)}
         voice = replace(made.voice, metadata=made.voice.metadata.model_copy(update=texts))
         progress("saving")
-        voice.save(path, new=True)
+        with self.catalog.paths_hidden():
+            voice.save(path, new=True)
         return self._made(new.name, clip_report(made.reference.report))
 
     def import_voice(self, content: bytes, name: str | None) -> VoiceMade:
@@ -151,25 +161,30 @@ class Engine:
         with scratch_folder(store.open_folder(self.catalog.folder)) as folder:
             uploaded = folder / "the file"
             uploaded.write_bytes(content)
-            voice = Voice.load(uploaded)
-            resolve_voice(voice, self.release, uploaded)
+            with paths_hidden({str(uploaded): "the file"}):  # which its errors may quote
+                voice = Voice.load(uploaded)
+            with self.catalog.paths_hidden(folder):
+                resolve_voice(voice, self.release, uploaded)
             path = self._free_path(name or voice.metadata.name)
             renamed = voice.metadata.model_copy(update={"name": name or voice.metadata.name})
-            copy_voice(uploaded, path, renamed, new=True)
+            with self.catalog.paths_hidden(folder):
+                copy_voice(uploaded, path, renamed, new=True)
         return self._made(renamed.name)
 
     def rename(self, name: str, target: str) -> VoiceMade:
         """Give a stored voice another name. Raises VoxcloneError."""
         self.catalog.find_stored(name)
         self._free_path(target)
-        store.rename_voice(self.catalog.folder, name, target)
+        with self.catalog.reading(name):
+            store.rename_voice(self.catalog.folder, name, target)
         self._discard(name)
         return self._made(target)
 
     def delete(self, name: str) -> None:
         """Delete a stored voice and all that is remembered of it. Raises VoxcloneError."""
         self.catalog.find_stored(name)
-        store.remove_voice(self.catalog.folder, name)
+        with self.catalog.paths_hidden():
+            store.remove_voice(self.catalog.folder, name)
         self._discard(name)
 
     def reference(self, name: str) -> Tensor:
@@ -182,10 +197,9 @@ class Engine:
 
     def similarity(self, name: str, wave_S: Tensor) -> Similarity:
         """Speech [S] against the reference of a stored voice. Raises VoxcloneError."""
-        path = self.catalog.find_stored(name)
-        reference_E = self._embedded.get(
-            name, _state(path), lambda: clip_embedding(self.reference(name))
-        )
+        with self.catalog.reading(name) as path:
+            state = _state(path)
+        reference_E = self._embedded.get(name, state, lambda: clip_embedding(self.reference(name)))
         return Similarity(
             similarity=round(float(clip_embedding(wave_S) @ reference_E), 4),
             same_speaker=SAME_SPEAKER,
@@ -193,11 +207,18 @@ class Engine:
             network=Ge2eEmbedder.name,
         )
 
-    def export(self, name: str, runtime: str, replace_preset: str | None) -> Archive:
-        """A voice as a program reads it, packed. Raises VoxcloneError."""
-        with scratch_folder(store.open_folder(self.catalog.folder)) as scratch:
-            voice = self.resolved(name)
-            return pack_export(voice, find_runtime(runtime), self.release, scratch, replace_preset)
+    def export(self, name: str, runtime: Runtime, replace_preset: str | None) -> Archive:
+        """A voice as a program reads it, packed. Raises VoxcloneError for a voice that cannot be
+        exported, and ApiError where the program cannot use this release."""
+        if runtime.name == "codes":
+            self.catalog.find_stored(name)  # presets hold none
+        voice = self.resolved(name)
+        if replace_preset is None:
+            with self.catalog.paths_hidden():
+                check_name(voice.name, runtime, self.release, WORDS, replaces=False)
+        folder = store.open_folder(self.catalog.folder)
+        with scratch_folder(folder) as out, refused("runtime"), self.catalog.paths_hidden(out):
+            return pack_export(voice, runtime, self.release, out, replace_preset)
 
     def _free_path(self, name: str) -> Path:
         """Where a new voice is to be stored: a name is refused before the work, and whatever writes
@@ -213,6 +234,13 @@ class Engine:
         return VoiceMade(
             id=name, name=name, created_at=voice.created_at, voice=voice, report=report
         )
+
+    def _preset(self, name: str) -> ResolvedVoice:
+        """A preset. Raises ReleaseError where the release does not hold it whole."""
+        try:
+            return resolve_preset(name, self.release)
+        except VoiceError as error:
+            raise ReleaseError(str(error)) from None
 
     def _discard(self, name: str) -> None:
         self._resolved.discard(name)
@@ -233,9 +261,7 @@ def clip_report(report: ReferenceReport) -> ClipReport:
 
 
 def _state(path: Path) -> Hashable:
-    """Changes with the content of a file. Raises VoxcloneError if it was deleted meanwhile."""
-    try:
+    """Changes with the content of a file. Raises StorageError."""
+    with os_errors(f"{path} cannot be read", StorageError):
         stat = path.stat()
-    except OSError as error:
-        raise VoxcloneError(f"{path} cannot be read: {reason(error)}.") from None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size

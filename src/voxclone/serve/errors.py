@@ -1,8 +1,8 @@
 """Errors as OpenAI's clients read them, always: `{"error": {message, type, param, code}}`."""
 
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,10 +15,11 @@ from starlette.routing import Match
 from voxclone.errors import (
     AudioError,
     MissingExtraError,
+    ReleaseError,
+    StorageError,
     UnknownVoiceError,
     VoiceExistsError,
     VoxcloneError,
-    printable,
 )
 from voxclone.serve.results import ClientGoneError
 
@@ -32,8 +33,9 @@ ROUTES = {
     405: ("method_not_allowed", "This route has other methods: `Allow` names them."),
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-SCRATCH = re.compile(r"\.voxclone-[0-9a-f]+\.tmp/")  # `io.scratch_folder`
 AUDIO_STATUS = {"undecodable": 415, "too long": 413}
+FAULTS = (ReleaseError, StorageError)
+"""Errors of the package that no client can mend: of the release, and of the folder of voices."""
 
 
 class ApiError(HTTPException):
@@ -83,16 +85,42 @@ def stopping() -> ApiError:
     return ApiError(503, "The server stops: ask again when it is back.", code="stopping")
 
 
-def api_error(
-    error: VoxcloneError, hidden: Mapping[str, str], param: str | None = None
-) -> ApiError:
+@contextmanager
+def refused(param: str | None = None) -> Iterator[None]:
+    """Within, errors of the package become refusals, except for the server's own faults. Raises
+    ApiError; `param` is as for `api_error`."""
+    try:
+        yield
+    except FAULTS:
+        raise
+    except VoxcloneError as error:
+        raise api_error(error, param) from None
+
+
+def hide_paths(message: str, names: Mapping[str, str]) -> str:
+    """A message with names in place of paths of this machine."""
+    for path in sorted(names, key=len, reverse=True):  # one may be the beginning of another
+        message = message.replace(path, names[path])
+    return message
+
+
+@contextmanager
+def paths_hidden(names: Mapping[str, str]) -> Iterator[None]:
+    """Within, errors have names in place of paths; the server's own faults keep theirs for the log.
+    It is for work whose errors quote nothing that a client sends: its text must not be changed."""
+    try:
+        yield
+    except FAULTS:
+        raise
+    except VoxcloneError as error:
+        error.args = (hide_paths(str(error), names),)
+        raise
+
+
+def api_error(error: VoxcloneError, param: str | None = None) -> ApiError:
     """The answer for an error of the package. `param` names the field that it is of, unless the
-    error does: a speech names a voice by `voice`, all other routes by `name`. `hidden` are paths
-    of this machine and what stands for them in messages."""
-    unknown = "voice" if param is None else "name"
-    message = SCRATCH.sub("", str(error))
-    for path in sorted(hidden, key=len, reverse=True):  # one may be the begin of another
-        message = message.replace(printable(path), hidden[path])
+    error does: a speech names a voice by `voice`, all other routes by `name`."""
+    unknown, message = "voice" if param is None else "name", str(error)
     if isinstance(error, UnknownVoiceError):
         return ApiError(404, message, code="voice_not_found", param=unknown)
     if isinstance(error, VoiceExistsError):
@@ -106,9 +134,13 @@ def api_error(
     return ApiError(400, message, code="bad_request", param=param)
 
 
-def unforeseen_error(error: Exception, request_id: str) -> ApiError:
-    """The whole answer for an unforeseen error; the log has the rest."""
-    log.error("request %s failed", request_id, exc_info=error)
+def server_error(error: Exception, request_id: str) -> ApiError:
+    """The whole answer for a fault of the server, or for what nobody foresaw; the log has the
+    rest."""
+    if isinstance(error, FAULTS):
+        log.error("request %s failed: %s", request_id, error)
+    else:
+        log.error("request %s failed", request_id, exc_info=error)
     message = f"Something went wrong on the server. The log has the error of request {request_id}."
     return ApiError(500, message, code="internal_error")
 
@@ -117,7 +149,9 @@ def install(app: FastAPI) -> None:
     """Have every error of an app answered in one shape."""
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ClientDisconnect):  # for the framework, a bad body
+            return Response(status_code=GONE)
         if not isinstance(error, ApiError):
             code, message = ROUTES.get(error.status_code, ("bad_request", str(error.detail)))
             headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
@@ -133,11 +167,13 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _invalid(error).response()
 
+    @app.exception_handler(ReleaseError)
+    @app.exception_handler(StorageError)
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         request_id = request.scope["state"]["request_id"]
-        response = unforeseen_error(error, request_id).response()
-        response.headers["X-Request-Id"] = request_id  # this answer goes around the middleware
+        response = server_error(error, request_id).response()
+        response.headers["X-Request-Id"] = request_id  # the unforeseen go around the middleware
         return response
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from voxclone.serve.errors import ApiError, unforeseen_error
+from voxclone.serve.errors import ApiError, server_error
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -24,5 +24,5 @@ async def with_error(
         async for each in stream:
             yield each
     except Exception as error:
-        known = error if isinstance(error, ApiError) else unforeseen_error(error, request_id)
+        known = error if isinstance(error, ApiError) else server_error(error, request_id)
         yield event(kind, known.body())

@@ -9,10 +9,10 @@ from fastapi import Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from voxclone.errors import VoxcloneError
 from voxclone.serve.catalog import Catalog
 from voxclone.serve.decoding import DecodingProcess
 from voxclone.serve.engine import Engine
+from voxclone.serve.errors import refused
 from voxclone.serve.metrics import Metrics
 from voxclone.serve.results import ClientGoneError
 from voxclone.serve.settings import ServeSettings
@@ -51,9 +51,8 @@ class Service:
                 gone.result()  # raises for a body that is refused: its client is still there
                 self.metrics.abandoned.inc()
                 raise ClientGoneError
-            return waiting.result()
-        except VoxcloneError as error:
-            raise self.catalog.refusal(error, param) from None
+            with refused(param):
+                return waiting.result()
         finally:
             gone.cancel(), waiting.cancel()
 

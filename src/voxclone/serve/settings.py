@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxclone.errors import UsageError
+from voxclone.errors import UsageError, VoxcloneError, shorten
 
 LEAST_KEY = 16
+LONGEST_PATH = 200
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
 IMPLIED_PORTS = re.compile(r"http:.*:80|https:.*:443")
 
@@ -78,6 +79,18 @@ def check_exposure(host: str, api_key: str | None) -> None:
         )
     if not all("!" <= character <= "~" for character in api_key):
         raise UsageError("The API key may hold ASCII letters, digits and signs only, no spaces.")
+
+
+def check_paths(*folders: Path) -> None:
+    """Raise VoxcloneError for a folder whose path messages may shorten, or show in other
+    characters: it could not be found in them, and left out of what clients are told."""
+    for folder in folders:
+        path = str(folder)
+        if len(path) > LONGEST_PATH or not path.isprintable():
+            raise VoxcloneError(
+                f"The folder {shorten(path)} cannot be served: its path may have {LONGEST_PATH} "
+                "characters, all printable and in UTF-8. Name it by another path, or move it."
+            )
 
 
 def check_origins(origins: Iterable[str]) -> None:

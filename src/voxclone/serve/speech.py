@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from voxclone.errors import MissingExtraError, VoxcloneError
 from voxclone.serve import events
 from voxclone.serve.encoding import MEDIA_TYPES, Encoder, is_streamed, open_encoder
 from voxclone.serve.engine import Engine
-from voxclone.serve.errors import ApiError, model_not_found
+from voxclone.serve.errors import ApiError, model_not_found, refused
 from voxclone.serve.results import JobResults
 from voxclone.serve.schemas import SpeechRequest, error_responses
 from voxclone.serve.service import JobStreamingResponse, Service, Shared
@@ -120,18 +119,14 @@ def _check(wanted: SpeechRequest, service: Service) -> None:
             code="unsupported_parameter",
             param="instructions",
         )
-    try:
+    with refused("input"):
         check_text(wanted.input)
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error, "input") from None
 
 
 def _encoder(wanted: SpeechRequest, service: Service) -> Encoder:
     rate = service.catalog.release.params.codec.sampling_rate
-    try:
+    with refused("response_format"):
         return open_encoder(wanted.response_format, rate)
-    except MissingExtraError as error:
-        raise service.catalog.refusal(error, "response_format") from None
 
 
 async def _until_sound(results: JobResults) -> list[SpeechChunk]:

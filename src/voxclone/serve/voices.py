@@ -9,14 +9,16 @@ from starlette.concurrency import run_in_threadpool
 
 from voxclone.audio.files import Recording
 from voxclone.cloning.options import CONSENTS, check_consent
-from voxclone.errors import AudioError, UsageError, VoxcloneError
-from voxclone.runtimes.archive import use_of
+from voxclone.errors import StorageError, UsageError
+from voxclone.readers import read_bytes
+from voxclone.runtimes.archive import WORDS, Archive, use_of
+from voxclone.runtimes.export import check_name as check_export_name
 from voxclone.runtimes.readers import PRESETS
-from voxclone.runtimes.table import RUNTIMES
+from voxclone.runtimes.table import RUNTIMES, find_runtime
 from voxclone.serve import events
 from voxclone.serve.encoding import pcm16, wave_header
 from voxclone.serve.engine import Engine, NewVoice
-from voxclone.serve.errors import ApiError, invalid_value
+from voxclone.serve.errors import ApiError, invalid_value, refused
 from voxclone.serve.forms import Form, read_form
 from voxclone.serve.jobs import Progress, Result
 from voxclone.serve.results import JobResults
@@ -119,7 +121,7 @@ async def make_voice(request: Request, service: Shared) -> Any:
             if further := sorted(set(form.fields) - {"name"}):
                 message = f"A voice file has its own {further[0]!r}: leave the field out."
                 raise invalid_value(further[0], message)
-            name = _checked_name(form, service)
+            name = _checked_name(form)
             awaited = slot.run(lambda engine: engine.import_voice(form.content, name))
             imported = await service.wait(request, awaited, "voice_file")
             slot.leave()
@@ -129,7 +131,7 @@ async def make_voice(request: Request, service: Shared) -> Any:
         results = slot.begin(lambda engine, progress: engine.enroll(recording, new, progress))
         if stream_format == "sse":
             request_id = request.scope["state"]["request_id"]
-            chunks = events.with_error(_stages(results, service), "voice.error", request_id)
+            chunks = events.with_error(_stages(results), "voice.error", request_id)
             gone = service.metrics.abandoned.inc
             return JobStreamingResponse(chunks, slot, events.MEDIA_TYPE, events.HEADERS, gone)
         made = await service.wait(request, _result(results))
@@ -143,10 +145,8 @@ async def make_voice(request: Request, service: Shared) -> Any:
 @router.get("/voices/{name}", responses=error_responses(404))
 def show_voice(name: str, service: Shared) -> VoiceInfo:
     """What a stored voice says of itself."""
-    try:
+    with refused("name"):
         return service.catalog.info(name)
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error, "name") from None
 
 
 @router.patch("/voices/{name}", responses=error_responses(404, 409))
@@ -167,14 +167,8 @@ async def delete_voice(name: str, request: Request, service: Shared) -> VoiceDel
 @router.get("/voices/{name}/file", response_class=Response, responses=error_responses(404))
 def voice_file(name: str, service: Shared) -> Response:
     """The file of a stored voice."""
-    try:
-        path = service.catalog.find_stored(name)
-        content = path.read_bytes()
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error, "name") from None
-    except OSError:
-        raise ApiError(404, f"The voice {name!r} was deleted.", code="voice_not_found") from None
-    return _download(content, path.name)
+    with refused("name"), service.catalog.reading(name) as path:
+        return _download(read_bytes(path, StorageError), path.name)
 
 
 @router.get("/voices/{name}/reference", response_class=Response, responses=error_responses(404))
@@ -209,12 +203,17 @@ async def export(
     replace_preset: str | None = None,
 ) -> Response:
     """The voice as another program reads it: a file, or a zip with a note on how to use it."""
+    with refused("runtime"):
+        known = find_runtime(runtime)
+    if replace_preset is not None:
+        with refused("replace_preset"):
+            release = service.catalog.release
+            check_export_name(replace_preset, known, release, WORDS, replaces=True)
 
-    def pack(engine: Engine) -> Any:
-        return engine.export(name, runtime, replace_preset)
+    def pack(engine: Engine) -> Archive:
+        return engine.export(name, known, replace_preset)
 
-    param = "runtime" if replace_preset is None else "replace_preset"
-    archive = await service.ask(request, pack, param)
+    archive = await service.ask(request, pack, "name")
     return _download(archive.content, archive.file_name)
 
 
@@ -223,17 +222,13 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     if service.catalog.why_not_clone is not None:
         raise ApiError(501, service.catalog.why_not_clone, code="no_encoder")
     fields = ("'consent'", "'statement'")
-    param = "statement" if form.get("consent") in CONSENTS else "consent"
     try:
         consent = check_consent(form.get("consent") or None, form.get("statement"), fields)
-        param = "name"
-        check_name(form.get("name"))
+    except UsageError as error:
+        param = "statement" if form.get("consent") in CONSENTS else "consent"
+        raise ApiError(400, str(error), code="consent_required", param=param) from None
+    with refused("name"):
         service.catalog.free_path(form.get("name"))
-    except VoxcloneError as error:
-        refusal = service.catalog.refusal(error, param)
-        if isinstance(error, UsageError):
-            refusal.code = "consent_required"
-        raise refusal from None
     new = NewVoice(form.get("name"), consent, form.get("ref_text"), form.get("speaker_description"))
     for field, text, most in (
         ("ref_text", new.transcript, 4096),
@@ -245,13 +240,11 @@ def _new_voice(form: Form, service: Service) -> NewVoice:
     return new
 
 
-def _checked_name(form: Form, service: Service) -> str | None:
+def _checked_name(form: Form) -> str | None:
     """The name that a voice file is to have, or None for its own. Raises ApiError."""
     name = form.get("name") or None
-    try:
+    with refused("name"):
         return None if name is None else check_name(name)
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error, "name") from None
 
 
 def _one_of(form: Form, field: str, *values: str) -> str:
@@ -263,10 +256,8 @@ def _one_of(form: Form, field: str, *values: str) -> str:
 
 
 async def _decoded(form: Form, service: Service) -> Recording:
-    try:
+    with refused():
         return await run_in_threadpool(service.decoding.decode, form.content, form.name)
-    except AudioError as error:
-        raise service.catalog.refusal(error) from None
 
 
 async def _result(results: JobResults) -> Any:
@@ -276,13 +267,11 @@ async def _result(results: JobResults) -> Any:
     return value.value
 
 
-async def _stages(results: JobResults, service: Service) -> AsyncIterator[bytes]:
+async def _stages(results: JobResults) -> AsyncIterator[bytes]:
     """The stages of a voice that is made, and the voice, as events. Raises ApiError."""
-    try:
+    with refused():
         while isinstance(value := await results.get(), Progress):
             yield events.event("voice.progress", {"stage": value.stage})
-    except VoxcloneError as error:
-        raise service.catalog.refusal(error) from None
     yield events.event("voice.done", {"made": value.value.model_dump()})
 
 

@@ -59,7 +59,7 @@ export function form(values) {
   return data;
 }
 
-/** The complete events at the begin of a text, and what is left of it. */
+/** The complete events at the beginning of a text, and what is left of it. */
 function parseEvents(text) {
   const blocks = text.split("\n\n");
   const rest = blocks.pop();
