@@ -7,7 +7,7 @@ must come to the same.
 Shapes: K codebooks, T frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,9 @@ from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
 from voxclone.train.batch import check_batches
 from voxclone.train.encoder_config import EncoderConfig, StepValues
+from voxclone.train.pseudo_labels import Label
 from voxclone.train.speaker_loss import Embed, SpeakerLoss
+from voxclone.train.whisper_bridge import bridge_labels
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
@@ -57,7 +59,8 @@ class Inputs:
 class Material:
     """Everything that does not learn. `genuine` are codes [K, T] that the release made, `held_out`
     those of presets that nothing is trained on. `teacher` is an ASR model: a CTC recognizer, or
-    Whisper's stored targets. `labels` is the folder of pseudo-labels."""
+    Whisper's stored targets. `labels` is the folder of pseudo-labels; `bridge_labels` are those
+    that a bridge from Whisper's states gives every clip."""
 
     codec: Codec
     speech: Subset
@@ -68,6 +71,7 @@ class Material:
     language_model: TTS | None = None
     labels: Path | None = None
     speakers: SpeakerLoss | None = None
+    bridge_labels: Mapping[int, Label] = field(default_factory=dict)
 
 
 def gather(
@@ -99,6 +103,11 @@ def gather(
     teacher = speakers = None
     if config.teacher is not None and (weights.bridge or weights.asr_distillation):
         teacher = open_teacher(config.teacher, device, out / "whisper")
+    bridged: dict[int, Label] = {}
+    if weights.bridge and isinstance(teacher, TargetStore):
+        codec.to(device)
+        whisper, seed = teacher.teacher, config.run.seed
+        bridged = bridge_labels(whisper, codec, genuine, speech, out / "labels", seed)
     named = config.speaker_loss.speaker_encoder
     if weights.speaker_contrastive and named is not None and model is not None:
         sizes = Sizes()
@@ -106,7 +115,7 @@ def gather(
         speakers = SpeakerLoss.frozen(model, open_embedder(named, device), pool, sizes)
     return Material(
         codec, speech, genuine, held_out, init, teacher, model if asks else None, out / "labels",
-        speakers,
+        speakers, bridged,
     )  # fmt: skip
 
 
@@ -138,15 +147,12 @@ def check(values: StepValues, codec: CodecConfig, material: Material | None) -> 
 
 def _check_material(values: StepValues, codec: CodecConfig, material: Material) -> None:
     weights = values.weights
-    if weights["bridge"] and not isinstance(material.teacher, Recognizer):
-        raise ConfigError(
-            "The weight `bridge` needs a `teacher` that is a CTC recognizer: mini, or its folder."
-        )
-    if weights["asr_distillation"] and material.teacher is None:
-        raise ConfigError(
-            "The weight `asr_distillation` needs a `teacher`: mini, the folder of a CTC "
-            "recognizer, or a Whisper."
-        )
+    for name in ("bridge", "asr_distillation"):
+        if weights[name] and material.teacher is None:
+            raise ConfigError(
+                f"The weight `{name}` needs a `teacher`: mini, the folder of a CTC recognizer, or "
+                "a Whisper."
+            )
     context = left_context(values.left_context, codec)
     whisper = isinstance(material.teacher, TargetStore)
     if weights["asr_distillation"] and whisper and values.frames <= context:

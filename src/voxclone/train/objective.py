@@ -7,6 +7,7 @@ Shapes: B batch, S samples, D latent width, T frames, K codebooks, C acoustic ch
 Q quantiles, N clips.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ from voxclone.train.losses import (
     waveform_losses,
 )
 from voxclone.train.material import Material, left_context
-from voxclone.train.pseudo_labels import PseudoLabels, pseudo_label_loss
+from voxclone.train.pseudo_labels import Label, PseudoLabels, pseudo_label_loss
 from voxclone.train.speaker_loss import speaker_loss
 
 SPEAKER = "speaker_contrastive"
@@ -127,7 +128,8 @@ class Objective:
     def draw_speech(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         """Crops of real speech: all are drawn, those of a part are read."""
         values, size = self.values, self.codec.frame_size
-        on_grid = isinstance(self.distillation, WhisperDistillation)
+        labeled = bool(self.material.bridge_labels)
+        on_grid = labeled or isinstance(self.distillation, WhisperDistillation)
         return self.material.speech.crops(
             values.real_batch, values.frames * size, generator, self.clip_weights_N,
             grid=size if on_grid else 1, part=part,
@@ -240,6 +242,10 @@ class Objective:
             losses["scale"] = scale_loss(quantizer, every_BDT)
         if self.bridge is not None:
             losses["bridge"] = distill_loss(self.bridge, book, speech.wave_BS, semantic_BDT)
+        elif self.material.bridge_labels:
+            losses["bridge"] = self.label_loss(
+                self.material.bridge_labels, speech.crops, semantic_BDT
+            )
         return losses
 
     def label_losses(self, labeled: tuple[Crops, Tensor] | None) -> dict[str, Tensor]:
@@ -247,11 +253,13 @@ class Objective:
         if labeled is None or self.labels is None:
             return {}
         crops, semantic_BDT = labeled
-        labels = [self.labels.labels[index] for index in crops.indices]
+        return {"pseudo_label": self.label_loss(self.labels.labels, crops, semantic_BDT)}
+
+    def label_loss(self, labels: Mapping[int, Label], crops: Crops, semantic_BDT: Tensor) -> Tensor:
+        """Cross-entropy of the semantic latents of crops with the labels of their clips."""
         starts = [start // self.codec.frame_size for start in crops.starts]
-        book = self.codec.quantizer.semantic_codebook
-        loss = pseudo_label_loss(book, semantic_BDT, labels, starts, self.left_context)
-        return {"pseudo_label": loss}
+        own, book = [labels[i] for i in crops.indices], self.codec.quantizer.semantic_codebook
+        return pseudo_label_loss(book, semantic_BDT, own, starts, self.left_context)
 
     def bridge_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
         """What the bridge minimizes; the encoder has no part in it."""

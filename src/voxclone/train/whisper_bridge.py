@@ -1,0 +1,145 @@
+"""Labels of real speech by way of Whisper's states, which pairs teach and real speech needs.
+
+The true semantic stream was taught by Whisper (arXiv 2603.25551, 2.1), and Whisper's states of
+decoded and of real speech are much alike, which an encoder's that was trained on decoded speech are
+not. So a small network learns on pairs (codes that the release made, decoded) which code belongs to
+which states. Then it is frozen, and its likeliest codes of every clip are what the encoder learns
+from, besides all else. Unlike `train.bridge` it is trained once and before the encoder: Whisper is
+too large to run in every step. Unlike `train.pseudo_labels` it needs no texts.
+
+Shapes: S samples, T frames, N frames of all pairs, M frames of a batch, E width of Whisper's states
+in a frame, V semantic codes.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxclone.codec.model import Codec
+from voxclone.data.corpus import Subset
+from voxclone.models.whisper import LONGEST_SECONDS, WhisperTeacher
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train import distributed
+from voxclone.train.pseudo_labels import TOP_K, Label, load_labels, save_labels
+
+WIDTH = 384
+STEPS, BATCH, RATE, WEIGHT_DECAY = 2000, 512, 1e-3, 0.05
+DROPOUT, SMOOTHING = 0.2, 0.1
+MOST_FRAMES = 45_000
+"""An hour of pairs; more states would fill the memory."""
+CLIPS_AT_A_TIME = 16
+STREAM = 11
+"""Of the random numbers of a seed."""
+T = TypeVar("T")
+
+
+class WhisperBridge(nn.Module):
+    """Whisper's states [M, E] -> logits of semantic codes [M, V]."""
+
+    mean_E: Tensor
+    deviation_E: Tensor
+
+    def __init__(self, state_NE: Tensor, codes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_E", state_NE.float().mean(dim=0))
+        self.register_buffer("deviation_E", state_NE.float().std(dim=0) + 1e-3)
+        self.layers = nn.Sequential(
+            nn.Dropout(DROPOUT),
+            nn.Linear(state_NE.shape[1], WIDTH),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(WIDTH, codes),
+        )
+
+    def forward(self, state_ME: Tensor) -> Tensor:
+        logits_MV: Tensor = self.layers((state_ME.float() - self.mean_E) / self.deviation_E)
+        return logits_MV
+
+
+def bridge_labels(
+    teacher: WhisperTeacher,
+    codec: Codec,
+    genuine: Sequence[Tensor],
+    speech: Subset,
+    folder: Path,
+    seed: int,
+) -> dict[int, Label]:
+    """Labels of all clips of `speech`, by a bridge that learns from the `genuine` codes [K, T].
+    They are kept in `folder`, and read from it by who resumes the training."""
+    clips = str(speech.identity()["hash"])
+    asked = (clips, teacher.name, seed, *(codes_KT.shape[1] for codes_KT in genuine))
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    path = folder / f"bridge-{digest[:16]}.safetensors"
+    with distributed.rank0_first():
+        if distributed.is_rank0() and not path.exists():
+            bridge = train_bridge(teacher, codec, genuine, seed)
+            save_labels(path, label_speech(teacher, bridge, speech, codec.frame_size), clips)
+    return load_labels(path)[0]
+
+
+def train_bridge(
+    teacher: WhisperTeacher, codec: Codec, genuine: Sequence[Tensor], seed: int
+) -> WhisperBridge:
+    """A bridge from the states of decoded speech to the semantic codes that it was decoded from."""
+    longest = int(LONGEST_SECONDS * codec.frame_rate)
+    states, codes, frames = [], [], 0
+    for some in _groups(genuine):
+        parts = [part_KT for codes_KT in some for part_KT in codes_KT.long().split(longest, dim=1)]
+        waves = [codec.decode(part_KT[None].to(codec.device))[0] for part_KT in parts]
+        states += [each.half().cpu() for each in teacher.encoder_states(waves, codec.frame_size)]
+        codes += [part_KT[0] for part_KT in parts]
+        frames += sum(part_KT.shape[1] for part_KT in parts)
+        if frames >= MOST_FRAMES:
+            break
+    state_NE, code_N = torch.cat(states), torch.cat(codes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bridge = WhisperBridge(state_NE, codec.config.semantic_codebook_size)
+        bridge.to(codec.device)
+        optimizer = torch.optim.AdamW(bridge.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+        generator = step_generator(seed, 0, STREAM)
+        for step in range(STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 - step / STEPS)
+            at_M = torch.randint(len(code_N), (BATCH,), generator=generator)
+            logits_MV = bridge(state_NE[at_M].to(codec.device))
+            target_M = code_N[at_M].to(codec.device)
+            loss = F.cross_entropy(logits_MV, target_M, label_smoothing=SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 50 == 0:
+                distributed.check_stop()
+    return bridge.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def label_speech(
+    teacher: WhisperTeacher, bridge: WhisperBridge, speech: Subset, frame_size: int
+) -> dict[int, Label]:
+    """The likeliest codes of the whole frames of every clip, with their probabilities."""
+    corpus, size = speech.corpus, LONGEST_SECONDS * SAMPLING_RATE
+    device, labels = bridge.mean_E.device, {}
+    for some in _groups(speech.indices):
+        parts = [corpus.wave(index).split(size) for index in some]
+        waves = [wave_S for pieces in parts for wave_S in pieces]
+        states = iter(teacher.encoder_states(waves, frame_size))
+        for index, pieces in zip(some, parts, strict=True):
+            state_TE = torch.cat([next(states) for _ in pieces])
+            top = bridge(state_TE.to(device)).softmax(dim=-1).topk(TOP_K, dim=-1)
+            weight_TJ = top.values / top.values.sum(dim=-1, keepdim=True)
+            labels[index] = Label(top.indices.cpu(), weight_TJ.cpu())
+    return labels
+
+
+def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few at a time; between them a signal may end the work."""
+    for first in range(0, len(items), CLIPS_AT_A_TIME):
+        distributed.check_stop()
+        yield items[first : first + CLIPS_AT_A_TIME]

@@ -1,0 +1,98 @@
+"""Whisper's states teach a bridge on decoded speech, and its labels of real speech an encoder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers.tiny_whisper import save_tiny_whisper
+from tests.train.tiny import genuine_codes, steps, training_of, usual_codec
+from voxclone.data.corpus import Corpus, Subset
+from voxclone.models.whisper import TargetStore, WhisperTeacher
+from voxclone.spec import FRAME_SIZE
+from voxclone.train import whisper_bridge
+from voxclone.train.whisper_bridge import bridge_labels, label_speech, train_bridge
+
+
+class KnowsCodes:
+    """In place of Whisper: its states are the semantic codes themselves, as one of many."""
+
+    name = "knows"
+
+    def __init__(self, known: list[Tensor], codes: int) -> None:
+        self.left, self.codes = list(known), codes
+
+    def encoder_states(self, waves: list[Tensor], frame_size: int) -> list[Tensor]:
+        known = [self.left.pop(0) for _ in waves]
+        assert [len(wave) // frame_size for wave in waves] == [len(each) for each in known]
+        return [torch.eye(self.codes)[each] for each in known]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> WhisperTeacher:
+    folder = tmp_path_factory.mktemp("whisper")
+    save_tiny_whisper(folder)
+    return WhisperTeacher(str(folder))
+
+
+@pytest.fixture
+def clips(corpus: Corpus) -> Subset:
+    return corpus.subset(lambda clip: clip.split == "train")
+
+
+def test_clips_that_share_a_window_keep_their_frames(teacher: WhisperTeacher) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [FRAME_SIZE * 40 + 7, FRAME_SIZE - 1, FRAME_SIZE * 200, FRAME_SIZE * 250, FRAME_SIZE]
+    waves = [0.1 * torch.randn(size, generator=generator) for size in sizes]
+    states = teacher.encoder_states(waves, FRAME_SIZE)
+    assert [len(each) for each in states] == [40, 0, 200, 250, 1]
+    assert len({each.shape[1] for each in states}) == 1
+    alone = teacher.encoder_states(waves[3:4], FRAME_SIZE)[0]  # it began a window
+    torch.testing.assert_close(states[3], alone, rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="over 30 s"):
+        teacher.encoder_states([torch.zeros(FRAME_SIZE * 376)], FRAME_SIZE)
+
+
+def test_a_bridge_finds_the_codes_that_states_tell(
+    clips: Subset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whisper_bridge, "STEPS", 150)
+    codec = usual_codec()
+    size, genuine = codec.config.semantic_codebook_size, genuine_codes(codec)
+    knows = KnowsCodes([codes_KT[0] for codes_KT in genuine], size)
+    bridge = train_bridge(knows, codec, genuine, seed=0)  # type: ignore[arg-type]
+    truth = [
+        torch.randint(size, (clips.corpus.length(index) // FRAME_SIZE,)) for index in clips.indices
+    ]
+    knows = KnowsCodes(truth, size)
+    labels = label_speech(knows, bridge, clips, FRAME_SIZE)  # type: ignore[arg-type]
+    right = [
+        (labels[index].code_TJ[:, 0] == code_T).float().mean()
+        for index, code_T in zip(clips.indices, truth, strict=True)
+    ]
+    assert min(right) == 1
+    sums = torch.cat([label.weight_TJ.sum(dim=1) for label in labels.values()])
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_an_encoder_learns_from_the_labels_and_who_resumes_reads_them(
+    teacher: WhisperTeacher,
+    corpus: Corpus,
+    clips: Subset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(whisper_bridge, "STEPS", 5)
+    codec = usual_codec()
+    labels = bridge_labels(teacher, codec, genuine_codes(codec), clips, tmp_path, seed=0)
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+    again = bridge_labels(teacher, codec, genuine_codes(codec), clips, tmp_path, seed=0)
+    assert path.stat().st_mtime_ns == written
+    for index, label in labels.items():
+        assert torch.equal(label.code_TJ, again[index].code_TJ)
+    material = {"bridge_labels": labels, "teacher": TargetStore(teacher, tmp_path)}
+    training = training_of(corpus, material, weights={"bridge": 2.0, "mel": 0}, left_context=0)
+    rows = [row["loss/bridge"] for row in steps(training, 40)]
+    assert sum(rows[-8:]) < 0.9 * sum(rows[:8])
