@@ -225,7 +225,6 @@ def run_in_group(
 def draw_labels(
     label: Callable[[int], None],
     codec: object,
-    bridge: object,
     model: object,
     speech: Subset,
     count: int,

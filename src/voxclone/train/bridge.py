@@ -3,61 +3,164 @@
 The true semantic stream was taught by an ASR model (arXiv 2603.25551, 2.1), and an ASR model's
 states of decoded and of real speech are much alike, which those of an encoder that was trained on
 decoded speech are not. So a small network learns on pairs (codes that the release made, decoded)
-which code belongs to which states; on real speech its distribution is the encoder's target.
+which code belongs to which states. Then it is frozen, and its likeliest codes of every clip are
+what the encoder learns from. Unlike `train.pseudo_labels` it needs no texts.
 
-Shapes: B batch, S samples, T frames, D semantic width, E teacher width, V code vectors, N frames
-of a batch.
+Shapes: S samples, T frames, N frames of all pairs, M frames of a batch, E width of an ASR model's
+states in a frame, V semantic codes, K codebooks, J kept codes.
 """
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxclone.codec.quantizer import SemanticCodebook, code_logits
-from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
+from voxclone.codec.model import Codec
+from voxclone.data.corpus import Subset
+from voxclone.io import tensor_hash
+from voxclone.models.ctc_asr import Recognizer
+from voxclone.models.whisper import LONGEST_SECONDS, TargetStore
+from voxclone.rng import step_generator
+from voxclone.spec import SAMPLING_RATE
+from voxclone.train import distributed
 from voxclone.train.asr_distillation import states_by_frame
+from voxclone.train.pseudo_labels import TOP_K, Label, load_labels, save_labels
 
-WIDTH = 256
-CONFIDENCE = 0.2
-"""On real speech the bridge is far surer than it is right: its distribution is taken to this
-power."""
+WIDTH = 384
+STEPS, BATCH, RATE, WEIGHT_DECAY = 2000, 512, 1e-3, 0.05
+DROPOUT, SMOOTHING = 0.2, 0.1
+MOST_FRAMES = 45_000
+"""An hour of pairs; more states would fill the memory."""
+CLIPS_AT_A_TIME = 16
+STREAM = 11
+"""Of the random numbers of a seed."""
+T = TypeVar("T")
+Teacher = Recognizer | TargetStore
 
 
 class Bridge(nn.Module):
-    """Waveforms [B, S] -> semantic latents [B, D, T], through a frozen ASR model."""
+    """An ASR model's states [M, E] -> logits of semantic codes [M, V]."""
 
-    def __init__(self, teacher: Recognizer, semantic_dim: int, frame_size: int) -> None:
+    mean_E: Tensor
+    deviation_E: Tensor
+
+    def __init__(self, state_NE: Tensor, codes: int) -> None:
         super().__init__()
-        # Not a submodule: it is frozen and belongs to no checkpoint.
-        self._teacher = [teacher.eval().requires_grad_(False)]
-        self.frame_size = frame_size
-        width = teacher.config.dim * (frame_size // (HOP * STRIDE))
-        self.norm = nn.LayerNorm(width)
-        self.first = nn.Conv1d(width, WIDTH, 3, padding=1)
-        self.last = nn.Conv1d(WIDTH, semantic_dim, 3, padding=1)
+        self.register_buffer("mean_E", state_NE.float().mean(dim=0))
+        self.register_buffer("deviation_E", state_NE.float().std(dim=0) + 1e-3)
+        self.layers = nn.Sequential(
+            nn.Dropout(DROPOUT),
+            nn.Linear(state_NE.shape[1], WIDTH),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(WIDTH, codes),
+        )
 
-    def forward(self, wave_BS: Tensor) -> Tensor:
-        teacher = self._teacher[0].to(wave_BS.device)
-        joined_BTE = states_by_frame(teacher, wave_BS, self.frame_size).flatten(2)
-        hidden_BDT = F.gelu(self.first(self.norm(joined_BTE).transpose(1, 2)))
-        latent_BDT: Tensor = self.last(hidden_BDT)
-        return latent_BDT.float()
-
-
-def bridge_loss(
-    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, codes_BT: Tensor, kept_N: Tensor
-) -> Tensor:
-    """The loss of the bridge: cross-entropy of its distribution on decoded speech with the codes
-    it was decoded from, over the frames `kept_N` of B * T."""
-    logits_NV = code_logits(book, bridge(wave_BS))
-    return F.cross_entropy(logits_NV[kept_N], codes_BT.flatten()[kept_N])
+    def forward(self, state_ME: Tensor) -> Tensor:
+        logits_MV: Tensor = self.layers((state_ME.float() - self.mean_E) / self.deviation_E)
+        return logits_MV
 
 
-def distill_loss(
-    bridge: Bridge, book: SemanticCodebook, wave_BS: Tensor, semantic_BDT: Tensor
-) -> Tensor:
-    """The loss of the encoder: cross-entropy of its semantic latents [B, D, T] of real speech
-    with the bridge's distribution, which gets no gradients."""
-    with torch.no_grad():
-        target_NV = (CONFIDENCE * code_logits(book, bridge(wave_BS))).softmax(dim=-1)
-    return F.cross_entropy(code_logits(book, semantic_BDT), target_NV)
+def bridge_labels(
+    teacher: Teacher,
+    codec: Codec,
+    genuine: Sequence[Tensor],
+    speech: Subset,
+    folder: Path,
+    seed: int,
+) -> dict[int, Label]:
+    """Labels of all clips of `speech`, by a bridge that learns from the `genuine` codes [K, T].
+    They are kept in `folder`, and read from it by who resumes the training."""
+    clips = str(speech.identity()["hash"])
+    asked = (clips, _name(teacher), seed, *(codes_KT.shape[1] for codes_KT in genuine))
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    path = folder / f"bridge-{digest[:16]}.safetensors"
+    with distributed.rank0_first():
+        if distributed.is_rank0() and not path.exists():
+            bridge = train_bridge(teacher, codec, genuine, seed)
+            save_labels(path, label_speech(teacher, bridge, speech, codec.frame_size), clips)
+    return load_labels(path)[0]
+
+
+def train_bridge(teacher: Teacher, codec: Codec, genuine: Sequence[Tensor], seed: int) -> Bridge:
+    """A bridge from the states of decoded speech to the semantic codes that it was decoded from."""
+    longest = int(LONGEST_SECONDS * codec.frame_rate)
+    states, codes, frames = [], [], 0
+    for some in _groups(genuine):
+        parts = [part_KT for codes_KT in some for part_KT in codes_KT.long().split(longest, dim=1)]
+        waves = [codec.decode(part_KT[None].to(codec.device))[0] for part_KT in parts]
+        states += [each.half().cpu() for each in teacher_states(teacher, waves, codec.frame_size)]
+        codes += [part_KT[0] for part_KT in parts]
+        frames += sum(part_KT.shape[1] for part_KT in parts)
+        if frames >= MOST_FRAMES:
+            break
+    state_NE, code_N = torch.cat(states), torch.cat(codes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bridge = Bridge(state_NE, codec.config.semantic_codebook_size)
+        bridge.to(codec.device)
+        optimizer = torch.optim.AdamW(bridge.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+        generator = step_generator(seed, 0, STREAM)
+        for step in range(STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 - step / STEPS)
+            at_M = torch.randint(len(code_N), (BATCH,), generator=generator)
+            logits_MV = bridge(state_NE[at_M].to(codec.device))
+            target_M = code_N[at_M].to(codec.device)
+            loss = F.cross_entropy(logits_MV, target_M, label_smoothing=SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 50 == 0:
+                distributed.check_stop()
+    return bridge.eval().requires_grad_(False)
+
+
+def teacher_states(teacher: Teacher, waves: Sequence[Tensor], frame_size: int) -> list[Tensor]:
+    """States [T, E] for the whole codec frames of clips [S] of at most 30 s."""
+    if isinstance(teacher, TargetStore):
+        return teacher.teacher.encoder_states(waves, frame_size)
+    device = next(teacher.parameters()).device
+    found = []
+    for wave_S in waves:
+        frames = len(wave_S) // frame_size
+        whole_BS = wave_S[None, : frames * frame_size].to(device)
+        found.append(states_by_frame(teacher, whole_BS, frame_size)[0].flatten(1)[:frames])
+    return found
+
+
+@torch.no_grad()
+def label_speech(
+    teacher: Teacher, bridge: Bridge, speech: Subset, frame_size: int
+) -> dict[int, Label]:
+    """The likeliest codes of the whole frames of every clip, with their probabilities."""
+    corpus, size = speech.corpus, LONGEST_SECONDS * SAMPLING_RATE
+    device, labels = bridge.mean_E.device, {}
+    for some in _groups(speech.indices):
+        parts = [corpus.wave(index).split(size) for index in some]
+        waves = [wave_S for pieces in parts for wave_S in pieces]
+        states = iter(teacher_states(teacher, waves, frame_size))
+        for index, pieces in zip(some, parts, strict=True):
+            state_TE = torch.cat([next(states) for _ in pieces])
+            top = bridge(state_TE.to(device)).softmax(dim=-1).topk(TOP_K, dim=-1)
+            weight_TJ = top.values / top.values.sum(dim=-1, keepdim=True)
+            labels[index] = Label(top.indices.cpu(), weight_TJ.cpu())
+    return labels
+
+
+def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A few at a time; between them a signal may end the work."""
+    for first in range(0, len(items), CLIPS_AT_A_TIME):
+        distributed.check_stop()
+        yield items[first : first + CLIPS_AT_A_TIME]
+
+
+def _name(teacher: Teacher) -> str:
+    """What tells a teacher from others."""
+    if isinstance(teacher, TargetStore):
+        return teacher.teacher.name
+    return tensor_hash(*teacher.state_dict().values())

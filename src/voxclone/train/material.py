@@ -30,10 +30,10 @@ from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
 from voxclone.train.batch import check_batches
+from voxclone.train.bridge import bridge_labels
 from voxclone.train.encoder_config import EncoderConfig, StepValues
 from voxclone.train.pseudo_labels import Label
 from voxclone.train.speaker_loss import Embed, SpeakerLoss
-from voxclone.train.whisper_bridge import bridge_labels
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
 
@@ -60,7 +60,7 @@ class Material:
     """Everything that does not learn. `genuine` are codes [K, T] that the release made, `held_out`
     those of presets that nothing is trained on. `teacher` is an ASR model: a CTC recognizer, or
     Whisper's stored targets. `labels` is the folder of pseudo-labels; `bridge_labels` are those
-    that a bridge from Whisper's states gives every clip."""
+    that a bridge gives every clip."""
 
     codec: Codec
     speech: Subset
@@ -104,10 +104,9 @@ def gather(
     if config.teacher is not None and (weights.bridge or weights.asr_distillation):
         teacher = open_teacher(config.teacher, device, out / "whisper")
     bridged: dict[int, Label] = {}
-    if weights.bridge and isinstance(teacher, TargetStore):
-        codec.to(device)
-        whisper, seed = teacher.teacher, config.run.seed
-        bridged = bridge_labels(whisper, codec, genuine, speech, out / "labels", seed)
+    if weights.bridge and teacher is not None:
+        seed = config.run.seed
+        bridged = bridge_labels(teacher, codec.to(device), genuine, speech, out / "labels", seed)
     named = config.speaker_loss.speaker_encoder
     if weights.speaker_contrastive and named is not None and model is not None:
         sizes = Sizes()

@@ -39,7 +39,6 @@ from voxclone.train.batch import (
     StepBatch,
     item_generators,
 )
-from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
 from voxclone.train.encoder_config import StepValues
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
@@ -91,7 +90,6 @@ class Objective:
     values: StepValues
     material: Material
     codec: Codec
-    bridge: Bridge | None = None
     discriminator: MultiResolutionSTFTDiscriminator | None = None
     distillation: CTCDistillation | WhisperDistillation | None = None
     labels: PseudoLabels | None = None
@@ -240,9 +238,7 @@ class Objective:
             losses["diversity"] = diversity_loss(quantizer, every_BDT)
         if weights["scale"]:
             losses["scale"] = scale_loss(quantizer, every_BDT)
-        if self.bridge is not None:
-            losses["bridge"] = distill_loss(self.bridge, book, speech.wave_BS, semantic_BDT)
-        elif self.material.bridge_labels:
+        if self.material.bridge_labels:
             losses["bridge"] = self.label_loss(
                 self.material.bridge_labels, speech.crops, semantic_BDT
             )
@@ -260,14 +256,6 @@ class Objective:
         starts = [start // self.codec.frame_size for start in crops.starts]
         own, book = [labels[i] for i in crops.indices], self.codec.quantizer.semantic_codebook
         return pseudo_label_loss(book, semantic_BDT, own, starts, self.left_context)
-
-    def bridge_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
-        """What the bridge minimizes; the encoder has no part in it."""
-        if pairs is None or self.bridge is None:
-            return {}
-        batch, book = pairs.batch, self.codec.quantizer.semantic_codebook
-        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.kept_N)
-        return {"bridge_on_pairs": batch.share * loss}
 
     def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
         """What the discriminators minimize; the encoder has no part in it."""

@@ -1,5 +1,6 @@
-"""Whisper's states teach a bridge on decoded speech, and its labels of real speech an encoder."""
+"""An ASR model's states teach a bridge on pairs, and its labels of real speech an encoder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,26 +8,24 @@ import torch
 from torch import Tensor
 
 from tests.helpers.tiny_whisper import save_tiny_whisper
-from tests.train.tiny import genuine_codes, steps, training_of, usual_codec
+from tests.train.tiny import ctc_teacher, genuine_codes, steps, training_of, usual_codec
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.spec import FRAME_SIZE
-from voxclone.train import whisper_bridge
-from voxclone.train.whisper_bridge import bridge_labels, label_speech, train_bridge
+from voxclone.train import bridge as bridge_module
+from voxclone.train.bridge import Teacher, bridge_labels, label_speech, train_bridge
 
 
-class KnowsCodes:
-    """In place of Whisper: its states are the semantic codes themselves, as one of many."""
+def telling(known: list[Tensor], codes: int) -> Callable[..., list[Tensor]]:
+    """In place of a teacher's states: the semantic codes themselves, each as one of many."""
+    left = list(known)
 
-    name = "knows"
+    def states(teacher: Teacher, waves: list[Tensor], frame_size: int) -> list[Tensor]:
+        told = [left.pop(0) for _ in waves]
+        assert [len(wave) // frame_size for wave in waves] == [len(each) for each in told]
+        return [torch.eye(codes)[each] for each in told]
 
-    def __init__(self, known: list[Tensor], codes: int) -> None:
-        self.left, self.codes = list(known), codes
-
-    def encoder_states(self, waves: list[Tensor], frame_size: int) -> list[Tensor]:
-        known = [self.left.pop(0) for _ in waves]
-        assert [len(wave) // frame_size for wave in waves] == [len(each) for each in known]
-        return [torch.eye(self.codes)[each] for each in known]
+    return states
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +56,17 @@ def test_clips_that_share_a_window_keep_their_frames(teacher: WhisperTeacher) ->
 def test_a_bridge_finds_the_codes_that_states_tell(
     clips: Subset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whisper_bridge, "STEPS", 150)
+    monkeypatch.setattr(bridge_module, "STEPS", 150)
     codec = usual_codec()
     size, genuine = codec.config.semantic_codebook_size, genuine_codes(codec)
-    knows = KnowsCodes([codes_KT[0] for codes_KT in genuine], size)
-    bridge = train_bridge(knows, codec, genuine, seed=0)  # type: ignore[arg-type]
+    shown = telling([codes_KT[0] for codes_KT in genuine], size)
+    monkeypatch.setattr(bridge_module, "teacher_states", shown)
+    bridge = train_bridge(ctc_teacher(), codec, genuine, seed=0)
     truth = [
         torch.randint(size, (clips.corpus.length(index) // FRAME_SIZE,)) for index in clips.indices
     ]
-    knows = KnowsCodes(truth, size)
-    labels = label_speech(knows, bridge, clips, FRAME_SIZE)  # type: ignore[arg-type]
+    monkeypatch.setattr(bridge_module, "teacher_states", telling(truth, size))
+    labels = label_speech(ctc_teacher(), bridge, clips, FRAME_SIZE)
     right = [
         (labels[index].code_TJ[:, 0] == code_T).float().mean()
         for index, code_T in zip(clips.indices, truth, strict=True)
@@ -76,23 +76,27 @@ def test_a_bridge_finds_the_codes_that_states_tell(
     torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
+@pytest.mark.parametrize("kind", ["ctc", "whisper"])
 def test_an_encoder_learns_from_the_labels_and_who_resumes_reads_them(
+    kind: str,
     teacher: WhisperTeacher,
     corpus: Corpus,
     clips: Subset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(whisper_bridge, "STEPS", 5)
-    codec = usual_codec()
-    labels = bridge_labels(teacher, codec, genuine_codes(codec), clips, tmp_path, seed=0)
+    monkeypatch.setattr(bridge_module, "STEPS", 5)
+    codec, genuine = usual_codec(), genuine_codes(usual_codec())
+    taught: Teacher = ctc_teacher() if kind == "ctc" else TargetStore(teacher, tmp_path / "targets")
+    labels = bridge_labels(taught, codec, genuine, clips, tmp_path, seed=0)
     (path,) = tmp_path.iterdir()
     written = path.stat().st_mtime_ns
-    again = bridge_labels(teacher, codec, genuine_codes(codec), clips, tmp_path, seed=0)
+    again = bridge_labels(taught, codec, genuine, clips, tmp_path, seed=0)
     assert path.stat().st_mtime_ns == written
     for index, label in labels.items():
+        assert len(label.code_TJ) == corpus.length(index) // FRAME_SIZE
         assert torch.equal(label.code_TJ, again[index].code_TJ)
-    material = {"bridge_labels": labels, "teacher": TargetStore(teacher, tmp_path)}
+    material = {"bridge_labels": labels, "teacher": taught}
     training = training_of(corpus, material, weights={"bridge": 2.0, "mel": 0}, left_context=0)
     rows = [row["loss/bridge"] for row in steps(training, 40)]
     assert sum(rows[-8:]) < 0.9 * sum(rows[:8])
