@@ -21,9 +21,9 @@ def telling(known: list[Tensor], codes: int) -> Callable[..., list[Tensor]]:
     left = list(known)
 
     def states(teacher: Teacher, waves: list[Tensor], frame_size: int) -> list[Tensor]:
-        told = [left.pop(0) for _ in waves]
-        assert [len(wave) // frame_size for wave in waves] == [len(each) for each in told]
-        return [torch.eye(codes)[each] for each in told]
+        codes_of_clips = [left.pop(0) for _ in waves]
+        assert [len(wave) // frame_size for wave in waves] == [len(each) for each in codes_of_clips]
+        return [torch.eye(codes)[each] for each in codes_of_clips]
 
     return states
 

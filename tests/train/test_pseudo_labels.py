@@ -36,11 +36,11 @@ def test_labels_are_the_product_of_encoder_and_model(
         log_TV[:, 3] = 0.0
         return log_TV
 
-    label = label_clip(codec, None, model, corpus, 0, 1, Exponents(model=0.0), top_k=2)
+    label = label_clip(codec, model, corpus, 0, 1, Exponents(model=0.0), top_k=2)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
     monkeypatch.setattr("voxclone.train.pseudo_labels.semantic_log_probs", sure)
-    label = label_clip(codec, None, model, corpus, 0, 1, Exponents(encoder=0.0, model=1.0))
+    label = label_clip(codec, model, corpus, 0, 1, Exponents(encoder=0.0, model=1.0))
     assert (label.code_TJ[:, 0] == 3).all()
 
 
