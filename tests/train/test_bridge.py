@@ -9,11 +9,12 @@ from torch import Tensor
 
 from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.tiny import ctc_teacher, genuine_codes, steps, training_of, usual_codec
+from voxclone.data import bridge as bridge_module
+from voxclone.data.bridge import Teacher, label_speech, train_bridge
 from voxclone.data.corpus import Corpus, Subset
 from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.spec import FRAME_SIZE
-from voxclone.train import bridge as bridge_module
-from voxclone.train.bridge import Teacher, bridge_labels, label_speech, train_bridge
+from voxclone.train.material import bridge_labels
 
 
 def telling(known: list[Tensor], codes: int) -> Callable[..., list[Tensor]]:

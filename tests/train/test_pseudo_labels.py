@@ -8,19 +8,13 @@ import torch
 from tests.helpers.random_weights import drawn_codec
 from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CODEC, CPU, config_of, language_model, with_model
+from voxclone.data.labels import Label, load_labels, save_labels
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.batch import LABELED, MicroBatch
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.pseudo_labels import (
-    Exponents,
-    Label,
-    label_clip,
-    load_labels,
-    pseudo_label_loss,
-    save_labels,
-)
+from voxclone.train.pseudo_labels import Exponents, label_clip, pseudo_label_loss
 from voxclone.tts.likelihood import semantic_log_probs
 
 

@@ -13,13 +13,13 @@ from tests.helpers.tiny_speech import TinySpeech
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Subset
+from voxclone.data.labels import Label
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Task
 from voxclone.train.material import Material
 from voxclone.train.optim import OptimizerSettings
-from voxclone.train.pseudo_labels import Label
 from voxclone.tts.tts import TTS
 
 QUIET = Console(quiet=True)

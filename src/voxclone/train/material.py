@@ -7,6 +7,7 @@ must come to the same.
 Shapes: K codebooks, T frames.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,14 @@ from torch import Tensor
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
+from voxclone.data.bridge import Teacher, label_speech, train_bridge
 from voxclone.data.corpus import Subset
+from voxclone.data.labels import Label, load_labels, save_labels
 from voxclone.data.pairs import TEXTS, PairSettings, read_pairs, read_texts, speak_pairs
 from voxclone.data.speakers import Sizes, SpeakerPool
 from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
+from voxclone.io import tensor_hash
 from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
@@ -30,9 +34,7 @@ from voxclone.release.encoder_file import find_encoder
 from voxclone.release.release import MINI, Release, load_codec
 from voxclone.train import distributed
 from voxclone.train.batch import check_batches
-from voxclone.train.bridge import bridge_labels
 from voxclone.train.encoder_config import EncoderConfig, StepValues
-from voxclone.train.pseudo_labels import Label
 from voxclone.train.speaker_loss import Embed, SpeakerLoss
 from voxclone.tts.tts import TTS
 from voxclone.voice.presets import preset_codes
@@ -67,7 +69,7 @@ class Material:
     genuine: Sequence[Tensor]
     held_out: dict[str, Tensor] = field(default_factory=dict)
     init: Encoder | None = None
-    teacher: Recognizer | TargetStore | None = None
+    teacher: Teacher | None = None
     language_model: TTS | None = None
     labels: Path | None = None
     speakers: SpeakerLoss | None = None
@@ -199,7 +201,33 @@ def first_encoder(release: Release, init: str | None) -> Encoder | None:
     return load_codec(release, find_encoder(release, Path(init))).require_encoder()
 
 
-def open_teacher(source: str, device: torch.device, folder: Path) -> Recognizer | TargetStore:
+def bridge_labels(
+    teacher: Teacher,
+    codec: Codec,
+    genuine: Sequence[Tensor],
+    speech: Subset,
+    folder: Path,
+    seed: int,
+) -> dict[int, Label]:
+    """Labels of all clips of `speech`, by a bridge that learns from the `genuine` codes [K, T].
+    They are kept in `folder`, and read from it by who resumes the training."""
+    if isinstance(teacher, Recognizer):
+        name = tensor_hash(*teacher.state_dict().values())
+    else:
+        name = teacher.teacher.name
+    clips = str(speech.identity()["hash"])
+    asked = (clips, name, seed, *(codes_KT.shape[1] for codes_KT in genuine))
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    path, size = folder / f"bridge-{digest[:16]}.safetensors", codec.frame_size
+    with distributed.rank0_first():
+        if distributed.is_rank0() and not path.exists():
+            bridge = train_bridge(teacher, codec, genuine, seed, distributed.check_stop)
+            labels = label_speech(teacher, bridge, speech, size, distributed.check_stop)
+            save_labels(path, labels, clips)
+    return load_labels(path)[0]
+
+
+def open_teacher(source: str, device: torch.device, folder: Path) -> Teacher:
     """The ASR model that is named: `mini` is the packaged CTC recognizer, a folder that holds one
     is that, and all else is a Whisper, whose targets are stored in `folder`."""
     if source == MINI:

@@ -17,6 +17,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantized, draw_quantization
 from voxclone.data.augment import degrade
 from voxclone.data.corpus import Crops
+from voxclone.data.labels import Label
 from voxclone.data.speakers import draw_speakers
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.rng import step_generator
@@ -51,7 +52,7 @@ from voxclone.train.losses import (
     waveform_losses,
 )
 from voxclone.train.material import Material, left_context
-from voxclone.train.pseudo_labels import Label, PseudoLabels, pseudo_label_loss
+from voxclone.train.pseudo_labels import PseudoLabels, pseudo_label_loss
 from voxclone.train.speaker_loss import speaker_loss
 
 SPEAKER = "speaker_contrastive"

@@ -12,20 +12,18 @@ iteration before, until nothing changes (Jacobi's way to the arg-max, frame afte
 Shapes: B batch, K codebooks, T frames, J kept codes, V semantic codes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.data.corpus import Corpus, Crops, Subset
+from voxclone.data.labels import TOP_K, Label, load_labels, save_labels
 from voxclone.errors import ConfigError
-from voxclone.io import atomic_path, tensor_errors
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train import distributed
@@ -35,8 +33,6 @@ from voxclone.tts.tts import TTS
 
 VOICE_FRAMES = 100
 ITERATIONS = 4
-TOP_K = 8
-"""So many of a frame's likeliest codes are kept."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,6 @@ class Exponents:
 
     encoder: float = 0.7
     model: float = 0.7
-
-
-@dataclass(frozen=True)
-class Label:
-    """A clip's codes [T, J] and their probabilities [T, J]."""
-
-    code_TJ: Tensor
-    weight_TJ: Tensor
 
 
 @dataclass
@@ -212,29 +200,6 @@ def stored_labels(
             "(with `--force`)."
         )
     return labels
-
-
-def save_labels(path: Path, labels: Mapping[int, Label], clips: str) -> None:
-    """Write labels by clip, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for index, label in labels.items():
-        tensors[f"{index}.code"] = label.code_TJ.to(torch.int16)
-        tensors[f"{index}.weight"] = label.weight_TJ.to(torch.float16)
-    with atomic_path(path) as temporary, tensor_errors():
-        save_file(tensors, temporary, {"clips": clips})
-
-
-def load_labels(path: Path) -> tuple[dict[int, Label], str]:
-    """Read what `save_labels` wrote."""
-    with safe_open(path, "pt") as file:
-        clips = (file.metadata() or {}).get("clips", "")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    indices = sorted({int(name.partition(".")[0]) for name in tensors})
-    labels = {
-        i: Label(tensors[f"{i}.code"].long(), tensors[f"{i}.weight"].float()) for i in indices
-    }
-    return labels, clips
 
 
 def _log_probs(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:

@@ -4,15 +4,13 @@ The true semantic stream was taught by an ASR model (arXiv 2603.25551, 2.1), and
 states of decoded and of real speech are much alike, which those of an encoder that was trained on
 decoded speech are not. So a small network learns on pairs (codes that the release made, decoded)
 which code belongs to which states. Then it is frozen, and its likeliest codes of every clip are
-what the encoder learns from. Unlike `train.pseudo_labels` it needs no texts.
+what an encoder learns from. Unlike `train.pseudo_labels` it needs no texts.
 
 Shapes: S samples, T frames, N frames of all pairs, M frames of a batch, E width of an ASR model's
 states in a frame, V semantic codes, K codebooks, J kept codes.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,14 +19,11 @@ from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Subset
-from voxclone.io import tensor_hash
-from voxclone.models.ctc_asr import Recognizer
+from voxclone.data.labels import TOP_K, Label
+from voxclone.models.ctc_asr import Recognizer, states_by_frame
 from voxclone.models.whisper import LONGEST_SECONDS, TargetStore
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
-from voxclone.train import distributed
-from voxclone.train.asr_distillation import states_by_frame
-from voxclone.train.pseudo_labels import TOP_K, Label, load_labels, save_labels
 
 WIDTH = 384
 STEPS, BATCH, RATE, WEIGHT_DECAY = 2000, 512, 1e-3, 0.05
@@ -65,32 +60,18 @@ class Bridge(nn.Module):
         return logits_MV
 
 
-def bridge_labels(
+def train_bridge(
     teacher: Teacher,
     codec: Codec,
     genuine: Sequence[Tensor],
-    speech: Subset,
-    folder: Path,
     seed: int,
-) -> dict[int, Label]:
-    """Labels of all clips of `speech`, by a bridge that learns from the `genuine` codes [K, T].
-    They are kept in `folder`, and read from it by who resumes the training."""
-    clips = str(speech.identity()["hash"])
-    asked = (clips, _name(teacher), seed, *(codes_KT.shape[1] for codes_KT in genuine))
-    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
-    path = folder / f"bridge-{digest[:16]}.safetensors"
-    with distributed.rank0_first():
-        if distributed.is_rank0() and not path.exists():
-            bridge = train_bridge(teacher, codec, genuine, seed)
-            save_labels(path, label_speech(teacher, bridge, speech, codec.frame_size), clips)
-    return load_labels(path)[0]
-
-
-def train_bridge(teacher: Teacher, codec: Codec, genuine: Sequence[Tensor], seed: int) -> Bridge:
-    """A bridge from the states of decoded speech to the semantic codes that it was decoded from."""
+    check_stop: Callable[[], object] = lambda: None,
+) -> Bridge:
+    """A bridge from the states of decoded speech to the semantic codes [K, T] that it was decoded
+    from. `check_stop` is called now and then, and may raise what ends the work."""
     longest = int(LONGEST_SECONDS * codec.frame_rate)
     states, codes, frames = [], [], 0
-    for some in _groups(genuine):
+    for some in _groups(genuine, check_stop):
         parts = [part_KT for codes_KT in some for part_KT in codes_KT.long().split(longest, dim=1)]
         waves = [codec.decode(part_KT[None].to(codec.device))[0] for part_KT in parts]
         states += [each.half().cpu() for each in teacher_states(teacher, waves, codec.frame_size)]
@@ -116,7 +97,7 @@ def train_bridge(teacher: Teacher, codec: Codec, genuine: Sequence[Tensor], seed
             loss.backward()
             optimizer.step()
             if step % 50 == 0:
-                distributed.check_stop()
+                check_stop()
     return bridge.eval().requires_grad_(False)
 
 
@@ -135,12 +116,16 @@ def teacher_states(teacher: Teacher, waves: Sequence[Tensor], frame_size: int) -
 
 @torch.no_grad()
 def label_speech(
-    teacher: Teacher, bridge: Bridge, speech: Subset, frame_size: int
+    teacher: Teacher,
+    bridge: Bridge,
+    speech: Subset,
+    frame_size: int,
+    check_stop: Callable[[], object] = lambda: None,
 ) -> dict[int, Label]:
     """The likeliest codes of the whole frames of every clip, with their probabilities."""
     corpus, size = speech.corpus, LONGEST_SECONDS * SAMPLING_RATE
     device, labels = bridge.mean_E.device, {}
-    for some in _groups(speech.indices):
+    for some in _groups(speech.indices, check_stop):
         parts = [corpus.wave(index).split(size) for index in some]
         waves = [wave_S for pieces in parts for wave_S in pieces]
         states = iter(teacher_states(teacher, waves, frame_size))
@@ -152,15 +137,8 @@ def label_speech(
     return labels
 
 
-def _groups(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """A few at a time; between them a signal may end the work."""
+def _groups(items: Sequence[T], check_stop: Callable[[], object]) -> Iterator[Sequence[T]]:
+    """A few at a time."""
     for first in range(0, len(items), CLIPS_AT_A_TIME):
-        distributed.check_stop()
+        check_stop()
         yield items[first : first + CLIPS_AT_A_TIME]
-
-
-def _name(teacher: Teacher) -> str:
-    """What tells a teacher from others."""
-    if isinstance(teacher, TargetStore):
-        return teacher.teacher.name
-    return tensor_hash(*teacher.state_dict().values())
