@@ -57,7 +57,7 @@ def test_clips_that_share_a_window_keep_their_frames(teacher: WhisperTeacher) ->
 def test_a_bridge_finds_the_codes_that_states_tell(
     clips: Subset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STEPS", 150)
+    monkeypatch.setattr(bridge_module, "EPOCHS", 1500)
     codec = usual_codec()
     size, genuine = codec.config.semantic_codebook_size, genuine_codes(codec)
     shown = telling([codes_KT[0] for codes_KT in genuine], size)
@@ -84,9 +84,7 @@ def test_an_encoder_learns_from_the_labels_and_who_resumes_reads_them(
     corpus: Corpus,
     clips: Subset,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STEPS", 5)
     codec, genuine = usual_codec(), genuine_codes(usual_codec())
     taught: Teacher = ctc_teacher() if kind == "ctc" else TargetStore(teacher, tmp_path / "targets")
     labels = bridge_labels(taught, codec, genuine, clips, tmp_path, seed=0)

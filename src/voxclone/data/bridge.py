@@ -26,7 +26,7 @@ from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
 
 WIDTH = 384
-STEPS, BATCH, RATE, WEIGHT_DECAY = 2000, 512, 1e-3, 0.05
+EPOCHS, BATCH, RATE, WEIGHT_DECAY = 25, 512, 1e-3, 0.05
 DROPOUT, SMOOTHING = 0.2, 0.1
 MOST_FRAMES = 45_000
 """An hour of pairs; more states would fill the memory."""
@@ -86,9 +86,10 @@ def train_bridge(
         bridge.to(codec.device)
         optimizer = torch.optim.AdamW(bridge.parameters(), RATE, weight_decay=WEIGHT_DECAY)
         generator = step_generator(seed, 0, STREAM)
-        for step in range(STEPS):
+        steps = max(1, EPOCHS * len(code_N) // BATCH)
+        for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = RATE * (1 - step / STEPS)
+                group["lr"] = RATE * (1 - step / steps)
             at_M = torch.randint(len(code_N), (BATCH,), generator=generator)
             logits_MV = bridge(state_NE[at_M].to(codec.device))
             target_M = code_N[at_M].to(codec.device)
