@@ -30,6 +30,7 @@ from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.config import load_settings
 from voxclone.data.corpus import PackedCorpus
+from voxclone.data.labels import TOP_K, Label
 from voxclone.data.manifest import Clip
 from voxclone.device import pick_device
 from voxclone.models.whisper import AsrTargets, TargetStore
@@ -37,7 +38,6 @@ from voxclone.spec import FRAME_RATE, SAMPLING_RATE
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig, packaged_config
 from voxclone.train.material import Material, open_teacher
-from voxclone.train.pseudo_labels import TOP_K, Label
 
 CONFIGS = packaged_config("mini").parent
 CASES = {"ours": "voxtral_4b", "community": "community"}
@@ -202,17 +202,17 @@ def build_training(
         teacher = TargetStore(_RandomTeacher(), folder)  # type: ignore[arg-type]
     elif config.teacher is not None:
         teacher = open_teacher(config.teacher, device, folder)
+    code_TJ = torch.randint(sizes[0], (length, TOP_K))
+    drawn = Label(code_TJ, torch.full((length, TOP_K), 1 / TOP_K))
+    labels = {index: drawn for index in range(len(clips))}
     model: Any = object()  # the labels are there already, so it is not asked
     material = Material(
         codec, corpus.subset(lambda clip: True), genuine, teacher=teacher, language_model=model,
-        labels=folder,
+        labels=folder, bridge_labels=labels if config.weights.bridge else {},
     )  # fmt: skip
     training = build(config, material, device)
-    labels = training.objective.labels
-    if labels is not None:
-        code_TJ = torch.randint(sizes[0], (length, TOP_K))
-        label = Label(code_TJ, torch.full((length, TOP_K), 1 / TOP_K))
-        labels.hold({i: label for i in range(len(clips))})
+    if training.objective.labels is not None:
+        training.objective.labels.hold(labels)
     return training
 
 

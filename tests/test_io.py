@@ -9,9 +9,9 @@ import torch
 
 from tests.helpers.command import Command, sentence
 from tests.helpers.disk import files_of_at_most
+from voxclone.data.labels import Label, save_labels
 from voxclone.data.pairs import save_pairs
 from voxclone.io import atomic_file
-from voxclone.train.pseudo_labels import Label, save_labels
 
 LABEL = Label(torch.zeros(500, 1), torch.zeros(500, 1))
 

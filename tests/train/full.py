@@ -20,6 +20,7 @@ from torch import Tensor
 from tests.helpers.disk import slow_disk
 from tests.train.tiny import CPU, QUIET, ctc_teacher, usual_codec
 from voxclone.data.corpus import PackedCorpus, Subset
+from voxclone.data.labels import Label
 from voxclone.data.manifest import Clip
 from voxclone.errors import AudioError, VoxcloneError
 from voxclone.train import distributed, encoder, loop, pseudo_labels
@@ -28,7 +29,6 @@ from voxclone.train.encoder import EncoderTraining, build, encoder_tensors
 from voxclone.train.encoder_config import EncoderConfig
 from voxclone.train.loop import Outcome, fit
 from voxclone.train.material import Inputs, Material
-from voxclone.train.pseudo_labels import Label
 
 with contextlib.suppress(ImportError):  # once, and not in every process
     import torch.utils.tensorboard
@@ -225,7 +225,6 @@ def run_in_group(
 def draw_labels(
     label: Callable[[int], None],
     codec: object,
-    bridge: object,
     model: object,
     speech: Subset,
     count: int,

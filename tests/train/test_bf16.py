@@ -61,7 +61,7 @@ def test_every_other_loss_is_in_bf16_what_it_is_without() -> None:
     early = {"real_from": 0, "discriminators": {"start": 0}, "balance": False}
     (without,) = steps(full_training(config_of(**early)), 1)
     compare(full_training(config_of(run={"autocast": True}, **early)), without)
-    names = {"bridge", "feature_matching", "discriminator", "asr_distillation", "diversity"}
+    names = {"feature_matching", "discriminator", "asr_distillation", "diversity"}
     assert {f"loss/{name}" for name in names} <= set(without)
 
 

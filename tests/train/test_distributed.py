@@ -69,7 +69,7 @@ def moments_difference(one: Path, other: Path) -> float:
     loss that is weighted wrongly shows here, where Adam has not yet made up for it."""
     shares = []
     state, second = (load_file(folder / "rank-0.safetensors") for folder in (one, other))
-    for name in ("adamw", "bridge", "discriminator", "distillation"):
+    for name in ("adamw", "discriminator", "distillation"):
         keys = [k for k in state if k.startswith(f"optimizer.{name}.") and k.endswith(".exp_avg")]
         largest = max(float(state[key].abs().max()) for key in keys)
         shares += [float((state[key] - second[key]).abs().max()) / largest for key in keys]
@@ -86,7 +86,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes_share_a_batch_and_end_with_the_weights_of_one(
     size: int, alone: Path, tmp_path: Path
 ) -> None:
-    """All modules: encoder and its mean, bridge, discriminators, projection."""
+    """All modules: encoder and its mean, discriminators, projection."""
     shared = together(size, tmp_path, changes=SMALL | THREE)
     one, other = encoder_of(alone), encoder_of(shared)
     assert largest_difference(one, other) < 1e-5

@@ -8,19 +8,13 @@ import torch
 from tests.helpers.random_weights import drawn_codec
 from tests.helpers.tiny_speech import TinySpeech
 from tests.train.tiny import CODEC, CPU, config_of, language_model, with_model
+from voxclone.data.labels import Label, load_labels, save_labels
 from voxclone.errors import ConfigError
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train.batch import LABELED, MicroBatch
 from voxclone.train.encoder import EncoderTraining, build
-from voxclone.train.pseudo_labels import (
-    Exponents,
-    Label,
-    label_clip,
-    load_labels,
-    pseudo_label_loss,
-    save_labels,
-)
+from voxclone.train.pseudo_labels import Exponents, label_clip, pseudo_label_loss
 from voxclone.tts.likelihood import semantic_log_probs
 
 
@@ -36,11 +30,11 @@ def test_labels_are_the_product_of_encoder_and_model(
         log_TV[:, 3] = 0.0
         return log_TV
 
-    label = label_clip(codec, None, model, corpus, 0, 1, Exponents(model=0.0), top_k=2)
+    label = label_clip(codec, model, corpus, 0, 1, Exponents(model=0.0), top_k=2)
     assert torch.equal(label.code_TJ[:, 0], codes_KT[0])
     assert torch.allclose(label.weight_TJ.sum(dim=-1), torch.ones(len(label.code_TJ)))
     monkeypatch.setattr("voxclone.train.pseudo_labels.semantic_log_probs", sure)
-    label = label_clip(codec, None, model, corpus, 0, 1, Exponents(encoder=0.0, model=1.0))
+    label = label_clip(codec, model, corpus, 0, 1, Exponents(encoder=0.0, model=1.0))
     assert (label.code_TJ[:, 0] == 3).all()
 
 

@@ -10,10 +10,10 @@ from tests.helpers.tiny_whisper import save_tiny_whisper
 from tests.train.tiny import CPU, ctc_teacher, tiny_material
 from voxclone.config import load_settings
 from voxclone.data.corpus import Corpus
+from voxclone.data.labels import Label
 from voxclone.models.whisper import TargetStore, WhisperTeacher
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig, packaged_config
-from voxclone.train.pseudo_labels import Label
 
 CONFIGS = packaged_config("mini").parent
 TINY = [

@@ -13,6 +13,7 @@ from tests.helpers.tiny_speech import TinySpeech
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Subset
+from voxclone.data.labels import Label
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.train.encoder import EncoderTraining, build
 from voxclone.train.encoder_config import EncoderConfig
@@ -65,11 +66,25 @@ def genuine_codes(codec: Codec, count: int = 6, frames: int = 9) -> list[Tensor]
     ]
 
 
+def drawn_labels(speech: Subset, codec: Codec) -> dict[int, Label]:
+    """Labels of every clip by nobody: two codes of each frame, evenly."""
+    generator, size = torch.Generator().manual_seed(0), codec.config.semantic_codebook_size
+    labels = {}
+    for index in speech.indices:
+        frames = speech.corpus.length(index) // codec.frame_size
+        code_TJ = torch.randint(size, (frames, 2), generator=generator)
+        labels[index] = Label(code_TJ, torch.full((frames, 2), 0.5))
+    return labels
+
+
 def tiny_material(speech: Subset, codec: Codec | None = None, **more: Any) -> Material:
     """Speech, codes that a tiny codec's release made, and a CTC teacher."""
     codec = usual_codec() if codec is None else codec
     genuine = genuine_codes(codec)
-    material = Material(codec, speech, genuine, {"p": genuine[0]}, teacher=ctc_teacher())
+    material = Material(
+        codec, speech, genuine, {"p": genuine[0]}, teacher=ctc_teacher(),
+        bridge_labels=drawn_labels(speech, codec),
+    )  # fmt: skip
     return replace(material, **more)
 
 

@@ -117,3 +117,12 @@ def load_recognizer(folder: Path) -> Recognizer:
 def load_packaged_recognizer() -> Recognizer:
     """The recognizer that comes with the mini release."""
     return load_recognizer(mini_release().parent / "recogniser")
+
+
+@torch.no_grad()
+def states_by_frame(recognizer: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
+    """A recognizer's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
+    per_frame = frame_size // (HOP * STRIDE)
+    states_BUE = recognizer.hidden(recognizer.features(wave_BS)).float()
+    missing = -states_BUE.shape[1] % per_frame
+    return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))

@@ -22,12 +22,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from voxclone.audio.resample import MODEL_RATE
+from voxclone.audio.resample import MODEL_RATE, to_16k
 from voxclone.errors import ConfigError
 from voxclone.io import atomic_path, tensor_errors
 from voxclone.models.pretrained import clip_at_16k, load_pretrained
+from voxclone.spec import SAMPLING_RATE
 
 SAMPLES_OF_FRAME = 320  # at 16 kHz: one encoder frame
+STATE_SAMPLES = SAMPLES_OF_FRAME * SAMPLING_RATE // MODEL_RATE  # at 24 kHz
+GAP_STATES = 24
+"""Between clips that share a window: half a second of silence."""
 MEDIAN = 7
 LONGEST_SECONDS = 30
 FORMAT = 2  # of stored targets
@@ -128,6 +132,44 @@ class WhisperTeacher:
         # A state predicts the token at the next position.
         kept = slice(len(prefix) - 1, len(prefix) - 1 + len(words))
         return AsrTargets(state_LE[kept], share_LT[kept])
+
+    @torch.no_grad()
+    def encoder_states(self, waves: Sequence[Tensor], frame_size: int) -> list[Tensor]:
+        """States of the encoder [T, R E] for the whole codec frames of clips [S] of at most 30 s:
+        the R states in a frame side by side, of the layers after a third, two thirds and all.
+
+        An encoder reads 30 s, however short a clip is. So clips in a row share a window where they
+        fit, with silence between them."""
+        found: list[Tensor] = []
+        group: list[Tensor] = []
+        for wave_S in waves:
+            whole_S = wave_S[: len(wave_S) // frame_size * frame_size]
+            if len(whole_S) > LONGEST_SECONDS * SAMPLING_RATE:
+                raise ValueError(f"a clip of {len(whole_S) / SAMPLING_RATE:.1f} s is over 30 s")
+            used = sum(len(each) + GAP_STATES * STATE_SAMPLES for each in group)
+            if group and used + len(whole_S) > LONGEST_SECONDS * SAMPLING_RATE:
+                found += self._window(group, frame_size)
+                group = []
+            group.append(whole_S)
+        return found + (self._window(group, frame_size) if group else [])
+
+    def _window(self, waves: Sequence[Tensor], frame_size: int) -> list[Tensor]:
+        silence_S = torch.zeros(GAP_STATES * STATE_SAMPLES)
+        joined_S = torch.cat(
+            [part for wave_S in waves for part in (wave_S.float().cpu(), silence_S)]
+        )
+        joined_R = to_16k(joined_S[None])[0]
+        inputs = self._processor(joined_R.numpy(), sampling_rate=MODEL_RATE, return_tensors="pt")
+        given = inputs["input_features"].to(self._model.device, self._model.dtype)
+        layers = self._model.model.encoder(given, output_hidden_states=True).hidden_states
+        last = len(layers) - 1
+        state_FE = torch.cat([layers[max(1, n * last // 3)][0] for n in (1, 2, 3)], dim=-1)
+        per_frame, begin, found = frame_size // STATE_SAMPLES, 0, []
+        for wave_S in waves:
+            states = len(wave_S) // frame_size * per_frame
+            found.append(state_FE[begin : begin + states].unflatten(0, (-1, per_frame)).flatten(1))
+            begin += states + GAP_STATES
+        return found
 
     def _prefix(self, given: Any, language: str | None) -> list[int]:
         """Token ids before the words, from the model's own generation config."""

@@ -137,7 +137,7 @@ def label(training: EncoderTraining, step: int) -> None:
     objective = training.objective
     assert objective.labels is not None
     with training.evaluation():
-        objective.labels.renew(step, objective.codec, objective.bridge)
+        objective.labels.renew(step, objective.codec)
 
 
 def pair_speed(release: Release, tts: TTS, device: torch.device) -> float:

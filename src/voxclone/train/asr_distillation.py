@@ -12,25 +12,15 @@ E teacher width, L tokens.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import Corpus, Crops
-from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer
+from voxclone.models.ctc_asr import HOP, STRIDE, Recognizer, states_by_frame
 from voxclone.models.whisper import LONGEST_SECONDS, AsrTargets, TargetStore
 from voxclone.spec import SAMPLING_RATE
 from voxclone.train import distributed
-
-
-@torch.no_grad()
-def states_by_frame(recognizer: Recognizer, wave_BS: Tensor, frame_size: int) -> Tensor:
-    """A recognizer's states [B, T, R, E] of waveforms [B, S]; zeros fill up the last frame."""
-    per_frame = frame_size // (HOP * STRIDE)
-    states_BUE = recognizer.hidden(recognizer.features(wave_BS)).float()
-    missing = -states_BUE.shape[1] % per_frame
-    return F.pad(states_BUE, (0, 0, 0, missing)).unflatten(1, (-1, per_frame))
 
 
 class Distillation(nn.Module):

@@ -34,7 +34,6 @@ from voxclone.codec.initialization import initialize, match_codebook
 from voxclone.codec.model import Codec, Encoder
 from voxclone.device import pick_device
 from voxclone.errors import EXIT_OK, TrainingError
-from voxclone.models.ctc_asr import Recognizer
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.release import Release
 from voxclone.rng import step_generator
@@ -43,7 +42,6 @@ from voxclone.train import adversarial, distributed
 from voxclone.train.adversarial import MultiResolutionSTFTDiscriminator
 from voxclone.train.asr_distillation import build_distillation
 from voxclone.train.batch import MicroBatch, Prefetcher, StepBatch, micro_batches
-from voxclone.train.bridge import Bridge
 from voxclone.train.checkpoint import SPEECH, TrainState, require_shared
 from voxclone.train.encoder_config import EncoderConfig, StepValues
 from voxclone.train.logging import SECONDS, Log
@@ -78,7 +76,7 @@ from voxclone.train.optim import (
 from voxclone.train.pseudo_labels import PseudoLabels
 
 ENCODER_FILE, BEST_FILE = "encoder.safetensors", "best.safetensors"
-ENCODER, AUXILIARY = ("adamw", "muon", "distillation"), ("discriminator", "bridge")
+ENCODER, AUXILIARY = ("adamw", "muon", "distillation"), ("discriminator",)
 """Optimizers by name: of the encoder and the projection to its teacher, whose gradients are clipped
 together; and of auxiliary networks, each by itself."""
 BALANCER, BEST = "balancer", "best"
@@ -170,7 +168,7 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
     check(values, material.codec.config, material)
     weights, seed = values.weights, values.seed
     teacher, sizes = material.teacher, material.codec.config
-    bridge, discriminator, distillation, labels = None, None, None, None
+    discriminator, distillation, labels = None, None, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = fresh_codec(material.codec, OWN_SEEDS + seed).to(device)
@@ -182,10 +180,6 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
         if material.init is not None:
             encoder.load_state_dict(material.init.state_dict())
         state = TrainState({"encoder": encoder}, build_optimizers(encoder, optimizer))
-        if weights["bridge"] and isinstance(teacher, Recognizer):
-            bridge = Bridge(teacher, sizes.semantic_dim, codec.frame_size).to(device)
-            state.modules["bridge"] = bridge
-            state.optimizers["bridge"] = adamw(bridge.parameters(), optimizer)
         if weights["feature_matching"]:
             channels = config.discriminators.channels
             discriminator = MultiResolutionSTFTDiscriminator(channels).to(device)
@@ -206,7 +200,7 @@ def build(config: EncoderConfig, material: Material, device: torch.device) -> "E
             material.language_model, material.speech, material.labels,
             values.label_steps, config.pseudo_labels.clips, seed, values.speaker_balance,
         )  # fmt: skip
-    objective = Objective(values, material, codec, bridge, discriminator, distillation, labels)
+    objective = Objective(values, material, codec, discriminator, distillation, labels)
     return EncoderTraining(config, objective, state)
 
 
@@ -242,7 +236,7 @@ class EncoderTraining:
         run, state, objective = self.config.run, self.state, self.objective
         if objective.labels is not None and objective.labels.due(step):
             with self.evaluation():
-                objective.labels.renew(step, objective.codec, objective.bridge)
+                objective.labels.renew(step, objective.codec)
         weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
         rows: list[dict[str, Tensor]] = []
         for micro, drawn in self.batches.take(step):
@@ -254,8 +248,7 @@ class EncoderTraining:
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)
-                auxiliary = objective.bridge_losses(pairs)
-                auxiliary |= objective.discriminator_losses(step, speech)
+                auxiliary = objective.discriminator_losses(step, speech)
                 shown = losses | auxiliary
                 if objective.values.balance and speech is not None:
                     losses, averages = balance(
@@ -278,7 +271,7 @@ class EncoderTraining:
         if torch.isfinite(norm):
             set_learning_rate(optimizers, step, run.steps, self.config.optimizer.warmup_steps)
             with state.updating():
-                for optimizer in self.optimizers(AUXILIARY):  # discriminators and bridge
+                for optimizer in self.optimizers(AUXILIARY):  # discriminators
                     optimizer.step()
                 for optimizer in self.optimizers(ENCODER):
                     optimizer.step()

@@ -162,7 +162,7 @@ class EncoderConfig(Settings):
     discriminators: DiscriminatorConfig = DiscriminatorConfig()
     teacher: str | None = None
     """The ASR model of `bridge` and `asr_distillation`: `mini` (the packaged one), the folder of a
-    CTC recognizer, or, for `asr_distillation` alone, a Whisper by name or folder."""
+    CTC recognizer, or a Whisper by name or folder."""
     pseudo_labels: PseudoLabelConfig = PseudoLabelConfig()
     speaker_loss: SpeakerLossConfig = SpeakerLossConfig()
 

@@ -7,7 +7,8 @@ must come to the same.
 Shapes: K codebooks, T frames.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from torch import Tensor
 
 from voxclone.codec.config import CodecConfig
 from voxclone.codec.model import Codec, Encoder
+from voxclone.data.bridge import Teacher, label_speech, train_bridge
 from voxclone.data.corpus import Subset
+from voxclone.data.labels import Label, load_labels, save_labels
 from voxclone.data.pairs import TEXTS, PairSettings, read_pairs, read_texts, speak_pairs
 from voxclone.data.speakers import Sizes, SpeakerPool
 from voxclone.data.speech import open_speech
 from voxclone.errors import ConfigError
+from voxclone.io import tensor_hash
 from voxclone.models.ctc_asr import Recognizer, load_packaged_recognizer, load_recognizer
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.models.speaker_network import load_packaged_speaker_network, load_speaker_network
@@ -57,17 +61,19 @@ class Inputs:
 class Material:
     """Everything that does not learn. `genuine` are codes [K, T] that the release made, `held_out`
     those of presets that nothing is trained on. `teacher` is an ASR model: a CTC recognizer, or
-    Whisper's stored targets. `labels` is the folder of pseudo-labels."""
+    Whisper's stored targets. `labels` is the folder of pseudo-labels; `bridge_labels` are those
+    that a bridge gives every clip."""
 
     codec: Codec
     speech: Subset
     genuine: Sequence[Tensor]
     held_out: dict[str, Tensor] = field(default_factory=dict)
     init: Encoder | None = None
-    teacher: Recognizer | TargetStore | None = None
+    teacher: Teacher | None = None
     language_model: TTS | None = None
     labels: Path | None = None
     speakers: SpeakerLoss | None = None
+    bridge_labels: Mapping[int, Label] = field(default_factory=dict)
 
 
 def gather(
@@ -99,6 +105,10 @@ def gather(
     teacher = speakers = None
     if config.teacher is not None and (weights.bridge or weights.asr_distillation):
         teacher = open_teacher(config.teacher, device, out / "whisper")
+    bridged: dict[int, Label] = {}
+    if weights.bridge and teacher is not None:
+        seed = config.run.seed
+        bridged = bridge_labels(teacher, codec.to(device), genuine, speech, out / "labels", seed)
     named = config.speaker_loss.speaker_encoder
     if weights.speaker_contrastive and named is not None and model is not None:
         sizes = Sizes()
@@ -106,7 +116,7 @@ def gather(
         speakers = SpeakerLoss.frozen(model, open_embedder(named, device), pool, sizes)
     return Material(
         codec, speech, genuine, held_out, init, teacher, model if asks else None, out / "labels",
-        speakers,
+        speakers, bridged,
     )  # fmt: skip
 
 
@@ -138,15 +148,12 @@ def check(values: StepValues, codec: CodecConfig, material: Material | None) -> 
 
 def _check_material(values: StepValues, codec: CodecConfig, material: Material) -> None:
     weights = values.weights
-    if weights["bridge"] and not isinstance(material.teacher, Recognizer):
-        raise ConfigError(
-            "The weight `bridge` needs a `teacher` that is a CTC recognizer: mini, or its folder."
-        )
-    if weights["asr_distillation"] and material.teacher is None:
-        raise ConfigError(
-            "The weight `asr_distillation` needs a `teacher`: mini, the folder of a CTC "
-            "recognizer, or a Whisper."
-        )
+    for name in ("bridge", "asr_distillation"):
+        if weights[name] and material.teacher is None:
+            raise ConfigError(
+                f"The weight `{name}` needs a `teacher`: mini, the folder of a CTC recognizer, or "
+                "a Whisper."
+            )
     context = left_context(values.left_context, codec)
     whisper = isinstance(material.teacher, TargetStore)
     if weights["asr_distillation"] and whisper and values.frames <= context:
@@ -194,7 +201,33 @@ def first_encoder(release: Release, init: str | None) -> Encoder | None:
     return load_codec(release, find_encoder(release, Path(init))).require_encoder()
 
 
-def open_teacher(source: str, device: torch.device, folder: Path) -> Recognizer | TargetStore:
+def bridge_labels(
+    teacher: Teacher,
+    codec: Codec,
+    genuine: Sequence[Tensor],
+    speech: Subset,
+    folder: Path,
+    seed: int,
+) -> dict[int, Label]:
+    """Labels of all clips of `speech`, by a bridge that learns from the `genuine` codes [K, T].
+    They are kept in `folder`, and read from it by who resumes the training."""
+    if isinstance(teacher, Recognizer):
+        name = tensor_hash(*teacher.state_dict().values())
+    else:
+        name = teacher.teacher.name
+    clips = str(speech.identity()["hash"])
+    asked = (clips, name, seed, *(codes_KT.shape[1] for codes_KT in genuine))
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    path, size = folder / f"bridge-{digest[:16]}.safetensors", codec.frame_size
+    with distributed.rank0_first():
+        if distributed.is_rank0() and not path.exists():
+            bridge = train_bridge(teacher, codec, genuine, seed, distributed.check_stop)
+            labels = label_speech(teacher, bridge, speech, size, distributed.check_stop)
+            save_labels(path, labels, clips)
+    return load_labels(path)[0]
+
+
+def open_teacher(source: str, device: torch.device, folder: Path) -> Teacher:
     """The ASR model that is named: `mini` is the packaged CTC recognizer, a folder that holds one
     is that, and all else is a Whisper, whose targets are stored in `folder`."""
     if source == MINI:

@@ -7,6 +7,7 @@ Shapes: B batch, S samples, D latent width, T frames, K codebooks, C acoustic ch
 Q quantiles, N clips.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import Quantized, draw_quantization
 from voxclone.data.augment import degrade
 from voxclone.data.corpus import Crops
+from voxclone.data.labels import Label
 from voxclone.data.speakers import draw_speakers
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.rng import step_generator
@@ -38,7 +40,6 @@ from voxclone.train.batch import (
     StepBatch,
     item_generators,
 )
-from voxclone.train.bridge import Bridge, bridge_loss, distill_loss
 from voxclone.train.encoder_config import StepValues
 from voxclone.train.losses import (
     THROUGH_WAVEFORM,
@@ -90,7 +91,6 @@ class Objective:
     values: StepValues
     material: Material
     codec: Codec
-    bridge: Bridge | None = None
     discriminator: MultiResolutionSTFTDiscriminator | None = None
     distillation: CTCDistillation | WhisperDistillation | None = None
     labels: PseudoLabels | None = None
@@ -127,7 +127,8 @@ class Objective:
     def draw_speech(self, generator: torch.Generator, part: slice = slice(None)) -> Crops:
         """Crops of real speech: all are drawn, those of a part are read."""
         values, size = self.values, self.codec.frame_size
-        on_grid = isinstance(self.distillation, WhisperDistillation)
+        labeled = bool(self.material.bridge_labels)
+        on_grid = labeled or isinstance(self.distillation, WhisperDistillation)
         return self.material.speech.crops(
             values.real_batch, values.frames * size, generator, self.clip_weights_N,
             grid=size if on_grid else 1, part=part,
@@ -238,8 +239,10 @@ class Objective:
             losses["diversity"] = diversity_loss(quantizer, every_BDT)
         if weights["scale"]:
             losses["scale"] = scale_loss(quantizer, every_BDT)
-        if self.bridge is not None:
-            losses["bridge"] = distill_loss(self.bridge, book, speech.wave_BS, semantic_BDT)
+        if self.material.bridge_labels:
+            losses["bridge"] = self.label_loss(
+                self.material.bridge_labels, speech.crops, semantic_BDT
+            )
         return losses
 
     def label_losses(self, labeled: tuple[Crops, Tensor] | None) -> dict[str, Tensor]:
@@ -247,19 +250,13 @@ class Objective:
         if labeled is None or self.labels is None:
             return {}
         crops, semantic_BDT = labeled
-        labels = [self.labels.labels[index] for index in crops.indices]
-        starts = [start // self.codec.frame_size for start in crops.starts]
-        book = self.codec.quantizer.semantic_codebook
-        loss = pseudo_label_loss(book, semantic_BDT, labels, starts, self.left_context)
-        return {"pseudo_label": loss}
+        return {"pseudo_label": self.label_loss(self.labels.labels, crops, semantic_BDT)}
 
-    def bridge_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
-        """What the bridge minimizes; the encoder has no part in it."""
-        if pairs is None or self.bridge is None:
-            return {}
-        batch, book = pairs.batch, self.codec.quantizer.semantic_codebook
-        loss = bridge_loss(self.bridge, book, pairs.wave_BS, batch.codes_BKT[:, 0], batch.kept_N)
-        return {"bridge_on_pairs": batch.share * loss}
+    def label_loss(self, labels: Mapping[int, Label], crops: Crops, semantic_BDT: Tensor) -> Tensor:
+        """Cross-entropy of the semantic latents of crops with the labels of their clips."""
+        starts = [start // self.codec.frame_size for start in crops.starts]
+        own, book = [labels[i] for i in crops.indices], self.codec.quantizer.semantic_codebook
+        return pseudo_label_loss(book, semantic_BDT, own, starts, self.left_context)
 
     def discriminator_losses(self, step: int, speech: Speech | None) -> dict[str, Tensor]:
         """What the discriminators minimize; the encoder has no part in it."""

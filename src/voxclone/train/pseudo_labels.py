@@ -1,8 +1,8 @@
 """Pseudo-labels: semantic codes of real speech whose words are known, by the language model.
 
 The release's model gives the probability of semantic codes after a voice, these words and the codes
-so far; the encoder (and the bridge) give it from the sound. They err in different frames: their
-product is better than either, as in the noisy channel of speech recognition, and it is what
+so far; the encoder gives it from the sound. They err in different frames: their product is better
+than either, as in the noisy channel of speech recognition, and it is what
 the encoder is then trained on. Better encoders make better labels, so clips are labeled again at
 the steps that the config names. A run that is resumed reads what it wrote.
 
@@ -12,49 +12,35 @@ iteration before, until nothing changes (Jacobi's way to the arg-max, frame afte
 Shapes: B batch, K codebooks, T frames, J kept codes, V semantic codes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import SemanticCodebook, code_logits
 from voxclone.data.corpus import Corpus, Crops, Subset
+from voxclone.data.labels import TOP_K, Label, load_labels, save_labels
 from voxclone.errors import ConfigError
-from voxclone.io import atomic_path, tensor_errors
 from voxclone.rng import step_generator
 from voxclone.spec import SHIFT
 from voxclone.train import distributed
 from voxclone.train.batch import LABELED, LABELS, MicroBatch
-from voxclone.train.bridge import Bridge
 from voxclone.tts.likelihood import semantic_log_probs
 from voxclone.tts.tts import TTS
 
 VOICE_FRAMES = 100
 ITERATIONS = 4
-TOP_K = 8
-"""So many of a frame's likeliest codes are kept."""
 
 
 @dataclass(frozen=True)
 class Exponents:
-    """A label is the product of three distributions, each to a power."""
+    """A label is the product of two distributions, each to a power."""
 
     encoder: float = 0.7
-    bridge: float = 0.1
     model: float = 0.7
-
-
-@dataclass(frozen=True)
-class Label:
-    """A clip's codes [T, J] and their probabilities [T, J]."""
-
-    code_TJ: Tensor
-    weight_TJ: Tensor
 
 
 @dataclass
@@ -75,7 +61,7 @@ class PseudoLabels:
         """Whether labels must be made or read before this step."""
         return step in self.steps or (not self.labels and any(each <= step for each in self.steps))
 
-    def renew(self, step: int, codec: Codec, bridge: Bridge | None) -> None:
+    def renew(self, step: int, codec: Codec) -> None:
         """Label clips with the codec's encoder; between the steps of labeling, read the last.
         Raises Interrupted where a signal comes while clips are labeled: nothing of it is kept, and
         whoever resumes from the state before this step makes the same labels."""
@@ -84,7 +70,7 @@ class PseudoLabels:
         def make() -> dict[int, Label]:
             generator = step_generator(self.seed, step, LABELS)
             model, speech, count = self.model, self.speech, self.count
-            return label_clips(codec, bridge, model, speech, count, generator, _checking_stop)
+            return label_clips(codec, model, speech, count, generator, _checking_stop)
 
         clips = str(self.speech.identity()["hash"])
         self.hold(stored_labels(self.folder, due, clips, make if step == due else None))
@@ -133,7 +119,6 @@ def pseudo_label_loss(
 @torch.no_grad()
 def label_clips(
     codec: Codec,
-    bridge: Bridge | None,
     model: TTS,
     speech: Subset,
     count: int,
@@ -157,13 +142,12 @@ def label_clips(
         index = able[number]
         others = [i for i in speakers[corpus.clips[index].speaker] if i != index]
         other = others[int(torch.randint(len(others), (1,), generator=generator))]
-        labels[index] = label_clip(codec, bridge, model, corpus, index, other)
+        labels[index] = label_clip(codec, model, corpus, index, other)
     return labels
 
 
 def label_clip(
     codec: Codec,
-    bridge: Bridge | None,
     model: TTS,
     corpus: Corpus,
     index: int,
@@ -177,10 +161,6 @@ def label_clip(
     wave_BS = corpus.wave(index)[None].to(device)
     latent_BDT = codec.latents(wave_BS)
     sound_TV = exponents.encoder * _log_probs(book, codec.quantizer.split(latent_BDT)[0])
-    if bridge is not None and exponents.bridge:
-        bridge_TV = exponents.bridge * _log_probs(book, bridge(wave_BS))
-        frames = min(len(sound_TV), len(bridge_TV))
-        sound_TV = torch.cat([sound_TV[:frames] + bridge_TV[:frames], sound_TV[frames:]])
     codes_KT = codec.quantizer.encode(latent_BDT)[0]
     voice_S = corpus.wave(other, 0, min(corpus.length(other), VOICE_FRAMES * codec.frame_size))
     voice_KT = codec.encode(voice_S[None].to(device))[0]
@@ -220,29 +200,6 @@ def stored_labels(
             "(with `--force`)."
         )
     return labels
-
-
-def save_labels(path: Path, labels: Mapping[int, Label], clips: str) -> None:
-    """Write labels by clip, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for index, label in labels.items():
-        tensors[f"{index}.code"] = label.code_TJ.to(torch.int16)
-        tensors[f"{index}.weight"] = label.weight_TJ.to(torch.float16)
-    with atomic_path(path) as temporary, tensor_errors():
-        save_file(tensors, temporary, {"clips": clips})
-
-
-def load_labels(path: Path) -> tuple[dict[int, Label], str]:
-    """Read what `save_labels` wrote."""
-    with safe_open(path, "pt") as file:
-        clips = (file.metadata() or {}).get("clips", "")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    indices = sorted({int(name.partition(".")[0]) for name in tensors})
-    labels = {
-        i: Label(tensors[f"{i}.code"].long(), tensors[f"{i}.weight"].float()) for i in indices
-    }
-    return labels, clips
 
 
 def _log_probs(book: SemanticCodebook, latent_BDT: Tensor) -> Tensor:
