@@ -42,7 +42,8 @@ def clone(
     import voxclone.cloning.enroll as cloning
     from voxclone.audio.files import read_recording
     from voxclone.device import pick_device
-    from voxclone.release.encoder_file import open_codec
+    from voxclone.release.encoder_file import find_encoder
+    from voxclone.release.release import load_codec
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
@@ -59,7 +60,9 @@ def clone(
     found_device = pick_device(device)
     packed = chosen_weights(weights, found_device)
     release = open_release(model)
-    codec = open_codec(release, encoder)
+    used = find_encoder(release, encoder)
+    check_sound(out, [release.path, used])
+    codec = load_codec(release, used)
     print_encoder_notes(encoder, release, console)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     recording = read_recording(reference)
