@@ -229,6 +229,33 @@ def test_voices_and_recordings_hint_at_each_other(model, tmp_path, command: Comm
     assert code == 0, error
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data pairs --minutes -1 -o out",
+        "speak One. --voice bert -o x.wav --seed -5",
+        "data pairs --minutes 1 -o out -5",
+    ],
+)
+def test_a_wrong_number_is_not_taken_for_a_text(words: str, command: Command) -> None:
+    code, _, error = command(*words.split())
+    assert code == 2 and "text" not in sentence(error)
+
+
+def test_the_content_of_a_damaged_tokenizer_is_not_printed(
+    model, tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "release"
+    shutil.copytree(model[1], folder)
+    values = json.loads((folder / "tekken.json").read_text(encoding="utf-8"))
+    values["vocab"] = [{"rank": number, "token_bytes": "!"} for number in range(2000)]
+    (folder / "tekken.json").write_text(json.dumps(values), encoding="utf-8")
+    out = tmp_path / "x.wav"
+    code, _, error = command("speak", "One.", "--voice", "bert", "-o", out, "--model", folder)
+    assert code == 1 and "tekken.json cannot be used" in sentence(error)
+    assert len(error.replace(str(folder), "")) < 400
+
+
 def test_markup_is_warned_of(model, tmp_path, command: Command) -> None:
     _, printed, _ = command(
         "speak", "<b>One.</b>", "--voice", "bert", "-o", tmp_path / "a.wav", *model
