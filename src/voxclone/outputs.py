@@ -1,7 +1,7 @@
 """The one check of outputs, before any work.
 
-No output may be an input or another output, by whatever spelling or link of its path. A file that exists is replaced
-only by one of the same kind.
+No output may be an input or another output, by whatever spelling or link of its path. A file that
+exists is replaced only by one of the same kind.
 """
 
 import os
@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from voxclone.audio.kinds import WRITABLE
-from voxclone.errors import UsageError, VoxcloneError, file_name, is_address, reason, shorten
+from voxclone.errors import (
+    TO_ADDRESS,
+    UsageError,
+    VoxcloneError,
+    file_name,
+    is_address,
+    reason,
+    shorten,
+)
 from voxclone.readers import STANDARD_INPUT
 
 PAGE_START = b"<!doctype html>"
@@ -62,6 +70,8 @@ def check_folder(
 ) -> None:
     """Raise UsageError for a folder that cannot be made or written to, that is an input, or whose
     `files`, which will be written, are inputs or of another kind."""
+    if is_address(str(path)):
+        raise UsageError(TO_ADDRESS)
     _stat(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{_name(path)} is a file: name a folder to write to.")

@@ -21,7 +21,7 @@ from voxclone.cli.common import (
 from voxclone.cli.sound import check_sound, sound_console
 from voxclone.cli.speak import Cfg, Out, Seed, print_similarity, speak_text
 from voxclone.cli.text import Text, TextFile, spoken_text, text_source
-from voxclone.errors import UsageError, shorten
+from voxclone.errors import AudioError, UsageError, is_address, not_fetched, shorten
 
 
 def clone(
@@ -47,6 +47,8 @@ def clone(
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
+    if is_address(str(reference)):
+        raise AudioError(not_fetched(str(reference)))
     if reference.suffix in (".safetensors", ".pt", ".gguf"):
         raise UsageError(
             f"{shorten(reference)} is no recording: if it is a voice, speak with it by `voxclone "
