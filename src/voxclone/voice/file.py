@@ -37,8 +37,8 @@ MAX_FRAMES = 4096
 MAX_WIDTH = 16384
 MAX_CODEBOOKS = 256
 MAX_CODE = 2**15 - 1
-FOREIGN = (b"PK\x03\x04", b"GGUF")  # .pt of torch.save, and loom.cpp's
-PICKLE = b"\x80"  # .pt of torch.save before 2020; a short header of safetensors may begin so, too
+FOREIGN = (b"PK\x03\x04", b"\x80\x02\x8a\x0a", b"GGUF")
+"""Begins of files of `torch.save`, now and before PyTorch 1.6, and of loom.cpp."""
 
 Shape = tuple[int, ...]
 
@@ -109,10 +109,9 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
         if size > MAX_BYTES:
             raise VoiceError(f"{path} has {size} bytes: too large for a voice file.")
         begin = file.read(8)
-        is_long = int.from_bytes(begin, "little") > MAX_HEADER
-        if begin.startswith(FOREIGN) or (is_long and begin.startswith(PICKLE)):
+        if begin.startswith(FOREIGN):
             raise _foreign(path)
-        if is_long:
+        if int.from_bytes(begin, "little") > MAX_HEADER:
             raise VoiceError(
                 f"{path} is no voice file: its header is longer than {MAX_HEADER} bytes."
             )
