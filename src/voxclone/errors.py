@@ -110,9 +110,15 @@ def is_address(path: str) -> bool:
     return ADDRESS.match(path) is not None and not os.path.exists(path)
 
 
+TO_ADDRESS = "Nothing can be written to an address: name a folder."
+
+
 def not_fetched(path: str, what: str = "file") -> str:
     """The sentence for an address in the place of a file, or of several."""
     address = path.replace(":/", "://", 1) if "://" not in path else path
+    scheme, _, local = path.partition(":")
+    if scheme.lower() == "file":
+        return f"{shorten(path)} is an address: give the path of the {what}, /{local.lstrip('/')}."
     return f"{shorten(address)} is an address, and nothing is fetched: download the {what} first."
 
 

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from voxclone.errors import ReleaseError, UsageError, reason
+from voxclone.errors import TO_ADDRESS, ReleaseError, UsageError, is_address, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,6 +139,8 @@ def atomic_add(out: Path) -> Iterator[Path]:
 def require_new(out: Path) -> None:
     """Raise UsageError unless a folder `out` can be made: it is missing, and its parent is
     there."""
+    if is_address(str(out)):
+        raise UsageError(TO_ADDRESS)
     if os.path.lexists(out):
         raise UsageError(f"{out} exists already: name a new folder, nothing is overwritten.")
     parent = out.resolve().parent

@@ -1,7 +1,7 @@
 """The one check of outputs, before any work.
 
-No output may be an input, by whatever spelling or link of its path. A file that exists is replaced
-only by one of the same kind.
+No output may be an input or another output, by whatever spelling or link of its path. A file that
+exists is replaced only by one of the same kind.
 """
 
 import os
@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from voxclone.audio.kinds import WRITABLE
-from voxclone.errors import UsageError, VoxcloneError, file_name, is_address, reason, shorten
+from voxclone.errors import (
+    TO_ADDRESS,
+    UsageError,
+    VoxcloneError,
+    file_name,
+    is_address,
+    reason,
+    shorten,
+)
 from voxclone.readers import STANDARD_INPUT
 
 PAGE_START = b"<!doctype html>"
@@ -62,6 +70,8 @@ def check_folder(
 ) -> None:
     """Raise UsageError for a folder that cannot be made or written to, that is an input, or whose
     `files`, which will be written, are inputs or of another kind."""
+    if is_address(str(path)):
+        raise UsageError(TO_ADDRESS)
     _stat(path)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{_name(path)} is a file: name a folder to write to.")
@@ -81,7 +91,8 @@ def check_folder(
 
 def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
     """Raise UsageError if `path` is one of the inputs, or lies in one that is a folder. `-` is the
-    file that standard output was opened on, and as an input, that of standard input."""
+    file that standard output was opened on, and as an input, that of standard input. That output
+    is written in place, so it must be none of the files in a folder under another name, either."""
     for each in inputs:
         if each is None:
             continue
@@ -90,18 +101,29 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | str | None]) -> None:
             raise UsageError(
                 f"{_name(path)} is an input, too, and would be lost: name another file to write."
             )
-        if os.path.isdir(given) and _is_inside(path, given):
+        if os.path.isdir(given) and (_is_inside(path, given) or _is_among(path, given)):
             raise UsageError(
                 f"{_name(path)} lies in {given}, which is an input: name a path outside it."
             )
 
 
-def _same(path: Path, other: Path) -> bool:
-    """Whether an output and an input are one file: by links, other spellings, or names of the same
-    folder. Devices, such as /dev/null, are not lost."""
+def refuse_outputs(path: Path, others: Iterable[Path]) -> None:
+    """Raise UsageError if `path` is another output of the same command, too, of which one would be
+    lost. `-` is the file that standard output was opened on."""
+    if any(_same(path, other, stream=1) for other in others):
+        raise UsageError(
+            f"{_name(path)} is another output, too, and one of them would be lost: name another "
+            "file."
+        )
+
+
+def _same(path: Path, other: Path, stream: int = 0) -> bool:
+    """Whether an output and another file are one: by links, other spellings, or names of the same
+    folder. `-` as the other one is a standard `stream`. Devices, such as /dev/null, are not
+    lost."""
     try:
         out = os.fstat(1) if str(path) == STANDARD_OUTPUT else os.stat(path)
-        given = os.fstat(0) if str(other) == STANDARD_INPUT else os.stat(other)
+        given = os.fstat(stream) if str(other) == STANDARD_INPUT else os.stat(other)
     except (OSError, ValueError):  # one of them is not there, and no file is lost
         return str(path) != STANDARD_OUTPUT and os.path.realpath(path) == os.path.realpath(other)
     return os.path.samestat(out, given) and (stat.S_ISREG(out.st_mode) or stat.S_ISDIR(out.st_mode))
@@ -111,6 +133,16 @@ def _is_inside(path: Path, folder: Path) -> bool:
     if str(path) == STANDARD_OUTPUT:
         path = Path("/dev/stdout")
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_among(path: Path, folder: Path) -> bool:
+    """Whether standard output is a file in a folder: by a hard link to it, or as the target of a
+    link there."""
+    if str(path) != STANDARD_OUTPUT:  # a named file is replaced, and its other names stay
+        return False
+    return any(
+        _same(path, Path(parent, name)) for parent, _, names in os.walk(folder) for name in names
+    )
 
 
 def _stat(path: Path) -> os.stat_result | None:

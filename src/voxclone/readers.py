@@ -36,7 +36,10 @@ MAX_CONTROLS = 1 / 3
 
 STANDARD_INPUT = "-"
 _OPEN_FILE = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+# White space counts, too: the high bytes of Devanagari, Oriya, Telugu and Malayalam in UTF-16 are 9
+# and 11 to 13. A run counts once, as an indent of tabs is one.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]|\t+|\v+|\f+|\r+(?![\r\n])")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 Kind = type[VoxcloneError]
 
@@ -52,21 +55,32 @@ def require_path(text: str) -> str:
     return text
 
 
+def require_local(path: str | Path, kind: Kind = ConfigError, what: str = "file") -> None:
+    """Raise the error for an address, from which nothing is fetched, and for `-` where `what` must
+    be named."""
+    if is_address(str(path)):
+        raise kind(not_fetched(str(path), what))
+    if str(path) == STANDARD_INPUT:
+        raise kind(
+            f"Standard input cannot be read here: write it to the disk, and name the {what}."
+        )
+
+
 def open_file(path: str | Path, kind: Kind = ConfigError, what: str = "") -> BinaryIO:
     """Open an ordinary file for reading; another one, such as a pipe, would wait for ever, and
-    cannot be read twice."""
+    cannot be read twice. A pointer of git-lfs in the place of the file is named as one."""
     label = _label(path, what)
     try:
         require_path(str(path))
     except ValueError as error:
         raise kind(f"{shorten(label)} cannot be read: {error}.") from None
-    if is_address(str(path)):
-        raise kind(not_fetched(str(path)))
-    if str(path) == STANDARD_INPUT:
-        raise kind("Standard input cannot be read here: write it to a file, and name that.")
+    require_local(path, kind)
     with os_errors(f"{label} cannot be read", kind):
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (handed over)
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            begin = file.read(len(LFS_POINTER))
+            file.seek(0)
+            refuse_lfs_pointer(begin, label, kind)
             return file
         file.close()
     raise kind(
@@ -120,11 +134,11 @@ def read_head(path: str | Path, count: int, kind: Kind = ConfigError) -> bytes:
         return file.read(count)
 
 
-def refuse_lfs_pointer(begin: bytes, path: str | Path, kind: Kind = ConfigError) -> None:
+def refuse_lfs_pointer(begin: bytes, label: str, kind: Kind = ConfigError) -> None:
     """Raise the error for a file that begins as git-lfs's pointers do, in a clone without it."""
-    if begin.startswith(b"version "):
+    if begin.startswith(LFS_POINTER):
         raise kind(
-            f"{path} is a pointer of git-lfs instead of the file: fetch that with `git lfs pull`."
+            f"{label} is a pointer of git-lfs instead of the file: fetch that with `git lfs pull`."
         )
 
 
@@ -151,8 +165,8 @@ def decode_text(content: bytes, label: str, kind: Kind = ConfigError) -> str:
         raise kind(f"{label} is not in UTF-8 (byte {error.start}): save it as UTF-8.") from None
     if len(_CONTROL.findall(text)) > MAX_CONTROLS * len(text):
         raise kind(
-            f"{label} is full of control characters such as NUL, as a text in UTF-16 is without "
-            "its mark: save it as UTF-8."
+            f"{label} is full of control characters such as NUL or tabs, as a text in UTF-16 is "
+            "without its mark: save it as UTF-8."
         )
     return text
 
@@ -195,9 +209,7 @@ def read_json(
     path: str | Path, kind: Kind = ConfigError, what: str = "", limit: int = MAX_TEXT
 ) -> Any:
     """The value of a JSON file, as `parse_json` reads it."""
-    content = read_bytes(path, kind, what, limit)
-    refuse_lfs_pointer(content, path, kind)
-    return parse_json(content, _label(path, what), kind)
+    return parse_json(read_bytes(path, kind, what, limit), _label(path, what), kind)
 
 
 def parse_yaml(text: str, label: str, kind: Kind = ConfigError) -> Any:

@@ -13,6 +13,7 @@ from tests.helpers.tiny_release import tiny_params, write_encoder, write_tiny_re
 from tests.release.test_inject import save
 from voxclone.codec.model import Codec
 from voxclone.evaluate import provenance
+from voxclone.release.presets import read_preset
 from voxclone.release.release import Release
 from voxclone.release.safetensors import read_header
 from voxclone.voice.presets import preset_inversions
@@ -63,6 +64,18 @@ def test_a_dry_run_writes_nothing(folder: Path, encoder: Path, command: Command)
     code, printed, _ = command(*dry, *hub)
     assert code == 0 and "Would write" in printed
     assert sorted(folder.parent.rglob("*")) == before
+
+
+def test_a_dry_run_tells_of_a_preset_that_is_not_finite(
+    folder: Path, encoder: Path, command: Command
+) -> None:
+    path = folder / "voice_embedding" / "bert.pt"
+    voice_ND = read_preset(path, Release.open(folder).params.lm.dim)
+    voice_ND[0, 0] = torch.nan
+    torch.save(voice_ND, path)
+    out = folder.parent / "out"
+    code, _, error = command("inject", encoder, "--model", folder, "--dry-run", "-o", out)
+    assert code == 1 and "bert.pt has values that are not finite" in sentence(error)
 
 
 def test_json_gives_the_proof(folder: Path, encoder: Path, command: Command) -> None:

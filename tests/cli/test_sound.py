@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tests.helpers.command import Command, sentence
 from tests.helpers.media import encode_media
 from tests.helpers.signals import speech
 from tests.helpers.tiny_release import write_tiny_release
+from voxclone.release.encoder_file import packaged_encoders
+from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
 
 TEXT = "One two.\n\nThree. Four five"
@@ -92,6 +95,94 @@ def test_an_input_that_standard_output_is_redirected_to_is_kept(
     assert sentence(error).startswith("voxclone: Standard output ")
 
 
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR])  # >> and 1<>
+@pytest.mark.parametrize(
+    "words",
+    [
+        "speak One. --voice bert --model complete --adapter held",
+        "speak One. --voice bert --model linked",
+        "clone me.wav One. --model complete",
+        "clone me.wav One. --model withheld --encoder encoder.safetensors",
+    ],
+)
+@pytest.mark.parametrize("name", ["tekken.json", "voice_embedding/bert.pt"])
+def test_a_file_of_a_release_that_has_another_name_is_kept(
+    name: str, words: str, flags: int, model, tmp_path: Path, command: Command, monkeypatch
+) -> None:
+    """Standard output is a hard link to a file of the release, or what a link there points to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me.wav").write_bytes(wav())
+    shutil.copytree(model[1], "complete")
+    shutil.copytree(model[1], "withheld")
+    (tmp_path / "held").mkdir()
+    os.link(tmp_path / "complete" / name, tmp_path / "held" / "adapter.json")
+    shutil.copy("complete/consolidated.safetensors", "encoder.safetensors")
+    shutil.copytree(model[1], "linked")
+    folder = "withheld" if "withheld" in words else "complete"
+    (tmp_path / "linked" / name).unlink()
+    (tmp_path / "linked" / name).symlink_to(tmp_path / "complete" / name)
+    path = tmp_path / "other.bin"
+    os.link(tmp_path / folder / name, path)
+    before = path.read_bytes()
+    with redirected(1, path, flags):
+        code, _, error = command(*words.split(), "-o", "-")
+    assert code == 2 and path.read_bytes() == before
+    assert sentence(error).startswith("voxclone: Standard output lies in")
+
+
+@pytest.mark.parametrize("kind", ["release", "encoder"])
+def test_what_is_packaged_is_an_input(
+    kind: str, tmp_path: Path, command: Command, monkeypatch, mini_release: Release
+) -> None:
+    """Without `--encoder`, and by `--model mini`, files of the package are read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me.wav").write_bytes(wav())
+    encoder = tmp_path / "encoder.safetensors"
+    shutil.copy(packaged_encoders()[0], encoder)
+    release = tmp_path / "packaged"
+    shutil.copytree(mini_release.path, release)
+    monkeypatch.setattr("voxclone.release.release.mini_release", lambda: release)
+    monkeypatch.setattr("voxclone.release.encoder_file.packaged_encoders", lambda: [encoder])
+    source = encoder if kind == "encoder" else release / "tekken.json"
+    path = tmp_path / "other.bin"
+    os.link(source, path)
+    size = path.stat().st_size
+    with redirected(1, path, os.O_WRONLY | os.O_APPEND):
+        code, _, error = command("clone", "me.wav", "One.", "-o", "-")
+    assert code == 2 and path.stat().st_size == size
+    assert sentence(error).startswith("voxclone: Standard output")
+
+
+def test_two_outputs_are_two_files(model, tmp_path: Path, command: Command, monkeypatch) -> None:
+    """`-o - --report r.json > r.json` would lose the sound, and so would a hard link's."""
+    monkeypatch.chdir(tmp_path)
+    words = ["speak", "One.", "--voice", "bert", "-o", "-", *model]
+    report, other = tmp_path / "r.json", tmp_path / "other.json"
+    report.touch()
+    os.link(report, other)
+    for name in ("r.json", "./r.json", other):
+        with redirected(1, report, os.O_WRONLY):
+            code, _, error = command(*words, "--report", name)
+        assert code == 2 and "is another output, too" in sentence(error)
+    assert report.stat().st_size == 0
+
+
+def test_a_report_may_be_what_standard_input_was(
+    model, tmp_path: Path, command: Command, monkeypatch
+) -> None:
+    """The command reads no standard input, so `-o - --report r.json < r.json > y.wav` loses
+    nothing."""
+    report, out = tmp_path / "r.json", tmp_path / "y.wav"
+    report.touch()
+    out.touch()
+    words = ["speak", "One.", "--voice", "bert", "-o", "-", "--report", report, *model]
+    with redirected(0, report, os.O_RDONLY), redirected(1, out, os.O_RDWR):
+        monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(1), "w"))
+        code, _, error = command(*words)
+    assert code == 0, error
+    assert soundfile.info(out).frames > 0 and json.loads(report.read_text(encoding="utf-8"))
+
+
 def test_a_text_from_a_pipe_with_control_characters(
     model, tmp_path, command: Command, monkeypatch
 ) -> None:
@@ -136,6 +227,33 @@ def test_voices_and_recordings_hint_at_each_other(model, tmp_path, command: Comm
     assert code == 2 and "after `--`: `-- '-5 degrees'`" in sentence(error)
     code, _, error = command("speak", "--voice", "bert", "-o", out, *model, "--", "-5 degrees")
     assert code == 0, error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data pairs --minutes -1 -o out",
+        "speak One. --voice bert -o x.wav --seed -5",
+        "data pairs --minutes 1 -o out -5",
+    ],
+)
+def test_a_wrong_number_is_not_taken_for_a_text(words: str, command: Command) -> None:
+    code, _, error = command(*words.split())
+    assert code == 2 and "text" not in sentence(error)
+
+
+def test_the_content_of_a_damaged_tokenizer_is_not_printed(
+    model, tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "release"
+    shutil.copytree(model[1], folder)
+    values = json.loads((folder / "tekken.json").read_text(encoding="utf-8"))
+    values["vocab"] = [{"rank": number, "token_bytes": "!"} for number in range(2000)]
+    (folder / "tekken.json").write_text(json.dumps(values), encoding="utf-8")
+    out = tmp_path / "x.wav"
+    code, _, error = command("speak", "One.", "--voice", "bert", "-o", out, "--model", folder)
+    assert code == 1 and "tekken.json cannot be used" in sentence(error)
+    assert len(error.replace(str(folder), "")) < 400
 
 
 def test_markup_is_warned_of(model, tmp_path, command: Command) -> None:

@@ -69,10 +69,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory, mini_release: Release) -> Pat
     (folder / "utf16.txt").write_bytes("Hello".encode("utf-16"))
     (folder / "unmarked.txt").write_bytes("Hello".encode("utf-16-le"))
     (folder / "cyrillic.txt").write_bytes("Привет".encode("utf-16-le"))  # without any NUL
-    for name in ("pointer.voice.safetensors", "pointer.json"):
+    scripts = {
+        "devanagari": "नमस्ते दुनिया",
+        "oriya": "ନମସ୍କାର",
+        "telugu": "నమస్తే",
+        "malayalam": "നമസ്കാരം",
+    }
+    for name, text in scripts.items():  # high bytes that are white space
+        (folder / f"{name}.txt").write_bytes(text.encode("utf-16-le"))
+        (folder / f"{name}_be.txt").write_bytes(text.encode("utf-16-be"))
+    suffixes = ("voice.safetensors", "json", "jsonl", "tsv", "csv", "txt", "lst", "wav", "yaml")
+    for name in (f"pointer.{suffix}" for suffix in suffixes):
         (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     voice_ND = load_preset(mini_release, "en_male_1")
     write_preset(folder / "preset.pt", voice_ND)
+    torch.save(voice_ND, folder / "legacy.pt", _use_new_zipfile_serialization=False)
     save_file({"embedding": voice_ND}, folder / "mlx.safetensors")
     encoder = packaged_encoder(mini_release)
     assert encoder is not None

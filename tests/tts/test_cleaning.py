@@ -25,6 +25,7 @@ PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
         ("\u202eabc\u202c \u2066x\u2069 \u200fy\u200e", "abc x y"),
         ("a\0b\x07c\x7f\x9fd", "abcd"),
         ("\x1b[31;1mred\x1b[0m \x1b]8;;http://x\x07link\x1b]8;;\x07", "red link"),
+        ("\x9b31;1mred\x9b0m\x9bm \x9d8;;http://x\x9clink\x9d8;;\x07", "red link"),
         ("e\u0301 u\u0308 \u212b", "\u00e9 \u00fc \u00c5"),
         ("a\u00a0b\tc\u3000d", "a b c d"),
         ("x\U000e0041\ue000\ud800\uffff", "x"),

@@ -19,6 +19,7 @@ from voxclone.audio.headers import PatchedFile, SampleChunk, sample_chunk
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.audio.media import read_track, track_blocks
 from voxclone.errors import AudioError
+from voxclone.readers import refuse_lfs_pointer
 
 UNKNOWN_FRAMES = 2**63 - 1  # of libsndfile, for a header without the length
 MIN_UNCLAIMED_SECONDS = 0.1  # less than this after the samples is padding
@@ -62,6 +63,7 @@ def open_sound(stream: BinaryIO, path: Path | None, size: int, label: str) -> So
     messages. Raises AudioError for a file of an unknown kind, and for one that is damaged."""
     head = stream.read(HEAD_BYTES)
     kind = kind_of(head)
+    refuse_lfs_pointer(head, label, AudioError)
     if kind is None:
         raise AudioError(
             f"{label} is not an audio file of a known kind (WAV, FLAC, Ogg, MP3, AIFF, M4A, WebM "

@@ -20,7 +20,7 @@ from voxclone.audio.decode import BLOCK_SAMPLES, check_header, convert, to_float
 from voxclone.audio.kinds import HEAD_BYTES, kind_of
 from voxclone.config import Settings
 from voxclone.errors import AudioError, file_name, is_address, not_fetched
-from voxclone.readers import is_piped, read_piped
+from voxclone.readers import is_piped, read_piped, refuse_lfs_pointer
 from voxclone.spec import SAMPLING_RATE
 
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | tuple[Any, int]
@@ -121,7 +121,9 @@ def read_part(
         )
     try:
         with path.open("rb") as stream:
-            kind = kind_of(stream.read(HEAD_BYTES))
+            head = stream.read(HEAD_BYTES)
+        refuse_lfs_pointer(head, str(path), AudioError)
+        kind = kind_of(head)
         if kind is not None and kind.demuxer is not None:
             raise AudioError(
                 f"{path}: parts of {kind.name} cannot be read; convert it with `ffmpeg -i FILE "

@@ -122,7 +122,8 @@ def main() -> None:
             error.show()
             sys.exit(EXIT_USAGE)
         words = " ".join(error.format_message().split()).rstrip(".")
-        words += _hint_at_dashes(sys.argv[1:])
+        if type(error).__name__ == "NoSuchOption" and _takes_text(error.ctx):
+            words += _hint_at_dashes(sys.argv[1:])
         _fail(
             f"{words}. See `{error.ctx.command_path if error.ctx else 'voxclone'} --help`.",
             EXIT_USAGE,
@@ -140,6 +141,11 @@ def main() -> None:
         )
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted.")
+
+
+def _takes_text(context: Any) -> bool:
+    """Whether the command of a context has a text as an argument."""
+    return context is not None and any(each.name == "text" for each in context.command.params)
 
 
 def _hint_at_dashes(arguments: list[str]) -> str:

@@ -21,7 +21,7 @@ from voxclone.cli.common import (
 from voxclone.cli.sound import check_sound, sound_console
 from voxclone.cli.speak import Cfg, Out, Seed, print_similarity, speak_text
 from voxclone.cli.text import Text, TextFile, spoken_text, text_source
-from voxclone.errors import UsageError, shorten
+from voxclone.errors import AudioError, UsageError, is_address, not_fetched, shorten
 
 
 def clone(
@@ -42,10 +42,13 @@ def clone(
     import voxclone.cloning.enroll as cloning
     from voxclone.audio.files import read_recording
     from voxclone.device import pick_device
-    from voxclone.release.encoder_file import open_codec
+    from voxclone.release.encoder_file import find_encoder
+    from voxclone.release.release import load_codec
     from voxclone.tts.tts import TTS
     from voxclone.voice.metadata import Consent
 
+    if is_address(str(reference)):
+        raise AudioError(not_fetched(str(reference)))
     if reference.suffix in (".safetensors", ".pt", ".gguf"):
         raise UsageError(
             f"{shorten(reference)} is no recording: if it is a voice, speak with it by `voxclone "
@@ -59,7 +62,9 @@ def clone(
     found_device = pick_device(device)
     packed = chosen_weights(weights, found_device)
     release = open_release(model)
-    codec = open_codec(release, encoder)
+    used = find_encoder(release, encoder)
+    check_sound(out, [release.path, used])
+    codec = load_codec(release, used)
     print_encoder_notes(encoder, release, console)
     consent = Consent(kind="unstated", statement="made and used at once by `voxclone clone`")
     recording = read_recording(reference)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxclone.errors import UsageError, printable, shorten
+from voxclone.errors import UsageError, VoiceError, printable, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -119,10 +119,15 @@ def chosen_weights(weights: str | None, device: "torch.device") -> "Weights | No
 
 
 def voices_folder(voices: Path | None) -> Path:
-    """The folder of stored voices: the one that is named, or the default one."""
+    """The folder of stored voices: the one that is named, or the default one. Raises VoiceError for
+    an address."""
+    from voxclone.readers import require_local
     from voxclone.voice.store import default_folder
 
-    return voices if voices is not None else default_folder()
+    if voices is None:
+        return default_folder()
+    require_local(voices, VoiceError, "folder")
+    return voices
 
 
 def stored_file(voice: str, voices: Path | None) -> Path:
@@ -146,9 +151,11 @@ def choose_voice(
 ) -> "ResolvedVoice":
     """A voice by its name or path: a stored one, a voice file or a preset."""
     from voxclone.audio.kinds import SOUND_SUFFIXES
+    from voxclone.readers import require_local
     from voxclone.voice.resolve import resolve_file, resolve_preset
     from voxclone.voice.store import find_voice
 
+    require_local(voice, VoiceError)
     if voice.lower().endswith(SOUND_SUFFIXES):
         raise UsageError(
             f"{shorten(voice)} is the name of a recording: speak with `voxclone clone "

@@ -20,7 +20,7 @@ from voxclone.cli.common import (
     voices_folder,
 )
 from voxclone.errors import UsageError, VoiceError
-from voxclone.outputs import VOICE, VOICE_REPORT, check_output, refuse_inputs
+from voxclone.outputs import VOICE, VOICE_REPORT, check_output, refuse_inputs, refuse_outputs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -203,7 +203,8 @@ def voice_path(
     else:
         check_output(path, VOICE, inputs)
     if report is not None:
-        check_output(report, VOICE_REPORT, [*inputs, path])
+        check_output(report, VOICE_REPORT, inputs)
+        refuse_outputs(report, [path])
     return path
 
 

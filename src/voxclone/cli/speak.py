@@ -25,7 +25,7 @@ from voxclone.cli.common import (
 from voxclone.cli.sound import check_sound, sound_console, write_sound
 from voxclone.cli.text import Text, TextFile, spoken_text, text_source
 from voxclone.errors import AudioError, UsageError, VoxcloneError, shorten
-from voxclone.outputs import SPEECH_REPORT, check_output
+from voxclone.outputs import SPEECH_REPORT, check_output, refuse_outputs
 from voxclone.spec import FRAME_RATE
 from voxclone.tts.limits import MAX_CFG, MAX_SEED
 
@@ -90,13 +90,15 @@ def speak(
     ]
     check_sound(out, inputs)
     if report is not None:
-        check_output(report, SPEECH_REPORT, [*inputs, out])
+        check_output(report, SPEECH_REPORT, inputs)
+        refuse_outputs(report, [out])
     if redo is not None and (report is None or not os.path.isfile(report)):
         raise UsageError("--redo needs the --report that an earlier `speak` wrote: name it.")
     words, console = spoken_text(text, text_file), sound_console(out, quiet)
     found_device = pick_device(device)
     packed = chosen_weights(weights, found_device)
     release = open_release(model)
+    check_sound(out, [release.path])
     resolved = choose_voice(voice, release, voices, console)
     tts = TTS.load(release, device=found_device, adapter=adapter, weights=packed)
     source = resolved.source

@@ -8,7 +8,8 @@ import typer
 
 from voxclone.cli.common import Json, Voices, choose_voice, open_console, print_line
 from voxclone.cli.export import Runtime
-from voxclone.errors import EXIT_QUALITY, UsageError, VoiceError, is_address, not_fetched
+from voxclone.errors import EXIT_QUALITY, UsageError, VoiceError
+from voxclone.readers import require_local
 
 SHOWN = 8  # names of unusable voices
 
@@ -36,8 +37,7 @@ def verify(
     from voxclone.runtimes.verify import verify as read_all
 
     target = find_runtime(runtime)
-    if is_address(str(path)):
-        raise VoiceError(not_fetched(str(path)))
+    require_local(path, VoiceError)
     if not os.path.exists(path):
         raise VoiceError(f"There is no {path}: name the file or folder that {target.name} gets.")
     if model is None and not os.path.exists(path / "params.json"):

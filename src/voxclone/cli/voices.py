@@ -8,7 +8,7 @@ import typer
 
 from voxclone.cli.common import Json, Model, Voices, voices_folder
 from voxclone.cli.enroll import ConsentKind, NewName, Replace, Statement, VoiceFile, voice_path
-from voxclone.errors import UsageError, printable
+from voxclone.errors import UsageError, VoiceError, printable
 from voxclone.outputs import VOICE, check_output
 
 voices_app = typer.Typer(
@@ -152,8 +152,10 @@ def import_(
 
 
 def _voice_file(name: str, voices: Path | None) -> Path:
+    from voxclone.readers import require_local
     from voxclone.voice.store import find_stored
 
+    require_local(name, VoiceError)
     if name.endswith(".safetensors") or os.path.isfile(name):
         return Path(name)
     return find_stored(voices_folder(voices), name)

@@ -12,6 +12,7 @@ from voxclone.data import lhotse
 from voxclone.data.sources import SpeechSource
 from voxclone.errors import ConfigError, MissingExtraError, UsageError, shorten
 from voxclone.io import atomic_folder
+from voxclone.readers import require_local
 
 JOBS = 2
 
@@ -50,6 +51,7 @@ def check_corpus(corpus: str, paths: Iterable[Path]) -> None:
     if corpus not in CORPORA:
         raise UsageError(f"--corpus takes {', '.join(CORPORA)}, not {corpus!r}.")
     for path in paths:
+        require_local(path, ConfigError, "files")
         if not os.path.isdir(path):
             raise ConfigError(f"There is no folder {shorten(path)}.")
 

@@ -17,11 +17,10 @@ from voxclone.errors import (
     ConfigError,
     UsageError,
     file_name,
-    is_address,
-    not_fetched,
     os_errors,
     shorten,
 )
+from voxclone.readers import require_local
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ def open_source(path: Path, speaker_pattern: str | None = None) -> SpeechSource:
     file below the folder. Without one, the speaker is the file's folder. Raises ConfigError for
     anything else, UsageError for a bad pattern.
     """
-    if is_address(str(path)):
-        raise ConfigError(not_fetched(str(path), "files"))
+    require_local(path, ConfigError, "files")
     if not os.path.exists(path):
         raise ConfigError(f"There is no folder or manifest {shorten(path)}.")
     if not (os.path.isdir(path) or os.path.isfile(path)):

@@ -11,7 +11,7 @@ from pydantic import Field
 from voxclone.errors import ConfigError, os_errors
 from voxclone.io import atomic_file, refuse_inside, remove_abandoned
 from voxclone.outputs import check_folder, refuse_inputs
-from voxclone.readers import read_json
+from voxclone.readers import read_json, require_local
 from voxclone.records import Record, parse_record
 from voxclone.recover.identity import digest_of, release_identity
 from voxclone.recover.options import Options
@@ -64,6 +64,7 @@ def open_run(options: Options, release: Release) -> RunFolder:
     written or is an input, ConfigError for one that holds something else or another release's
     recovery."""
     out = options.out
+    require_local(options.speech, ConfigError, "speech")
     check_folder(out, [options.speech, options.model])
     if options.speech.is_dir():
         refuse_inputs(out, [options.speech])

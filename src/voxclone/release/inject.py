@@ -101,7 +101,8 @@ def plan_injection(
     """Check everything and write nothing.
 
     Raises UsageError for an `out` that exists or lies in the release, ReleaseError for a release
-    that is damaged, has an encoder (unless `replace`), or whose files leave no name or room.
+    that is damaged, has an encoder (unless `replace`), or whose files leave no name or room, and
+    VoiceError for a preset that is damaged or not finite.
     """
     require_new(out)
     source = release.path.resolve()
@@ -112,6 +113,7 @@ def plan_injection(
             f"{release.path} has {'an' if state == 'complete' else 'a partial'} encoder already: "
             "`--replace` makes a release with the other one in its place."
         )
+    check_presets(release)
     own = without_encoder(release.files.tensors)
     require_complete(check_manifest(release.params, own), release.path)
     names, hidden = _files(release.path)
@@ -152,11 +154,10 @@ def inject(
 
     `validate` is called with the encoder's new file before anything else is written, and raises to
     refuse it; the failed checks that it returns go into the header. Raises ReleaseError if the disk
-    fails, anything differs, or a weight is not finite, and VoiceError for such a preset.
+    fails, anything differs, or a weight is not finite.
     """
     source, merge = plan.release.path, plan.merge
     with atomic_folder(plan.out) as folder:
-        check_presets(plan.release)
         check_finite(without_encoder(plan.release.files.tensors))
         shard = folder / SHARD
         made, _ = write_validated(shard, plan.encoder, plan.encoder.metadata, validate)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from voxclone.errors import VoiceError
 from voxclone.io import atomic_file
-from voxclone.readers import open_file, refuse_lfs_pointer
+from voxclone.readers import open_file
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
     TensorView,
@@ -86,10 +86,8 @@ def write_preset(path: str | Path, embedding_ND: "Tensor") -> None:
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip at `path`; its defects become VoiceErrors."""
     try:
-        with open_file(path, VoiceError) as file:
-            refuse_lfs_pointer(file.read(8), path, VoiceError)
-            with zipfile.ZipFile(file) as archive:
-                yield archive
+        with open_file(path, VoiceError) as file, zipfile.ZipFile(file) as archive:
+            yield archive
     except VoiceError:
         raise
     except UnsupportedPickle as error:

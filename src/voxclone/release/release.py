@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError, VoiceError, is_address, not_fetched
+from voxclone.readers import require_local
 from voxclone.release.encoder_layouts import read_encoder_tensors
 from voxclone.release.params import Params, read_params
 from voxclone.release.presets import read_preset
@@ -93,6 +94,7 @@ def find_release(source: str | Path) -> Path:
         raise ReleaseError(f"{path} is no directory: name that of the release.")
     if is_address(str(source)):
         raise ReleaseError(f"{not_fetched(str(source), 'release')} A Hub id is OWNER/NAME alone.")
+    require_local(source, ReleaseError, "release")
     if isinstance(source, str) and HUB_ID.fullmatch(source):
         return _fetch(source)
     raise ReleaseError(

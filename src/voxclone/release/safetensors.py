@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError, VoxcloneError, os_errors, shorten
-from voxclone.readers import load_json, open_file, read_json, refuse_lfs_pointer
+from voxclone.readers import load_json, open_file, read_json
 from voxclone.records import PathText, Record, parse_record
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def read_header(path: str | Path) -> Header:
     with open_file(path, ReleaseError) as file, os_errors(f"{path} cannot be read", ReleaseError):
         size = os.fstat(file.fileno()).st_size
         begin = file.read(8)
-        refuse_lfs_pointer(begin, path, ReleaseError)
         length = int.from_bytes(begin, "little")
         if length > min(HEADER_LIMIT, size - 8):
             raise ReleaseError(

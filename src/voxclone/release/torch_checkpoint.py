@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxclone.errors import ReleaseError
-from voxclone.readers import open_file, read_head
+from voxclone.readers import Kind, open_file, read_head
 from voxclone.release.safetensors import DTYPE_BYTES, TensorInfo, require_finite
 from voxclone.release.torch_zip import (
     ZIP_ERRORS,
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises ReleaseError for anything else: a file without tensors, other objects, views that are not
     contiguous, compressed or damaged zips.
     """
-    _refuse_old_format(path)
+    refuse_old_format(path, "the encoder's tensors as safetensors")
     try:
         with open_file(path, ReleaseError) as file, zipfile.ZipFile(file) as archive:
             return _read(archive, path)
@@ -117,11 +117,12 @@ def _views(value: dict[Any, Any]) -> Iterator[tuple[str, TensorView]]:
                 waiting.append((f"{prefix}{key}.", item, depth + 1))
 
 
-def _refuse_old_format(path: Path) -> None:
-    if read_head(path, 1, ReleaseError) == b"\x80":
-        raise ReleaseError(
+def refuse_old_format(path: Path, remedy: str, kind: Kind = ReleaseError) -> None:
+    """Raise the error, with what to save instead, for a file of torch.save that is no zip."""
+    if read_head(path, 1, kind) == b"\x80":
+        raise kind(
             f"{path} is a pickle in the format of PyTorch before 1.6, which is not read: load it "
-            "where you trust it, and save the encoder's tensors as safetensors."
+            f"where you trust it, and save {remedy}."
         )
 
 

@@ -17,6 +17,7 @@ from voxclone.readers import read_head
 from voxclone.release.encoder_file import codebook_hash
 from voxclone.release.release import Release, load_table
 from voxclone.release.tensors import codebook_offsets, codebook_sizes
+from voxclone.release.torch_checkpoint import is_torch_file, refuse_old_format
 from voxclone.runtimes.containers import Found, read_embedding, read_torch
 from voxclone.runtimes.loom import read_gguf_voice
 from voxclone.voice.embedding import embed_codes
@@ -91,7 +92,8 @@ def _read(path: Path, release: Release) -> tuple[Found, str]:
     if head == b"GGUF":
         found, values = read_gguf_voice(path, release.params.lm.dim)
         return found, str(values.get("loom.voice.license", ""))
-    if head == b"PK\x03\x04":
+    if is_torch_file(path):
+        refuse_old_format(path, "it again by torch.save of today", VoiceError)
         return read_torch(path, release.params.lm.dim), ""
     return read_embedding(path), ""
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from voxclone.config import Settings
 from voxclone.data.augment import Degradation
 from voxclone.errors import ConfigError, shorten
+from voxclone.readers import require_local
 from voxclone.train.loop import RunSettings
 from voxclone.train.losses import STFT_SIZES
 from voxclone.train.optim import OptimizerSettings
@@ -30,6 +31,7 @@ def packaged_config(name: str) -> Path:
 def find_config(config: Path, folder: Path = CONFIGS) -> Path:
     """The file that is named, or the recipe of that name in the package's `folder`. Raises
     ConfigError, with the names, for neither."""
+    require_local(config)
     if config.exists() or config.suffix or len(config.parts) > 1:
         return config
     packaged = folder / f"{config.name}.yaml"

@@ -19,9 +19,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxclone.errors import ConfigError, ReleaseError, is_address, not_fetched
+from voxclone.errors import ConfigError, ReleaseError
 from voxclone.io import atomic_folder, complete_folder, pieces, tensor_hash
-from voxclone.readers import read_json
+from voxclone.readers import read_json, require_local
 from voxclone.records import Record, parse_record
 from voxclone.release.params import Params
 from voxclone.release.release import Release
@@ -121,8 +121,7 @@ def write_adapter(out: Path, adapter: Adapter, card: AdapterCard) -> None:
 
 def read_adapter(folder: Path) -> AdapterFolder:
     """Read an adapter's folder. Raises ReleaseError for anything else."""
-    if is_address(str(folder)):
-        raise ReleaseError(not_fetched(str(folder), "folder"))
+    require_local(folder, ReleaseError, "folder")
     folder = complete_folder(folder)
     if not folder.is_dir():
         raise ReleaseError(

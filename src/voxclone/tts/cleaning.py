@@ -16,7 +16,11 @@ HIDDEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164
 JOINED_SCRIPTS = ((0x0600, 0x08FF), (0x0900, 0x0DFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 """Arabic and its neighbors, the scripts of India and Sri Lanka, Burmese, Khmer."""
 
-_TERMINAL = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?")
+# Sequences that steer a terminal: ESC [ and ESC ] may be the single characters 9B and 9D.
+_TERMINAL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-9;:?]*[ -/]*[@-~]"
+    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b.?"
+)
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 
 _MARKUP = (

@@ -11,8 +11,9 @@ from voxclone.audio import measure
 
 FADE_SECONDS = 0.005
 SOUND_DBFS, LOUD_DBFS = -50.0, -40.0
-"""Levels of 20 ms: of all that is audible, and of the loudest in any speech. Speech of the presets
-is at -25; a model that has lost its text hums at -55."""
+"""Levels of frames of 20 ms: audible, and loud. A sound is taken for a word if it has a loud frame
+and SHORTEST_SECONDS of audible ones, with gaps under 0.2 s. Chosen for the packaged model, whose
+presets speak at -25, and which hums at -55 where it has lost its text; no other was measured."""
 SHORTEST_SECONDS = 0.1
 """Of sound in a word; what is shorter is a click. Of 193 draws of "Hi", "No", "OK" and "Yes." that
 the packaged model ended by itself, 190 have 0.22 s or more, and 3 less than 0.1 s."""
@@ -21,7 +22,8 @@ TAIL_SECONDS = 0.2
 
 
 def is_silent(wave_S: Tensor, rate: int) -> bool:
-    """Whether nothing in a wave is as loud and as long as a word."""
+    """Whether a wave has no word: a sound of 0.1 s or more, all of it audible, that is loud
+    somewhere (`SOUND_DBFS`, `LOUD_DBFS`, `SHORTEST_SECONDS`)."""
     if not len(wave_S):
         return True
     level_T = measure.to_db(measure.frame_powers(wave_S.numpy(), rate))
@@ -29,8 +31,9 @@ def is_silent(wave_S: Tensor, rate: int) -> bool:
 
 
 def speech_end(wave_S: Tensor, rate: int) -> int:
-    """Samples up to the end of the last speech, and a short pause; that pause alone if there is no
-    speech, and all samples if it goes on to the end."""
+    """Samples up to the end of the last word, and a short pause; that pause alone if there is no
+    word (see `is_silent`), and all samples if it goes on to the end. A word counts where it is not
+    as steady as noise, too, if any such word is there."""
     power_T = measure.frame_powers(wave_S.numpy(), rate)
     level_T = measure.to_db(power_T)
     audible_T = level_T >= SOUND_DBFS
@@ -43,7 +46,8 @@ def speech_end(wave_S: Tensor, rate: int) -> int:
 
 
 def _words(level_T: np.ndarray, audible_T: np.ndarray) -> list[tuple[int, int]]:
-    """Segments (first frame, end frame) of audible frames that are as loud and long as a word."""
+    """Segments (first frame, end frame) of audible frames that are loud and long enough for a word:
+    a frame at LOUD_DBFS, and SHORTEST_SECONDS of audible ones."""
     return [
         (start, end)
         for start, end in measure.sound_segments(audible_T)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxclone.errors import MissingExtraError, ReleaseError
+from voxclone.errors import MissingExtraError, ReleaseError, shorten
 
 _VOICE = "voxclone-prompt"
 
@@ -52,7 +52,9 @@ def _tokenizer(path: str) -> Any:
     try:
         tokenizer = MistralTokenizer.from_file(path)
     except Exception as error:  # mistral-common raises assertions, key and value errors alike
-        raise ReleaseError(f"The tokenizer {path} cannot be used: {error!r}.") from None
+        raise ReleaseError(
+            f"The tokenizer {path} cannot be used: {shorten(repr(error))}."
+        ) from None
     if getattr(tokenizer.instruct_tokenizer, "audio_encoder", None) is None:
         raise ReleaseError(f"The tokenizer {path} has no audio section, so it makes no prompts.")
     return tokenizer

@@ -24,8 +24,8 @@ Generate = Callable[[str, int], Iterator[tuple[Tensor, Tensor]]]
 @dataclass(frozen=True, eq=False)
 class SpokenPart:
     """A part of a text as it was spoken. `truncated` if it reached the frame cap before the model
-    ended it, and `silent` if nothing in it is as loud as speech; `rejected` are the seeds of
-    earlier draws that were one or the other."""
+    ended it, and `silent` if nothing in it is as loud and as long as a word (`endings.is_silent`);
+    `rejected` are the seeds of earlier draws that were one or the other."""
 
     text: str
     pause: float  # seconds before it

@@ -18,14 +18,12 @@ from voxclone.errors import (
     StorageError,
     VoiceError,
     VoiceExistsError,
-    is_address,
-    not_fetched,
     os_errors,
     reason,
     shorten,
 )
 from voxclone.io import atomic_file
-from voxclone.readers import open_file, read_bytes, refuse_lfs_pointer
+from voxclone.readers import open_file, read_bytes, require_local
 from voxclone.release.safetensors import Header, load_tensors, read_header
 from voxclone.release.safetensors_writer import encode_header
 from voxclone.voice.metadata import VoiceMetadata, parse_metadata
@@ -40,7 +38,8 @@ MAX_FRAMES = 4096
 MAX_WIDTH = 16384
 MAX_CODEBOOKS = 256
 MAX_CODE = 2**15 - 1
-FOREIGN = (b"PK\x03\x04", b"GGUF")  # .pt of torch.save, and loom.cpp's
+FOREIGN = (b"PK\x03\x04", b"\x80\x02\x8a\x0a", b"GGUF")
+"""Begins of files of `torch.save`, now and before PyTorch 1.6, and of loom.cpp."""
 
 Shape = tuple[int, ...]
 
@@ -103,8 +102,7 @@ def read_metadata(path: Path) -> VoiceMetadata:
 
 def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
     """Header and metadata of a file whose every byte is accounted for."""
-    if is_address(str(path)):
-        raise VoiceError(not_fetched(str(path)))
+    require_local(path, VoiceError)
     if not os.path.exists(path):
         raise VoiceError(f"There is no voice file at {shorten(path)}.")
     with open_file(path, StorageError) as file, os_errors(f"{path} cannot be read", StorageError):
@@ -112,7 +110,6 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
         if size > MAX_BYTES:
             raise VoiceError(f"{path} has {size} bytes: too large for a voice file.")
         begin = file.read(8)
-        refuse_lfs_pointer(begin, path, VoiceError)
         if begin.startswith(FOREIGN):
             raise _foreign(path)
         if int.from_bytes(begin, "little") > MAX_HEADER:
@@ -141,7 +138,7 @@ def _checked(path: Path) -> tuple[Header, VoiceMetadata]:
 def _foreign(path: Path) -> VoiceError:
     return VoiceError(
         f"{path} is a voice of another program: make one of voxclone of it by `voxclone voices "
-        f"import {shorten(path)} --name NAME`."
+        f"import {shorten(path)} --name NAME --consent KIND --statement TEXT`."
     )
 
 
