@@ -108,6 +108,9 @@ def test_what_speak_finds(tmp_path: Path, release: Release) -> None:
     put(tmp_path, "berta")
     with pytest.raises(VoiceError, match=r"no voice 'bertha' \(did you mean 'berta'\?\).* berta"):
         store.find_voice("bertha", release, tmp_path)
+    (tmp_path / "Not so.voice.safetensors").write_bytes(b"")  # listed, and no name
+    with pytest.raises(VoiceError, match=r"no voice 'Not so'\. "):
+        store.find_voice("Not so", release, tmp_path)
     put(tmp_path, "bert")
     with pytest.raises(UsageError, match=r"'bert' is a preset of .* and a stored voice"):
         store.find_voice("bert", release, tmp_path)

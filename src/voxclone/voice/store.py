@@ -185,5 +185,5 @@ def rename_voice(folder: Path, name: str, target: str) -> Path:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, [each for each in names if each != name], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
