@@ -10,7 +10,7 @@ OUT ?= out/demo.wav
 
 demo: $(VENV)/ready
 	@mkdir -p $(dir $(OUT))
-	$(BIN)/voxclone clone "$(REF)" "$(TEXT)" -o "$(OUT)" --seed 1
+	$(BIN)/voxclone clone "$(REF)" "$(TEXT)" -o "$(OUT)" --seed 1 --cfg 3
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile --durations=15

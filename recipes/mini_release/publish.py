@@ -37,7 +37,7 @@ PRESET_CLIPS = 7
 
 
 def publish(run: Run, target: Path) -> None:
-    """Write `release/`, `oracle/`, `recogniser/` and `voices/` (the speaker network) into the
+    """Write `release/`, `oracle/`, `recognizer/` and `voices/` (the speaker network) into the
     folder `target`, all or nothing. What an earlier call wrote there is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(target, replace=True) as made:
@@ -71,10 +71,10 @@ def _write(run: Run, folder: Path) -> None:
     path = folder / "oracle" / "encoder.safetensors"
     save_encoder(path, state, Release.open(release), facts)
     recognizer = run.recognizer().cpu()
-    (folder / "recogniser").mkdir()
+    (folder / "recognizer").mkdir()
     weights = {k: v.to(torch.bfloat16).contiguous() for k, v in recognizer.state_dict().items()}
-    save_file(weights, folder / "recogniser" / "recogniser.safetensors")
-    _write_json(folder / "recogniser" / "config.json", recognizer.config.model_dump())
+    save_file(weights, folder / "recognizer" / "recognizer.safetensors")
+    _write_json(folder / "recognizer" / "config.json", recognizer.config.model_dump())
     save_speaker_network(run.speaker_network().cpu(), folder / "voices")
 
 

@@ -275,7 +275,7 @@ def test_a_published_release_withholds_its_encoder(published: Path) -> None:
     assert found.encoder == "withheld" and not found.problems
     assert preset_names(release) == ["en_one", "en_two"]
     assert load_preset(release, "en_one").dtype == torch.bfloat16
-    assert load_recognizer(published / "recogniser").config.dim == 16
+    assert load_recognizer(published / "recognizer").config.dim == 16
     assert load_speaker_network(published / "voices").trunk.config.dim == 8
     assert not (published / "release" / "stray").exists()
     assert {path.name for path in published.parent.glob(".*")} == set()

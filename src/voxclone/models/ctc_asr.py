@@ -102,13 +102,13 @@ class Recognizer(nn.Module):
 
 
 def load_recognizer(folder: Path) -> Recognizer:
-    """A frozen fp32 recognizer from `config.json` and `recogniser.safetensors` in `folder`.
+    """A frozen fp32 recognizer from `config.json` and `recognizer.safetensors` in `folder`.
 
     Raises ConfigError if either is absent or damaged.
     """
     values = read_json(folder / "config.json", what="The recognizer's")
     config = parse_record(RecognizerConfig, values, str(folder / "config.json"))
-    state = load_tensors(folder / "recogniser.safetensors", ConfigError)
+    state = load_tensors(folder / "recognizer.safetensors", ConfigError)
     model = Recognizer(config)
     model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
     return model.eval().requires_grad_(False)
@@ -116,7 +116,7 @@ def load_recognizer(folder: Path) -> Recognizer:
 
 def load_packaged_recognizer() -> Recognizer:
     """The recognizer that comes with the mini release."""
-    return load_recognizer(mini_release().parent / "recogniser")
+    return load_recognizer(mini_release().parent / "recognizer")
 
 
 @torch.no_grad()

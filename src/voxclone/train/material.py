@@ -232,7 +232,7 @@ def open_teacher(source: str, device: torch.device, folder: Path) -> Teacher:
     is that, and all else is a Whisper, whose targets are stored in `folder`."""
     if source == MINI:
         return load_packaged_recognizer()
-    if (Path(source) / "recogniser.safetensors").exists():
+    if (Path(source) / "recognizer.safetensors").exists():
         return load_recognizer(Path(source))
     return TargetStore(WhisperTeacher(source, device=str(device)), folder)
 

@@ -22,7 +22,7 @@ TAIL_SECONDS = 0.2
 
 
 def is_silent(wave_S: Tensor, rate: int) -> bool:
-    """Whether a wave has no word: a sound of 0.1 s or more, all of it audible, that is loud
+    """Whether a wave has no word: a sound of 0.1 s or more, most of it audible, that is loud
     somewhere (`SOUND_DBFS`, `LOUD_DBFS`, `SHORTEST_SECONDS`)."""
     if not len(wave_S):
         return True
