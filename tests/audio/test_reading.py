@@ -178,8 +178,9 @@ def write_and_close(descriptor: int, data: bytes) -> None:
 
 
 def test_an_address_is_not_a_missing_file() -> None:
-    for address in ("https://host/a.wav", Path("http://host/a.wav"), "file:///a.wav"):
+    for address in ("https://host/a.wav", Path("http://host/a.wav")):
         assert "download the file first" in message(address)
+    assert "give the path of the file, /a.wav" in message("file:///a.wav")
 
 
 def test_refusals_of_content() -> None:

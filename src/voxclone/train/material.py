@@ -84,10 +84,6 @@ def gather(
     release = Release.open(inputs.model)
     codec = load_codec(release)
     init = first_encoder(release, inputs.init)
-    presets = preset_codes(release)
-    inexact = {name: share for name, share in presets.exact.items() if share < 1}
-    if inexact:
-        console.print(f"[yellow]Presets that do not invert bit for bit: {inexact}.[/yellow]")
     stored, minutes = config.pairs.folder, config.pairs.minutes
     genuine = [] if stored is None else read_pairs(stored, release)
     model = None
@@ -97,6 +93,10 @@ def gather(
         model = TTS.load(release, codec=codec, dtype=dtype, device=device)
     # After all weights were read and checked: packing many hours of speech takes long.
     speech = open_speech(inputs.speech, config.licenses, out / "speech", console)
+    presets = preset_codes(release)
+    inexact = {name: share for name, share in presets.exact.items() if share < 1}
+    if inexact:
+        console.print(f"[yellow]Presets that do not invert bit for bit: {inexact}.[/yellow]")
     if minutes and stored is None and model is not None:
         texts = read_texts(TEXTS)
         genuine = speak_pairs(release, model, texts, PairSettings(), minutes, out / "pairs")
