@@ -58,12 +58,19 @@ def preset_inversions(release: Release, names: Iterable[str] | None = None) -> d
 def invert_presets(
     embeddings: Mapping[str, Tensor], table_VD: Tensor, params: Params
 ) -> dict[str, Inversion]:
-    """Embeddings [N, D] of presets, turned back into codes by the table that they were made of."""
-    sizes = codebook_sizes(params)
-    offsets = codebook_offsets(params)
+    """Embeddings [N, D] of presets, turned back into codes by the table that they were made of, all
+    together."""
+    sizes, offsets = codebook_sizes(params), codebook_offsets(params)
+    ended = {name: _without_end(each, table_VD, offsets) for name, each in embeddings.items()}
+    frames = [frames_TD for frames_TD, _ in ended.values()]
+    if not frames:
+        return {}
+    codes_TK, exact_T = _invert_frames(torch.cat(frames), table_VD, offsets, sizes)
+    lengths = [len(frames_TD) for frames_TD in frames]
+    parts = zip(codes_TK.split(lengths), exact_T.split(lengths), strict=True)
     return {
-        name: invert_embedding(embedding_ND, table_VD, offsets, sizes)
-        for name, embedding_ND in embeddings.items()
+        name: Inversion(codes_TK.T.contiguous(), exact_T, has_end)
+        for (name, (_, has_end)), (codes_TK, exact_T) in zip(ended.items(), parts, strict=True)
     }
 
 
@@ -75,17 +82,38 @@ def invert_embedding(
     *,
     rounds: int = 64,
 ) -> Inversion:
-    """Find the codes whose table rows sum to each frame, exactly in the table's dtype.
+    """One embedding [N, D], turned back into codes. `sizes` are those of the codebooks without the
+    two special codes."""
+    frames_TD, has_end = _without_end(embedding_ND, table_VD, offsets)
+    codes_TK, exact_T = _invert_frames(frames_TD, table_VD, offsets, sizes, rounds=rounds)
+    return Inversion(codes_TK.T.contiguous(), exact_T, has_end)
+
+
+def _without_end(
+    embedding_ND: Tensor, table_VD: Tensor, offsets: Sequence[int]
+) -> tuple[Tensor, bool]:
+    """The frames [T, D] before the END frame, and whether there is one."""
+    end_D = embed_codes(torch.zeros(len(offsets), 0, dtype=torch.long), table_VD, offsets)[0]
+    has_end = bool(len(embedding_ND)) and torch.equal(embedding_ND[-1], end_D)
+    return (embedding_ND[:-1] if has_end else embedding_ND), has_end
+
+
+def _invert_frames(
+    frames_TD: Tensor,
+    table_VD: Tensor,
+    offsets: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    rounds: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """The codes [T, K] whose table rows sum to each frame, and whether they do so exactly in the
+    table's dtype [T].
 
     Coordinate descent over the codebooks starts from random codes. Frames that it did not solve
     are tried again from their best codes with three in ten drawn again. A round has `STARTS` starts
     in all, and there are at most `rounds`. In a wide table (3072) the first descent ends at the
-    true codes; in a narrow one with many codebooks it often stops beside them. `sizes` are those of
-    the codebooks without the two special codes.
+    true codes; in a narrow one with many codebooks it often stops beside them.
     """
-    end_D = embed_codes(torch.zeros(len(sizes), 0, dtype=torch.long), table_VD, offsets)[0]
-    has_end = bool(len(embedding_ND)) and torch.equal(embedding_ND[-1], end_D)
-    frames_TD = embedding_ND[:-1] if has_end else embedding_ND
     table = table_VD.float()
     books = [table[o + SHIFT : o + SHIFT + s] for o, s in zip(offsets, sizes, strict=True)]
     generator = torch.Generator().manual_seed(0)
@@ -113,7 +141,7 @@ def invert_embedding(
         error_T[todo[better]] = least_T[better]
         rounded_TD = _sum(codes_TK, books).to(table_VD.dtype)
         exact_T[todo] |= better & (rounded_TD == frames_TD[todo].to(table_VD.dtype)).all(dim=-1)
-    return Inversion(best_TK.T.contiguous(), exact_T, has_end)
+    return best_TK, exact_T
 
 
 def _sum(codes_TK: Tensor, books: Sequence[Tensor]) -> Tensor:
