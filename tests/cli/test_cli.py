@@ -91,6 +91,7 @@ def test_speak_with_a_preset(releases, tmp_path, command):
     assert code == 0 and "seed" in printed and out.exists()
 
 
+@pytest.mark.slow
 def test_speech_by_weights_of_8_bits(releases, reference, tmp_path, command):
     def spoken(name, *arguments):
         code, _, err = command(*arguments, "-o", tmp_path / name, "--seed", 3, "--device", "cpu",

@@ -202,6 +202,7 @@ def test_a_model_in_half_precision_predicts(release: Release, codec: Codec) -> N
     assert all(each.gain is not None and math.isfinite(each.gain) for each in found)
 
 
+@pytest.mark.slow
 def test_another_device_finds_the_same_codes(release: Release) -> None:
     def found(device: str) -> list[Evaluation]:
         codec = load_codec(release).to(device)

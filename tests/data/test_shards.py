@@ -69,6 +69,7 @@ def test_what_is_missing_or_mixed_is_refused(recordings: Path, tmp_path: Path) -
     assert run(*given, "--shard", "3/3")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_killed_shard_continues(tmp_path: Path) -> None:
     for number in range(300):
         put(tmp_path / "corpus" / f"s{number % 3}" / f"{number}.flac", voice(number))

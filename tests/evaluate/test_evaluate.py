@@ -109,6 +109,7 @@ def test_a_codec_is_measured_with_intervals(oracle: Codec, speech: SpeechSet) ->
     assert evaluate_codec(Perfect(), speech, MetricModels()).mel_distance.mean == 0
 
 
+@pytest.mark.slow
 def test_another_device_has_the_same_scores(
     release: Release, oracle: Codec, speech: SpeechSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_the_commands_write_their_reports(speech: SpeechSet, tmp_path: Path) -> 
     assert isinstance(wrong.exception, UsageError) and "ge2e" in str(wrong.exception)
 
 
+@pytest.mark.slow
 def test_reports_of_every_kind_become_tables_and_pages(
     release: Release, oracle: Codec, mini_tts: TTS, speech: SpeechSet
 ) -> None:

@@ -168,6 +168,7 @@ def test_who_goes_away_frees_the_process(served: Served, ai: Any) -> None:
     assert list(served.voices.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_this_server(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

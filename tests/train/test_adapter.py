@@ -115,7 +115,7 @@ def test_micro_batches_and_checkpointing_give_the_same_step(tiny_release: Releas
 @pytest.mark.parametrize(
     ("reader", "changes"),
     [
-        ("lora", {"run": {"shard": True}}),
+        pytest.param("lora", {"run": {"shard": True}}, marks=pytest.mark.slow),
         pytest.param("lora", {}, marks=pytest.mark.slow),
         pytest.param("table", {"weights": {"embedding": 1.0}}, marks=pytest.mark.slow),
         pytest.param("voice", {"weights": {"embedding": 1.0}}, marks=pytest.mark.slow),
