@@ -1,5 +1,6 @@
 """Speed of synthesis: seconds to the first sound, and seconds of computing for a second of speech.
 
+    export PYTHONPATH=.              # of the project
     python bench/tts.py                                              # the mini release
     python bench/tts.py --model path/to/Voxtral-4B-TTS-2603 --device cuda
     python bench/tts.py --model path/to/release --weights int8       # on a CPU
