@@ -216,7 +216,7 @@ def bridge_labels(
     else:
         name = teacher.teacher.name
     clips = str(speech.identity()["hash"])
-    asked = (clips, name, seed, *(codes_KT.shape[1] for codes_KT in genuine))
+    asked = (clips, name, seed, tensor_hash(*genuine))
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()
     path, size = folder / f"bridge-{digest[:16]}.safetensors", codec.frame_size
     with distributed.rank0_first():
@@ -231,9 +231,9 @@ def open_teacher(source: str, device: torch.device, folder: Path) -> Teacher:
     """The ASR model that is named: `mini` is the packaged CTC recognizer, a folder that holds one
     is that, and all else is a Whisper, whose targets are stored in `folder`."""
     if source == MINI:
-        return load_packaged_recognizer()
+        return load_packaged_recognizer().to(device)
     if (Path(source) / "recognizer.safetensors").exists():
-        return load_recognizer(Path(source))
+        return load_recognizer(Path(source)).to(device)
     return TargetStore(WhisperTeacher(source, device=str(device)), folder)
 
 
