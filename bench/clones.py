@@ -22,7 +22,7 @@ from tts import random_tts
 from voxclone.codec.model import Codec
 from voxclone.data.corpus import PackedCorpus
 from voxclone.data.speakers import Sizes, SpeakerBatch, SpeakerPool
-from voxclone.device import pick_device
+from voxclone.device import autocast, pick_device
 from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.release.params import parse_params
 from voxclone.train.batch import OF_SPEAKERS, item_generators
@@ -77,7 +77,7 @@ def main() -> None:
         def step(
             frozen: SpeakerLoss = frozen, batch: SpeakerBatch = batch, part: slice = part
         ) -> None:
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device, enabled=True):
                 sources = item_generators(0, 0, OF_SPEAKERS, part)
                 loss, _ = speaker_loss(frozen, codec, batch, part, sources)
             loss.backward()

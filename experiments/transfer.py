@@ -28,6 +28,7 @@ from voxclone.codec.initialization import initialize_encoder, match_codebook
 from voxclone.codec.model import Codec, Encoder
 from voxclone.config import load_settings
 from voxclone.data.manifest import Clip, read_manifest
+from voxclone.device import autocast
 from voxclone.errors import ConfigError
 from voxclone.evaluate.agreement import Agreement, agreement, mean_agreement
 from voxclone.mini.oracle import oracle_codec
@@ -119,7 +120,7 @@ def train_arm(
     pick = random.Random(seed)
     for step in range(steps):
         wave_BS, codes_BKT, kept_N = draw_batch(train, pick, codec.frame_size, real=real)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), enabled=True):
             latent_BDT = encoder(wave_BS).float()
         losses = code_losses(codec.quantizer, latent_BDT, codes_BKT, kept_N=kept_N)
         encoder.zero_grad()

@@ -27,6 +27,7 @@ from voxclone.codec.initialization import initialize
 from voxclone.codec.model import Codec
 from voxclone.codec.quantizer import QuantizationDraws
 from voxclone.config import Settings
+from voxclone.device import autocast
 from voxclone.train.adversarial import (
     LEARNING_RATE,
     MultiResolutionSTFTDiscriminator,
@@ -205,13 +206,12 @@ class CodecTask:
         """One step of the codec and, in the phase `adversarial`, of the discriminators."""
         settings, wave_BS = self.settings, inputs["wave"]
         metrics: Tensors = {}
-        device = wave_BS.device.type
-        autocast = partial(torch.autocast, device, torch.bfloat16, cache_enabled=False)
+        device, wanted = wave_BS.device, settings.run.autocast
         optim.clear_gradients(self._learners())
-        with autocast(enabled=settings.run.autocast):
+        with autocast(device, enabled=wanted, cache_enabled=False):
             with torch.set_grad_enabled(not settings.decoder_only):
                 latent_BDT = self.codec.require_encoder()(wave_BS).float()
-            with torch.autocast(device, enabled=False):
+            with torch.autocast(device.type, enabled=False):
                 read_BDT, codes_BKT, losses = self._quantize(phase, latent_BDT, inputs)
             decoded_BS = self.codec.decoder(read_BDT).float()
             losses["perceptual"] = self.perceptual(decoded_BS, wave_BS)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from voxclone.config import Settings
 from voxclone.data.corpus import Subset
+from voxclone.device import autocast
 from voxclone.errors import ConfigError
 from voxclone.evaluate.wer import error_rate
 from voxclone.models.ctc_asr import STRIDE, Recognizer, RecognizerConfig, normalize_text
@@ -76,7 +77,7 @@ class RecognizerTask:
         device = self.model.output.weight.device
         features_BMT, frames_B, targets = self._batch(self._draw(generator), generator)
         self.model.train()
-        with dropout_from(generator), autocast(device, settings.run):
+        with dropout_from(generator), autocast(device, enabled=settings.run.autocast):
             log_probs_BTV = self.model(features_BMT.to(device))
         lengths_B = torch.tensor([len(t) for t in targets])
         loss = F.ctc_loss(
@@ -154,11 +155,6 @@ def characters_of(subset: Subset, least: int) -> str:
     if not found:
         raise ConfigError("The training clips have no transcripts to learn from.")
     return found
-
-
-def autocast(device: torch.device, run: RunSettings) -> torch.autocast:
-    """bf16 where a run says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=run.autocast)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from voxclone.codec.model import Codec
 from voxclone.config import Settings
 from voxclone.data.corpus import PackedCorpus, Subset, check_left_out, pack
 from voxclone.data.manifest import Clip, read_manifest
-from voxclone.device import pick_device
+from voxclone.device import pick_device, precision_note
 from voxclone.errors import ConfigError, TrainingError
 from voxclone.models.ctc_asr import Recognizer, RecognizerConfig
 from voxclone.models.speaker_network import SpeakerNetwork
@@ -206,6 +206,9 @@ def open_run(settings: MiniSettings, options: Options, console: Console) -> Run:
             f"No clip of {options.speech} has one of the licenses {', '.join(settings.licenses)}."
         )
     device = pick_device(options.device)
+    precision = precision_note(device, wanted=settings.codec_training.run.autocast)
+    if precision is not None:
+        console.print(precision)
     corpus = pack(
         clips,
         options.out / "recordings",

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recipes.mini_release.recognizer import CLIP, autocast, dropout_from
+from recipes.mini_release.recognizer import CLIP, dropout_from
 from voxclone.config import Settings
 from voxclone.data.corpus import Subset
+from voxclone.device import autocast
 from voxclone.models.speaker_network import SPEAKER_NETWORK_FILE, SpeakerNetwork
 from voxclone.rng import step_generator
 from voxclone.spec import SAMPLING_RATE
@@ -79,7 +80,7 @@ class SpeakerNetworkTask:
         names = [self.train.corpus.clips[index].speaker for index in drawn.indices]
         target_B = torch.tensor([self.speakers.index(name) for name in names], device=device)
         self.model.train()
-        with dropout_from(generator), autocast(device, settings.run):
+        with dropout_from(generator), autocast(device, enabled=settings.run.autocast):
             vector_BD = self.model((drawn.wave_BS + noise_BS).to(device))
         cosine_BP = vector_BD @ F.normalize(self.model.centres.weight, dim=-1).T
         margin_BP = F.one_hot(target_B, len(self.speakers)) * MARGIN

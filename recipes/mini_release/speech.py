@@ -27,6 +27,7 @@ from recipes.mini_release.language_model import attention_loss, forward, fresh_m
 from recipes.mini_release.speech_data import ExampleSettings, SpeechBatches
 from voxclone.codec.quantizer import to_levels, to_values
 from voxclone.config import Settings
+from voxclone.device import autocast
 from voxclone.release.params import Params
 from voxclone.spec import SHIFT
 from voxclone.train.checkpoint import TrainState
@@ -183,8 +184,7 @@ class SpeechTask:
         settings = self.settings
         optimizers = list(self.state.optimizers.values())
         optim.clear_gradients(optimizers)
-        autocast = partial(torch.autocast, self.device.type, torch.bfloat16, cache_enabled=False)
-        with autocast(enabled=settings.run.autocast):
+        with autocast(self.device, enabled=settings.run.autocast, cache_enabled=False):
             codes_BLK = add_code_noise(
                 inputs, self.head.levels, level_share=settings.level_noise,
                 semantic_share=settings.semantic_noise,

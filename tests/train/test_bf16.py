@@ -1,4 +1,5 @@
-"""Steps in bf16, as they are on a GPU: every other test of a training has autocast off."""
+"""Steps in bf16, as they are on a GPU: every other test of a training has autocast off. A CPU
+without instructions for bf16 is made to emulate it."""
 
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ from tests.helpers.tiny_speech import TinySpeech
 from tests.train.full import config_of, full_training
 from tests.train.test_speaker_loss import SIZES, drawn_voices
 from tests.train.tiny import CPU, steps, with_model
+from voxclone import device
 from voxclone.config import load_settings
 from voxclone.data.speakers import SpeakerPool
 from voxclone.train.encoder import EncoderTraining, build
@@ -25,6 +27,11 @@ SMALL = (
     "pseudo_labels.batch=4", "frames=6", "real_batch=4", "pair_batch=4", "weights.bridge=0",
     "mel_scales=[[256, 20]]", "stft_sizes=[256]",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "multiplies_bf16", lambda _: True)
 
 
 def our_training(speech_model: TinySpeech, folder: Path, *extra: str) -> EncoderTraining:

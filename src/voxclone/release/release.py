@@ -197,9 +197,13 @@ def _fetch(name: str) -> Path:
 
 
 def _fill(module: "Module", files: TensorFiles, prefix: str) -> None:
+    """In fp32, each tensor from the stored one as it is read: all of the stored ones at once would
+    leave holes in the memory of the process."""
+    import torch
+
     names = list(module.state_dict())
-    tensors = files.load_many([prefix + name for name in names])
-    module.load_state_dict({name: tensors[prefix + name] for name in names})
+    tensors = files.load_many([prefix + name for name in names], torch.float32)
+    module.load_state_dict({name: tensors[prefix + name] for name in names}, assign=True)
 
 
 def _without_initialization() -> Any:

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from voxclone import checkpoint
 from voxclone.codec.initialization import initialize, match_codebook
 from voxclone.codec.model import Codec, Encoder
-from voxclone.device import pick_device
+from voxclone.device import pick_device, precision_note
 from voxclone.errors import EXIT_OK, TrainingError
 from voxclone.release.encoder_file import save_encoder
 from voxclone.release.release import Release
@@ -117,6 +117,9 @@ def main(
                     checkpoint.require_none(out / CHECKPOINTS, "--out")
                 release = Release.open(inputs.model)
                 training = prepare(config, inputs, device, out, console)
+            note = precision_note(device, wanted=config.run.autocast)
+            if note is not None:
+                console.print(note)
             speech = training.objective.material.speech
             require_same_speech(speech, inputs.speech)
 

@@ -42,7 +42,7 @@ Metrics = dict[str, float]
 
 class RunSettings(Settings):
     """How long a run is, when it saves and validates, and in which precision it computes:
-    `autocast` takes bf16 where that is safe."""
+    `autocast` takes bf16 where that is safe, on devices that multiply it (`voxclone.device`)."""
 
     steps: int
     seed: int = 0

@@ -19,6 +19,7 @@ from voxclone.data.augment import degrade
 from voxclone.data.corpus import Crops
 from voxclone.data.labels import Label
 from voxclone.data.speakers import draw_speakers
+from voxclone.device import autocast
 from voxclone.models.speaker_encoder import Ge2eEmbedder
 from voxclone.rng import step_generator
 from voxclone.train import distributed
@@ -113,7 +114,7 @@ class Objective:
         return self.codec.device
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.values.autocast)
+        return autocast(self.device, enabled=self.values.autocast)
 
     def weights_at(self, step: int) -> dict[str, float]:
         """The weights of a step, of which some decay."""
