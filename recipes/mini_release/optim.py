@@ -1,6 +1,6 @@
 """Optimizers that step within a CUDA graph as they do without: their rates are tensors.
 
-Matrices of transformer layers are stepped by Muon, many of one shape together; all else by AdamW.
+Matrices of transformer layers are stepped by Muon, all else by AdamW.
 A step whose gradients are not finite gets the rate 0, since a graph cannot leave it out.
 """
 
@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from voxclone.train import optim
+from voxclone.train.muon import Muon
 from voxclone.train.optim import GRAD_CLIP, parameters_of
-
-MOMENTUM = 0.95
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 5
-UPDATE_RMS = 0.2  # of AdamW's steps, to which Muon's are scaled
 
 
 class OptimizerSettings(optim.OptimizerSettings):
@@ -26,48 +22,6 @@ class OptimizerSettings(optim.OptimizerSettings):
 
     hold: float = 0.0
     final: float = 0.05
-
-
-class BatchedMuon(Optimizer):
-    """`torch.optim.Muon` (Jordan et al. 2024; steps of AdamW's size as in arXiv 2502.16982) that
-    orthogonalizes matrices of one shape together, with a rate that is a tensor."""
-
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: Tensor, weight_decay: float) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            shapes: dict[tuple[int, int], list[Tensor]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    shapes.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
-            for (_, longer), matrices in shapes.items():
-                momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-                updates = _orthogonalized([m.grad for m in matrices if m.grad is not None], momenta)
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                size = group["lr"] * (UPDATE_RMS * math.sqrt(longer))
-                sized = torch._foreach_mul(updates, size)
-                torch._foreach_sub_(matrices, sized)
-
-
-def _orthogonalized(gradients: list[Tensor], momenta: list[Tensor]) -> list[Tensor]:
-    """Nesterov momentum of gradients, its singular values brought near 1 (in bf16)."""
-    torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-    updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-    wide = [u if u.shape[0] <= u.shape[1] else u.T for u in updates]
-    x = torch.stack(wide).bfloat16()
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    a, b, c = NEWTON_SCHULZ
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    found = x.float().unbind(0)
-    return [f if u.shape[0] <= u.shape[1] else f.T for f, u in zip(found, updates, strict=True)]
 
 
 def build_optimizers(
@@ -80,7 +34,7 @@ def build_optimizers(
     optimizers: dict[str, Optimizer] = {"adamw": fused_adamw(others, settings, settings.lr)}
     if settings.muon:
         lr = torch.zeros((), device=matrices[0].device)
-        optimizers["muon"] = _with_rate(BatchedMuon(matrices, lr, settings.weight_decay), settings)
+        optimizers["muon"] = _with_rate(Muon(matrices, lr, settings.weight_decay), settings)
     return optimizers
 
 

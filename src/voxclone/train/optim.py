@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from voxclone.config import Settings
+from voxclone.train.muon import Muon
 
 GRAD_CLIP = 1.0
 """The largest norm of the gradients that step together."""
@@ -17,8 +18,7 @@ MIN_LR_RATIO = 0.05
 
 class OptimizerSettings(Settings):
     """AdamW with linear warm-up and cosine decay. With `muon` the matrices of transformer layers
-    are stepped by Muon (Jordan et al. 2024, its steps scaled to the size of AdamW's as in arXiv
-    2502.16982), all else by AdamW."""
+    are stepped by Muon, all else by AdamW."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -48,12 +48,7 @@ def build_optimizers(module: nn.Module, settings: OptimizerSettings) -> dict[str
     named = dict(module.named_parameters())
     matrices = [n for n, p in named.items() if p.ndim == 2 and ".layers." in f".{n}"]
     others = (parameter for name, parameter in named.items() if name not in set(matrices))
-    muon = torch.optim.Muon(
-        [(name, named[name]) for name in matrices],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon([named[name] for name in matrices], settings.lr, settings.weight_decay)
     _remember_rate(muon)
     return {"adamw": adamw(others, settings), "muon": muon}
 
