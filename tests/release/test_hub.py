@@ -1,5 +1,6 @@
 """The folder for the Hub: what is in it, what it says, and what it does not claim."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,9 +48,15 @@ def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
     write_hub_folder(release, open_external_encoder(encoder, release), out, card)
     assert sorted(p.name for p in out.iterdir()) == [
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "model.safetensors",
     ]
+    sums = dict(line.split("  ")[::-1] for line in (out / "SHA256SUMS").read_text().splitlines())
+    assert sums == {
+        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
+        for name in ("model.safetensors", "config.json", "README.md")
+    }
     header = read_header(out / "model.safetensors")
     assert list(header.tensors) == list(encoder_tensors(release.params))
     assert {tensor.dtype for tensor in header.tensors.values()} == {"BF16"}

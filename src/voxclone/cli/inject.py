@@ -278,9 +278,9 @@ def _publish(
     as_json: bool,
 ) -> None:
     from voxclone.io import require_new
-    from voxclone.release.hub import WEIGHTS, write_hub_folder
+    from voxclone.release.hub import HUB_FILES, write_hub_folder
 
-    names = [WEIGHTS, "config.json", "README.md"]
+    names = list(HUB_FILES)
     if dry_run:
         require_new(out)
     else:

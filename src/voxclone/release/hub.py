@@ -1,4 +1,5 @@
-"""A folder with an encoder for the Hub: `model.safetensors`, `config.json` and a model card.
+"""A folder with an encoder for the Hub: `model.safetensors`, `config.json`, a model card and
+`SHA256SUMS`, so that whoever has the release need not fetch it again.
 
 The encoder has vLLM-Omni's names, so that one file serves both programs (spec/ecosystem 7). The
 folder holds no weights of the release: whoever uses it has accepted their license.
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from voxclone.errors import UsageError
-from voxclone.io import atomic_file, atomic_folder, require_new
+from voxclone.io import atomic_file, atomic_folder, hash_file, require_new
 from voxclone.release.encoder_file import (
     ExternalEncoder,
     Validator,
@@ -28,6 +29,9 @@ from voxclone.release.encoder_file import (
 from voxclone.release.release import HUB_ID, Release
 
 WEIGHTS = "model.safetensors"
+SUMS = "SHA256SUMS"
+"""Hashes of the other files, as `sha256sum -c` reads them."""
+HUB_FILES = (WEIGHTS, "config.json", "README.md", SUMS)
 LICENSES = {
     "cc-by-nc-4.0": ("CC BY-NC 4.0", "https://creativecommons.org/licenses/by-nc/4.0/"),
     "cc-by-nc-sa-4.0": ("CC BY-NC-SA 4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
@@ -73,8 +77,13 @@ def write_hub_folder(
             "README.md": card_text(release, encoder, card, codebook, failed),
         }
         for name, text in texts.items():
-            with atomic_file(folder / name) as file:
-                file.write(text.encode())
+            _write(folder / name, text)
+        _write(folder / SUMS, "".join(f"{hash_file(folder / n)}  {n}\n" for n in (WEIGHTS, *texts)))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 def card_text(
