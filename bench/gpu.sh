@@ -49,14 +49,13 @@ step community 8
 run 60 "speech, one voice" "$PYTHON" bench/tts.py --params "$PARAMS" --device "$DEVICE" --seconds 10
 run 90 "speech, 64 voices at once" "$PYTHON" bench/tts.py --params "$PARAMS" --device "$DEVICE" --seconds 10 --batch 64 \
     --runs 1
-run 60 "speaker loss" "$PYTHON" bench/clones.py --params "$PARAMS" --device "$DEVICE" --items 2
 "$PYTHON" - "$OUT/gpu.jsonl" > "$OUT/gpu.md" <<'TABLE'
 import json, sys
 
-print("| case | figures |\n|---|---|")
+print("| case | metrics |\n|---|---|")
 for line in open(sys.argv[1]):
     row = json.loads(line)
-    figures = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items() if k != "case"}
-    print(f"| {row['case']} | {', '.join(f'{k} {v}' for k, v in figures.items())} |")
+    metrics = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items() if k != "case"}
+    print(f"| {row['case']} | {', '.join(f'{k} {v}' for k, v in metrics.items())} |")
 TABLE
 cat "$OUT/gpu.md"

@@ -171,7 +171,7 @@ def build_training(
 ) -> EncoderTraining:
     """A recipe's training at the real size: random weights, noise for speech, random codes, targets
     and labels. Other batches keep their proportion to that of real speech. Without the speaker
-    loss, which needs a language model (`bench/clones.py`)."""
+    loss, which needs a language model."""
     given = load_settings(EncoderConfig, path)
     codec = Codec(CodecConfig(layer_scale_init=0.01), with_encoder=False)
     frames = round(seconds * codec.frame_rate)

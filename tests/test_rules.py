@@ -207,9 +207,13 @@ def test_modules_and_folders_stay_small() -> None:
     sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     large = {str(path.relative_to(SOURCE)): n for path, n in sizes.items() if n > 400}
     assert not large, f"over 400 lines: {large}"
-    for folder in {path.parent for path in FILES}:
-        files = [path.name for path in folder.glob("*.py")]
-        assert len(files) <= MOST_FILES, f"{folder.relative_to(SOURCE)} has {len(files)} files"
+    for parent in ("src", "recipes", "tests", "bench", "experiments"):
+        for folder in {path.parent for path in (ROOT / parent).rglob("*.py")}:
+            files = [each for each in folder.iterdir() if each.is_file()]
+            assert len(files) <= MOST_FILES, f"{folder.relative_to(ROOT)} has {len(files)} files"
+    code = [path for name in ("bench", "experiments") for path in (ROOT / name).glob("*.*")]
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in code)
+    assert lines <= 1600, f"bench/ and experiments/ have {lines} lines"
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -243,7 +247,7 @@ BANNED_TYPES = {"Chosen", "Cast", "Going", "Made"}
 def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Names that a file gives: definitions, arguments, assignments, keywords."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno
         elif isinstance(node, ast.arg):
             yield node.arg, node.lineno
@@ -254,11 +258,13 @@ def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
 def test_names_are_those_of_the_field() -> None:
     """No private vocabulary and no British spelling in the names that a file gives."""
     wrong = []
-    others = (path for name in ("tests", "recipes") for path in sorted((ROOT / name).rglob("*.py")))
+    names = ("tests", "recipes", "bench", "experiments")
+    others = (path for name in names for path in sorted((ROOT / name).rglob("*.py")))
     for path in [*FILES, *others]:
         tree = TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
         for name, line in identifiers(tree):
-            words = re.findall(r"[a-z]+|[A-Z][a-z]*", name)
-            if name in BANNED_TYPES or BANNED & {word.lower() for word in words}:
+            words = {word.lower() for word in re.findall(r"[a-z]+|[A-Z][a-z]*", name)}
+            words |= {word.removesuffix("s") for word in words}
+            if name in BANNED_TYPES or BANNED & words:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not wrong

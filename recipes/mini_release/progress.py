@@ -32,7 +32,7 @@ from voxclone.tts.prompt import PromptMaker
 from voxclone.tts.tts import TTS
 from voxclone.voice.embedding import embed_codes
 
-TEXTS = Path(__file__).parent / "validation.txt"
+TEXTS = Path(__file__).parent / "data" / "validation.txt"
 VOICES = {
     "presets": ("kathleen", "ravdess-03", "ravdess-04", "ravdess-07", "ravdess-08", "ravdess-11"),
     "clones": ("ravdess-19", "ravdess-20", "so-0461", "so-1033"),

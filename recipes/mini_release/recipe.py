@@ -32,7 +32,7 @@ from voxclone.errors import ConfigError
 from voxclone.io import atomic_file
 from voxclone.tts.prompt import PromptMaker
 
-SENTENCES = Path(__file__).parent / "sentences.txt"
+SENTENCES = Path(__file__).parent / "data" / "sentences.txt"
 KOKORO_BLENDS = 92
 READER = "kathleen"
 """The speaker whose sentences synthetic voices speak, too."""

@@ -32,7 +32,7 @@ from voxclone.models.speaker_network import SpeakerNetwork
 from voxclone.train.checkpoint import check_config
 from voxclone.train.loop import CHECKPOINTS, RunSettings, Task, fit
 
-SPEAKERS = Path(__file__).parent / "speakers.json"
+SPEAKERS = Path(__file__).parent / "data" / "speakers.json"
 TRANSCRIPTS = "transcripts.json"
 ItemT = TypeVar("ItemT")
 

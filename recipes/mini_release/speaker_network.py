@@ -76,13 +76,13 @@ class SpeakerNetworkTask:
         low, high = settings.noise_db
         level_B1 = low + (high - low) * torch.rand(settings.batch, 1, generator=generator)
         noise_BS = torch.randn(drawn.wave_BS.shape, generator=generator) * 10 ** (level_B1 / 20)
-        device = self.model.centres.weight.device
+        device = self.model.centers.weight.device
         names = [self.train.corpus.clips[index].speaker for index in drawn.indices]
         target_B = torch.tensor([self.speakers.index(name) for name in names], device=device)
         self.model.train()
         with dropout_from(generator), autocast(device, enabled=settings.run.autocast):
             vector_BD = self.model((drawn.wave_BS + noise_BS).to(device))
-        cosine_BP = vector_BD @ F.normalize(self.model.centres.weight, dim=-1).T
+        cosine_BP = vector_BD @ F.normalize(self.model.centers.weight, dim=-1).T
         margin_BP = F.one_hot(target_B, len(self.speakers)) * MARGIN
         loss = F.cross_entropy(SCALE * (cosine_BP - margin_BP), target_B)
         optimizer = self.state.optimizers["adamw"]
@@ -99,7 +99,7 @@ class SpeakerNetworkTask:
     def validate(self, step: int, log: Log) -> dict[str, float]:
         """Mean cosine of two clips of one speaker, and of clips of two."""
         self.model.eval()
-        corpus, device = self.train.corpus, self.model.centres.weight.device
+        corpus, device = self.train.corpus, self.model.centers.weight.device
         vectors, names = [], []
         for name, indices in self.valid.by_speaker().items():
             for index in indices[:VALIDATED_CLIPS]:

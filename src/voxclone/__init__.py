@@ -1,6 +1,6 @@
 """Voice cloning for Voxtral TTS: recover the codec's encoder, make voices, speak.
 
-    from voxclone import TTS, Codec, Release, Voice, enroll
+    from voxclone import TTS, Codec, Consent, Release, Voice, enroll
 
 The names are imported when they are first used, so that `import voxclone` costs nothing.
 """
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from voxclone.release.release import Release
     from voxclone.tts.tts import TTS
     from voxclone.voice.file import Voice
+    from voxclone.voice.metadata import Consent
 
-__all__ = ["TTS", "Codec", "Release", "Voice", "enroll"]
+__all__ = ["TTS", "Codec", "Consent", "Release", "Voice", "enroll"]
 
 _HOMES = {
     "Codec": "voxclone.codec.model",
+    "Consent": "voxclone.voice.metadata",
     "Release": "voxclone.release.release",
     "TTS": "voxclone.tts.tts",
     "Voice": "voxclone.voice.file",

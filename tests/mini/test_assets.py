@@ -66,7 +66,7 @@ def test_the_packaged_speaker_network_loads_without_training_speakers() -> None:
     embedding_BD = load_packaged_speaker_network()(wave_BS)
     assert torch.allclose(embedding_BD.norm(dim=-1), torch.ones(2))
     names = read_header(ASSETS / "voices" / SPEAKER_NETWORK_FILE).tensors
-    assert names and not any("centres" in name for name in names)
+    assert names and not any("centers" in name for name in names)
 
 
 def test_the_packaged_recognizer_transcribes() -> None:

@@ -3,15 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.helpers.command import Command
+from tests.release.real_params import REAL
 from voxclone.recover.options import STAGES
+from voxclone.recover.recipe import choose_recipe
 from voxclone.recover.run import WORK
+from voxclone.recover.survey import Survey
+from voxclone.release.params import parse_params
 from voxclone.release.release import Release
 
 SHORT = (
@@ -51,8 +57,24 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(
     lines = {line.split()[0]: line for line in out.splitlines() if line.split()[0] in STAGES}
     assert set(lines) == set(STAGES)
     assert "a manifest was given" in lines["prepare"] and "2 steps of mini.yaml" in lines["train"]
-    assert "Expect     Less than an hour" in out and "speaker loss is left out" in out
+    assert "Expect     Less than an hour" in out
     assert "GB  on cpu" in out and not run.exists()
+
+
+def test_losses_that_the_speech_cannot_feed_are_left_out() -> None:
+    """A release of the real size has the config with every loss."""
+    release: Any = SimpleNamespace(params=parse_params(REAL))
+    poor = Survey(clips=9, hours=0.1, speakers=3, labelable=0, clonable=3, exact=True)
+    found = choose_recipe(release, poor, ())
+    assert found.name == "voxtral_4b"
+    assert not found.config.weights.pseudo_label and not found.config.weights.speaker_contrastive
+    assert [note.split(" left out")[0] for note in found.notes] == [
+        "Pseudo-labels are", "The speaker loss is"
+    ]  # fmt: skip
+    rich = replace(poor, labelable=9, clonable=99)
+    found = choose_recipe(release, rich, ("run.steps=7",))
+    assert found.config.weights.pseudo_label and found.config.weights.speaker_contrastive
+    assert found.config.run.steps == 7 and not found.notes
 
 
 def test_the_whole_command_ends_with_three_where_a_gate_fails(

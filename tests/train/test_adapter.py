@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.golden.small_params import DATA
 from tests.golden.test_speech_golden import backbone, head
 from tests.helpers.adapters import READERS
+from tests.helpers.tiny_adapter import adapter_material, config_of, run_in_group, train
 from tests.train.tiny import QUIET
-from tests.train.tiny_adapter import adapter_material, config_of, run_in_group, train
 from voxclone.errors import ConfigError, TrainingError
 from voxclone.release.release import Release
 from voxclone.train import distributed
@@ -27,7 +27,7 @@ from voxclone.tts.backbone import Backbone
 
 __all__ = ["backbone", "head"]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.train.tiny_adapter"])
+CONTEXT.set_forkserver_preload(["tests.helpers.tiny_adapter"])
 SHOWN = list(READERS)
 
 

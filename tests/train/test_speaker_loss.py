@@ -209,7 +209,7 @@ def test_a_network_of_voices_is_kept_without_its_speakers(tmp_path: Path) -> Non
     wave_BS = 0.1 * torch.randn(2, 12000, generator=torch.Generator().manual_seed(1))
     assert float((found(wave_BS) * network(wave_BS)).sum(dim=-1).min()) > 0.99
     assert not any(
-        "centres" in name
+        "centers" in name
         for name in read_header(tmp_path / "voices" / SPEAKER_NETWORK_FILE).tensors
     )
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -16,7 +16,14 @@ from voxclone.cli.common import (
 )
 from voxclone.errors import UsageError
 
-Model = Annotated[str, typer.Argument(help="Directory, Hub id, or mini.")]
+Place = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(metavar="MODEL", help="Release, as `--model` names it."),
+]
+NamedModel = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", help="Release: a directory, a Hub id, or mini (default)."),
+]
 Host = Annotated[str, typer.Option(help="Address to bind; others than 127.0.0.1 need a key.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")]
 Key = Annotated[
@@ -38,7 +45,8 @@ Queue = Annotated[int, typer.Option(help="Requests that may wait; further ones g
 
 
 def serve(
-    model: Model = "mini",
+    model: Place = None,
+    named_model: NamedModel = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key: Key = None,
@@ -76,6 +84,9 @@ def serve(
 
     if queue < 1:
         raise UsageError(f"--queue is {queue}: at least 1 request must be able to wait.")
+    if model is not None and named_model is not None:
+        raise UsageError("Name the release once: as MODEL or by --model.")
+    model = next((each for each in (model, named_model) if each is not None), MINI)
     key = _key(api_key, api_key_file)
     check_exposure(host, key)
     check_origins(cors_origin or ())

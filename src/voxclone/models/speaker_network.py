@@ -34,7 +34,7 @@ class SpeakerNetwork(nn.Module):
     def __init__(self, speakers: int, dim: int, blocks: int) -> None:
         super().__init__()
         self.trunk = Recognizer(RecognizerConfig(characters="a", dim=dim, blocks=blocks))
-        self.centres = nn.Linear(2 * dim, speakers, bias=False)
+        self.centers = nn.Linear(2 * dim, speakers, bias=False)
 
     def features(self, wave_BS: Tensor) -> Tensor:
         """Log-mel [B, M, T] with zero mean over bands and time together: the mean of each band,

@@ -14,7 +14,9 @@ A step may be done in micro-batches, by several processes and one after another 
 what is drawn for an item depends on seed, step and item alone, and every loss is that of the whole
 batch.
 
-How each loss is made is in `objective`.
+How each loss is made is in `objective`. Every optimizer of these steps is called in `train_step`;
+the bridge, which makes labels and is frozen before the first step, has a loop of its own
+(`data.bridge`).
 """
 
 import copy

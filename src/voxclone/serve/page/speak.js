@@ -92,9 +92,9 @@ async function start() {
   await run(take.sentences, take.sentences);
 }
 
-/** Generates sentences in their order, by their own seeds or by `seed`, and plays those of `heard` one by one as soon
+/** Generates sentences in their order, by their own seeds or by `seed`, and plays those of `played` one by one as soon
  * as they are complete. */
-async function run(sentences, heard, seed) {
+async function run(sentences, played, seed) {
   const continued = document.activeElement === $("continue-button");
   stopper = new AbortController();
   $("speak-button").disabled = true;
@@ -107,7 +107,7 @@ async function run(sentences, heard, seed) {
     for (const sentence of sentences) {
       await generate(sentence, seed ?? sentence.planned, stopper.signal);
       spoken++;
-      if (take.sentences.length > 1) playNext(heard);
+      if (take.sentences.length > 1) playNext(played);
     }
   } catch (error) {
     if (error.name !== "AbortError") showError($("speak-error"), error);
