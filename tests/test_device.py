@@ -1,10 +1,16 @@
-"""In which precision a device computes."""
+"""In which precision, and by how many threads, a device computes."""
 
 import pytest
 import torch
 
 from voxclone import device
-from voxclone.device import autocast, multiplies_bf16, precision_note
+from voxclone.device import (
+    PARAMETERS_A_THREAD,
+    autocast,
+    few_threads,
+    multiplies_bf16,
+    precision_note,
+)
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda")
 
@@ -31,3 +37,16 @@ def test_the_cpu_says_what_it_has() -> None:
     elif capability == "AVX512":
         assert multiplies_bf16(CPU)
     assert multiplies_bf16(CARD)
+
+
+def test_few_threads_within_and_as_many_as_before_after() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for parameters, threads in ((5, 1), (3 * PARAMETERS_A_THREAD, 3), (10**12, 4)):
+            with pytest.raises(KeyError), few_threads(parameters):
+                assert torch.get_num_threads() == threads
+                raise KeyError
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,8 @@
 """On which device, in which precision, and by how many threads, a command computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from voxclone.errors import ConfigError
@@ -53,3 +56,15 @@ def limit_threads(parameters: int) -> None:
     stays. It holds for the whole process, so commands call it and the library does not."""
     wanted = max(1, parameters // PARAMETERS_A_THREAD)
     torch.set_num_threads(min(wanted, torch.get_num_threads()))
+
+
+@contextmanager
+def few_threads(parameters: int) -> Iterator[None]:
+    """Within, what `limit_threads` says; then as many threads as before. For what computes in tiny
+    products within a command whose other parts are worth more threads."""
+    before = torch.get_num_threads()
+    limit_threads(parameters)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

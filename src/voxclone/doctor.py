@@ -12,8 +12,9 @@ from pathlib import Path
 from voxclone.errors import VoxcloneError, shorten
 
 PYTHON = (3, 11)
-TRAINING_BYTES = 24e9
-"""Of a GPU on which `voxtral_4b.yaml` is planned (docs/PERFORMANCE.md)."""
+TRAINING_BYTES = 22e9
+"""Of a GPU for `voxtral_4b.yaml`, which is planned with 19.5 GB (docs/PERFORMANCE.md). A card of
+24 GB says that it has between 23 and 25.7."""
 DISK_BYTES = 20e9
 """The release (8 GB), checkpoints, and prepared speech of a hundred hours."""
 HUB_MODEL = "mistralai/Voxtral-4B-TTS-2603"
@@ -114,14 +115,21 @@ def _extras() -> Iterator[Finding]:
 
 def _hub() -> Finding:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalTokenNotFoundError
 
     prevents = f"`--model {HUB_MODEL}`; a folder of the release works without"
     try:
         HfApi().auth_check(HUB_MODEL)
+    except GatedRepoError:
+        why, mend = "its terms are not accepted yet", f"open https://huggingface.co/{HUB_MODEL}"
+    except (HfHubHTTPError, LocalTokenNotFoundError):
+        why, mend = "nobody is logged in", "hf auth login"
     except Exception as error:  # the client passes on errors of several network libraries
-        why = f"{HUB_MODEL} cannot be fetched ({type(error).__name__})"
-        return Finding("hub", False, why, prevents, "hf auth login")
-    return Finding("hub", True, f"{HUB_MODEL} can be fetched")
+        why = f"the Hub cannot be reached ({type(error).__name__})"
+        mend = "voxclone recover --model FOLDER ..., with a release fetched elsewhere"
+    else:
+        return Finding("hub", True, f"{HUB_MODEL} can be fetched")
+    return Finding("hub", False, f"{HUB_MODEL} cannot be fetched: {why}", prevents, mend)
 
 
 def _release(model: str) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from tests.data.test_pairs import FEW, MINUTES
 from tests.helpers.corpora import put, run, voice
 from voxclone.data import prepare as preparation
 from voxclone.data.pairs import load_pairs, merge_pairs, speak_pairs
-from voxclone.data.shards import Shard
+from voxclone.data.shards import Shard, note_end
 from voxclone.errors import ConfigError
 from voxclone.release.release import Release
 from voxclone.tts.tts import TTS
@@ -105,8 +105,13 @@ def test_pairs_of_two_shards_are_those_of_one(
         merge_pairs(two)
     speak_pairs(tiny_release, tiny_tts, ["A."], FEW, MINUTES, two, shard=Shard(0, 2))
     (two / "batch-00099.safetensors").write_bytes(b"")
-    kept = merge_pairs(two)
+    kept, frames = merge_pairs(two)
     assert kept == len(list(two.glob("batch-*"))) >= 2
+    assert frames == kept * 40
+    note_end(two, Shard(0, 2), 0, 2 * MINUTES)
+    with pytest.raises(ConfigError, match="other numbers of shards, minutes"):
+        merge_pairs(two)
+    note_end(two, Shard(0, 2), 0, MINUTES)
     speak_pairs(tiny_release, tiny_tts, ["A."], FEW, MINUTES, one)
     for path in one.glob("batch-*"):
         assert all(map(torch.equal, load_pairs(path), load_pairs(two / path.name)))

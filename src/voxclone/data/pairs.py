@@ -109,26 +109,27 @@ def speak_pairs(
                 f"model ended by itself with {settings.min_frames} frames: no pairs can be made."
             )
     if shard.count > 1:
-        note_end(folder, shard, 0)
+        note_end(folder, shard, 0, minutes)
     return made
 
 
-def merge_pairs(folder: Path) -> int:
+def merge_pairs(folder: Path) -> tuple[int, int]:
     """Keep the files of ended shards that one process would have made one after another, and remove
-    those beyond the first gap; returns the number of files. Raises ConfigError if a shard has not
-    ended, or has lost its first file."""
+    those beyond the first gap; returns the number of files and of frames. Raises ConfigError if a
+    shard has not ended, or has lost its first file."""
     _read_facts(folder)
     require_all(folder)
     paths = {int(path.stem.removeprefix("batch-")): path for path in folder.glob("batch-*")}
     kept = next(number for number in range(len(paths) + 1) if number not in paths)
     if not kept:
         raise ConfigError(f"{folder} has lost its first pairs: run the shard 0 again.")
+    frames = 0
     for number, path in paths.items():
         if number < kept:
-            load_pairs(path)  # raises for a damaged one
+            frames += sum(codes.shape[1] for codes in load_pairs(path))
         else:
             path.unlink()
-    return kept
+    return kept, frames
 
 
 def read_pairs(folder: Path, release: Release) -> list[Tensor]:

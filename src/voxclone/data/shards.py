@@ -30,10 +30,11 @@ ALONE = Shard()
 
 class ShardFile(Record):
     """What a shard has left when it ended: `files` is the number of all shards' files (0 where
-    that is not known)."""
+    that is not known), `minutes` what all shards together were asked for (0 for recordings)."""
 
     count: int
     files: int
+    minutes: float = 0.0
 
 
 def parse_shard(text: str) -> Shard:
@@ -44,13 +45,14 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(index), int(count))
 
 
-def note_end(folder: Path, shard: Shard, files: int) -> None:
+def note_end(folder: Path, shard: Shard, files: int, minutes: float = 0.0) -> None:
     """Note that a shard has ended."""
     path = folder / FOLDER / f"{shard.index}.json"
     with os_errors(f"{path} cannot be written", ConfigError):
         path.parent.mkdir(exist_ok=True)
         with atomic_file(path) as file:
-            file.write(json.dumps({"count": shard.count, "files": files}).encode())
+            noted = {"count": shard.count, "files": files, "minutes": minutes}
+            file.write(json.dumps(noted).encode())
 
 
 def require_all(folder: Path) -> int:
@@ -58,9 +60,9 @@ def require_all(folder: Path) -> int:
     found = dict(_ended(folder))
     if not found:
         raise ConfigError(f"{folder} has no shard that ended: run them with `--shard I/N` first.")
-    if len({(each.count, each.files) for each in found.values()}) > 1:
+    if len({(each.count, each.files, each.minutes) for each in found.values()}) > 1:
         raise ConfigError(
-            f"The shards in {folder} are of other numbers of shards or of other inputs: remove "
+            f"The shards in {folder} are of other numbers of shards, minutes or inputs: remove "
             f"{folder / FOLDER}, and run all of them again; what was made is kept."
         )
     count, files = next((each.count, each.files) for each in found.values())

@@ -1,7 +1,8 @@
 """What a recovery is likely to be worth, by the speech that it is trained on.
 
-The evidence is of the mini release (docs/RECOVERY.md): its encoder, recovered with 7.4 hours of 390
-speakers, clones as well as the true one. Nobody has recovered the real release's yet.
+The evidence is of two mini releases (docs/RECOVERY.md). The first one's encoder, recovered with 7.4
+hours of 390 speakers, clones as well as the true one. That of the second, whose codec is harder,
+had 1.7 hours of 181 speakers. Nobody has recovered the real release's yet.
 """
 
 from voxclone.data.validate import LEAST_HOURS, MIN_HOURS, MIN_SPEAKERS
@@ -9,7 +10,7 @@ from voxclone.recover.recipe import Recipe
 from voxclone.recover.survey import Survey
 
 FAIR = 7.4
-"""Hours that the mini release was recovered with."""
+"""Hours that the first mini release was recovered with."""
 MANY = 200
 
 
@@ -31,8 +32,9 @@ def _by_hours(hours: float) -> list[str]:
         ]
     amount = "Less than" if hours < FAIR else "No less than"
     return [
-        f"{amount} the {FAIR:g} h with which the mini release was recovered; there, new voices "
-        "were cloned as well as by its true encoder. On the real weights nobody has tried."
+        f"{amount} the {FAIR:g} h with which our first, small release was recovered; there, new "
+        "voices were cloned as well as by its true encoder. The packaged one, with 1.7 h, has a "
+        "tenth of the true semantic codes. On the real weights nobody has tried."
     ]
 
 

@@ -5,6 +5,7 @@ The rules hold for every size. Names of the codec are those in the state dicts o
 stand here too, so that a release can be opened without torch.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,6 +23,11 @@ Shapes = dict[str, tuple[int, ...]]
 SHOWN = 5
 
 ENCODER_PREFIXES = (f"{CODEC}input_proj.", f"{CODEC}encoder_blocks.")
+
+
+def parameter_count(params: Params) -> int:
+    """How many parameters a release without its encoder has."""
+    return sum(math.prod(shape) for shape in expected_tensors(params).values())
 
 
 def expected_tensors(params: Params) -> Shapes:

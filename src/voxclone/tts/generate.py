@@ -17,6 +17,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from voxclone.device import few_threads
+from voxclone.release.tensors import parameter_count
 from voxclone.spec import END_AUDIO, SHIFT
 from voxclone.tts.acoustic import AcousticHead
 from voxclone.tts.backbone import Backbone
@@ -47,12 +49,20 @@ class Request:
     sampling: Sampling
 
 
-@torch.inference_mode()
 def generate_many(
     backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
     """Speak requests, up to `batch_size` at a time. Yields the number of each and its codes, in the
-    order in which they end. Requests are taken from the iterable as slots become free."""
+    order in which they end. Requests are taken from the iterable as slots become free. Threads are
+    as many as the release is worth, until the last one is yielded."""
+    with few_threads(parameter_count(backbone.params)):
+        yield from _generate(backbone, head, requests, batch_size)
+
+
+@torch.inference_mode()
+def _generate(
+    backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
+) -> Iterator[tuple[int, Generated]]:
     waiting = enumerate(requests)
     batch = make_batch(backbone, head)
     running: list[tuple[int, Request]] = []
