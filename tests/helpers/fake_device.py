@@ -18,6 +18,10 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from voxclone import device
+from voxclone.device import multiplies_bf16
+from voxclone.train import muon
+
 FAKE_DEVICE = "meta"
 CROSSING = {"aten::_to_copy", "aten::copy_", "aten::to"}
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
@@ -144,5 +148,8 @@ def fake_device() -> Iterator[None]:
     """Within, the device `meta` can be used like one that computes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "autocast", _Autocast)
+        own = multiplies_bf16(torch.device("cpu"))  # it computes on the CPU, and like it
+        for module in (muon, device):
+            patch.setattr(module, "multiplies_bf16", lambda _: own)
         with _FromPython(), _Dispatch():
             yield

@@ -51,6 +51,18 @@ def test_speech_that_is_not_there(recover: Recover, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_corpus_is_checked_before_anything_is_planned(
+    recover: Recover, speech: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    code, out, error = recover(speech=tmp_path / "corpus", corpus="nosuch")
+    assert code == 2 and not out and "--corpus takes commonvoice" in sentence(error)
+    code, out, error = recover(corpus="vctk")
+    assert code == 2 and not out and "is a manifest: leave out --corpus" in sentence(error)
+    code, out, error = recover(speech=tmp_path / "nowhere", corpus="vctk")
+    assert code == 1 and not out and "There is no folder" in sentence(error)
+
+
 def test_a_line_that_is_no_clip(recover: Recover, speech: Path, tmp_path: Path) -> None:
     bad = speech.with_name("bad.jsonl")
     bad.write_text(speech.read_text() + '{"id": "x"}\n')

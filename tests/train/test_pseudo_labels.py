@@ -99,7 +99,7 @@ def test_labeled_crops_are_read_with_their_left_context(
     assert objective.labels is not None and objective.left_context == past
     label = Label(torch.zeros(400, 1, dtype=torch.long), torch.ones(400, 1))
     objective.labels.hold(dict.fromkeys(speech.indices, label))
-    labeled = objective.encode_labeled(0, MicroBatch())
+    labeled = objective.encode_labeled(objective.draw(0, MicroBatch()).labeled)
     assert labeled is not None
     crops, semantic_BDT = labeled
     assert semantic_BDT.shape[-1] == past + 3

@@ -10,8 +10,16 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from voxclone.data.recipes import check_corpus
 from voxclone.device import pick_device
-from voxclone.errors import EXIT_OK, EXIT_QUALITY, ConfigError, VoxcloneError, reason
+from voxclone.errors import (
+    EXIT_OK,
+    EXIT_QUALITY,
+    ConfigError,
+    UsageError,
+    VoxcloneError,
+    reason,
+)
 from voxclone.recover import injecting, measuring, stages
 from voxclone.recover.options import STAGES, Options
 from voxclone.recover.plan import duration, plan_lines, require_memory, require_room
@@ -66,6 +74,10 @@ def recover(options: Options, console: Console, *, dry_run: bool = False) -> int
             f"The release {options.model} has an encoder already: clone with it (`voxclone "
             "clone`), or train it further (`voxclone train encoder --init release`)."
         )
+    if options.corpus is not None:
+        if options.speech.is_file():
+            raise UsageError(f"{options.speech} is a manifest: leave out --corpus.")
+        check_corpus(options.corpus, (options.speech,))
     run = open_run(options, release)
     context = Context(options, release, run.model, device, run.moved, None)
     found = known_stages(context)

@@ -93,10 +93,12 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The pairs and the real speech of a micro-batch, where a step has them."""
+    """The pairs, the real speech and the crops of labeled clips of a micro-batch, where a step has
+    them."""
 
     pairs: PairBatch | None
     speech: SpeechBatch | None
+    labeled: Crops | None
 
     def pinned(self) -> "StepBatch":
         """The same in memory from which a GPU copies while it computes."""
@@ -156,7 +158,8 @@ def item_generators(seed: int, step: int, first: int, part: slice) -> list[torch
 @dataclass
 class Prefetcher(Generic[BatchT]):
     """Gives the batch of a step, and has those of the next ones made, up to `steps`. `make` depends
-    on its step alone, so a run gives the same results without a prefetcher."""
+    on its step alone, so a run gives the same results without a prefetcher; where something else
+    changes, `clear` comes first."""
 
     make: Callable[[int], BatchT]
     steps: int
@@ -175,3 +178,9 @@ class Prefetcher(Generic[BatchT]):
             if each not in self._made:
                 self._made[each] = self._thread.submit(self.make, each)
         return self._made.pop(step).result()
+
+    def clear(self) -> None:
+        """Forget what was made ahead."""
+        for each in self._made.values():
+            each.cancel()
+        self._made.clear()

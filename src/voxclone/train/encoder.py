@@ -242,6 +242,7 @@ class EncoderTraining:
         if objective.labels is not None and objective.labels.due(step):
             with self.evaluation():
                 objective.labels.renew(step, objective.codec)
+            self.batches.clear()  # their labeled crops are of the labels before
         weights, averages = objective.weights_at(step), state.values.get(BALANCER, {})
         rows: list[dict[str, Tensor]] = []
         for micro, drawn in self.batches.take(step):
@@ -249,7 +250,7 @@ class EncoderTraining:
             with objective.autocast():
                 pairs = objective.encode_pairs(batch.pairs)
                 speech = objective.encode_speech(batch.speech)
-                labeled = objective.encode_labeled(step, micro)
+                labeled = objective.encode_labeled(batch.labeled)
                 losses = objective.pair_losses(pairs)
                 losses |= objective.waveform_losses(step, speech, weights)
                 losses |= objective.speech_losses(speech) | objective.label_losses(labeled)

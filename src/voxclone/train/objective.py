@@ -136,9 +136,10 @@ class Objective:
         )  # fmt: skip
 
     def draw(self, step: int, micro: MicroBatch) -> StepBatch:
-        """The pairs (none where they have no weight) and the crops of real speech (none before
-        `real_from`) of a micro-batch."""
-        values, speech = self.values, None
+        """The pairs (none where they have no weight), the crops of real speech (none before
+        `real_from`) and those of labeled clips, each with the past that it needs (none without
+        labels), of a micro-batch."""
+        values, speech, labeled = self.values, None, None
         seed, frames = values.seed, values.frames
         pairs = self.pairs.draw(seed, step, micro) if values.pair_batch else None
         if step >= values.real_from:
@@ -147,7 +148,12 @@ class Objective:
             generators = item_generators(seed, step, OF_CROPS, part)
             draws = draw_quantization(self.codec.num_codebooks - 1, frames, generators)
             speech = SpeechBatch(crops, draws)
-        drawn = StepBatch(pairs, speech)
+            if self.labels is not None and self.labels.labels:
+                labeled = self.labels.crops(
+                    step, micro, values.label_batch, frames + self.left_context,
+                    self.codec.frame_size,
+                )  # fmt: skip
+        drawn = StepBatch(pairs, speech, labeled)
         return drawn.pinned() if self.device.type == "cuda" else drawn
 
     def encode_pairs(self, batch: PairBatch | None) -> Pairs | None:
@@ -176,16 +182,11 @@ class Objective:
             leaf_BS = decoded_BS.detach().requires_grad_()
         return Speech(batch.crops, wave_BS, latent_BDT, quantized, decoded_BS, leaf_BS)
 
-    def encode_labeled(self, step: int, micro: MicroBatch) -> tuple[Crops, Tensor] | None:
-        """Crops of labeled clips, each read with the past that it needs, and their semantic
-        latents; None where there are no labels yet."""
-        values, size = self.values, self.codec.frame_size
-        if self.labels is None or not self.labels.labels or step < values.real_from:
+    def encode_labeled(self, crops: Crops | None) -> tuple[Crops, Tensor] | None:
+        """Crops of labeled clips, and their semantic latents."""
+        if crops is None:
             return None
-        frames = values.frames + self.left_context
-        crops = self.labels.crops(step, micro, values.label_batch, frames, size)
-        latent_BDT = self.encode(crops.wave_BS.to(self.device))
-        return crops, self.codec.quantizer.split(latent_BDT)[0]
+        return crops, self.codec.quantizer.split(self.encode(crops.wave_BS))[0]
 
     def pair_losses(self, pairs: Pairs | None) -> dict[str, Tensor]:
         """The encoder must give the codes of pairs back."""
