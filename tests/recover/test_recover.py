@@ -62,17 +62,18 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(
 
 
 def test_losses_that_the_speech_cannot_feed_are_left_out() -> None:
-    """A release of the real size has the config with every loss."""
+    """Also one that an override asks for."""
     release: Any = SimpleNamespace(params=parse_params(REAL))
     poor = Survey(clips=9, hours=0.1, speakers=3, labelable=0, clonable=3, exact=True)
-    found = choose_recipe(release, poor, ())
+    more = ("weights.speaker_contrastive=2.0", "speaker_loss.speaker_encoder=mini", "run.steps=7")
+    found = choose_recipe(release, poor, more)
     assert found.name == "voxtral_4b"
     assert not found.config.weights.pseudo_label and not found.config.weights.speaker_contrastive
     assert [note.split(" left out")[0] for note in found.notes] == [
         "Pseudo-labels are", "The speaker loss is"
     ]  # fmt: skip
     rich = replace(poor, labelable=9, clonable=99)
-    found = choose_recipe(release, rich, ("run.steps=7",))
+    found = choose_recipe(release, rich, more)
     assert found.config.weights.pseudo_label and found.config.weights.speaker_contrastive
     assert found.config.run.steps == 7 and not found.notes
 

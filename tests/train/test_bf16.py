@@ -25,7 +25,7 @@ SMALL = (
     "run.steps=4", "optimizer.warmup_steps=1", "real_from=0", "speaker_loss.start=0",
     "speaker_loss.every=1", "pseudo_labels.label_steps=[0]", "pseudo_labels.clips=4",
     "pseudo_labels.batch=4", "frames=6", "real_batch=4", "pair_batch=4", "weights.bridge=0",
-    "mel_scales=[[256, 20]]", "stft_sizes=[256]",
+    "mel_scales=[[256, 20]]", "stft_sizes=[256]", "weights.speaker_contrastive=2.0",
 )  # fmt: skip
 
 

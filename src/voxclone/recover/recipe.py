@@ -23,25 +23,25 @@ class Recipe:
 
 
 def choose_recipe(release: Release, speech: Survey, overrides: tuple[str, ...]) -> Recipe:
-    """The shipped config for `release` on `speech` (its part to train on), with `overrides` over
-    all. Raises ConfigError for a wrong override.
+    """The shipped config for `release` on `speech` (its part to train on), with `overrides`.
+    Raises ConfigError for a wrong override.
 
     The clips to train on are those of the speech that was named, so `licenses` is not asked.
     """
     name = "voxtral_4b" if release.params.codec.dim >= LARGE else "mini"
-    shipped = load_settings(EncoderConfig, packaged_config(name))
-    values, notes = ["licenses=null"], []
+    asked = load_settings(EncoderConfig, packaged_config(name), list(overrides)).weights
+    values, notes = ["licenses=null", *overrides], []
     wanted = Sizes().items + Sizes().negatives
-    if shipped.weights.pseudo_label and not speech.labelable:
+    if asked.pseudo_label and not speech.labelable:
         values.append("weights.pseudo_label=0")
         notes.append(
             "Pseudo-labels are left out: no clip has a text and another clip of its speaker."
         )
-    if shipped.weights.speaker_contrastive and speech.clonable < wanted:
+    if asked.speaker_contrastive and speech.clonable < wanted:
         values.append("weights.speaker_contrastive=0")
         notes.append(
             f"The speaker loss is left out: it needs {wanted} speakers with a text and 12 s of "
             f"other speech, and {speech.clonable} have that."
         )
-    config = load_settings(EncoderConfig, packaged_config(name), [*values, *overrides])
+    config = load_settings(EncoderConfig, packaged_config(name), values)
     return Recipe(config, name, tuple(notes))
