@@ -47,7 +47,8 @@ print(json.dumps(REAL))' > "$OUT/params.json"
 PARAMS=${PARAMS:-$OUT/params.json}
 run 150 "tests" "$PYTHON" -m pytest -m gpu --timeout=120 -q tests/gpu tests/train/test_devices.py \
     tests/tts/test_static_batch.py tests/recipes/test_graph.py
-tail -n 1 "$OUT/last.txt" | sed 's/=//g; s/^ */{"case": "tests", "result": "/; s/ *$/"}/' >> "$OUT/gpu.jsonl"
+"$PYTHON" -c 'import json, sys
+print(json.dumps({"case": "tests", "result": sys.argv[1].strip("= ")}))' "$(tail -n 1 "$OUT/last.txt")" >> "$OUT/gpu.jsonl"
 step ours 8
 step ours 16
 step community 8
@@ -61,6 +62,8 @@ from pathlib import Path
 import torch
 
 rows = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+LEFT_OUT = ("device", "dtype", "threads", "processor_time", "torch", "profile")
+rows = [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows]
 shown = [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 lines = [f"| {row.pop('case')} | {', '.join(f'{k} {v}' for k, v in row.items())} |" for row in shown]
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
@@ -68,6 +71,7 @@ name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 top = f"## On a GPU\n\n`sh bench/gpu.sh`, {name}, PyTorch {torch.__version__}, commit {commit}:\n\n| case | result |\n|---|---|"
 page = Path(sys.argv[2])
 section = re.compile(r"## On a GPU\n.*?(?=\n## |\Z)", re.DOTALL)
-page.write_text(section.sub(lambda _: "\n".join([top, *lines, ""]), page.read_text()))
+if lines and torch.cuda.is_available():
+    page.write_text(section.sub(lambda _: "\n".join([top, *lines, ""]), page.read_text()))
 print("\n".join(lines))
 TABLE

@@ -3,14 +3,23 @@
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from tests.helpers.command import Command
 from tests.helpers.tiny_release import write_tiny_release
 from voxclone import doctor
 from voxclone.doctor import Finding, examine
+
+FIND_HUB = doctor._hub
+
+
+def answered(status: int) -> HfHubHTTPError:
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return HfHubHTTPError("no", response=response)
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +90,26 @@ def test_a_release_is_checked(tmp_path: Path, command: Command) -> None:
     assert code == 3 and "There is no directory" in out
     code, out, _ = command("doctor", "--model", "mini")
     assert code == 0 and "mini.safetensors of the package is for it" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (LocalTokenNotFoundError("no token"), "hf auth login"),
+        (answered(401), "hf auth login"),
+        (answered(403), "open https://hugging"),
+        (answered(503), "fetched elsewhere"),
+        (ConnectionError("no network"), "fetched elsewhere"),
+        (None, ""),
+    ],
+)
+def test_what_the_hub_lacks(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, mend: str
+) -> None:
+    def auth_check(self: object, name: str) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi.auth_check", auth_check)
+    found = FIND_HUB()
+    assert found.ok == (error is None) and mend in found.mend

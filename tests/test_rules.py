@@ -245,7 +245,7 @@ BANNED_TYPES = {"Chosen", "Cast", "Going", "Made"}
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Names that a file gives: definitions, arguments, assignments, keywords."""
+    """Names that a file gives: definitions, arguments, assignments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno

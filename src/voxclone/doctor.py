@@ -19,6 +19,9 @@ DISK_BYTES = 20e9
 """The release (8 GB), checkpoints, and prepared speech of a hundred hours."""
 HUB_MODEL = "mistralai/Voxtral-4B-TTS-2603"
 DRIVER = Path("/proc/driver/nvidia/version")
+NOT_LOGGED_IN = ("nobody is logged in", "hf auth login")
+TERMS = ("its terms are not accepted yet", f"open https://huggingface.co/{HUB_MODEL}")
+FETCHED_ELSEWHERE = "voxclone recover --model FOLDER ..., with a release fetched elsewhere"
 
 EXTRAS = {
     "speech": (("transformers", "mistral_common"), "speaking, cloning and every training"),
@@ -115,18 +118,20 @@ def _extras() -> Iterator[Finding]:
 
 def _hub() -> Finding:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     prevents = f"`--model {HUB_MODEL}`; a folder of the release works without"
     try:
         HfApi().auth_check(HUB_MODEL)
-    except GatedRepoError:
-        why, mend = "its terms are not accepted yet", f"open https://huggingface.co/{HUB_MODEL}"
-    except (HfHubHTTPError, LocalTokenNotFoundError):
-        why, mend = "nobody is logged in", "hf auth login"
+    except LocalTokenNotFoundError:
+        why, mend = NOT_LOGGED_IN
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        why, mend = {401: NOT_LOGGED_IN, 403: TERMS}.get(
+            status, (f"the Hub answered {status}", FETCHED_ELSEWHERE)
+        )
     except Exception as error:  # the client passes on errors of several network libraries
-        why = f"the Hub cannot be reached ({type(error).__name__})"
-        mend = "voxclone recover --model FOLDER ..., with a release fetched elsewhere"
+        why, mend = f"the Hub cannot be reached ({type(error).__name__})", FETCHED_ELSEWHERE
     else:
         return Finding("hub", True, f"{HUB_MODEL} can be fetched")
     return Finding("hub", False, f"{HUB_MODEL} cannot be fetched: {why}", prevents, mend)

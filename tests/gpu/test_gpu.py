@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 LIMIT_GB = 24.0
-"""Clones in memory together (`clones.at_once` of `voxtral_4b.yaml`)."""
 
 
 def ran(*command: object) -> subprocess.CompletedProcess[str]:

@@ -60,7 +60,7 @@ def test_a_corpus_is_checked_before_anything_is_planned(
     code, out, error = recover(corpus="vctk")
     assert code == 2 and not out and "is a manifest: leave out --corpus" in sentence(error)
     code, out, error = recover(speech=tmp_path / "nowhere", corpus="vctk")
-    assert code == 1 and not out and "There is no folder" in sentence(error)
+    assert code == 1 and not out and "there is no such file" in sentence(error)
 
 
 def test_a_line_that_is_no_clip(recover: Recover, speech: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_folder(release: Release, encoder: Path, tmp_path: Path) -> None:
     sums = dict(line.split("  ")[::-1] for line in (out / "SHA256SUMS").read_text().splitlines())
     assert sums == {
         name: hashlib.sha256((out / name).read_bytes()).hexdigest()
-        for name in ("model.safetensors", "config.json", "README.md")
+        for name in ("model.safetensors", "config.json")
     }
     header = read_header(out / "model.safetensors")
     assert list(header.tensors) == list(encoder_tensors(release.params))

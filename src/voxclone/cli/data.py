@@ -196,12 +196,11 @@ def merge(
     from voxclone.data import prepare as preparation
     from voxclone.data.pairs import FACTS, merge_pairs
     from voxclone.data.prepare_report import MANIFEST
-    from voxclone.spec import FRAME_RATE
 
     console = open_console(quiet)
     if (folder / FACTS).exists():
         files, frames = merge_pairs(folder)
-        made = f"{files} files, {frames / FRAME_RATE / 60:.1f} min of codes in {folder}."
+        made = f"{files} files, {frames:,} frames of codes in {folder}."
         print_line(console, "Pairs", made)
         return
     _print_prepared(preparation.merge(folder), console)

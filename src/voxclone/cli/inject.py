@@ -278,9 +278,9 @@ def _publish(
     as_json: bool,
 ) -> None:
     from voxclone.io import require_new
-    from voxclone.release.hub import HUB_FILES, write_hub_folder
+    from voxclone.release.hub import WRITTEN, write_hub_folder
 
-    names = list(HUB_FILES)
+    names = list(WRITTEN)
     if dry_run:
         require_new(out)
     else:

@@ -23,8 +23,9 @@ class Recipe:
 
 
 def choose_recipe(release: Release, speech: Survey, overrides: tuple[str, ...]) -> Recipe:
-    """The shipped config for `release` on `speech` (its part to train on), with `overrides`.
-    Raises ConfigError for a wrong override.
+    """The shipped config for `release` on `speech` (its part to train on), with `overrides`. A loss
+    that the speech cannot feed is left out, also one that an override asks for. Raises ConfigError
+    for a wrong override.
 
     The clips to train on are those of the speech that was named, so `licenses` is not asked.
     """

@@ -77,7 +77,7 @@ def recover(options: Options, console: Console, *, dry_run: bool = False) -> int
     if options.corpus is not None:
         if options.speech.is_file():
             raise UsageError(f"{options.speech} is a manifest: leave out --corpus.")
-        check_corpus(options.corpus, (options.speech,))
+        check_corpus(options.corpus, ())  # its folder need not be there any more
     run = open_run(options, release)
     context = Context(options, release, run.model, device, run.moved, None)
     found = known_stages(context)

@@ -1,5 +1,5 @@
-"""A folder with an encoder for the Hub: `model.safetensors`, `config.json`, a model card and
-`SHA256SUMS`, so that whoever has the release need not fetch it again.
+"""A folder with an encoder for the Hub: `model.safetensors`, `config.json`, `SHA256SUMS` and a
+model card.
 
 The encoder has vLLM-Omni's names, so that one file serves both programs (spec/ecosystem 7). The
 folder holds no weights of the release: whoever uses it has accepted their license.
@@ -29,9 +29,9 @@ from voxclone.release.encoder_file import (
 from voxclone.release.release import HUB_ID, Release
 
 WEIGHTS = "model.safetensors"
-SUMS = "SHA256SUMS"
-"""Hashes of the other files, as `sha256sum -c` reads them."""
-HUB_FILES = (WEIGHTS, "config.json", "README.md", SUMS)
+SUMS, SUMMED = "SHA256SUMS", (WEIGHTS, "config.json")
+"""Hashes of these files, as `sha256sum -c` reads them; the card may be edited."""
+WRITTEN = (*SUMMED, SUMS, "README.md")
 LICENSES = {
     "cc-by-nc-4.0": ("CC BY-NC 4.0", "https://creativecommons.org/licenses/by-nc/4.0/"),
     "cc-by-nc-sa-4.0": ("CC BY-NC-SA 4.0", "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
@@ -78,7 +78,7 @@ def write_hub_folder(
         }
         for name, text in texts.items():
             _write(folder / name, text)
-        _write(folder / SUMS, "".join(f"{hash_file(folder / n)}  {n}\n" for n in (WEIGHTS, *texts)))
+        _write(folder / SUMS, "".join(f"{hash_file(folder / n)}  {n}\n" for n in SUMMED))
 
 
 def _write(path: Path, text: str) -> None:

@@ -77,9 +77,9 @@ class PseudoLabels:
 
     def hold(self, labels: dict[int, Label]) -> None:
         """Use these from now on."""
-        self.labels = labels
         known = Subset(self.speech.corpus, sorted(labels))
         self._known = (known, known.weights(self.speaker_balance))
+        self.labels = labels  # last: a thread that draws ahead looks at it first
 
     def crops(self, step: int, micro: MicroBatch, count: int, frames: int, size: int) -> Crops:
         """A micro-batch of the `count` crops of labeled clips of a step, `frames` of `size` samples

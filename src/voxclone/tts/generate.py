@@ -49,21 +49,14 @@ class Request:
     sampling: Sampling
 
 
+@torch.inference_mode()
 def generate_many(
     backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
 ) -> Iterator[tuple[int, Generated]]:
     """Speak requests, up to `batch_size` at a time. Yields the number of each and its codes, in the
-    order in which they end. Requests are taken from the iterable as slots become free. Threads are
-    as many as the release is worth, until the last one is yielded."""
-    with few_threads(parameter_count(backbone.params)):
-        yield from _generate(backbone, head, requests, batch_size)
-
-
-@torch.inference_mode()
-def _generate(
-    backbone: Backbone, head: AcousticHead, requests: Iterable[Request], batch_size: int
-) -> Iterator[tuple[int, Generated]]:
-    waiting = enumerate(requests)
+    order in which they end. Requests are taken from the iterable as slots become free. The model
+    computes by as many threads as it is worth."""
+    waiting, size = enumerate(requests), parameter_count(backbone.params)
     batch = make_batch(backbone, head)
     running: list[tuple[int, Request]] = []
     drawn: list[list[Tensor]] = []
@@ -76,12 +69,14 @@ def _generate(
             if new:
                 generators = [torch.Generator().manual_seed(each.seed) for _, each in new]
                 prompts, samplings = zip(*((e.prompt_LD, e.sampling) for _, e in new), strict=True)
-                batch.admit(prompts, generators, samplings)
+                with few_threads(size):
+                    batch.admit(prompts, generators, samplings)
                 running += new
                 drawn += [[] for _ in new]
         if not running:
             return
-        shifted_BK = batch.draw()
+        with few_threads(size):
+            shifted_BK = batch.draw()
         ended = (shifted_BK[:, 0] == END_AUDIO).tolist()
         kept = []
         for slot, (number, request) in enumerate(running):
@@ -97,7 +92,8 @@ def _generate(
             batch.keep(kept)
             shifted_BK = shifted_BK[kept]
         if running:
-            batch.advance(shifted_BK)
+            with few_threads(size):
+                batch.advance(shifted_BK)
 
 
 def generate(
